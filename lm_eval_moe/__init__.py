@@ -1,7 +1,32 @@
-"""Routing capture, router steering and routing-alignment metrics for MoE models in lm-evaluation-harness."""
+"""Routing capture, router steering and routing-alignment metrics for MoE models in lm-evaluation-harness.
+
+The names below are imported when they are first used, so that importing the package stays fast.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lm_eval_moe._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from lm_eval_moe.evaluation import simple_evaluate
+    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.steering import load_spec, parse_spec, resolve
+
+__all__ = ["HFMoE", "__version__", "load_spec", "parse_spec", "resolve", "simple_evaluate"]
+
+_HOMES = {
+    "HFMoE": "lm_eval_moe.models.hf_moe",
+    "load_spec": "lm_eval_moe.steering",
+    "parse_spec": "lm_eval_moe.steering",
+    "resolve": "lm_eval_moe.steering",
+    "simple_evaluate": "lm_eval_moe.evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,9 @@ from langcodes.tag_parser import LanguageTagError
 
 __all__ = ["canonical_language"]
 
+# Scripts that are written within another one, as the usual script of a language is registered.
+_PART_OF = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
+
 
 def canonical_language(name: str) -> str:
     """Return the shortest standard tag of a language: ``swh_Latn``, ``swa`` and ``sw`` are all ``sw``.
@@ -28,5 +31,6 @@ def canonical_language(name: str) -> str:
         raise ValueError(f"{name!r} is not a language code")
     language = langcodes.Language.make(tag.language).prefer_macrolanguage()
     usual_script = language.maximize().script
-    script = tag.script if usual_script and tag.script != usual_script else None
+    given = _PART_OF.get(tag.script or "", tag.script)
+    script = given if usual_script and given != usual_script else None
     return langcodes.Language.make(language=language.language, script=script).to_tag()

@@ -1,0 +1,22 @@
+"""Routing records: what they hold, how they are accumulated, and which request a batch row belongs to."""
+
+from __future__ import annotations
+
+from lm_eval_moe.capture.attribution import ExpectedRow, RequestKey, RowQueue, RowUse
+from lm_eval_moe.capture.layout import BatchLayout, GenerationTracker
+from lm_eval_moe.capture.recorder import Recorder
+from lm_eval_moe.capture.records import ARRAYS, SPANS, RoutingRecord, Span
+
+__all__ = [
+    "ARRAYS",
+    "SPANS",
+    "BatchLayout",
+    "ExpectedRow",
+    "GenerationTracker",
+    "Recorder",
+    "RequestKey",
+    "RoutingRecord",
+    "RowQueue",
+    "RowUse",
+    "Span",
+]

@@ -1,0 +1,114 @@
+"""What is remembered of the routing of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ARRAYS", "SPANS", "RoutingRecord", "SegmentSums", "Span"]
+
+Span = Literal["prompt", "continuation", "all"]
+SPANS: tuple[Span, ...] = get_args(Span)
+
+ARRAYS = ("counts", "gate_mass", "importance", "importance_dense", "overlap")
+"""The optional arrays of a record, by name."""
+
+
+@dataclass(frozen=True)
+class SegmentSums:
+    """Sums over the tokens of consecutive segments of one sequence, as the recorder leaves them.
+
+    Shapes: S segments, L MoE layers, E experts. All sums are over valid tokens; ``pairs_inside`` sums the overlap of
+    consecutive tokens of one segment, ``pairs_before`` that of a segment's first token with the last one of the
+    segment before it, which counts only where both belong to the span.
+    """
+
+    tokens: NDArray[np.int64]  # [S]
+    counts: NDArray[np.float64]  # [S, L, E]
+    gate_mass: NDArray[np.float64]  # [S, L, E]
+    importance: NDArray[np.float64]  # [S, L, E], sums of renormalised combine weights
+    importance_dense: NDArray[np.float64]  # [S, L, E], sums of the router's dense distribution
+    pairs_inside: NDArray[np.float64]  # [S, L]
+    pairs_before: NDArray[np.float64]  # [S, L]
+    joined: NDArray[np.int64]  # [S], 1 where the segment follows another one token to token
+    targeted: NDArray[np.float64]  # [S, L]
+    hit: NDArray[np.float64]  # [S, L]
+    changed: NDArray[np.float64]  # [S, L]
+
+    def take(self, segments: Sequence[int], arrays: Collection[str]) -> RoutingRecord:
+        """Return the record of consecutive segments; only ``arrays`` are kept, the rest is None."""
+        chosen = list(segments)
+        tokens = int(self.tokens[chosen].sum())
+        links = self.pairs_inside[chosen].sum(0) + self.pairs_before[chosen[1:]].sum(0)
+        links_counted = int(np.maximum(self.tokens[chosen] - 1, 0).sum() + self.joined[chosen[1:]].sum())
+        share = 1.0 / max(tokens, 1)
+        whole = slice(None)
+        return RoutingRecord(
+            tokens=tokens,
+            counts=self.counts[chosen].sum(0).astype(np.int64) if "counts" in arrays else None,
+            gate_mass=_sum(self.gate_mass[chosen]) if "gate_mass" in arrays else None,
+            importance=_sum(self.importance[chosen], share) if "importance" in arrays else None,
+            importance_dense=_sum(self.importance_dense[chosen], share) if "importance_dense" in arrays else None,
+            overlap=(links / links_counted if links_counted else np.full_like(links, np.nan)).astype(np.float32)
+            if "overlap" in arrays
+            else None,
+            # What steering did is reported for the whole sequence, whatever span the routing is compared on.
+            targeted=self.targeted[whole].sum(0).astype(np.int64),
+            hit=self.hit[whole].sum(0).astype(np.int64),
+            changed=self.changed[whole].sum(0).astype(np.int64),
+        )
+
+
+def _sum(values: NDArray[np.float64], factor: float = 1.0) -> NDArray[np.float32]:
+    summed: NDArray[np.float32] = (values.sum(0) * factor).astype(np.float32)
+    return summed
+
+
+@dataclass(frozen=True)
+class RoutingRecord:
+    """The routing of one request over one span (L layers, E experts); see methods, section 1.
+
+    Attributes:
+        tokens: Valid tokens, T. Padding and what follows a stop is never counted.
+        counts: ``[L, E]`` activation count of each expert.
+        gate_mass: ``[L, E]`` sum of combine weights as the experts received them.
+        importance: ``[L, E]`` mean combine weight, renormalised to sum 1 over each token's selected experts.
+        importance_dense: ``[L, E]`` mean of the router's distribution over all experts.
+        overlap: ``[L]`` mean Jaccard overlap of the expert sets of consecutive tokens; NaN for a single token.
+        targeted: ``[L]`` tokens at which an intervention was in force.
+        hit: ``[L]`` those of them at which at least one targeted expert was selected.
+        changed: ``[L]`` those of them at which the selection differs from that without steering (counted only when
+            asked for).
+    """
+
+    tokens: int
+    counts: NDArray[np.int64] | None
+    gate_mass: NDArray[np.float32] | None
+    importance: NDArray[np.float32] | None
+    importance_dense: NDArray[np.float32] | None
+    overlap: NDArray[np.float32] | None
+    targeted: NDArray[np.int64]
+    hit: NDArray[np.int64]
+    changed: NDArray[np.int64]
+
+    @staticmethod
+    def pooled(records: Sequence[RoutingRecord]) -> RoutingRecord:
+        """Pool the records of several passes over one document (windows, repeats), weighted by their tokens."""
+        if len(records) == 1:
+            return records[0]
+        tokens = sum(record.tokens for record in records)
+        weights = np.array([record.tokens / max(tokens, 1) for record in records])
+        pooled: dict[str, object] = {"tokens": tokens}
+        for field in fields(RoutingRecord)[1:]:
+            values = [getattr(record, field.name) for record in records]
+            if values[0] is None:
+                pooled[field.name] = None
+            elif field.name in ("importance", "importance_dense", "overlap"):
+                pooled[field.name] = np.tensordot(weights, np.stack(values), axes=1).astype(np.float32)
+            else:
+                pooled[field.name] = np.sum(values, axis=0)
+        return RoutingRecord(**pooled)  # type: ignore[arg-type]

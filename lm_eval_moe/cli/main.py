@@ -1,0 +1,57 @@
+"""``lm-eval-moe``: parse the command line, run the subcommand, turn a user's mistake into one message."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from lm_eval_moe._version import __version__
+from lm_eval_moe.errors import UserError
+
+__all__ = ["main"]
+
+# Each is a module of this folder with `add_parser(subparsers)`, which sets `func` on what it parses.
+_COMMANDS = {
+    "run": "evaluate a model on tasks, with routing capture and steering (the default)",
+    "demo": "the whole story offline on the bundled tiny model",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``lm-eval-moe``; return the exit code (2 for a user's mistake)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
+        arguments.insert(0, "run")
+    if arguments == ["run"]:
+        arguments.append("--help")
+    parser = _parser(arguments[0] if arguments else None)
+    args = parser.parse_args(arguments)
+    try:
+        return args.func(args) or 0
+    except UserError as error:
+        print(f"lm-eval-moe: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lm-eval-moe: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lm-eval-moe",
+        description="Evaluate mixture-of-experts language models with lm-evaluation-harness: capture where every "
+        "token is routed, steer the routers, report routing alignment beside accuracy.",
+        epilog="`lm-eval-moe --model hf-moe ...` without a command is `lm-eval-moe run ...`; "
+        "`lm-eval-moe COMMAND --help` tells more.",
+    )
+    parser.add_argument("--version", action="version", version=f"lm-eval-moe {__version__}")
+    parser.set_defaults(func=lambda args: parser.print_help())
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in _COMMANDS.items():
+        if name == command:
+            importlib.import_module(f"lm_eval_moe.cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser

@@ -1,0 +1,174 @@
+"""``lm-eval-moe run``: lm-eval's own ``run`` with flags for routing and steering."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lm_eval._cli.run import Run
+
+from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.resources import tasks_dir
+
+__all__ = ["add_parser"]
+
+_OURS = (
+    "steering",
+    "set",
+    "routing_reference",
+    "routing_fields",
+    "routing_include_reference",
+    "routing_profile",
+    "parallel",
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``run``."""
+    _RoutedRun.create(subparsers)
+
+
+class _RoutedRun(Run):
+    """lm-eval's command; what it does not know is taken out of the arguments before it sees them."""
+
+    def _add_args(self) -> None:
+        super()._add_args()
+        self._parser.description = "Evaluate a model on tasks. Takes all that `lm_eval run` takes, and:"
+        self._parser.usage = (
+            "lm-eval-moe run --model hf-moe --model_args pretrained=<model> --tasks <task> ... [--steering FILE] "
+            "[options]"
+        )
+        self._parser.epilog = (
+            "examples:\n"
+            "  $ lm-eval-moe run --model hf-moe --model_args pretrained=demo --tasks demo_arith\n"
+            "  $ lm-eval-moe run --model hf-moe --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 \\\n"
+            "      --tasks mgsm_direct_en,mgsm_direct_sw --steering steer.yaml --set interventions.0.action.soft=0.25\n"
+        )
+        group = self._parser.add_argument_group("routing and steering (with --model hf-moe)")
+        add_routing_arguments(group)
+
+    @staticmethod
+    def _execute(args: argparse.Namespace) -> int:
+        options = {name: getattr(args, name) for name in _OURS}
+        for name in _OURS:
+            delattr(args, name)
+        _set_up_logging()
+        args.include_path = _include_paths(args)
+        with _routed_evaluation(options) as state:
+            try:
+                Run._execute(args)
+            except (ValueError, TypeError, FileNotFoundError, KeyError) as error:
+                # Until the evaluation starts, lm-eval has only read its arguments.
+                if state["started"]:
+                    raise
+                raise UserError(
+                    str(error.args[0] if error.args else error), fix="see lm-eval-moe run --help"
+                ) from error
+        return 0
+
+
+def add_routing_arguments(group: Any) -> None:
+    """Add the flags that say how to steer and what to report."""
+    group.add_argument("--steering", metavar="FILE", help="steering YAML file")
+    group.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a field of the steering file, e.g. interventions.0.action.soft=0.25 (may be repeated)",
+    )
+    group.add_argument(
+        "--routing_reference",
+        metavar="LANG",
+        default="en",
+        help="language whose routing the others are compared with (default: en)",
+    )
+    group.add_argument(
+        "--routing_fields",
+        metavar="NAMES",
+        help="routing fields to report: all, or names separated by commas "
+        "(default: routing_divergence, routing_entropy and, with steering, steered_selection)",
+    )
+    group.add_argument(
+        "--routing_include_reference",
+        action="store_true",
+        help="report divergence 0 and overlap 1 for the reference language itself, too",
+    )
+    group.add_argument(
+        "--routing_profile",
+        metavar="PATH",
+        help="profile of items: read as the reference if the file exists, otherwise written from this run",
+    )
+    group.add_argument(
+        "--parallel",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML file that says which task is which language and how its items pair (may be repeated)",
+    )
+
+
+def _include_paths(args: argparse.Namespace) -> list[str]:
+    """Return our tasks' folder and the user's, which wins."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    given = args.include_path
+    if given is None and args.config:
+        try:
+            given = EvaluatorConfig.load_yaml_config(args.config).get("include_path")
+        except (ValueError, TypeError, FileNotFoundError) as error:
+            raise UserError(str(error), fix="give a YAML file of run's options", where="--config") from error
+    if given is not None and not Path(given).is_dir():
+        raise UserError(f"{given!r} is not a directory", fix="give a folder of task files", where="--include_path")
+    return [str(tasks_dir()), *([str(given)] if given else [])]
+
+
+@contextmanager
+def _routed_evaluation(options: dict[str, Any]) -> Iterator[dict[str, bool]]:
+    """Let lm-eval's command call our `simple_evaluate`: it imports the function by name when it runs."""
+    import lm_eval
+
+    state = {"started": False}
+
+    def evaluate(**kwargs: Any) -> Any:
+        from lm_eval_moe.evaluation import simple_evaluate
+
+        state["started"] = True
+        return simple_evaluate(
+            **kwargs,
+            steering=options["steering"],
+            steering_overrides=options["set"],
+            routing_reference=options["routing_reference"],
+            routing_fields=options["routing_fields"],
+            routing_include_reference=options["routing_include_reference"],
+            routing_profile=options["routing_profile"],
+            parallel=options["parallel"],
+        )
+
+    lm_eval.simple_evaluate = evaluate
+    try:
+        yield state
+    finally:
+        del lm_eval.simple_evaluate
+
+
+def _set_up_logging() -> None:
+    from lm_eval.utils import setup_logging
+
+    setup_logging()
+    # A warning of ours is one line for the user, not a line of source code.
+    logger = logging.getLogger("lm_eval_moe")
+
+    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if issubclass(category, RoutingWarning):
+            logger.warning(str(message))
+        else:
+            default(message, category, *args, **kwargs)
+
+    default = warnings.showwarning
+    warnings.showwarning = show

@@ -1,0 +1,237 @@
+"""Run lm-eval with routed tasks: its own `simple_evaluate`, with steering and routing fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lm_eval.api.registry
+from lm_eval.evaluator import simple_evaluate as stock_simple_evaluate
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import simple_parse_args_string
+
+from lm_eval_moe.capture.profile import PROFILE_ARRAYS
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.evaluation.fields import chosen_fields
+from lm_eval_moe.evaluation.profiles import reference_records, save_profile
+from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups, quiet_group_warnings
+from lm_eval_moe.evaluation.routed_task import make_routed
+from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.languages import canonical_language
+from lm_eval_moe.models.hf_moe import HFMoE, refuse_response_cache
+from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.steering import SteeringSpec, load_spec
+
+if TYPE_CHECKING:
+    from lm_eval_moe.steering import SteeringPlan
+
+__all__ = ["RoutingOptions", "simple_evaluate"]
+
+logger = logging.getLogger(__name__)
+
+MODEL_NAME = "hf-moe"
+
+
+@dataclass(frozen=True)
+class RoutingOptions:
+    """What a run says about routing; see `simple_evaluate`."""
+
+    steering: str | Path | SteeringSpec | SteeringPlan | None = None
+    overrides: Sequence[str] = ()
+    reference: str = "en"
+    fields: str | Iterable[str] | None = None
+    include_reference: bool = False
+    profile: str | Path | None = None
+    parallel: Sequence[str] = ()
+
+
+def simple_evaluate(
+    model: str | Any,
+    model_args: str | dict[str, Any] | None = None,
+    tasks: Any = None,
+    *,
+    steering: str | Path | SteeringSpec | SteeringPlan | None = None,
+    steering_overrides: Sequence[str] = (),
+    routing_reference: str = "en",
+    routing_fields: str | Iterable[str] | None = None,
+    routing_include_reference: bool = False,
+    routing_profile: str | Path | None = None,
+    parallel: str | Sequence[str] = (),
+    **kwargs: Any,
+) -> dict[str, Any] | None:
+    """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields beside the scores.
+
+    Args:
+        model: ``hf-moe``, an `HFMoE` object, or any other lm-eval model (which then runs without routing).
+        model_args: As in lm-eval.
+        tasks: As in lm-eval; the tasks of this package are known, too.
+        steering: A steering file, spec or plan. For an `HFMoE` object None leaves its steering as it is.
+        steering_overrides: ``KEY=VALUE`` overrides of the fields of a steering file.
+        routing_reference: The language that the others are compared with.
+        routing_fields: Names of the fields to report, ``all``, or None for the default ones.
+        routing_include_reference: Report the comparing fields for the reference language itself, too.
+        routing_profile: Profile with the reference items; where there is no such file, this run's items are written.
+        parallel: Further files that say which task is which language.
+        **kwargs: The other arguments of `lm_eval.simple_evaluate`.
+
+    Returns:
+        lm-eval's results with a ``routing`` object; None on all processes but the first.
+
+    Raises:
+        UserError: The steering does not fit, a name is unknown, or the model cannot be captured.
+    """
+    options = RoutingOptions(
+        steering,
+        tuple(steering_overrides),
+        routing_reference,
+        routing_fields,
+        routing_include_reference,
+        routing_profile,
+        (parallel,) if isinstance(parallel, str) else tuple(parallel),
+    )
+    manager = kwargs.pop("task_manager", None) or TaskManager(
+        include_path=[str(tasks_dir())], metadata=_as_dict(model_args) | (kwargs.get("metadata") or {})
+    )
+    if model != MODEL_NAME and not isinstance(model, HFMoE):
+        if steering is not None:
+            raise UserError(
+                f"--steering needs a model that can be steered, not {model if isinstance(model, str) else type(model)}",
+                fix=f"use --model {MODEL_NAME}",
+                where="--model",
+            )
+        return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)
+    if kwargs.get("use_cache") is not None:
+        refuse_response_cache()
+    # What can be wrong without the model is found before it is loaded.
+    reference = _reference(options.reference)
+    chosen_fields(options.fields, steered=True)
+    named = not isinstance(model, HFMoE)
+    lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
+    results = _evaluate(lm, model_args, tasks, manager, reference, options, kwargs)
+    if results is not None and named:
+        results["config"]["model"] = MODEL_NAME
+        if (tracker := kwargs.get("evaluation_tracker")) is not None:
+            tracker.general_config_tracker.model_source = MODEL_NAME
+    return results
+
+
+def _evaluate(
+    lm: HFMoE,
+    model_args: Any,
+    tasks: Any,
+    manager: TaskManager,
+    reference: str,
+    options: RoutingOptions,
+    kwargs: dict[str, Any],
+) -> dict[str, Any] | None:
+    if lm.capture == "off":
+        return stock_simple_evaluate(lm, model_args, tasks=tasks, task_manager=manager, **kwargs)
+    profile = Path(options.profile) if options.profile else None
+    given = reference_records(profile, lm, reference) if profile and profile.exists() else {}
+    session = RoutingSession(
+        lm,
+        chosen_fields(options.fields, steered=lm.steering is not None),
+        reference,
+        include_reference=options.include_reference,
+        given=given,
+        keep=PROFILE_ARRAYS if profile and not profile.exists() else (),
+    )
+    gather = gather_everywhere(lm)
+    routed = _RoutedTasks(manager, session, gather)
+    try:
+        with quiet_group_warnings(session):
+            results: dict[str, Any] | None = stock_simple_evaluate(
+                lm, model_args, tasks=tasks, task_manager=routed, **kwargs
+            )
+        tallies = lm.gather_object(dict(session.tallies))
+        if profile and not profile.exists():
+            save_profile(profile, session, gather)
+        return add_routing(results, session, tallies) if results is not None else None
+    finally:
+        lm.clear_records()
+
+
+class _RoutedTasks:
+    """lm-eval's task manager, whose loaded tasks report routing fields."""
+
+    def __init__(self, manager: TaskManager, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> None:
+        self._manager, self._session, self._gather = manager, session, gather
+
+    def load(self, task_list: Any) -> Any:
+        loaded = self._manager.load(task_list)
+        for task in loaded["tasks"].values():
+            make_routed(task, self._session, self._gather)
+        aggregate_in_groups(loaded.get("groups", {}).values(), self._session.fields)
+        return loaded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+
+def gather_everywhere(lm: HFMoE) -> Callable[[Any], list[Any]]:
+    """Return a function that gives every process the objects of all processes."""
+    if lm.world_size == 1:
+        return lambda own: [own]
+
+    def gather(own: Any) -> list[Any]:
+        import torch.distributed
+
+        parts: list[Any] = [None] * lm.world_size
+        torch.distributed.all_gather_object(parts, own)
+        return parts
+
+    return gather
+
+
+def _as_dict(model_args: str | dict[str, Any] | None) -> dict[str, Any]:
+    if isinstance(model_args, str):
+        return dict(simple_parse_args_string(model_args))
+    return dict(model_args or {})
+
+
+def _reference(language: str) -> str:
+    try:
+        return canonical_language(language)
+    except ValueError as error:
+        raise UserError(str(error), fix="give a language code such as en", where="--routing_reference") from error
+
+
+def _steering(options: RoutingOptions) -> SteeringSpec | SteeringPlan | None:
+    if isinstance(options.steering, (str, Path)):
+        return load_spec(options.steering, overrides=options.overrides)
+    if options.overrides:
+        raise UserError("overrides need a steering file", fix="give --steering FILE", where="--set")
+    return options.steering
+
+
+def _built(model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> HFMoE:
+    """Build the model as lm-eval does, with the run's steering."""
+    given = _as_dict(model_args)
+    if options.steering is not None and given.get("steering") is not None:
+        raise UserError(
+            f"steering is given twice: {options.steering} and {given['steering']}",
+            fix="give either --steering or --model_args steering=...",
+            where="--steering",
+        )
+    if options.overrides and options.steering is None and given.get("steering") is not None:
+        options = RoutingOptions(steering=given.pop("steering"), overrides=options.overrides, parallel=options.parallel)
+    steering = _steering(options)
+    if steering is not None:
+        given["steering"] = steering
+    if options.parallel:
+        given["parallel"] = list(options.parallel)
+    further = {name: kwargs.get(name) for name in ("batch_size", "max_batch_size", "device")}
+    lm: HFMoE = lm_eval.api.registry.get_model(MODEL_NAME).create_from_arg_obj(given, further)
+    return lm
+
+
+def _prepared(lm: HFMoE, options: RoutingOptions) -> HFMoE:
+    steering = _steering(options)
+    if steering is not None:
+        lm.set_steering(steering)
+    if options.parallel:
+        lm.add_parallel(options.parallel)
+    return lm

@@ -1,0 +1,99 @@
+"""The routing part of a results file, and routing fields in groups."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.config.group import AggMetricConfig
+
+from lm_eval_moe._version import __version__
+from lm_eval_moe.evaluation.session import TaskTally
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+
+    from lm_eval_moe.evaluation.fields import Field
+    from lm_eval_moe.evaluation.session import RoutingSession
+
+__all__ = ["SCHEMA_VERSION", "add_routing", "aggregate_in_groups", "quiet_group_warnings"]
+
+SCHEMA_VERSION = 1
+_FILTER = "none"
+
+
+def aggregate_in_groups(groups: Iterable[Group], fields: Sequence[Field]) -> None:
+    """Let the groups that aggregate scores aggregate the routing fields in the same way."""
+    for group in groups:
+        if group.has_aggregation:
+            by_size = group.aggregate_metric_list[0].weight_by_size
+            group.aggregate_metric_list = [
+                *group.aggregate_metric_list,
+                *(AggMetricConfig(metric=f.name, filter_list=None, weight_by_size=by_size) for f in fields),
+            ]
+
+
+@contextmanager
+def quiet_group_warnings(session: RoutingSession) -> Iterator[None]:
+    """Keep lm-eval from warning that a group's reference language has no divergence from itself."""
+    names = {field.name for field in session.fields}
+
+    def speaks_of_scores(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(f"metric '{name}" in message for name in names)
+
+    lm_eval_logger = logging.getLogger("lm_eval.api.group")
+    lm_eval_logger.addFilter(speaks_of_scores)
+    try:
+        yield
+    finally:
+        lm_eval_logger.removeFilter(speaks_of_scores)
+
+
+def add_routing(
+    results: dict[str, Any], session: RoutingSession, tallies: Sequence[dict[str, TaskTally]]
+) -> dict[str, Any]:
+    """Add the ``routing`` object to lm-eval's results, and name the fields alike whatever filters a task has."""
+    names = {field.name for field in session.fields}
+    for table in ("results", "groups"):
+        for scores in results.get(table, {}).values():
+            _under_one_filter(scores, names)
+    model = session.model
+    results["routing"] = {
+        "schema_version": SCHEMA_VERSION,
+        "lm_eval_moe_version": __version__,
+        "model_shape": model.routing_shape.to_dict(),
+        "capture": model.capture,
+        "reference": session.reference,
+        "steering": model.steering.to_dict() if model.steering else None,
+        "tasks": {name: _task_entry(name, session, tallies) for name in session.pairings},
+    }
+    return results
+
+
+def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
+    """Rename ``routing_entropy,strict-match`` to ``routing_entropy,none``: routing knows no filters."""
+    for key in list(scores):
+        metric, comma, _ = key.partition(",")
+        if comma and metric.removesuffix("_stderr") in names:
+            scores.setdefault(f"{metric},{_FILTER}", scores[key])
+            if key != f"{metric},{_FILTER}":
+                del scores[key]
+
+
+def _task_entry(name: str, session: RoutingSession, tallies: Sequence[dict[str, TaskTally]]) -> dict[str, Any]:
+    pairing = session.pairings[name]
+    total = TaskTally()
+    for part in tallies:
+        if name in part:
+            total.merge(part[name])
+    return {
+        "language": pairing.language if pairing else None,
+        "benchmark": pairing.benchmark if pairing else None,
+        "reference": session.reference if "divergence" in total.curves else None,
+        "documents": total.documents,
+        "tokens": total.tokens,
+        "curves": total.means(),
+    }

@@ -1,0 +1,205 @@
+"""One evaluation's routing: which requests to record, which item is which, and the values of the result fields."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.capture import RequestKey, RoutingRecord
+from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
+from lm_eval_moe.parallel import TaskPairing
+
+if TYPE_CHECKING:
+    from lm_eval_moe.models.hf_moe import HFMoE
+
+__all__ = ["Item", "ItemKey", "RoutingSession", "TaskTally"]
+
+logger = logging.getLogger(__name__)
+
+
+class ItemKey(NamedTuple):
+    """Names an item across languages: the benchmark with its variants, and the item's own key."""
+
+    benchmark: str
+    item: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat)."""
+
+    key: ItemKey | None
+    requests: tuple[RequestKey, ...]
+
+
+@dataclass
+class TaskTally:
+    """What one task's documents add up to; tallies of several processes add up."""
+
+    documents: int = 0
+    tokens: int = 0
+    curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> [2, L]: sums, counts
+
+    def add(self, name: str, curve: NDArray[np.float64]) -> None:
+        """Add one document's curve; layers without a value (NaN) are left out of the mean."""
+        known = ~np.isnan(curve)
+        self.curves.setdefault(name, np.zeros((2, curve.size)))
+        self.curves[name] += np.stack([np.where(known, curve, 0.0), known])
+
+    def merge(self, other: TaskTally) -> None:
+        """Add another process's tally."""
+        self.documents += other.documents
+        self.tokens += other.tokens
+        for name, sums in other.curves.items():
+            self.curves[name] = self.curves.get(name, 0) + sums
+
+    def means(self) -> dict[str, list[float | None]]:
+        """Return each curve's mean over the documents, None at layers without a value."""
+        return {
+            name: [float(total / count) if count else None for total, count in sums.T]
+            for name, sums in self.curves.items()
+        }
+
+
+class RoutingSession:
+    """Connects a model's routing records with the documents of the tasks that it is evaluated on.
+
+    Args:
+        model: The model; its records are cleared.
+        fields: The fields to report.
+        reference: Canonical tag of the language to compare with.
+        include_reference: Whether the reference language's own tasks get the comparing fields, too.
+        given: Records of reference items from a profile.
+    """
+
+    def __init__(
+        self,
+        model: HFMoE,
+        fields: Sequence[Field],
+        reference: str,
+        *,
+        include_reference: bool = False,
+        given: dict[ItemKey, RoutingRecord] | None = None,
+        keep: Iterable[str] = (),
+    ) -> None:
+        self.model, self.fields, self.reference = model, tuple(fields), reference
+        self.include_reference = include_reference
+        self.pairings: dict[str, TaskPairing | None] = {}
+        self.items: dict[str, dict[int, Item]] = defaultdict(dict)
+        self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
+        self._given = given or {}
+        self._references: dict[ItemKey, RoutingRecord] | None = None
+        self._explained: set[str] = set()
+        self._wanted: set[RequestKey] = set()
+        self._steered = model.steering is not None
+        self.curves = [c for c in CURVES.values() if self._is_drawn(c)]
+        model.clear_records()
+        model.wanted = self._wanted.__contains__
+        model.record_arrays = frozenset().union(*(curve.arrays for curve in self.curves), keep)
+        model.record_changes = any(field.curve is CURVES["steered_change"] for field in self.fields)
+
+    def _is_drawn(self, curve: Curve) -> bool:
+        if curve is CURVES["steered_change"]:  # costs a second router call, so only if asked for
+            return any(field.curve is curve for field in self.fields)
+        return self._steered or not curve.steered
+
+    # ------------------------------------------------------------------ before the requests run
+
+    def add_task(self, name: str, metadata: Any) -> None:
+        """Learn of a task of the run, in which language it is and how its items pair."""
+        pairing = self.model.registry.pairing(name, metadata)
+        self.pairings[name] = pairing
+        if pairing is not None:
+            self.model.task_languages[name] = pairing.language
+
+    def add_item(self, task: str, doc_id: int, doc: Any, row: int, requests: Iterable[RequestKey]) -> None:
+        """Learn of a document of this process, and of the requests that stand for it."""
+        pairing = self.pairings[task]
+        key = ItemKey(pairing.benchmark, pairing.item_key(doc, row)) if pairing else None
+        item = Item(key, tuple(requests))
+        self.items[task][doc_id] = item
+        self._wanted.update(item.requests)
+
+    # ------------------------------------------------------------------ after they have run
+
+    def exchange(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Bring together the reference items of all processes. Every process calls this; only the first call acts."""
+        if self._references is not None:
+            return
+        own = {
+            item.key: record
+            for task, pairing in self.pairings.items()
+            if pairing and pairing.language == self.reference
+            for item in self.items[task].values()
+            if item.key and (record := self.record(item)) is not None
+        }
+        self._references = dict(self._given)
+        for part in gather(own):
+            self._references.update(part)
+
+    def record(self, item: Item) -> RoutingRecord | None:
+        """Return an item's record, pooled over its repeats; None where nothing was captured."""
+        records = [record for key in item.requests if (record := self.model.record(key)) is not None]
+        records = [record for record in records if record.tokens]
+        return RoutingRecord.pooled(records) if records else None
+
+    def values(self, task: str, doc_id: int) -> dict[str, float]:
+        """Return a document's result fields, and count it in the task's tally."""
+        item = self.items[task].get(doc_id)
+        record = self.record(item) if item else None
+        if item is None or record is None:
+            self._explain_once(task, f"{task}: no routing was captured for some documents")
+            return {}
+        reference = self._reference_of(task, item)
+        shape = self.model.routing_shape
+        curves = {
+            curve: curve.of(record, reference, shape)
+            for curve in self.curves
+            if reference is not None or not curve.compares
+        }
+        tally = self.tallies[task]
+        tally.documents += 1
+        tally.tokens += record.tokens
+        for curve, values in curves.items():
+            tally.add(curve.name, values)
+        found = {field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
+        pairing = self.pairings[task]
+        if pairing is None or item.key is None:
+            self._explain_once(
+                task,
+                f"{task}: its language is unknown, so it has no routing divergence; add `routing: {{language: .., "
+                "benchmark: .., item: ..}` to the task's metadata, or the task to a file given with --parallel",
+            )
+            return None
+        if pairing.language == self.reference and not self.include_reference:
+            return None
+        if self._references is None:
+            raise RuntimeError("exchange() comes before values()")
+        found = self._references.get(item.key)
+        if found is None:
+            self._explain_once(task, self._missing(pairing))
+        return found
+
+    def _missing(self, pairing: TaskPairing) -> str:
+        others = [other for other in self.pairings.values() if other]
+        in_run = self.model.registry.reference_tasks(pairing, self.reference, others)
+        if in_run:
+            return (
+                f"{pairing.task}: some of its items are not among those of {', '.join(p.task for p in in_run)}; they "
+                "have no routing divergence"
+            )
+        return self.model.registry.explain_missing(pairing, self.reference)
+
+    def _explain_once(self, task: str, why: str) -> None:
+        if task not in self._explained:
+            self._explained.add(task)
+            logger.warning(why)

@@ -1,0 +1,17 @@
+"""Routing metrics: pure functions on NumPy arrays, float64 inside, the last axis always the experts."""
+
+from __future__ import annotations
+
+from lm_eval_moe.metrics.divergence import js_divergence, normalized_js_divergence
+from lm_eval_moe.metrics.entropy import entropy, normalized_entropy
+from lm_eval_moe.metrics.frequency import activation_frequency
+from lm_eval_moe.metrics.overlap import expert_overlap
+
+__all__ = [
+    "activation_frequency",
+    "entropy",
+    "expert_overlap",
+    "js_divergence",
+    "normalized_entropy",
+    "normalized_js_divergence",
+]

@@ -1,0 +1,1 @@
+"""lm-eval model classes that capture and steer routing. The only place that subclasses lm-eval's models."""

@@ -1,0 +1,74 @@
+"""One batch on its way through the model: steered by the plan, recorded by the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.capture import BatchLayout, Recorder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_moe.steering.apply import Steerer
+
+__all__ = ["RoutedBatch"]
+
+
+class RoutedBatch:
+    """The listener of one batch's forward passes (see `lm_eval_moe.routers.RouterListener`).
+
+    Args:
+        recorder: Accumulates the routing; None to steer only.
+        steerer: Applies the plan; None to record only.
+        compare: Also ask each steered router for its selection without steering.
+    """
+
+    def __init__(self, recorder: Recorder | None, steerer: Steerer | None, *, compare: bool = False) -> None:
+        self._recorder, self._steerer, self._compare = recorder, steerer, compare
+
+    def start_pass(self, tokens: Tensor, layout: BatchLayout, languages: Sequence[str | None]) -> None:
+        """Begin a forward pass over ``tokens`` ``[B, T]``; ``languages`` has one entry a row."""
+        if self._steerer is not None:
+            self._steerer.start_pass(tokens, layout.valid, layout.generated, languages)
+        if self._recorder is not None:
+            self._recorder.start_pass(layout, self._steerer.targets() if self._steerer else None)
+
+    def end_pass(self) -> None:
+        """End the forward pass."""
+        if self._recorder is not None:
+            self._recorder.end_pass()
+
+    def route(self, position: int, logits: Tensor) -> Tensor:
+        """Steer the router logits ``[N, E]`` and note what becomes of them."""
+        if self._steerer is not None:
+            logits = self._steerer.edit(position, logits)
+        if self._recorder is not None:
+            self._recorder.logits(position, logits)
+        return logits
+
+    def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
+        """Record the selection."""
+        if self._recorder is not None:
+            self._recorder.selection(position, indices, weights)
+
+    def scored(self, position: int, how: str) -> None:
+        """The scoring was learnt when the model was loaded."""
+
+    def guarded(self, position: int, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what the final top-k must take and leave."""
+        return self._steerer.guard(position, logits) if self._steerer is not None else None
+
+    def compares(self, position: int) -> bool:
+        """Only steered layers have another selection without steering."""
+        return (
+            self._compare
+            and self._recorder is not None
+            and self._steerer is not None
+            and self._steerer.acts_on(position)
+        )
+
+    def unchanged(self, position: int, indices: Tensor) -> None:
+        """Record the selection without steering."""
+        if self._recorder is not None:
+            self._recorder.unchanged(position, indices)

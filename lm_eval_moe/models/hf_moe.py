@@ -1,0 +1,437 @@
+"""``hf-moe``: lm-eval's Hugging Face model with routing capture and router steering."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from lm_eval import utils
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+
+from lm_eval_moe.capture import (
+    ARRAYS,
+    BatchLayout,
+    ExpectedRow,
+    GenerationTracker,
+    Recorder,
+    RequestKey,
+    RoutingRecord,
+    RowQueue,
+    RowUse,
+)
+from lm_eval_moe.capture.layout import cut_points, segments_of
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.models.batch import RoutedBatch
+from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
+from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
+from lm_eval_moe.models.probe import probe
+from lm_eval_moe.models.stopping import StopRule
+from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
+from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.steering.apply import Steerer
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from torch import Tensor
+
+    from lm_eval_moe.steering import SteeringPlan, SteeringSpec
+
+__all__ = ["HFMoE", "refuse_response_cache"]
+
+logger = logging.getLogger(__name__)
+
+
+@register_model("hf-moe")
+class HFMoE(HFLM):
+    """A mixture-of-experts causal language model whose routing is captured and, if asked for, steered.
+
+    Takes every argument of `HFLM`. Without steering its answers are bit-identical to those of ``hf``.
+
+    Args:
+        pretrained: Hub id, local path, a loaded ``PreTrainedModel``, or ``demo`` for the bundled tiny model.
+        steering: A steering YAML file, or a spec or plan made in Python. None: the model as it is.
+        capture: Which tokens' routing is recorded: ``prompt`` (also ``true``), ``continuation``, ``all`` or ``off``.
+        parallel: Further files that say which task is which language, before the bundled one.
+        **kwargs: Passed on to `HFLM`.
+
+    Raises:
+        UserError: The model is dense, its routers cannot be intercepted, or the steering does not fit it.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any = "demo",
+        *,
+        steering: str | Path | SteeringSpec | SteeringPlan | None = None,
+        capture: str | bool = "prompt",
+        parallel: str | Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._span = capture_span(capture)
+        files = [parallel] if isinstance(parallel, str) else list(parallel)
+        self._parallel = [Path(file) for file in files]
+        self.registry = ParallelRegistry.default(self._parallel)
+        self._given_name = pretrained if isinstance(pretrained, str) else None
+        pretrained = model_path(pretrained)
+        if isinstance(pretrained, str):
+            # A steering file that does not fit is refused before an hour of loading weights.
+            shape = shape_before_loading(pretrained, **kwargs)
+            steering = resolve_plan(steering, shape)
+            if kwargs.get("device") is None and not torch.cuda.is_available():
+                kwargs["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
+        super().__init__(pretrained=pretrained, **kwargs)
+        if self.backend != "causal":
+            raise UserError(
+                f"{type(self.model).__name__} is an encoder-decoder model",
+                fix="hf-moe steers and captures decoder-only mixture-of-experts models; use --model hf for this one",
+            )
+        self._sites: tuple[RouterSite, ...] = find_sites(self.model)
+        self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
+        self._sigmoid = probe(self.model, self._sites, self.routing_shape)
+        self._plan: SteeringPlan | None = None
+        self.set_steering(steering)
+
+        self.records: dict[RequestKey, list[RoutingRecord]] = defaultdict(list)
+        self.record_arrays: frozenset[str] = frozenset(ARRAYS)
+        self.record_changes = False
+        self.wanted: Callable[[RequestKey], bool] = lambda key: True
+        self.task_languages: dict[str, str] = {}
+
+        self._labels: list[_Label] | None = None
+        self._queue: RowQueue | None = None
+        self._probing = False
+        self._prompts: list[str] = []
+
+    # ------------------------------------------------------------------ steering and records
+
+    @property
+    def steering(self) -> SteeringPlan | None:
+        """The plan in force, None for the model as it is."""
+        return self._plan
+
+    def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
+        """Change the steering of the loaded model, or end it with None.
+
+        Raises:
+            UserError: The steering does not fit the model's shape.
+        """
+        self._plan = resolve_plan(steering, self.routing_shape)
+
+    @property
+    def capture(self) -> str:
+        """The captured span: ``prompt``, ``continuation``, ``all`` or ``off``."""
+        return self._span or "off"
+
+    def set_capture(self, capture: str | bool) -> None:
+        """Change which tokens' routing is recorded from now on."""
+        self._span = capture_span(capture)
+
+    @property
+    def model_id(self) -> str:
+        """What names the model in profiles: as it was asked for, or as its config calls itself."""
+        return self._given_name or str(self.config._name_or_path)
+
+    def add_parallel(self, files: Sequence[str | Path]) -> None:
+        """Read further files that say which task is which language; they come before those known so far."""
+        self._parallel = [*map(Path, files), *self._parallel]
+        self.registry = ParallelRegistry.default(self._parallel)
+        self.task_languages.clear()
+
+    def clear_records(self) -> None:
+        """Forget all routing records."""
+        self.records.clear()
+
+    def record(self, key: RequestKey) -> RoutingRecord | None:
+        """Return the record of a request, pooled over its windows, or None."""
+        parts = self.records.get(key)
+        return RoutingRecord.pooled(parts) if parts else None
+
+    def language_of(self, task: str | None) -> str | None:
+        """Return the canonical language of a task, None where neither the run nor the parallel data file says it."""
+        if task is None:
+            return None
+        if task not in self.task_languages:
+            pairing = self.registry.pairing(task)
+            if pairing is None:
+                return None
+            self.task_languages[task] = pairing.language
+        return self.task_languages[task]
+
+    def _language_for_steering(self, task: str | None) -> str | None:
+        language = self.language_of(task)
+        plan = self._plan
+        if language is None and plan and not all(i.languages.is_all for i in plan.interventions):
+            raise UserError(
+                f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
+                fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",
+            )
+        return language
+
+    @property
+    def _active(self) -> bool:
+        return self._span is not None or self._plan is not None
+
+    # ------------------------------------------------------------------ log-likelihood
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations; each request's routing is recorded under its task, document and index."""
+        with self._labelled([_Label(key, task) for key, task in _keys_of(requests)]):
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
+        labels = []
+        for (key, task), request in zip(_keys_of(requests), requests, strict=True):
+            windows = utils.get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            labels += [_Label(key, task, window) for window, _ in enumerate(windows)]
+        with self._labelled(labels):
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    @contextmanager
+    def _labelled(self, labels: list[_Label]) -> Iterator[None]:
+        """Name the token requests to come, in the order in which `_loglikelihood_tokens` will be given them."""
+        self._labels = labels
+        try:
+            yield
+        finally:
+            self._labels = None
+
+    def _loglikelihood_tokens(
+        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        if not self._active:
+            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        labels = self._next_labels(len(requests))
+        languages = [self._language_for_steering(label.task) for label in labels]
+        uses = [
+            self._use_of(label, context, continuation)
+            for label, (_, context, continuation) in zip(labels, requests, strict=True)
+        ]
+        answers: list[Any] = [None] * len(requests)
+        rounds = rounds_without_conflict(requests, lambda index: self._steered_as(languages[index], uses[index]))
+        for members in rounds:
+            chosen = [requests[index] for index in members]
+            rows = [
+                ExpectedRow(
+                    uses=tuple(uses[members[i]] for i in row),
+                    language=languages[members[row[0]]],
+                    tokens=self._input_tokens(*chosen[row[0]][1:]),
+                )
+                for row in likelihood_order(chosen, grouped=self.logits_cache)
+            ]
+            with self._expecting(rows):
+                results = super()._loglikelihood_tokens(chosen, disable_tqdm=disable_tqdm, override_bs=override_bs)
+            for index, result in zip(members, results, strict=True):
+                answers[index] = result
+        return answers
+
+    def _next_labels(self, count: int) -> list[_Label]:
+        if self._labels is None:
+            return [_Label(None, None)] * count
+        # Distributed rolling runs repeat a window to even out the processes' work: those rows are nobody's.
+        labels = self._labels[:count] + [_Label(None, None)] * (count - len(self._labels))
+        self._labels = self._labels[count:]
+        return labels
+
+    def _input_tokens(self, context: list[int], continuation: list[int]) -> tuple[int, ...]:
+        return tuple((context + continuation)[-(self.max_length + 1) :][:-1])
+
+    def _use_of(self, label: _Label, context: list[int], continuation: list[int]) -> RowUse:
+        length = len(self._input_tokens(context, continuation))
+        boundary = max(length - (len(continuation) - 1), 0)
+        if label.window is None:
+            return RowUse(label.key, boundary)
+        # A later window's context repeats tokens of the one before, but for its last, which no window has had.
+        return RowUse(label.key, boundary, first=boundary - 1 if label.window else 0, whole=True)
+
+    def _steered_as(self, language: str | None, use: RowUse) -> Any:
+        if self._plan is None:
+            return None
+        admitted = tuple(i.index for i in self._plan.interventions if i.languages.admits(language))
+        by_phase = any(i.tokens != "all" for i in self._plan.interventions if i.index in admitted)
+        return admitted, use.boundary if by_phase else None
+
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        if not self._active:
+            return super()._model_call(inps, attn_mask, labels)
+        if self._probing:
+            rows, layout = [], BatchLayout.all_valid(*inps.shape)
+        elif self._queue is not None:
+            rows = self._queue.take_tokens(inps.tolist())
+            layout = BatchLayout.of_rows(rows, inps.shape[1])
+        else:
+            raise RuntimeError("the model was called outside a request: routing cannot be attributed")
+        recorder = self._new_recorder(rows)
+        batch = RoutedBatch(recorder, self._new_steerer(), compare=self.record_changes)
+        with intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
+            batch.start_pass(inps, layout, [row.language for row in rows] or [None] * len(inps))
+            logits = super()._model_call(inps, attn_mask, labels)
+            batch.end_pass()
+        self._collect(recorder, rows, [len(row.tokens or ()) for row in rows])
+        return logits
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        self._probing = True
+        try:
+            size: int = super()._detect_batch_size(requests, pos)
+            return size
+        finally:
+            self._probing = False
+
+    # ------------------------------------------------------------------ generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Generate; prompts and generated tokens are recorded under each request's task, document and repeat."""
+        if not self._active:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        keys = _keys_of(requests)
+        order = generation_order([request.args for request in requests], self.tok_encode)
+        rows = [
+            ExpectedRow(
+                uses=(RowUse(keys[index][0], 0),),
+                language=self._language_for_steering(keys[index][1]),
+                text=requests[index].args[0],
+            )
+            for index in order
+        ]
+        with self._expecting(rows):
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+
+    def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""
+        self._prompts = list(strings)
+        return super().tok_batch_encode(strings, *args, **kwargs)
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        if not self._active or self._queue is None:
+            return super()._model_generate(context, max_length, stop, **generation_kwargs)
+        rows = self._queue.take_texts(self._prompts)
+        mask = generation_kwargs["attention_mask"].bool().cpu().numpy()
+        tracker = GenerationTracker(mask, StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs)))
+        recorder = self._new_recorder(rows)
+        batch = RoutedBatch(recorder, self._new_steerer(), compare=self.record_changes)
+        languages = [row.language for row in rows]
+
+        def start(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            batch.start_pass(tokens, tracker.layout(tokens.tolist()), languages)
+
+        def end(*_: Any) -> None:
+            batch.end_pass()
+
+        core = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        with intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
+            hooks = (core.register_forward_pre_hook(start, with_kwargs=True), core.register_forward_hook(end))
+            try:
+                generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        lengths = mask.sum(1).tolist()
+        whole = [
+            ExpectedRow(tuple(RowUse(use.key, length) for use in row.uses), row.language)
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+        self._collect(recorder, whole, [length + 1 for length in lengths])
+        return generated
+
+    def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:
+        given = (self.eot_token_id, self.model.generation_config.eos_token_id, generation_kwargs.get("eos_token_id"))
+        several = [ids if isinstance(ids, (list, tuple)) else [ids] for ids in given]
+        return {token for ids in several for token in ids if token is not None}
+
+    # ------------------------------------------------------------------ the common path
+
+    @contextmanager
+    def _expecting(self, rows: list[ExpectedRow]) -> Iterator[None]:
+        self._queue = RowQueue(rows)
+        try:
+            yield
+            self._queue.finish()
+        finally:
+            self._queue = None
+
+    def _new_steerer(self) -> Steerer | None:
+        return Steerer(self._plan) if self._plan is not None else None
+
+    def _new_recorder(self, rows: list[ExpectedRow]) -> Recorder | None:
+        wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)
+        if self._span is None or not wanted:
+            return None
+        return Recorder(len(self._sites), self.routing_shape.experts, sigmoid=self._sigmoid)
+
+    def _wants(self, use: RowUse) -> bool:
+        return use.key is not None and self.wanted(use.key)
+
+    def _collect(self, recorder: Recorder | None, rows: list[ExpectedRow], lengths: list[int]) -> None:
+        """Keep the records of the wanted requests of a batch."""
+        if recorder is None or self._span is None:
+            return
+        kept = [index for index, row in enumerate(rows) if any(self._wants(use) for use in row.uses)]
+        if not kept:
+            return
+        for index, sums in zip(kept, recorder.sums_of(kept), strict=True):
+            cuts = cut_points(rows[index], lengths[index])
+            for use in rows[index].uses:
+                if use.key is not None and self._wants(use):
+                    segments = segments_of(use, cuts, lengths[index], self._span)
+                    self.records[use.key].append(sums.take(segments, self.record_arrays))
+
+    # ------------------------------------------------------------------ what lm-eval asks for
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse lm-eval's response cache, which announces itself here."""
+        refuse_response_cache()
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Add what routing was captured and how it was steered to lm-eval's description of the model."""
+        info: dict[str, Any] = super().get_model_info()
+        info["routing_capture"] = self.capture
+        info["steering"] = {"name": self._plan.name, "hash": self._plan.hash} if self._plan else None
+        return info
+
+
+def refuse_response_cache() -> NoReturn:
+    """Say why lm-eval's response cache cannot be used with `HFMoE`.
+
+    Raises:
+        UserError: Always.
+    """
+    raise UserError(
+        "lm-eval's response cache knows requests by their text alone: it would return the answers of another steering, "
+        "and no routing would be captured",
+        fix="leave out --use_cache with hf-moe",
+        where="--use_cache",
+    )
+
+
+class _Label:
+    """Names a token request: whose it is, and which window of a rolling text."""
+
+    def __init__(self, key: RequestKey | None, task: str | None, window: int | None = None) -> None:
+        self.key, self.task, self.window = key, task, window
+
+
+def _keys_of(requests: Sequence[Instance]) -> list[tuple[RequestKey | None, str | None]]:
+    """Return each request's key and task; copies beyond a request's repeats only even out the processes' work."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    keys: list[tuple[RequestKey | None, str | None]] = []
+    for request in requests:
+        name = (request.task_name, request.doc_id, request.idx)
+        repeat = seen[name]
+        seen[name] += 1
+        named = request.task_name is not None and request.doc_id is not None and repeat < (request.repeats or 1)
+        keys.append((RequestKey(*name, repeat) if named else None, request.task_name))
+    return keys

@@ -1,0 +1,75 @@
+"""The order in which lm-eval will run requests, asked of its own `Collator`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from lm_eval.models.utils import Collator
+
+__all__ = ["generation_order", "likelihood_order", "rounds_without_conflict"]
+
+# (cache key, context tokens, continuation tokens), as HFLM._loglikelihood_tokens takes them.
+TokenRequest = tuple[Any, list[int], list[int]]
+
+
+def likelihood_order(requests: Sequence[TokenRequest], *, grouped: bool) -> list[list[int]]:
+    """Return the rows in running order, each as the indices of the requests that it serves.
+
+    The first index of a row is the request whose tokens the row holds.
+
+    Args:
+        requests: The requests as given to ``_loglikelihood_tokens``.
+        grouped: Whether requests that differ in their last token only share a row (``logits_cache``).
+    """
+
+    def sort_key(request: TokenRequest) -> Any:
+        tokens = request[1] + request[2]
+        return -len(tokens), tuple(tokens)
+
+    def shared(request: TokenRequest) -> list[int]:
+        return request[1] + request[2][:-1]
+
+    numbered = [(index, context, continuation) for index, (_, context, continuation) in enumerate(requests)]
+    members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, context, continuation in numbered:
+        members[tuple(context + continuation[:-1])].append(index)
+    order = Collator(numbered, sort_fn=sort_key, group_by="contexts" if grouped else None, group_fn=shared)
+    rows = []
+    for (request,) in order.get_batched(n=1):
+        index = request[0]
+        others = members[tuple(shared(request))] if grouped else []
+        rows.append([index, *(other for other in others if other != index)])
+    return rows
+
+
+def generation_order(arguments: Sequence[tuple[str, dict[str, Any]]], encode: Callable[[str], list[int]]) -> list[int]:
+    """Return the indices of ``generate_until`` requests, given as ``(prompt, gen_kwargs)``, in running order."""
+    numbered = [(prompt, kwargs, index) for index, (prompt, kwargs) in enumerate(arguments)]
+    order = Collator(
+        numbered,
+        sort_fn=lambda request: (-len(encode(request[0])), request[0]),
+        group_by="gen_kwargs",
+        group_fn=lambda request: request[1],
+    )
+    return [request[2] for (request,) in order.get_batched(n=1)]
+
+
+def rounds_without_conflict(requests: Sequence[TokenRequest], steered_as: Callable[[int], Hashable]) -> list[list[int]]:
+    """Split requests into rounds in which a shared row is steered alike for all that it serves.
+
+    Nearly always one round: only requests of the same tokens but another language, or another prompt boundary where
+    that matters, have to run apart.
+    """
+    rounds: list[list[int]] = []
+    taken: list[dict[tuple[int, ...], Hashable]] = []
+    for index, (_, context, continuation) in enumerate(requests):
+        row, steering = tuple(context + continuation[:-1]), steered_as(index)
+        number = next((n for n, rows in enumerate(taken) if rows.get(row, steering) == steering), len(taken))
+        if number == len(taken):
+            rounds.append([])
+            taken.append({})
+        rounds[number].append(index)
+        taken[number][row] = steering
+    return rounds

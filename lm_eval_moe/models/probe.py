@@ -1,0 +1,67 @@
+"""One short forward pass when a model is loaded: is every router reached, and how does it score?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.routers import RouterSite, intercepted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_moe.shape import RoutingShape
+
+__all__ = ["probe"]
+
+
+class _Probe:
+    """A listener that only looks."""
+
+    def __init__(self) -> None:
+        self.experts: set[int] = set()
+        self.top_k: set[int] = set()
+        self.sigmoid = False
+
+    def route(self, position: int, logits: Tensor) -> Tensor:
+        self.experts.add(logits.shape[-1])
+        return logits
+
+    def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
+        self.top_k.add(indices.shape[-1])
+
+    def scored(self, position: int, how: str) -> None:
+        self.sigmoid = how == "sigmoid"
+
+    def guarded(self, position: int, logits: Tensor) -> None:
+        return None
+
+    def compares(self, position: int) -> bool:
+        return False
+
+    def unchanged(self, position: int, indices: Tensor) -> None:
+        raise AssertionError("never asked for")
+
+
+def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape) -> bool:
+    """Run two tokens through the model and check that its routing is seen as its config says.
+
+    Returns:
+        Whether the routers score with a sigmoid (a softmax otherwise).
+
+    Raises:
+        RoutingBypassedError: A router or experts module is bypassed, or routes among other numbers of experts.
+    """
+    listener = _Probe()
+    tokens = torch.ones((1, 2), dtype=torch.long, device=model.device)
+    with torch.no_grad(), intercepted(sites, listener, top_k=shape.top_k):
+        model(tokens)
+    if listener.experts != {shape.experts} or listener.top_k != {shape.top_k}:
+        raise RoutingBypassedError(
+            f"{type(model).__name__} routes among {sorted(listener.experts)} experts and selects "
+            f"{sorted(listener.top_k)}, where {shape.experts} and {shape.top_k} are expected",
+            fix="this model family needs an adapter in lm_eval_moe/routers",
+        )
+    return listener.sigmoid

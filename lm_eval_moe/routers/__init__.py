@@ -1,0 +1,8 @@
+"""Find a model's routers and intercept them."""
+
+from __future__ import annotations
+
+from lm_eval_moe.routers.intercept import RouterListener, intercepted
+from lm_eval_moe.routers.sites import RouterSite, find_sites, routing_shape, shape_from_config
+
+__all__ = ["RouterListener", "RouterSite", "find_sites", "intercepted", "routing_shape", "shape_from_config"]

@@ -1,0 +1,25 @@
+"""Steering: the YAML schema, target selection, actions, and the resolved plan.
+
+Nothing here needs torch until an action is applied or noise is drawn, so a file is checked before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+from lm_eval_moe.steering.actions import Action, ActionTargets
+from lm_eval_moe.steering.language_filter import LanguageFilter
+from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan
+from lm_eval_moe.steering.resolve import resolve
+from lm_eval_moe.steering.spec import SteeringSpec, load_spec, parse_spec
+
+__all__ = [
+    "Action",
+    "ActionTargets",
+    "LanguageFilter",
+    "LayerTargets",
+    "PlannedIntervention",
+    "SteeringPlan",
+    "SteeringSpec",
+    "load_spec",
+    "parse_spec",
+    "resolve",
+]

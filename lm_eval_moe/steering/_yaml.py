@@ -1,0 +1,171 @@
+"""YAML without surprises: unique keys, no arbitrary objects, no alias bombs, and YAML 1.2's plain scalars.
+
+PyYAML reads YAML 1.1, where ``no`` (Norwegian) is false, ``8:35`` is 515 and ``1e-3`` is a string. Here, as in YAML
+1.2's core schema, only ``true`` and ``false`` are booleans and numbers look like numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from lm_eval_moe.errors import UserError
+
+__all__ = ["read_yaml", "yaml_value"]
+
+MAX_BYTES = 10_000_000
+MAX_DEPTH = 50
+MAX_ALIASED = 100_000
+
+_TAG = "tag:yaml.org,2002:"
+_MERGE = _TAG + "merge"
+_SCALARS: dict[str, tuple[re.Pattern[str], str]] = {  # tag -> the text it may have, its possible first characters
+    "null": (re.compile(r"~|null|Null|NULL|"), "~nN"),
+    "bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    "int": (re.compile(r"[-+]?[0-9]{1,40}"), "-+0123456789"),
+    "float": (
+        re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+        "-+.0123456789",
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, stricter."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {
+        first: [
+            (_TAG + kind, re.compile(rf"(?:{text.pattern})\Z"))
+            for kind, (text, start) in _SCALARS.items()
+            if first in start
+        ]
+        for first in "".join(start for _, start in _SCALARS.values())
+    } | {"": [(_TAG + "null", re.compile(r"\Z"))], "<": [(_MERGE, re.compile(r"<<\Z"))]}
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=self.get_mark())
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        sizes: dict[int, int] = {}
+        if _expanded_size(node, sizes) - len(sizes) > MAX_ALIASED:
+            raise yaml.MarkedYAMLError(
+                problem="its aliases expand to far too many values", problem_mark=node.start_mark
+            )
+        return super().construct_document(node)
+
+    def construct_unique_mapping(self, node: yaml.Node) -> dict[Hashable, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.MarkedYAMLError(problem="expected a mapping", problem_mark=node.start_mark)
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(problem="a key must be a plain value", problem_mark=key_node.start_mark)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return self.construct_mapping(node, deep=True)
+
+    def construct_list(self, node: yaml.Node) -> list[Any]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise yaml.MarkedYAMLError(problem="expected a list", problem_mark=node.start_mark)
+        return self.construct_sequence(node, deep=True)
+
+    def construct_plain(self, node: yaml.Node) -> bool | int | float | None:
+        kind = node.tag.removeprefix(_TAG)
+        if not isinstance(node, yaml.ScalarNode) or not _SCALARS[kind][0].fullmatch(node.value):
+            raise yaml.MarkedYAMLError(problem=f"not a value of type {kind}", problem_mark=node.start_mark)
+        text: str = node.value
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        return int(text) if kind == "int" else float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    def refuse(self, node: yaml.Node) -> None:
+        tag = node.tag.replace(_TAG, "!!")
+        raise yaml.MarkedYAMLError(
+            problem=f"the tag {tag} is not allowed, only plain values", problem_mark=node.start_mark
+        )
+
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        **dict.fromkeys((_TAG + kind for kind in _SCALARS), construct_plain),
+        _TAG + "str": yaml.SafeLoader.construct_yaml_str,
+        _TAG + "seq": construct_list,
+        _TAG + "map": construct_unique_mapping,
+        None: refuse,
+    }
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the nodes from ``node`` down as if every alias were written out; ``sizes`` remembers them by node."""
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise yaml.MarkedYAMLError(problem="an alias refers to itself", problem_mark=node.start_mark)
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [child for pair in node.value for child in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
+def yaml_value(text: str, *, where: str) -> Any:
+    """Parse one YAML document into ``None``, booleans, numbers, strings, lists and dicts.
+
+    Raises:
+        UserError: ``text`` is not valid YAML, gives a key twice, names a Python object, or nests or expands too far.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"not valid YAML: {problem}{at}", fix="correct it there", where=where) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", fix="remove it", where=where) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; UTF-8, with or without a byte-order mark, of at most 10 MB.
+
+    Raises:
+        UserError: The file cannot be read, or what it holds is not acceptable YAML.
+    """
+    where = str(path)
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_BYTES else b""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"cannot be read: {reason}", fix="give the path of a steering YAML file", where=where
+        ) from error
+    if size > MAX_BYTES:
+        raise UserError(
+            f"is {size / 1e6:.0f} MB large", fix="a steering file is YAML text of at most 10 MB", where=where
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"is not UTF-8 text (byte {error.start})", fix="save it as UTF-8; profiles go under `experts`", where=where
+        ) from error
+    return yaml_value(text, where=where)

@@ -1,0 +1,121 @@
+"""A steering spec that has met a model: which experts of which layer, and what happens to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.steering.actions import Action
+from lm_eval_moe.steering.language_filter import LanguageFilter
+from lm_eval_moe.steering.spec import VERSION, Tokens
+
+__all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash"]
+
+
+@dataclass(frozen=True)
+class LayerTargets:
+    """The targeted experts of one layer.
+
+    Attributes:
+        layer: Decoder-layer index.
+        experts: Ascending, at least one.
+        coefficients: Their steering coefficients s_k; 1.0 where none is given.
+    """
+
+    layer: int
+    experts: tuple[int, ...]
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PlannedIntervention:
+    """One intervention, resolved.
+
+    Attributes:
+        index: Its place in the file.
+        targets: By decoder-layer index, ascending; layers without targets have no entry.
+        action: What happens to the targets' logits.
+        guard: Whether the scores of the final top-k are edited too.
+        tokens: Which tokens of a request are steered.
+        languages: Which requests are steered.
+    """
+
+    index: int
+    targets: Mapping[int, LayerTargets]
+    action: Action
+    guard: bool
+    tokens: Tokens
+    languages: LanguageFilter
+
+
+@dataclass(frozen=True)
+class SteeringPlan:
+    """All interventions, resolved for a model.
+
+    Attributes:
+        name: The spec's name.
+        description: Its description.
+        source: Its source.
+        seed: For ties.
+        shape: The model's routing shape.
+        interventions: In the order in which they are applied.
+        spec: The spec as given, with defaults; JSON-ready.
+        hash: SHA-256 of the resolved content, in hexadecimal. Names and descriptions do not enter.
+    """
+
+    name: str
+    description: str
+    source: str
+    seed: int
+    shape: RoutingShape
+    interventions: tuple[PlannedIntervention, ...]
+    spec: dict[str, Any]
+    hash: str
+
+    @property
+    def short_hash(self) -> str:
+        """The first 16 characters of the hash, for tables."""
+        return self.hash[:16]
+
+    def experts_by_layer(self) -> dict[int, list[int]]:
+        """Return the experts that any intervention targets, ascending, by decoder-layer index."""
+        experts: dict[int, set[int]] = {}
+        for intervention in self.interventions:
+            for layer, targets in intervention.targets.items():
+                experts.setdefault(layer, set()).update(targets.experts)
+        return {layer: sorted(experts[layer]) for layer in sorted(experts)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the results file records: name, hash, spec, and experts per layer."""
+        experts = {str(layer): found for layer, found in self.experts_by_layer().items()}
+        return {"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts}
+
+
+def plan_hash(seed: int, interventions: Sequence[PlannedIntervention]) -> str:
+    """Return the SHA-256 of what steering does, however the file words it.
+
+    It covers the schema version, the seed, and each intervention's targets, coefficients, action, strength, guard,
+    tokens and languages, as JSON with sorted keys and shortest round-trip floats.
+    """
+    content = {
+        "version": VERSION,
+        "seed": seed,
+        "interventions": [
+            {
+                "targets": [
+                    [layer, targets.experts, targets.coefficients] for layer, targets in sorted(each.targets.items())
+                ],
+                "action": each.action.dump(),
+                "guard": each.guard,
+                "tokens": each.tokens,
+                "languages": each.languages.dump(),
+            }
+            for each in interventions
+        ],
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,84 @@
+"""From a steering spec and a model's routing shape to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.steering._fields import Place
+from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan, plan_hash
+from lm_eval_moe.steering.selectors import Scope
+from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec
+
+__all__ = ["resolve"]
+
+
+def resolve(spec: SteeringSpec, shape: RoutingShape) -> SteeringPlan:
+    """Check a spec against a model's shape and select the experts; no weights are needed.
+
+    Raises:
+        UserError: The model has another shape than the spec is for, a layer or expert does not exist in it, nothing is
+            targeted, or masks leave fewer experts than the model selects.
+    """
+    if spec.model is not None:
+        spec.model.check(shape, spec.place / "model")
+    place = spec.place / "interventions"
+    interventions = tuple(
+        _planned(index, each, spec, shape, place / index) for index, each in enumerate(spec.interventions)
+    )
+    _check_reachable(interventions, shape, place)
+    return SteeringPlan(
+        name=spec.name,
+        description=spec.description,
+        source=spec.source,
+        seed=spec.seed,
+        shape=shape,
+        interventions=interventions,
+        spec=spec.to_dict(),
+        hash=plan_hash(spec.seed, interventions),
+    )
+
+
+def _planned(
+    index: int, each: InterventionSpec, spec: SteeringSpec, shape: RoutingShape, place: Place
+) -> PlannedIntervention:
+    layers = each.layers.resolve(shape, place / "layers")
+    rule = place / "experts" / each.experts.name
+    selection = each.experts.select(Scope(layers, shape, spec.seed, rule))
+    targets = {}
+    for layer, chosen in sorted(selection.items()):
+        if chosen:
+            experts = tuple(sorted(chosen))
+            targets[layer] = LayerTargets(layer, experts, tuple(chosen[expert] for expert in experts))
+    if not targets:
+        raise rule.error(
+            f"no expert is targeted in layers {format_ranges(layers)}", "widen `layers`, or change the selection rule"
+        )
+    return PlannedIntervention(index, targets, each.action, each.guard, each.tokens, each.languages)
+
+
+def _check_reachable(interventions: Sequence[PlannedIntervention], shape: RoutingShape, place: Place) -> None:
+    """Refuse masks and guarded bans that, together, leave fewer than K experts for any kind of token.
+
+    Every language that a filter names, and one that none does, is followed through all interventions in order.
+    """
+    languages: set[str | None] = {None}.union(*(each.languages.mentioned for each in interventions))
+    for language in languages:
+        for phase in ("prompt", "generated"):
+            masked: dict[int, set[int]] = {}
+            for each in interventions:
+                if each.tokens not in ("all", phase) or not each.languages.admits_tag(language):
+                    continue
+                for layer, targets in each.targets.items():
+                    held = masked.setdefault(layer, set())
+                    if each.action.masks or (each.guard and each.action.guards_by == "ban"):
+                        held.update(targets.experts)
+                    elif each.action.unmasks:
+                        held.difference_update(targets.experts)
+                    left = shape.experts - len(held)
+                    if left < shape.top_k:
+                        raise (place / each.index / "experts").error(
+                            f"{left} experts of layer {layer} are left after masking, the model selects {shape.top_k}",
+                            f"mask at most {shape.experts - shape.top_k} experts of a layer",
+                        )

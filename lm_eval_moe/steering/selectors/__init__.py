@@ -1,0 +1,13 @@
+"""Which experts an intervention targets: one module a selection rule.
+
+A new rule is one new module here: a frozen dataclass that derives from :class:`Selector` and has a ``name``.
+"""
+
+from __future__ import annotations
+
+from lm_eval_moe.steering._discovery import import_siblings
+from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector, parse_selector
+
+__all__ = ["Scope", "Selection", "Selector", "parse_selector"]
+
+import_siblings(__name__, __path__)

@@ -1,0 +1,113 @@
+"""``ids``: the experts as an explicit list, with steering coefficients if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.steering._fields import Field, Place
+from lm_eval_moe.steering.layers import LayerPart, format_ranges
+from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Ids"]
+
+MAX_EXPERTS = 1_000_000
+_MAX_COEFFICIENT = 1e6
+_LIKE = "{8: [3, 17]}, or {8: {3: 0.41}} with steering coefficients"
+
+
+@dataclass(frozen=True)
+class Ids(Selector):
+    """Experts per layer.
+
+    Attributes:
+        entries: For every key the layers it names, and (expert, coefficient); both ascending. As a key, ``all`` is
+            every layer of the intervention.
+    """
+
+    name = "ids"
+    entries: tuple[tuple[LayerPart, tuple[tuple[int, float], ...]], ...]
+
+    @classmethod
+    def parse(cls, field: Field) -> Self:
+        """Read ``{8: [3, 17], 9-11: {0: 0.41}}``."""
+        entries: dict[LayerPart, tuple[tuple[int, float], ...]] = {}
+        for key, value in field.mapping(_LIKE).items():
+            part = LayerPart.parse(Field(value.place, key))
+            if part in entries:
+                raise value.error(f"layers {part.dump()} are given twice", "give them once")
+            entries[part] = tuple(sorted(_experts(value).items()))
+        if not any(entries.values()):
+            raise field.error("no experts are given", f"write for example {_LIKE}")
+        return cls(tuple(sorted(entries.items())))
+
+    def dump(self) -> dict[str, Any]:
+        """Return lists, or mappings where a coefficient is not 1."""
+        dumped: dict[str, Any] = {}
+        for layers, experts in self.entries:
+            if all(coefficient == 1 for _, coefficient in experts):
+                dumped[str(layers.dump())] = [expert for expert, _ in experts]
+            else:
+                dumped[str(layers.dump())] = {str(expert): coefficient for expert, coefficient in experts}
+        return dumped
+
+    def select(self, scope: Scope) -> Selection:
+        """Return the experts listed."""
+        owner: dict[int, str] = {}
+        selection: Selection = {}
+        for part, experts in self.entries:
+            key = str(part.dump())
+            place = scope.place / key
+            layers = scope.layers if part.name == "all" else part.resolve(scope.shape, place)
+            outside = [layer for layer in layers if layer not in scope.layers]
+            if outside:
+                raise place.error(
+                    f"the intervention's `layers` do not include {format_ranges(outside)}",
+                    f"its layers are {format_ranges(scope.layers)}: leave these ids out or widen `layers`",
+                )
+            for layer in layers:
+                if layer in owner:
+                    raise place.error(
+                        f"layer {layer} is already covered by the key {owner[layer]!r}",
+                        "name every layer under one key",
+                    )
+                owner[layer] = key
+            _check_range(experts, scope, place)
+            if experts:
+                selection.update({layer: dict(experts) for layer in layers})
+        return selection
+
+
+def _experts(field: Field) -> dict[int, float]:
+    """Read ``[3, 17]`` or ``{3: 0.41}`` into expert → coefficient."""
+    experts: dict[int, float] = {}
+    if isinstance(field.value, Mapping):
+        given = [(_expert(key, value.place), value) for key, value in field.mapping(_LIKE).items()]
+    else:
+        given = [(item.integer(0, MAX_EXPERTS), item) for item in field.items(_LIKE)]
+    for expert, value in given:
+        if expert in experts:
+            raise value.error(f"expert {expert} is given twice", "give it once")
+        weighted = isinstance(field.value, Mapping)
+        experts[expert] = value.number(-_MAX_COEFFICIENT, _MAX_COEFFICIENT) if weighted else 1.0
+    return experts
+
+
+def _expert(key: object, place: Place) -> int:
+    """Read an expert that is a mapping's key: JSON has strings there."""
+    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 10:
+        key = int(key)
+    return Field(place, key).integer(0, MAX_EXPERTS)
+
+
+def _check_range(experts: tuple[tuple[int, float], ...], scope: Scope, place: Place) -> None:
+    too_high = [expert for expert, _ in experts if expert >= scope.shape.experts]
+    if too_high:
+        raise place.error(
+            f"there is no expert {format_ranges(too_high)}",
+            f"this model's layers have {scope.shape.experts} experts, 0-{scope.shape.experts - 1}",
+        )

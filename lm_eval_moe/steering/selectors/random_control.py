@@ -1,0 +1,60 @@
+"""``random``: the control that every claim needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.steering._fields import Field
+from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector, parse_selector
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RandomControl"]
+
+
+@dataclass(frozen=True)
+class RandomControl(Selector):
+    """As many experts per layer as another rule selects, none of them, drawn without replacement (arXiv 2510.04694).
+
+    The coefficients of the matched experts are dealt out anew, so that the control is as strong. A layer's draw depends
+    on the seed, the layer and that layer's matched experts alone.
+
+    Attributes:
+        like: The rule to match.
+        seed: Of the draw; ``None`` is the steering file's.
+    """
+
+    name = "random"
+    like: Selector
+    seed: int | None = None
+
+    @classmethod
+    def parse(cls, field: Field) -> Self:
+        """Read ``{like: {ids: …}, seed: 1}``."""
+        fields = field.keys(["like"], ["seed"])
+        seed = fields["seed"].integer(0, 2**63 - 1) if "seed" in fields else None
+        return cls(parse_selector(fields["like"], besides=[cls.name]), seed)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the rule to match, and the seed if it has one."""
+        seed = {} if self.seed is None else {"seed": self.seed}
+        return {"like": {self.like.name: self.like.dump()}, **seed}
+
+    def select(self, scope: Scope) -> Selection:
+        """Draw the control."""
+        seed = scope.seed if self.seed is None else self.seed
+        selection: Selection = {}
+        for layer, matched in self.like.select(scope.below("like", self.like.name)).items():
+            others = [expert for expert in range(scope.shape.experts) if expert not in matched]
+            if len(others) < len(matched):
+                raise scope.place.error(
+                    f"layer {layer} has {len(matched)} matched experts and only {len(others)} others to draw from",
+                    "match a rule that selects at most half of a layer's experts, or leave the layer out",
+                )
+            drawn = np.random.default_rng([seed, layer]).choice(others, len(matched), replace=False).tolist()
+            selection[layer] = dict(zip(drawn, matched.values(), strict=True))
+        return selection

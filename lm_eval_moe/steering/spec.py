@@ -1,0 +1,219 @@
+"""The steering file, version 1: reading it, and what it says before it meets a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.steering._fields import Field, Place, listing
+from lm_eval_moe.steering._yaml import read_yaml
+from lm_eval_moe.steering.actions import Action, parse_action
+from lm_eval_moe.steering.language_filter import LanguageFilter
+from lm_eval_moe.steering.layers import LayerExpression
+from lm_eval_moe.steering.overrides import apply_overrides
+from lm_eval_moe.steering.selectors import Selector, parse_selector
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["VERSION", "InterventionSpec", "ModelBlock", "SteeringSpec", "Tokens", "load_spec", "parse_spec"]
+
+VERSION = 1
+MAX_SEED = 2**63 - 1
+Tokens = Literal["all", "prompt", "generated"]
+TOKENS: tuple[Tokens, ...] = ("all", "prompt", "generated")
+
+
+@dataclass(frozen=True)
+class ModelBlock:
+    """The routing shape that the file is for; ``None`` is any.
+
+    Attributes:
+        layers: Decoder layers, or MoE layers.
+        experts: Routed experts per layer, E.
+        top_k: Experts selected per token, K.
+    """
+
+    layers: int | None = None
+    experts: int | None = None
+    top_k: int | None = None
+
+    @classmethod
+    def parse(cls, given: Field) -> Self:
+        """Read ``{layers: 48, experts: 128, top_k: 8}``; any of the three may be left out."""
+        fields = given.keys([], ["layers", "experts", "top_k"])
+        return cls(**{name: value.integer(1, 1_000_000) for name, value in fields.items()})
+
+    def dump(self) -> dict[str, int]:
+        """Return what is given."""
+        sizes = {"layers": self.layers, "experts": self.experts, "top_k": self.top_k}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def check(self, shape: RoutingShape, place: Place) -> None:
+        """Refuse a model of another shape.
+
+        Raises:
+            UserError: A number differs; for ``layers``, from the decoder layers and from the MoE layers alike.
+        """
+        actual = {
+            "layers": tuple(dict.fromkeys((shape.depth, len(shape.layers)))),
+            "experts": (shape.experts,),
+            "top_k": (shape.top_k,),
+        }
+        for name, size in self.dump().items():
+            if size not in actual[name]:
+                has = " decoder layers, of them MoE ".join(str(number) for number in actual[name])
+                raise (place / name).error(
+                    f"the file is for a model with {name}: {size}, this model has {has}",
+                    "use a file made for this model; if the experts listed are right for it, correct the `model` block",
+                )
+
+
+@dataclass(frozen=True)
+class InterventionSpec:
+    """One entry of ``interventions``."""
+
+    layers: LayerExpression
+    experts: Selector
+    action: Action
+    guard: bool = False
+    tokens: Tokens = "all"
+    languages: LanguageFilter = field(default_factory=LanguageFilter)
+
+    @classmethod
+    def parse(cls, given: Field) -> Self:
+        """Read an entry."""
+        fields = given.keys(["layers", "experts", "action"], ["guard", "tokens", "languages"])
+        action = parse_action(fields["action"])
+        guard = fields["guard"].flag() if "guard" in fields else False
+        if guard and action.guards_by is None:
+            guarded = [name for name, each in sorted(Action.registry.items()) if each.guards_by]
+            raise fields["guard"].error(
+                f"the action {action.name!r} neither forces nor bans experts, so it cannot be guarded",
+                f"write guard: false, or choose the action {listing(guarded)}",
+            )
+        return cls(
+            LayerExpression.parse(fields["layers"]),
+            parse_selector(fields["experts"]),
+            action,
+            guard,
+            fields["tokens"].choice(TOKENS) if "tokens" in fields else "all",
+            LanguageFilter.parse(fields["languages"]) if "languages" in fields else LanguageFilter(),
+        )
+
+    def dump(self) -> dict[str, Any]:
+        """Return the entry as YAML holds it, defaults included."""
+        return {
+            "layers": self.layers.dump(),
+            "experts": {self.experts.name: self.experts.dump()},
+            "action": self.action.dump(),
+            "guard": self.guard,
+            "tokens": self.tokens,
+            "languages": self.languages.dump(),
+        }
+
+
+@dataclass(frozen=True)
+class SteeringSpec:
+    """A steering file, checked as far as that is possible without a model.
+
+    Attributes:
+        name: What tables call it; the file's stem by default.
+        description: Free text.
+        source: Free text, such as a paper and its equation.
+        model: The shape that the file is for, if it says so.
+        seed: For ties and random controls.
+        interventions: At least one, applied in order.
+        place: The file, for error messages.
+    """
+
+    name: str
+    description: str
+    source: str
+    model: ModelBlock | None
+    seed: int
+    interventions: tuple[InterventionSpec, ...]
+    place: Place = field(compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, given: Field) -> Self:
+        """Read a whole file."""
+        fields = given.keys(["version", "interventions"], ["name", "description", "source", "model", "seed"])
+        version = fields["version"].integer(0, 1_000_000)
+        if version != VERSION:
+            raise fields["version"].error(f"version {version} is not known", f"this release reads version: {VERSION}")
+        source = given.place.source
+        name = fields["name"].text(empty=False) if "name" in fields else _default_name(source)
+        if not name.isprintable():
+            raise fields["name"].error("is not one line of printable text", "give a short name; it stands in tables")
+        model = fields.get("model")
+        entries = fields["interventions"].items("[{layers: …, experts: …, action: …}]")
+        if not entries:
+            raise fields["interventions"].error(
+                "the list is empty", "give at least one {layers: …, experts: …, action: …}"
+            )
+        return cls(
+            name=name,
+            description=fields["description"].text() if "description" in fields else "",
+            source=fields["source"].text() if "source" in fields else "",
+            model=ModelBlock.parse(model) if model and model.value is not None else None,
+            seed=fields["seed"].integer(0, MAX_SEED) if "seed" in fields else 0,
+            interventions=tuple(InterventionSpec.parse(entry) for entry in entries),
+            place=given.place,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as given, defaults included; JSON-ready, and what :func:`parse_spec` reads."""
+        return {
+            "version": VERSION,
+            "name": self.name,
+            "description": self.description,
+            "source": self.source,
+            **({} if self.model is None else {"model": self.model.dump()}),
+            "seed": self.seed,
+            "interventions": [intervention.dump() for intervention in self.interventions],
+        }
+
+
+def parse_spec(
+    mapping: Mapping[str, Any],
+    source: str = "<api>",
+    base_dir: str | Path | None = None,
+    overrides: Iterable[str] = (),
+) -> SteeringSpec:
+    """Check a steering spec that is already in memory.
+
+    Args:
+        mapping: What a steering file holds.
+        source: What error messages call it.
+        base_dir: The folder that relative profile paths start from; by default the working directory.
+        overrides: ``KEY=VALUE`` strings, put in before the check.
+
+    Raises:
+        UserError: Anything in it is unknown, missing, of the wrong type or out of range.
+    """
+    document, roots = apply_overrides(mapping, overrides)
+    place = Place(source, Path.cwd() if base_dir is None else Path(base_dir), overridden=roots)
+    return SteeringSpec.parse(Field(place, document))
+
+
+def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> SteeringSpec:
+    """Read and check a steering file.
+
+    Args:
+        path: A YAML file. Relative profile paths in it start from its folder.
+        overrides: ``KEY=VALUE`` strings such as ``interventions.0.action.soft=0.25``.
+
+    Raises:
+        UserError: The file cannot be read, is not acceptable YAML, or something in it is unknown, missing, of the wrong
+            type or out of range; the message names the file and the key, what was given, what is allowed.
+    """
+    return parse_spec(read_yaml(Path(path)), str(path), Path(path).parent, overrides)
+
+
+def _default_name(source: str) -> str:
+    stem = Path(source).stem
+    return stem if stem.isprintable() and stem.strip() and not source.startswith("<") else "steering"

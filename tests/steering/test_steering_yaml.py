@@ -1,0 +1,112 @@
+"""Reading YAML: what PyYAML would let through or misread, and what a file may not be."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.steering import load_spec
+from lm_eval_moe.steering._yaml import read_yaml, yaml_value
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 8)}]\n" for level in range(1, 9)
+)
+MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 8)}]}}\n" for level in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"),  # Norwegian, not false
+        ("[on, off, yes]", ["on", "off", "yes"]),
+        ("true", True),
+        ("8:35", "8:35"),  # not 515
+        ("8-35", "8-35"),
+        ("012", 12),  # not octal
+        ("1_000", "1_000"),
+        ("1e-3", 0.001),  # not a string
+        ("-.5", -0.5),
+        (".inf", math.inf),
+        ("2026-01-01", "2026-01-01"),  # not a date
+        ("", None),
+        ("{a: ~, b: '1'}", {"a": None, "b": "1"}),
+        ("{base: &b {x: 1, y: 2}, more: {<<: *b, y: 3}}", {"base": {"x": 1, "y": 2}, "more": {"x": 1, "y": 3}}),
+    ],
+)
+def test_plain_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None:
+    assert yaml_value(text, where="f") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", r"key 'a' is given twice \(line 3, column 1\)"),
+        ("{8: [1], 8: [2]}", "key 8 is given twice"),
+        ("{true: 1, 1: 2}", "key 1 is given twice"),
+        ("a: [", r"not valid YAML: .*line 1"),
+        ("{[1]: 2}", "a key must be a plain value"),
+        ("&a [*a]", "an alias refers to itself"),
+        ("!!python/object/apply:os.system [ls]", "the tag !!python/object/apply:os.system is not allowed"),
+        ("!!set {a}", "the tag !!set is not allowed"),
+        ("!!int x", "not a value of type int"),
+        ("a\n---\nb", "a single document"),
+        ("[" * 60, "nested deeper than 50 levels"),
+        ("a: \x01", "unacceptable character"),
+        (BOMB, "aliases expand to far too many values"),
+        (MERGE_BOMB, "aliases expand to far too many values"),
+    ],
+)
+def test_unacceptable_yaml_is_one_message_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        yaml_value(text, where="steer.yaml")
+    assert str(caught.value).startswith("steer.yaml: not valid YAML: ")
+
+
+def test_a_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
+    path = tmp_path / "bom.yaml"
+    path.write_bytes(b"\xef\xbb\xbfversion: 1\n")
+    assert read_yaml(path) == {"version": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"name: caf\xe9\n", r"is not UTF-8 text \(byte 9\)"),
+        ("version: 1\n".encode("utf-16"), "is not UTF-8 text"),
+        (b"# " + b"x" * 10_000_000, "is 10 MB large"),
+        (b"", "expected a mapping, got nothing"),
+        (b"just text", "expected a mapping, got 'just text'"),
+    ],
+)
+def test_a_file_that_is_no_steering_file_is_named(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "steer.yaml"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        load_spec(path)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent.yaml", "No such file"), (".", "Is a directory"), ("a\0b", "null (byte|character)")],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"cannot be read: .*{message}"):
+        load_spec(tmp_path / name)
+
+
+@given(st.text(alphabet=st.sampled_from("ab1-: \n[]{},*&!<>|'\"#?%@\t~.\\"), max_size=60))
+def test_no_text_ends_in_any_other_error(text: str) -> None:
+    try:
+        value = yaml_value(text, where="f")
+    except UserError as error:
+        assert error.where == "f"  # noqa: PT017  (either outcome is right, no other error is)
+    else:
+        assert value is None or isinstance(value, bool | int | float | str | list | dict)
