@@ -57,19 +57,22 @@ class _RoutedRun(Run):
         options = {name: getattr(args, name) for name in _OURS}
         for name in _OURS:
             delattr(args, name)
-        _set_up_logging()
-        args.include_path = _include_paths(args)
-        with _routed_evaluation(options) as state:
-            try:
-                Run._execute(args)
-            except (ValueError, TypeError, FileNotFoundError, KeyError) as error:
-                # Until the evaluation starts, lm-eval has only read its arguments.
-                if state["started"]:
-                    raise
-                raise UserError(
-                    str(error.args[0] if error.args else error), fix="see lm-eval-moe run --help"
-                ) from error
+        with _warnings_as_log_lines():
+            _check(options, args)
+            args.include_path = _include_paths(args)
+            _run(args, options)
         return 0
+
+
+def _run(args: argparse.Namespace, options: dict[str, Any]) -> None:
+    with _routed_evaluation(options) as state:
+        try:
+            Run._execute(args)
+        except (ValueError, TypeError, FileNotFoundError, KeyError) as error:
+            # Until the evaluation starts, lm-eval has only read its arguments.
+            if state["started"]:
+                raise
+            raise UserError(str(error.args[0] if error.args else error), fix="see lm-eval-moe run --help") from error
 
 
 def add_routing_arguments(group: Any) -> None:
@@ -110,6 +113,22 @@ def add_routing_arguments(group: Any) -> None:
         action="append",
         default=[],
         help="YAML file that says which task is which language and how its items pair (may be repeated)",
+    )
+
+
+def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
+    """Find mistakes in our flags before lm-eval reads its thousands of task files."""
+    from lm_eval_moe.evaluation.api import RoutingOptions, check_options
+
+    in_model_args = (args.model_args or {}).get("steering")
+    check_options(
+        RoutingOptions(
+            steering=options["steering"] or in_model_args,
+            overrides=options["set"],
+            reference=options["routing_reference"],
+            fields=options["routing_fields"],
+            parallel=options["parallel"],
+        )
     )
 
 
@@ -157,11 +176,12 @@ def _routed_evaluation(options: dict[str, Any]) -> Iterator[dict[str, bool]]:
         del lm_eval.simple_evaluate
 
 
-def _set_up_logging() -> None:
+@contextmanager
+def _warnings_as_log_lines() -> Iterator[None]:
+    """Show a warning of ours as one line for the user, not as a line of source code."""
     from lm_eval.utils import setup_logging
 
     setup_logging()
-    # A warning of ours is one line for the user, not a line of source code.
     logger = logging.getLogger("lm_eval_moe")
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
@@ -170,5 +190,7 @@ def _set_up_logging() -> None:
         else:
             default(message, category, *args, **kwargs)
 
-    default = warnings.showwarning
-    warnings.showwarning = show
+    with warnings.catch_warnings():
+        default = warnings.showwarning
+        warnings.showwarning = show
+        yield

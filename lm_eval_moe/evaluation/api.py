@@ -22,13 +22,14 @@ from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.models.hf_moe import HFMoE, refuse_response_cache
+from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import SteeringSpec, load_spec
 
 if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["RoutingOptions", "simple_evaluate"]
+__all__ = ["RoutingOptions", "check_options", "simple_evaluate"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,18 @@ class RoutingOptions:
     include_reference: bool = False
     profile: str | Path | None = None
     parallel: Sequence[str] = ()
+
+
+def check_options(options: RoutingOptions) -> None:
+    """Find what is wrong with the options themselves, before tasks or models are loaded.
+
+    Raises:
+        UserError: A file cannot be read or breaks its schema, or a language or field is unknown.
+    """
+    _reference(options.reference)
+    chosen_fields(options.fields, steered=True)
+    _steering(options)
+    ParallelRegistry.default([Path(file) for file in options.parallel])
 
 
 def simple_evaluate(
@@ -105,7 +118,6 @@ def simple_evaluate(
         return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)
     if kwargs.get("use_cache") is not None:
         refuse_response_cache()
-    # What can be wrong without the model is found before it is loaded.
     reference = _reference(options.reference)
     chosen_fields(options.fields, steered=True)
     named = not isinstance(model, HFMoE)

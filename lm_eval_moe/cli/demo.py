@@ -1,0 +1,146 @@
+"""``lm-eval-moe demo``: baseline, steered and random control on the bundled model, offline, with a report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.resources import steering_configs_dir, tasks_dir
+
+if TYPE_CHECKING:
+    from lm_eval_moe.models.hf_moe import HFMoE
+
+__all__ = ["add_parser"]
+
+_GROUP = "demo_arith"
+_RUNS = (("baseline", None), ("steered", "demo_task_experts.yaml"), ("random control", "demo_random_control.yaml"))
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``demo``."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="the whole story offline on the bundled tiny model",
+        description="Evaluate the bundled tiny MoE model on its arithmetic tasks in eight languages: as it is, steered, "
+        "and with a random-expert control. Prints a table; writes the results and a report. Needs no network. It shows "
+        "how steering is measured; it replicates no paper.",
+    )
+    parser.add_argument("--output_path", type=Path, default=Path("demo_output"), help="default: ./demo_output")
+    parser.add_argument("--limit", type=int, help="only so many items a language")
+    parser.add_argument("--batch_size", type=int, default=32, help="default: 32")
+    parser.set_defaults(func=_execute)
+
+
+def _execute(args: argparse.Namespace) -> int:
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"{args.limit} is no number of items", fix="give at least 1", where="--limit")
+    try:
+        args.output_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot be made: {error.strerror or error}",
+            fix="give a writable folder",
+            where=f"--output_path {args.output_path}",
+        ) from error
+    with _quiet():
+        runs = _run_all(args)
+    print(_table(runs))
+    for label, results in runs.items():
+        path = args.output_path / f"results_{label.replace(' ', '_')}.json"
+        _write_json(path, {key: value for key, value in results.items() if key != "samples"})
+    print(f"\nResults: {args.output_path.resolve()}")
+    _report(runs, args.output_path / "report.html")
+    return 0
+
+
+def _run_all(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    from lm_eval.tasks import TaskManager
+    from tqdm import tqdm
+
+    from lm_eval_moe import HFMoE, simple_evaluate
+
+    lm = HFMoE(pretrained="demo", batch_size=args.batch_size)
+    # Only our own tasks: scanning lm-eval's thousands would take longer than the evaluation.
+    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+    runs = {}
+    for label, file in tqdm(_RUNS, desc="demo", unit="run"):
+        lm.set_steering(steering_configs_dir() / file if file else None)
+        runs[label] = _evaluated(simple_evaluate, lm, manager, args.limit)
+    return runs
+
+
+def _evaluated(simple_evaluate: Any, lm: HFMoE, manager: Any, limit: int | None) -> dict[str, Any]:
+    results: dict[str, Any] = simple_evaluate(
+        lm, tasks=[_GROUP], task_manager=manager, limit=limit, bootstrap_iters=0 if limit == 1 else 100
+    )
+    return results
+
+
+def _table(runs: dict[str, dict[str, Any]]) -> str:
+    """Return a Markdown table: a row a language, accuracy with its standard error and divergence of each run."""
+    from pytablewriter import MarkdownTableWriter
+
+    baseline = runs["baseline"]
+    rows = [
+        [entry["language"], *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
+        for task, entry in baseline["routing"]["tasks"].items()
+    ]
+    rows.append(["mean", *(cell for results in runs.values() for cell in _cells(results["results"][_GROUP]))])
+    headers = ["language", *(f"{label} {what}" for label in runs for what in ("acc", "div"))]
+    shape = baseline["routing"]["model_shape"]
+    title = (
+        f"Accuracy (± standard error), and routing divergence to English over the middle layers "
+        f"({shape['bands']['middle'][0]}-{shape['bands']['middle'][-1]} of {shape['depth']}); "
+        f"{next(iter(baseline['n-samples'].values()))['effective']} items a language"
+    )
+    writer = MarkdownTableWriter(headers=headers, value_matrix=rows, margin=1)
+    return f"{title}\n\n{writer.dumps().rstrip()}"
+
+
+def _cells(scores: dict[str, Any]) -> list[str]:
+    error = scores.get("acc_stderr,none")
+    accuracy = f"{scores['acc,none']:.3f}" + (f" ± {error:.3f}" if isinstance(error, float) else "")
+    divergence = scores.get("routing_divergence,none")
+    return [accuracy, "" if divergence is None else f"{divergence:.3f}"]
+
+
+def _write_json(path: Path, results: dict[str, Any]) -> None:
+    from lm_eval.utils import handle_non_serializable
+
+    partial = path.with_suffix(".partial")
+    text = json.dumps(results, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _report(runs: dict[str, dict[str, Any]], path: Path) -> None:
+    from lm_eval_moe.report import LabelledRun, write_report
+
+    try:
+        write_report(
+            [LabelledRun(label, results) for label, results in runs.items()], path, title="The lm-eval-moe demo"
+        )
+    except UserError as error:
+        print(f"No report: {error}")
+    else:
+        print(f"Report:  {path.resolve()}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval's progress notes out of a demonstration; warnings of ours stay."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,196 @@
+"""The command line as a user meets it: one message for a mistake, the same numbers by either way of steering."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.utils import make_table
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lm_eval_moe.cli import main
+
+STEERING = """
+version: 1
+name: promote
+interventions:
+  - layers: middle
+    experts: {ids: {all: [2, 9]}}
+    action: {soft: 0.5}
+"""
+
+
+@pytest.fixture
+def steering(tmp_path: Path) -> Path:
+    file = tmp_path / "steer.yaml"
+    file.write_text(STEERING, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval's log handlers keep the stream of the test that set them up, which pytest has closed by the next one."""
+    monkeypatch.setattr("logging.raiseExceptions", False)
+
+
+def run(*arguments: str, tasks: str = "demo_arith_en,demo_arith_sw", model: str = "hf-moe") -> int:
+    return main(["run", "--model", model, "--tasks", tasks, "--limit", "3", "--batch_size", "8", *arguments])
+
+
+def results_in(folder: Path) -> dict[str, Any]:
+    (file,) = folder.rglob("results_*.json")
+    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_steering_flag_and_model_argument_give_the_same_numbers(
+    steering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_flag, by_argument = tmp_path / "flag", tmp_path / "argument"
+    common = ("--log_samples", "--routing_fields", "all")
+    model = "pretrained=demo"
+    assert run("--model_args", model, "--steering", str(steering), "--output_path", str(by_flag), *common) == 0
+    assert run("--model_args", f"{model},steering={steering}", "--output_path", str(by_argument), *common) == 0
+    one, other = results_in(by_flag), results_in(by_argument)
+    assert one["results"] == other["results"]
+    assert one["routing"] == other["routing"]
+    assert one["routing"]["schema_version"] == 1
+    assert one["config"]["model"] == one["model_source"] == "hf-moe"
+    printed = capsys.readouterr().out
+    for field in ("acc", "routing_divergence", "routing_entropy", "steered_selection"):
+        assert f"|{field}" in printed
+    # What is on disk is what lm-eval's own tools read.
+    table = make_table(one)
+    assert "routing_divergence" in table
+    (samples,) = by_flag.rglob("samples_demo_arith_sw_*.jsonl")
+    rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    mean = sum(row["routing_divergence"] for row in rows) / len(rows)
+    assert mean == pytest.approx(one["results"]["demo_arith_sw"]["routing_divergence,none"])
+
+
+def test_set_overrides_a_field_of_the_file(steering: Path, tmp_path: Path) -> None:
+    arguments = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
+    assert run(*arguments, "--set", "interventions.0.action.soft=-0.25", tasks="demo_arith_en") == 0
+    spec = results_in(tmp_path / "out")["routing"]["steering"]["spec"]
+    assert spec["interventions"][0]["action"] == {"soft": -0.25}
+
+
+def dense_model(folder: Path, tokenizer: Any) -> str:
+    config = LlamaConfig(
+        vocab_size=320, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def changed(old: str, new: str) -> Callable[[Path], None]:
+    return lambda file: file.write_text(STEERING.replace(old, new), encoding="utf-8")
+
+
+# What is wrong, further arguments, and what the message must say: the place, what was given, and what to do.
+MISTAKES: list[tuple[str, Callable[[Path], None] | None, list[str], list[str]]] = [
+    (
+        "unknown key",
+        changed("layers:", "layer:"),
+        [],
+        ["steer.yaml: interventions.0", "'layer'", "did you mean 'layers'"],
+    ),
+    ("layer out of range", changed("middle", "6-8"), [], ["interventions.0.layers", "8", "0-7"]),
+    ("expert out of range", changed("[2, 9]", "[2, 16]"), [], ["experts.ids", "16", "15"]),
+    ("two selectors", changed("{ids: {all: [2, 9]}}", "{ids: {3: [1]}, random: {}}"), [], ["experts", "exactly one"]),
+    ("another model's file", changed("name: promote", "model: {layers: 48}"), [], ["model.layers", "48"]),
+    ("not YAML", changed("{soft: 0.5}", "{soft: 0.5"), [], ["steer.yaml", "line"]),
+    ("unreadable file", lambda file: file.unlink(), [], ["steer.yaml", "no such file"]),
+    ("profile rule", changed("{ids: {all: [2, 9]}}", "{task: {profile: a}}"), [], ["experts.task", "baseline"]),
+    ("bad override", None, ["--set", "interventions.3.action=mask"], ["--set interventions.3", "a list of 1"]),
+    ("unknown field", None, ["--routing_fields", "routing_divergense"], ["--routing_fields", "routing_divergence"]),
+    ("unknown language", None, ["--routing_reference", "klingonese"], ["--routing_reference", "language code"]),
+    ("no such folder", None, ["--include_path", "nowhere"], ["--include_path", "'nowhere'"]),
+    ("no parallel file", None, ["--parallel", "nowhere.yaml"], ["nowhere.yaml"]),
+]
+
+
+@pytest.mark.parametrize(("edit", "arguments", "words"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_a_mistake_is_one_message_and_exit_code_2(
+    edit: Callable[[Path], None] | None,
+    arguments: list[str],
+    words: list[str],
+    steering: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if edit is not None:
+        edit(steering)
+    code = run("--model_args", "pretrained=demo", "--steering", str(steering), *arguments)
+    said = capsys.readouterr().err
+    assert code == 2
+    message = said[said.index("lm-eval-moe: error:") :]
+    for word in words:
+        assert word.lower() in message.lower()
+    assert "Traceback" not in said
+    assert "->" in message, "it must say what to do"
+
+
+def test_a_mistake_about_model_or_tasks_is_one_message_too(
+    tmp_path: Path, tokenizer: Any, steering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = [
+        (["--model_args", f"pretrained={dense_model(tmp_path / 'dense', tokenizer)}"], {}, "dense model"),
+        (["--model_args", "pretrained=demo"], {"tasks": "demo_aritth"}, "Tasks not found: demo_aritth"),
+        (["--model_args", "pretrained=demo,capture=promt"], {}, "did you mean 'prompt'"),
+        (["--model_args", f"pretrained={tmp_path}/nowhere"], {}, "cannot load the config"),
+        (["--steering", str(steering), "--model_args", "pretrained=x"], {"model": "hf"}, "use --model hf-moe"),
+        (["--model_args", "pretrained=demo", "--use_cache", str(tmp_path / "c")], {}, "leave out --use_cache"),
+    ]
+    for arguments, options, words in cases:
+        assert run(*arguments, **options) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert "Traceback" not in said
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from lm_eval_moe.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
+    assert time.perf_counter() - started < 30, "a hang, not a matter of speed"
+
+
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["run"], ["demo", "--help"], ["--version"]])
+def test_commands_explain_themselves(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--steering" in printed or "--output_path" in printed or "lm-eval-moe 0" in printed
+
+
+def test_without_a_command_run_is_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "hf-moe", "--tasks", "demo_arith_en", "--routing_reference", "??"]) == 2
+    assert "--routing_reference" in capsys.readouterr().err
+
+
+def test_demo_writes_results_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--limit", "3", "--output_path", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "random control acc" in printed
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    steered = json.loads((tmp_path / "results_steered.json").read_text(encoding="utf-8"))
+    control = json.loads((tmp_path / "results_random_control.json").read_text(encoding="utf-8"))
+    assert steered["routing"]["steering"]["hash"][:8] in page
+    per_layer = [{k: len(v) for k, v in r["routing"]["steering"]["experts"].items()} for r in (steered, control)]
+    assert per_layer[0] == per_layer[1], "the control targets as many experts in each layer"
+    for layer, experts in steered["routing"]["steering"]["experts"].items():
+        assert not set(experts) & set(control["routing"]["steering"]["experts"][layer])

@@ -1,0 +1,370 @@
+"""Routing fields through lm-eval's own machinery, on the bundled model and its tasks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import numpy as np
+import oracle
+import pytest
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import make_table
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy as scipy_entropy
+
+from lm_eval_moe import HFMoE, simple_evaluate
+from lm_eval_moe.capture.profile import read_profile
+from lm_eval_moe.demo_model import demo_model_path
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.resources import tasks_dir
+
+TASKS = ["demo_arith_en", "demo_arith_ru", "demo_arith_sw"]
+LIMIT = 6
+STEERING: dict[str, Any] = {
+    "version": 1,
+    "name": "test",
+    "interventions": [{"layers": "middle", "experts": {"ids": {"all": [1, 5]}}, "action": {"soft": 0.9}}],
+}
+
+
+def spec(**changes: Any) -> Any:
+    from lm_eval_moe import parse_spec
+
+    intervention = {**STEERING["interventions"][0], **changes}
+    return parse_spec({**STEERING, "interventions": [intervention]}, source="test", base_dir=Path())
+
+
+@pytest.fixture(scope="module")
+def manager() -> TaskManager:
+    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+
+
+@pytest.fixture(scope="module")
+def lm() -> HFMoE:
+    return HFMoE(pretrained="demo", batch_size=8)
+
+
+@pytest.fixture(autouse=True)
+def _unsteered(lm: HFMoE) -> Any:
+    yield
+    lm.set_steering(None)
+    lm.set_capture("prompt")
+
+
+def evaluate(lm: HFMoE, manager: TaskManager, tasks: Any = TASKS, **kwargs: Any) -> dict[str, Any]:
+    results = simple_evaluate(
+        lm, tasks=list(tasks), task_manager=manager, **{"limit": LIMIT, "bootstrap_iters": 10, **kwargs}
+    )
+    assert results is not None
+    return results
+
+
+def importance_alone(lm: HFMoE, prompts: list[str]) -> list[np.ndarray]:
+    """Each prompt's top-k expert importance from the plain model, one at a time."""
+    return [
+        oracle.run("qwen3_moe", lm.model, lm.tokenizer.encode(prompt)).importance(slice(None), 16) for prompt in prompts
+    ]
+
+
+def divergence_by_scipy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    curve = []
+    for one, other in zip(p, q, strict=True):
+        js = jensenshannon(one, other) ** 2
+        room = math.log(len(one)) - (scipy_entropy(one) + scipy_entropy(other)) / 2
+        curve.append(js / max(room, 1e-6))
+    return np.array(curve)
+
+
+def test_divergence_and_entropy_equal_scipys_for_every_item(lm: HFMoE, manager: TaskManager) -> None:
+    results = evaluate(lm, manager, routing_fields="all")
+    samples = results["samples"]
+    alone = {task: importance_alone(lm, [s["doc"]["prompt"] for s in samples[task]]) for task in TASKS}
+    english = {s["doc"]["item_id"]: q for s, q in zip(samples["demo_arith_en"], alone["demo_arith_en"], strict=True)}
+    bands = {"routing_divergence": (2, 6), "routing_divergence_early": (0, 2), "routing_divergence_late": (6, 8)}
+    for task in TASKS:
+        expected_entropy = [scipy_entropy(q, axis=1).mean() / math.log(16) for q in alone[task]]
+        np.testing.assert_allclose([s["routing_entropy"] for s in samples[task]], expected_entropy, atol=1e-6)
+        assert results["results"][task]["routing_entropy,none"] == pytest.approx(np.mean(expected_entropy), abs=1e-6)
+    for task in TASKS[1:]:
+        curves = np.array(
+            [
+                divergence_by_scipy(q, english[s["doc"]["item_id"]])
+                for s, q in zip(samples[task], alone[task], strict=True)
+            ]
+        )
+        for field, (start, end) in bands.items():
+            expected = curves[:, start:end].mean(1)
+            np.testing.assert_allclose([s[field] for s in samples[task]], expected, atol=1e-6)
+            assert results["results"][task][f"{field},none"] == pytest.approx(expected.mean(), abs=1e-6)
+            assert results["results"][task][f"{field}_stderr,none"] == pytest.approx(
+                expected.std(ddof=1) / math.sqrt(LIMIT), abs=1e-6
+            )
+        np.testing.assert_allclose(results["routing"]["tasks"][task]["curves"]["divergence"], curves.mean(0), atol=1e-6)
+
+
+def test_overlap_equals_sets_of_the_most_activated_experts(lm: HFMoE, manager: TaskManager) -> None:
+    results = evaluate(lm, manager, TASKS[:2], routing_fields="routing_overlap")
+    samples = results["samples"]
+
+    def top(prompt: str) -> list[set[int]]:
+        routed = oracle.run("qwen3_moe", lm.model, lm.tokenizer.encode(prompt))
+        counts, mass = routed.counts(slice(None), 16), routed.importance(slice(None), 16)
+        return [set(np.lexsort((range(16), -mass[layer], -counts[layer]))[:2].tolist()) for layer in range(8)]
+
+    english = {s["doc"]["item_id"]: top(s["doc"]["prompt"]) for s in samples[TASKS[0]]}
+    for sample in samples[TASKS[1]]:
+        mine, theirs = top(sample["doc"]["prompt"]), english[sample["doc"]["item_id"]]
+        shares = [len(mine[layer] & theirs[layer]) / len(mine[layer] | theirs[layer]) for layer in range(2, 6)]
+        assert sample["routing_overlap"] == pytest.approx(np.mean(shares))
+
+
+def test_scores_are_those_of_plain_lm_eval(lm: HFMoE, manager: TaskManager) -> None:
+    ours = evaluate(lm, manager)
+    plain = lm_eval.simple_evaluate(
+        "hf",
+        {"pretrained": str(demo_model_path()), "device": "cpu"},
+        tasks=TASKS,
+        task_manager=manager,
+        limit=LIMIT,
+        batch_size=8,
+        bootstrap_iters=10,
+    )
+    for task in TASKS:
+        assert ours["results"][task]["acc,none"] == plain["results"][task]["acc,none"]
+        for mine, theirs in zip(ours["samples"][task], plain["samples"][task], strict=True):
+            assert mine["resps"] == theirs["resps"]
+
+
+def test_group_has_the_mean_of_the_languages_that_have_the_field(lm: HFMoE, manager: TaskManager) -> None:
+    results = evaluate(lm, manager, ["demo_arith"], limit=2)
+    languages = [task for task in results["results"] if task.startswith("demo_arith_")]
+    values = [results["results"][task].get("routing_divergence,none") for task in languages]
+    assert values.count(None) == 1
+    expected = np.mean([value for value in values if value is not None])
+    assert results["groups"]["demo_arith"]["routing_divergence,none"] == pytest.approx(expected)
+    assert "routing_divergence" in make_table(results, "groups")
+
+
+def test_fields_come_once_a_document_however_many_filters_a_task_has(
+    lm: HFMoE, manager: TaskManager, tmp_path: Path
+) -> None:
+    for language in ("en", "sw"):
+        (tmp_path / f"two_{language}.yaml").write_text(
+            f"""
+include: {tasks_dir()}/demo/demo_arith_gen_{language}.yaml
+task: two_filters_{language}
+filter_list:
+  - name: first
+    filter: [{{function: regex, regex_pattern: '(\\d+)'}}, {{function: take_first}}]
+  - name: second
+    filter: [{{function: take_first}}]
+metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filters, item: item_id}}}}
+""",
+            encoding="utf-8",
+        )
+    files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    results = evaluate(lm, files, ["two_filters_en", "two_filters_sw"], limit=3)
+    scores = results["results"]["two_filters_sw"]
+    assert {key for key in scores if key.startswith("routing_divergence")} == {
+        "routing_divergence,none",
+        "routing_divergence_stderr,none",
+    }
+    assert {"exact_match,first", "exact_match,second"} <= set(scores)
+    carrying = [sample["filter"] for sample in results["samples"]["two_filters_sw"] if "routing_divergence" in sample]
+    assert carrying == ["first"] * 3
+    assert results["routing"]["tasks"]["two_filters_sw"]["documents"] == 3
+
+
+def test_missing_reference_is_a_warning_that_names_the_task_to_add(
+    lm: HFMoE, manager: TaskManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "lm_eval_moe"):
+        results = evaluate(lm, manager, ["demo_arith_sw"])
+    scores = results["results"]["demo_arith_sw"]
+    assert "routing_divergence,none" not in scores
+    assert "acc,none" in scores
+    assert "routing_entropy,none" in scores
+    (message,) = {record.getMessage() for record in caplog.records if record.name.startswith("lm_eval_moe")}
+    assert "demo_arith_sw" in message
+    assert "'en'" in message
+    assert "--routing_profile" in message
+
+
+def test_reference_language_has_its_trivial_values_only_if_asked(lm: HFMoE, manager: TaskManager) -> None:
+    fields = "routing_divergence,routing_overlap"
+    assert "routing_divergence,none" not in evaluate(lm, manager, routing_fields=fields)["results"]["demo_arith_en"]
+    asked = evaluate(lm, manager, routing_fields=fields, routing_include_reference=True)["results"]["demo_arith_en"]
+    assert asked["routing_divergence,none"] == pytest.approx(0.0, abs=1e-9)
+    assert asked["routing_overlap,none"] == 1.0
+
+
+def test_another_reference_language(lm: HFMoE, manager: TaskManager) -> None:
+    results = evaluate(lm, manager, ["demo_arith_en", "demo_arith_ru"], routing_reference="rus")
+    forth = evaluate(lm, manager, ["demo_arith_en", "demo_arith_ru"])
+    assert results["routing"]["reference"] == "ru"
+    assert results["results"]["demo_arith_en"]["routing_divergence,none"] == pytest.approx(
+        forth["results"]["demo_arith_ru"]["routing_divergence,none"]
+    )
+
+
+def test_profile_written_by_one_run_is_the_reference_of_another(
+    lm: HFMoE, manager: TaskManager, tmp_path: Path
+) -> None:
+    path = tmp_path / "profile.safetensors"
+    together = evaluate(lm, manager, routing_profile=path)
+    apart = evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path)
+    assert apart["results"]["demo_arith_sw"]["routing_divergence,none"] == pytest.approx(
+        together["results"]["demo_arith_sw"]["routing_divergence,none"], abs=1e-6
+    )
+    header, items, records = read_profile(path)
+    assert header.model == "demo"
+    assert len(items) == len(records) == 3 * LIMIT
+    assert all(record.counts.sum() == record.tokens * 2 * 8 for record in records)
+    lm.set_capture("all")
+    with pytest.raises(UserError, match="captured span is prompt, this run's is all"):
+        evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path)
+    lm.set_capture("prompt")
+    with pytest.raises(UserError, match="no item in 'de', it has \\['en', 'ru', 'sw'\\]"):
+        evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path, routing_reference="de")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read as a profile"):
+        evaluate(lm, manager, ["demo_arith_sw"], routing_profile=damaged)
+
+
+def test_chosen_samples_pair_by_item(lm: HFMoE, manager: TaskManager) -> None:
+    samples = {"demo_arith_en": [1, 4, 7], "demo_arith_sw": [4, 1]}
+    chosen = evaluate(lm, manager, list(samples), limit=None, samples=samples)
+    whole = evaluate(lm, manager, list(samples), limit=8)
+    by_item = {s["doc"]["item_id"]: s["routing_divergence"] for s in whole["samples"]["demo_arith_sw"]}
+    for sample in chosen["samples"]["demo_arith_sw"]:
+        assert sample["routing_divergence"] == pytest.approx(by_item[sample["doc"]["item_id"]], abs=1e-6)
+
+
+def test_rows_pair_by_their_true_index_when_samples_are_chosen(lm: HFMoE, manager: TaskManager, tmp_path: Path) -> None:
+    for language in ("en", "sw"):
+        (tmp_path / f"rows_{language}.yaml").write_text(
+            f"include: {tasks_dir()}/demo/demo_arith_{language}.yaml\ntask: rows_{language}\nmetadata: {{version: 1.0, "
+            f"routing: {{language: {language}, benchmark: rows, item: row}}}}\n",
+            encoding="utf-8",
+        )
+    files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    chosen = evaluate(lm, files, ["rows_en", "rows_sw"], limit=None, samples={"rows_en": [2, 5], "rows_sw": [5]})
+    whole = evaluate(lm, files, ["rows_en", "rows_sw"], limit=6)
+    (sample,) = chosen["samples"]["rows_sw"]
+    assert sample["routing_divergence"] == pytest.approx(whole["samples"]["rows_sw"][5]["routing_divergence"], abs=1e-6)
+
+
+def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, manager: TaskManager) -> None:
+    results = evaluate(lm, manager, steering=spec(), routing_fields="all")
+    plan = lm.steering
+    assert plan is not None
+    assert results["routing"]["steering"]["hash"] == plan.hash
+    assert results["routing"]["steering"]["experts"] == {str(layer): [1, 5] for layer in range(2, 6)}
+    assert results["config"]["steering"] == {"name": "test", "hash": plan.hash}
+    for task in TASKS:
+        scores = results["results"][task]
+        assert 0 < scores["steered_change,none"] < scores["steered_selection,none"] <= 1
+    unsteered = evaluate(lm, manager, steering=spec(action="mask"), routing_fields="steered_selection")
+    assert unsteered["results"]["demo_arith_en"]["steered_selection,none"] == 0
+    json.dumps(results["routing"])
+
+
+def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE, manager: TaskManager) -> None:
+    plain = evaluate(lm, manager)
+    steered = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
+    for task in ("demo_arith_en", "demo_arith_ru"):
+        for mine, theirs in zip(steered["samples"][task], plain["samples"][task], strict=True):
+            assert mine["resps"] == theirs["resps"]
+        assert "steered_selection,none" not in steered["results"][task]
+    assert steered["samples"]["demo_arith_sw"][0]["resps"] != plain["samples"]["demo_arith_sw"][0]["resps"]
+    assert steered["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
+
+
+def test_capture_off_gives_stock_results(lm: HFMoE, manager: TaskManager) -> None:
+    lm.set_capture("off")
+    results = evaluate(lm, manager)
+    assert "routing" not in results
+    assert not any("routing" in key for key in results["results"]["demo_arith_sw"])
+
+
+def test_rolling_and_generation_tasks_have_fields(lm: HFMoE, manager: TaskManager) -> None:
+    tasks = ["demo_text_en", "demo_text_hi", "demo_arith_gen_en", "demo_arith_gen_hi"]
+    results = evaluate(lm, manager, tasks, limit=4)
+    for task in tasks[1::2]:
+        assert 0 < results["results"][task]["routing_divergence,none"] < 1
+    lm.set_capture("continuation")
+    generated = evaluate(lm, manager, tasks[2:], limit=4)
+    assert generated["routing"]["tasks"]["demo_arith_gen_hi"]["tokens"] < 4 * 4
+
+
+def test_response_cache_is_refused(lm: HFMoE, manager: TaskManager, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="another steering"):
+        evaluate(lm, manager, use_cache=str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="another steering"):
+        lm_eval.simple_evaluate(lm, tasks=TASKS, task_manager=manager, use_cache=str(tmp_path / "cache"))
+
+
+def test_stock_simple_evaluate_steers_by_model_args(lm: HFMoE, manager: TaskManager, tmp_path: Path) -> None:
+    file = tmp_path / "steer.yaml"
+    file.write_text(json.dumps(STEERING), encoding="utf-8")
+    stock = lm_eval.simple_evaluate(
+        "hf-moe",
+        f"pretrained=demo,steering={file},capture=off",
+        tasks=TASKS,
+        task_manager=manager,
+        limit=LIMIT,
+        batch_size=8,
+        bootstrap_iters=10,
+    )
+    ours = evaluate(lm, manager, steering=file)
+    for task in TASKS:
+        for mine, theirs in zip(ours["samples"][task], stock["samples"][task], strict=True):
+            assert mine["resps"] == theirs["resps"]
+    assert stock["config"]["steering"]["hash"] == ours["routing"]["steering"]["hash"]
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+    # More documents than a multiple of two, and generation beside multiple choice.
+    arguments = [
+        "run",
+        *("--model", "hf-moe", "--model_args", "pretrained=demo", "--device", "cpu"),
+        *("--tasks", "demo_arith_en,demo_arith_sw,demo_arith_gen_en,demo_arith_gen_sw"),
+        *("--limit", "7", "--batch_size", "4", "--log_samples", "--routing_fields", "all"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launchers = {
+        "one": [sys.executable, "-m", "lm_eval_moe"],
+        "two": [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
+            *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lm_eval_moe"),
+        ],
+    }
+    found = {}
+    for name, launcher in launchers.items():
+        done = subprocess.run(
+            [*launcher, *arguments, "--output_path", str(tmp_path / name)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        (file,) = (tmp_path / name).rglob("results_*.json")
+        found[name] = json.loads(file.read_text(encoding="utf-8"))
+    one, two = found["one"], found["two"]
+    for task, scores in one["results"].items():
+        for key, value in scores.items():
+            assert two["results"][task][key] == (pytest.approx(value, abs=1e-6) if isinstance(value, float) else value)
+    for task, entry in one["routing"]["tasks"].items():
+        assert two["routing"]["tasks"][task]["tokens"] == entry["tokens"]
+        assert two["routing"]["tasks"][task]["documents"] == entry["documents"] == 7
