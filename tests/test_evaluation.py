@@ -279,14 +279,24 @@ def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, m
 
 
 def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE, manager: TaskManager) -> None:
+    others = ["demo_arith_en", "demo_arith_ru"]
     plain = evaluate(lm, manager)
-    steered = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
-    for task in ("demo_arith_en", "demo_arith_ru"):
-        for mine, theirs in zip(steered["samples"][task], plain["samples"][task], strict=True):
+    mixed = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
+    for task in others:
+        # In a batch with steered rows the experts multiply other groups of tokens at once: the last bits may differ.
+        for mine, theirs in zip(mixed["samples"][task], plain["samples"][task], strict=True):
+            scores = [[resp[0][0] for resp in sample["resps"]] for sample in (mine, theirs)]
+            np.testing.assert_allclose(*scores, atol=1e-5)
+        assert "steered_selection,none" not in mixed["results"][task]
+    steered, unsteered = (results["samples"]["demo_arith_sw"][0]["resps"][0][0][0] for results in (mixed, plain))
+    assert abs(steered - unsteered) > 1e-3
+    assert mixed["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
+    lm.set_steering(None)
+    alone = evaluate(lm, manager, others)
+    limited = evaluate(lm, manager, others, steering=spec(languages=["swa"], action="activate"))
+    for task in others:
+        for mine, theirs in zip(limited["samples"][task], alone["samples"][task], strict=True):
             assert mine["resps"] == theirs["resps"]
-        assert "steered_selection,none" not in steered["results"][task]
-    assert steered["samples"]["demo_arith_sw"][0]["resps"] != plain["samples"]["demo_arith_sw"][0]["resps"]
-    assert steered["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
 
 
 def test_capture_off_gives_stock_results(lm: HFMoE, manager: TaskManager) -> None:

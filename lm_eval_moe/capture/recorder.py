@@ -7,6 +7,7 @@ copied to the host before the batch is done.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from lm_eval_moe.capture.records import SegmentSums
 from lm_eval_moe.errors import RoutingBypassedError
 
 __all__ = ["Recorder"]
+
+Targets = Callable[[int, Tensor], list[tuple[Tensor, Tensor]]]
 
 # Elements of a [layers, tokens, experts] buffer at which the pending layers are reduced.
 _BUFFER = 1 << 22
@@ -54,15 +57,15 @@ class Recorder:
         self._tokens: NDArray[np.int64] | None = None  # [B, S]
         self._joined: NDArray[np.int64] | None = None  # [B, S]
 
-    def start_pass(self, layout: BatchLayout, targets: dict[int, list[tuple[Tensor, Tensor]]] | None = None) -> None:
+    def start_pass(self, layout: BatchLayout, targets: Targets | None = None) -> None:
         """Begin a forward pass.
 
         Args:
             layout: Which of its tokens count.
-            targets: By router position, pairs of the targeted experts ``[n]`` and a mask ``[B, T]`` of the tokens at
-                which they are; what steering reached is counted for these.
+            targets: From a router position and what the router saw ``[N, ...]`` to pairs of targeted experts ``[n]``
+                and whether they are at each token ``[N]``; what steering reached is counted for these.
         """
-        self._layout, self._targets = layout, targets or {}
+        self._layout, self._targets = layout, targets
         self._masks: dict[torch.device, _Masks] = {}
         tokens, joined = layout.tallies()
         self._tokens = tokens if self._tokens is None else self._tokens + tokens
@@ -161,15 +164,15 @@ class Recorder:
         self._last[at] = selected[:, :, -1].to(self._last.device)
 
     def _add_steered(self, entry: _Selection, chosen: Tensor, grid: _Grid, masks: _Masks) -> None:
-        targets = self._targets.get(entry.position)
+        targets = self._targets(entry.position, entry.indices) if self._targets else []
         if not targets:
             return
         in_force = torch.zeros_like(masks.valid)
         hit = torch.zeros_like(masks.valid)
         for experts, tokens in targets:
-            mask = grid.widen(tokens.to(chosen.device))
+            mask = grid(tokens[:, None])[..., 0]
             in_force |= mask
-            hit |= mask & (chosen[..., experts.to(chosen.device)] > 0).any(-1)
+            hit |= mask & (chosen[..., experts] > 0).any(-1)
         counted = {"targeted": in_force, "hit": hit}
         if entry.unchanged is not None:
             counted["changed"] = in_force & (chosen.gather(-1, grid(entry.unchanged)).amin(-1) == 0)

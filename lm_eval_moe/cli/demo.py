@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="the whole story offline on the bundled tiny model",
-        description="Evaluate the bundled tiny MoE model on its arithmetic tasks in eight languages: as it is, steered, "
+        description="Evaluate the bundled tiny MoE model on its arithmetic tasks in eight languages: as it is, steered "
         "and with a random-expert control. Prints a table; writes the results and a report. Needs no network. It shows "
         "how steering is measured; it replicates no paper.",
     )
@@ -43,10 +43,9 @@ def _execute(args: argparse.Namespace) -> int:
     try:
         args.output_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        where = f"--output_path {args.output_path}"
         raise UserError(
-            f"cannot be made: {error.strerror or error}",
-            fix="give a writable folder",
-            where=f"--output_path {args.output_path}",
+            f"cannot be made: {error.strerror or error}", fix="give a writable folder", where=where
         ) from error
     with _quiet():
         runs = _run_all(args)

@@ -32,7 +32,7 @@ class RoutedBatch:
         if self._steerer is not None:
             self._steerer.start_pass(tokens, layout.valid, layout.generated, languages)
         if self._recorder is not None:
-            self._recorder.start_pass(layout, self._steerer.targets() if self._steerer else None)
+            self._recorder.start_pass(layout, self._steerer.targets if self._steerer else None)
 
     def end_pass(self) -> None:
         """End the forward pass."""

@@ -35,7 +35,7 @@ from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.apply import Steerer
+from lm_eval_moe.steering.apply import Constants, Steerer
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -123,6 +123,7 @@ class HFMoE(HFLM):
             UserError: The steering does not fit the model's shape.
         """
         self._plan = resolve_plan(steering, self.routing_shape)
+        self._steering_constants: Constants = {}
 
     @property
     def capture(self) -> str:
@@ -364,7 +365,7 @@ class HFMoE(HFLM):
             self._queue = None
 
     def _new_steerer(self) -> Steerer | None:
-        return Steerer(self._plan) if self._plan is not None else None
+        return Steerer(self._plan, self._steering_constants) if self._plan is not None else None
 
     def _new_recorder(self, rows: list[ExpectedRow]) -> Recorder | None:
         wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.steering.plan import PlannedIntervention, SteeringPlan
 
-__all__ = ["Steerer"]
+__all__ = ["Constants", "Steerer"]
+
+Constants = dict[tuple[int, int, torch.device], "tuple[Tensor, Tensor]"]
+"""Experts ``[n]`` and coefficients ``[n]`` by intervention, router position and device."""
 
 # Standard deviation of the tie-breaking noise: N(0, 1e-6), methods section 4.
 _NOISE_STD = 1e-3
@@ -42,16 +45,17 @@ class Steerer:
 
     Args:
         plan: The resolved plan.
+        constants: Keeps the targets on their devices from batch to batch; one dictionary for each plan.
     """
 
-    def __init__(self, plan: SteeringPlan) -> None:
+    def __init__(self, plan: SteeringPlan, constants: Constants | None = None) -> None:
         self._plan = plan
         self._layers = plan.shape.layers
         self._noisy = any(intervention.action.needs_noise for intervention in plan.interventions)
         self._active: list[_Active] = []
         self._keys: Tensor | None = None
         self._key_state: PrefixState | None = None
-        self._constants: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._constants: Constants = {} if constants is None else constants
         self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def start_pass(
@@ -85,14 +89,16 @@ class Steerer:
         """Whether any intervention is in force in this pass at a router."""
         return bool(self._at(position))
 
-    def targets(self) -> dict[int, list[tuple[Tensor, Tensor]]]:
-        """Return, by router position, the targeted experts ``[n]`` and the tokens ``[B, T]`` at which they are."""
-        cpu = torch.device("cpu")
-        return {
-            position: [(self._tensors(active, position, cpu)[0], torch.from_numpy(active.tokens)) for active in actives]
-            for position in range(len(self._layers))
-            if (actives := self._at(position))
-        }
+    def targets(self, position: int, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the targeted experts ``[n]`` at a router and whether they are at each of its tokens ``[N]``.
+
+        Args:
+            position: The router.
+            rows: What it saw, ``[N, ...]``; tells the number of tokens and the device.
+        """
+        return [
+            (self._tensors(active, position, rows.device)[0], self._mask(active, rows)) for active in self._at(position)
+        ]
 
     def edit(self, position: int, logits: Tensor) -> Tensor:
         """Return the logits ``[N, E]`` with the interventions applied in order, each on the result of the last."""
