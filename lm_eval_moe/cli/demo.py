@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,16 +60,18 @@ def _execute(args: argparse.Namespace) -> int:
 
 
 def _run_all(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    import torch
     from lm_eval.tasks import TaskManager
-    from tqdm import tqdm
 
     from lm_eval_moe import HFMoE, simple_evaluate
 
+    torch.set_num_threads(1)  # a second thread has more to wait for than to do in so small a model
     lm = HFMoE(pretrained="demo", batch_size=args.batch_size)
     # Only our own tasks: scanning lm-eval's thousands would take longer than the evaluation.
     manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
     runs = {}
-    for label, file in tqdm(_RUNS, desc="demo", unit="run"):
+    for number, (label, file) in enumerate(_RUNS, start=1):
+        print(f"[{number}/{len(_RUNS)}] {label}", file=sys.stderr)
         lm.set_steering(steering_configs_dir() / file if file else None)
         runs[label] = _evaluated(simple_evaluate, lm, manager, args.limit)
     return runs
