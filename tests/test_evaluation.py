@@ -378,3 +378,31 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     for task, entry in one["routing"]["tasks"].items():
         assert two["routing"]["tasks"][task]["tokens"] == entry["tokens"]
         assert two["routing"]["tasks"][task]["documents"] == entry["documents"] == 7
+
+
+def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager, tmp_path: Path) -> None:
+    (tmp_path / "nameless.yaml").write_text(
+        f"include: {tasks_dir()}/demo/demo_arith_sw.yaml\ntask: nameless\nmetadata: {{version: 1.0}}\n"
+        f"custom_dataset: !function loader.load\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "loader.py").write_text(
+        "from datasets import Dataset, DatasetDict\n"
+        "def load(**_):\n"
+        "    rows = [{'item_id': 'a', 'prompt': '1 + 1 =', 'choices': ['1', '2'], 'gold': 1}] * 3\n"
+        "    return DatasetDict(test=Dataset.from_list(rows), validation=Dataset.from_list(rows))\n",
+        encoding="utf-8",
+    )
+    files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    with pytest.raises(UserError, match="limited to some languages, but that of task 'nameless' is unknown"):
+        evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]))
+    lm.set_steering(None)
+    # A file of the user's says what the task itself does not.
+    parallel = tmp_path / "parallel.yaml"
+    parallel.write_text(
+        "version: 1\nentries:\n  - {tasks: nameless, benchmark: mine, item: item_id, language: swh_Latn}\n",
+        encoding="utf-8",
+    )
+    results = evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]), parallel=str(parallel))
+    assert results["routing"]["tasks"]["nameless"]["language"] == "sw"
+    assert results["results"]["nameless"]["steered_selection,none"] > 0

@@ -39,14 +39,16 @@ class SegmentSums:
     hit: NDArray[np.float64]  # [S, L]
     changed: NDArray[np.float64]  # [S, L]
 
-    def take(self, segments: Sequence[int], arrays: Collection[str]) -> RoutingRecord:
-        """Return the record of consecutive segments; only ``arrays`` are kept, the rest is None."""
-        chosen = list(segments)
+    def take(self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str]) -> RoutingRecord:
+        """Return the record of consecutive segments; only ``arrays`` are kept, the rest is None.
+
+        What steering did is reported for the ``whole`` sequence, whatever span the routing is compared on.
+        """
+        chosen, own = list(segments), list(whole)
         tokens = int(self.tokens[chosen].sum())
         links = self.pairs_inside[chosen].sum(0) + self.pairs_before[chosen[1:]].sum(0)
         links_counted = int(np.maximum(self.tokens[chosen] - 1, 0).sum() + self.joined[chosen[1:]].sum())
         share = 1.0 / max(tokens, 1)
-        whole = slice(None)
         return RoutingRecord(
             tokens=tokens,
             counts=self.counts[chosen].sum(0).astype(np.int64) if "counts" in arrays else None,
@@ -56,10 +58,9 @@ class SegmentSums:
             overlap=(links / links_counted if links_counted else np.full_like(links, np.nan)).astype(np.float32)
             if "overlap" in arrays
             else None,
-            # What steering did is reported for the whole sequence, whatever span the routing is compared on.
-            targeted=self.targeted[whole].sum(0).astype(np.int64),
-            hit=self.hit[whole].sum(0).astype(np.int64),
-            changed=self.changed[whole].sum(0).astype(np.int64),
+            targeted=self.targeted[own].sum(0).astype(np.int64),
+            hit=self.hit[own].sum(0).astype(np.int64),
+            changed=self.changed[own].sum(0).astype(np.int64),
         )
 
 
@@ -101,14 +102,19 @@ class RoutingRecord:
         if len(records) == 1:
             return records[0]
         tokens = sum(record.tokens for record in records)
-        weights = np.array([record.tokens / max(tokens, 1) for record in records])
+        shares = np.array([record.tokens / max(tokens, 1) for record in records])
+        pairs = np.array([max(record.tokens - 1, 0) for record in records])
         pooled: dict[str, object] = {"tokens": tokens}
         for field in fields(RoutingRecord)[1:]:
             values = [getattr(record, field.name) for record in records]
             if values[0] is None:
                 pooled[field.name] = None
-            elif field.name in ("importance", "importance_dense", "overlap"):
-                pooled[field.name] = np.tensordot(weights, np.stack(values), axes=1).astype(np.float32)
+            elif field.name == "overlap":  # a mean over pairs of tokens; a single token has none
+                known = np.where(pairs[:, None] > 0, np.stack(values), 0.0)
+                mean = pairs @ known / pairs.sum() if pairs.any() else np.full_like(values[0], np.nan)
+                pooled[field.name] = mean.astype(np.float32)
+            elif field.name in ("importance", "importance_dense"):
+                pooled[field.name] = np.tensordot(shares, np.stack(values), axes=1).astype(np.float32)
             else:
                 pooled[field.name] = np.sum(values, axis=0)
         return RoutingRecord(**pooled)  # type: ignore[arg-type]

@@ -168,7 +168,8 @@ class HFMoE(HFLM):
     def _language_for_steering(self, task: str | None) -> str | None:
         language = self.language_of(task)
         plan = self._plan
-        if language is None and plan and not all(i.languages.is_all for i in plan.interventions):
+        # Rows of no task only even out the work of several processes.
+        if language is None and task and plan and not all(i.languages.is_all for i in plan.interventions):
             raise UserError(
                 f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
                 fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",
@@ -388,7 +389,8 @@ class HFMoE(HFLM):
             for use in rows[index].uses:
                 if use.key is not None and self._wants(use):
                     segments = segments_of(use, cuts, lengths[index], self._span)
-                    self.records[use.key].append(sums.take(segments, self.record_arrays))
+                    whole = segments_of(use, cuts, lengths[index], "all")
+                    self.records[use.key].append(sums.take(segments, whole, self.record_arrays))
 
     # ------------------------------------------------------------------ what lm-eval asks for
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.routers.sites import RouterSite, selection_arguments
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ __all__ = ["RouterListener", "intercepted"]
 _Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _SIGMOIDS = (torch.sigmoid, torch.Tensor.sigmoid, F.sigmoid)
+_SCORES = (*_SIGMOIDS, torch.softmax, torch.Tensor.softmax, F.softmax)
+_CASTS = (torch.Tensor.to, torch.Tensor.float, torch.Tensor.type, torch.Tensor.type_as)
 _TOP_KS = (torch.topk, torch.Tensor.topk)
 
 
@@ -74,8 +76,10 @@ class _RouterMode(TorchFunctionMode):
         self._guard: tuple[Tensor, Tensor] | None = None
         # Casts of the weight (`self.weight.float()`) are the weight, too.
         self._casts: list[Tensor] = []
-        self._logits: Tensor | None = None
+        self._logits: list[Tensor] = []  # and their casts
+        self._scores: Tensor | None = None
         self.hits = 0
+        self.guarded = False
         self.sigmoid = False
 
     def __torch_function__(
@@ -89,34 +93,54 @@ class _RouterMode(TorchFunctionMode):
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             if self._is_weight(weight):
                 self.hits += 1
-                self._logits = self._edit(out)
-                self._guard = self._guard_of(self._logits) if self._guard_of else None
-                return self._logits
+                edited = self._edit(out)
+                self._logits = [edited]
+                self._guard = self._guard_of(edited) if self._guard_of else None
+                return edited
         elif args and isinstance(out, torch.Tensor):
-            if func in _SIGMOIDS and args[0] is self._logits:
-                self.sigmoid = True
+            if any(args[0] is logits for logits in self._logits):
+                if func in _CASTS:
+                    self._logits.append(out)
+                elif func in _SCORES:
+                    self._scores = out
+                    self.sigmoid = func in _SIGMOIDS
             elif out.dim() == 2 and self._is_weight(args[0]) and out.shape == args[0].shape:
                 self._casts.append(out)
         return out
+
+    @property
+    def guard_missed(self) -> bool:
+        """Whether a guard was asked for, but no top-k over all experts was there to be guarded."""
+        return self._guard is not None and not self.guarded
 
     def _is_weight(self, tensor: object) -> bool:
         return tensor is self._site.weight or any(tensor is cast for cast in self._casts)
 
     def _guarded_top_k(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Choose by the guarded scores, but return the model's own values for what was chosen."""
+        """Choose by the guarded scores, but return the model's own values for what was chosen.
+
+        Forced experts come first, in the order of their logits, so that more than K of them tie-break as these do; then
+        the model's own choice; then the experts of groups that it leaves out, again in the order of their logits;
+        banned ones last.
+        """
         scores = args[0]
         k = args[1] if len(args) > 1 else kwargs["k"]
-        if k != self._top_k or scores.shape[-1] != self._site.num_experts or self._guard is None:
-            return func(*args, **kwargs)
+        assert self._guard is not None
         force, ban = self._guard
-        limits = torch.finfo(scores.dtype)
-        # Forced experts keep their order among themselves, so that more than K of them tie-break as their logits do.
-        order = self._logits if self._logits is not None else scores
-        ranks = order.argsort(dim=-1).argsort(dim=-1).to(scores.dtype)
-        lifted = limits.max / 4 * (1 + ranks / (2 * scores.shape[-1]))
-        chosen = torch.where(force, lifted, scores).masked_fill(ban, limits.min)
+        if k != self._top_k or scores.shape != force.shape:  # the choice of groups
+            return func(*args, **kwargs)
+        self.guarded = True
+        logits = self._logits[0].float()
+        full = self._scores if self._scores is not None else logits
+        left_out = (scores == -torch.inf) | ((scores == 0) & (full != 0))
+        ranks = logits.argsort(dim=-1).argsort(dim=-1) / scores.shape[-1]
+        limit = torch.finfo(torch.float32).max
+        chosen = torch.where(left_out, limit * (ranks / 4 - 0.75), scores.float())
+        chosen = torch.where(force, limit * (ranks / 4 + 0.5), chosen).masked_fill(ban, -torch.inf)
         indices = func(chosen, *args[1:], **kwargs).indices
-        return torch.return_types.topk((scores.gather(-1, indices), indices))
+        # Some routers take the combine weights from here: an expert brought back has the score that it had before.
+        values = torch.where(left_out, full.to(scores.dtype), scores).gather(-1, indices)
+        return torch.return_types.topk((values, indices))
 
 
 @contextmanager
@@ -222,6 +246,12 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
             with mode:
                 out = original(*args, **kwargs)
             _check_hits(site, mode.hits)
+            if mode.guard_missed:
+                raise UserError(
+                    f"guard: true has no effect on the router {site.name} ({type(site.router).__name__}): it selects "
+                    "its experts without a top-k over all of them",
+                    fix="write guard: false for this model; the field steered_selection says what steering reaches",
+                )
             if mode.sigmoid:
                 listener.scored(position, "sigmoid")
             return out
