@@ -275,6 +275,8 @@ def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, m
         assert 0 < scores["steered_change,none"] < scores["steered_selection,none"] <= 1
     unsteered = evaluate(lm, manager, steering=spec(action="mask"), routing_fields="steered_selection")
     assert unsteered["results"]["demo_arith_en"]["steered_selection,none"] == 0
+    assert results["config"]["model"] == "hf-moe"
+    assert results["routing"]["model"] == results["config"]["model_args"]["pretrained"] == "demo"
     json.dumps(results["routing"])
 
 

@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.attribution import AttributionError, ExpectedRow, RowUse
+from lm_eval_moe.capture.attribution import ExpectedRow, RowUse
 from lm_eval_moe.capture.records import Span
+from lm_eval_moe.errors import UserError
 
 __all__ = ["BatchLayout", "GenerationTracker", "cut_points", "segments_of"]
 
@@ -83,6 +84,14 @@ class BatchLayout:
         return self.segment >= 0
 
 
+def _unknown_decoding(problem: str) -> UserError:
+    return UserError(
+        f"{problem}: what is fed cannot be followed token by token, so it can be neither captured nor steered",
+        fix="leave such options (num_beams, num_return_sequences, prompt_lookup_num_tokens ...) out of the generation "
+        "arguments, or set capture=off and no steering",
+    )
+
+
 class GenerationTracker:
     """Follows one ``generate`` call from pass to pass.
 
@@ -110,24 +119,26 @@ class GenerationTracker:
             tokens: ``[B][T]`` the token ids of this pass.
 
         Raises:
-            AttributionError: The pass is neither a part of the prompt nor one new token a row.
+            UserError: The pass is neither a part of the prompt nor one new token a row.
         """
         rows, width = len(tokens), len(tokens[0])
         prompt_width = self._mask.shape[1]
         start = self._columns
         if rows != len(self._mask):
-            raise AttributionError(
-                f"generation runs {rows} rows for {len(self._mask)} prompts; beam search and several return sequences "
-                "cannot be steered or captured"
+            raise _unknown_decoding(
+                f"generation runs {rows} rows for {len(self._mask)} prompts, as beam search and several return "
+                "sequences do"
             )
-        if start >= prompt_width and width > 1:
-            raise AttributionError(
-                f"{width} tokens in one pass after the prompt: assisted decoding, or generation without a key-value "
-                "cache, cannot be steered or captured"
+        if width == 0:
+            raise UserError(
+                "a prompt has no tokens to generate from", fix="give it some text, or set add_bos_token=true"
+            )
+        if start + width > prompt_width and (start < prompt_width or width > 1):
+            raise _unknown_decoding(
+                f"generation feeds {width} tokens a row where one is expected, as assisted decoding and generation "
+                "without a key-value cache do"
             )
         if start < prompt_width:
-            if start + width > prompt_width:
-                raise AttributionError("a pass runs over the end of the prompt; assisted decoding cannot be captured")
             segment = np.where(self._mask[:, start : start + width], 0, -1).astype(np.int64)
             generated = np.zeros_like(segment, dtype=bool)
         else:

@@ -123,9 +123,10 @@ def simple_evaluate(
     named = not isinstance(model, HFMoE)
     lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
     results = _evaluate(lm, model_args, tasks, manager, reference, options, kwargs)
-    if results is not None and named:
+    if results is not None:
         results["config"]["model"] = MODEL_NAME
-        if (tracker := kwargs.get("evaluation_tracker")) is not None:
+        results["config"]["model_args"] = model_args if named else {"pretrained": lm.model_id}
+        if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
             tracker.general_config_tracker.model_source = MODEL_NAME
     return results
 

@@ -64,6 +64,7 @@ def add_routing(
     results["routing"] = {
         "schema_version": SCHEMA_VERSION,
         "lm_eval_moe_version": __version__,
+        "model": model.model_id,
         "model_shape": model.routing_shape.to_dict(),
         "capture": model.capture,
         "reference": session.reference,

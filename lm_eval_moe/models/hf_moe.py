@@ -34,6 +34,7 @@ from lm_eval_moe.models.probe import probe
 from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
+from lm_eval_moe.routers.sites import encoder_decoder_error
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.apply import Constants, Steerer
 
@@ -88,13 +89,10 @@ class HFMoE(HFLM):
                 kwargs["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
         super().__init__(pretrained=pretrained, **kwargs)
         if self.backend != "causal":
-            raise UserError(
-                f"{type(self.model).__name__} is an encoder-decoder model",
-                fix="hf-moe steers and captures decoder-only mixture-of-experts models; use --model hf for this one",
-            )
+            raise encoder_decoder_error(type(self.model).__name__)
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
-        self._sigmoid = probe(self.model, self._sites, self.routing_shape)
+        self._sigmoid = probe(self.model, self._sites, self.routing_shape, self.device)
         self._plan: SteeringPlan | None = None
         self.set_steering(steering)
 
@@ -328,6 +326,8 @@ class HFMoE(HFLM):
 
         def start(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            if tokens is None:  # prompt tuning feeds the prompt as embeddings, behind its virtual tokens
+                tokens = context
             batch.start_pass(tokens, tracker.layout(tokens.tolist()), languages)
 
         def end(*_: Any) -> None:

@@ -45,8 +45,14 @@ class _Probe:
         raise AssertionError("never asked for")
 
 
-def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape) -> bool:
+def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device: torch.device) -> bool:
     """Run two tokens through the model and check that its routing is seen as its config says.
+
+    Args:
+        model: The model.
+        sites: Its routers.
+        shape: Its routing shape.
+        device: Where its inputs go; an offloaded model's own weights may be on no device.
 
     Returns:
         Whether the routers score with a sigmoid (a softmax otherwise).
@@ -55,7 +61,7 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape) -> boo
         RoutingBypassedError: A router or experts module is bypassed, or routes among other numbers of experts.
     """
     listener = _Probe()
-    tokens = torch.ones((1, 2), dtype=torch.long, device=model.device)
+    tokens = torch.ones((1, 2), dtype=torch.long, device=device)
     with torch.no_grad(), intercepted(sites, listener, top_k=shape.top_k):
         model(tokens)
     if listener.experts != {shape.experts} or listener.top_k != {shape.top_k}:

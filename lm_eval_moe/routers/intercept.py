@@ -186,15 +186,24 @@ class _Calls:
         self.routers = [0] * len(sites)
         self.experts = [0] * len(sites)
 
+    def reached_experts(self, position: int) -> None:
+        self.experts[position] += 1
+        if self.experts[position] > self.routers[position]:
+            raise self._error(position)
+
     def check(self) -> None:
         most = max(self.routers)
-        for site, routed, reached in zip(self._sites, self.routers, self.experts, strict=True):
+        for position, (routed, reached) in enumerate(zip(self.routers, self.experts, strict=True)):
             if routed == 0 or routed != most or reached != routed:
-                raise RoutingBypassedError(
-                    f"the router {site.name} was called {routed} times and its experts {reached} times while other "
-                    f"routers were called {most} times: its computation is bypassed",
-                    fix="load the model without kernel replacement (use_kernels=False) and without torch.compile",
-                )
+                raise self._error(position)
+
+    def _error(self, position: int) -> RoutingBypassedError:
+        return RoutingBypassedError(
+            f"the router {self._sites[position].name} was called {self.routers[position]} times and its experts "
+            f"{self.experts[position]} times while other routers were called up to {max(self.routers)} times: its "
+            "computation is bypassed",
+            fix="load the model without kernel replacement (use_kernels=False) and without torch.compile",
+        )
 
 
 @contextmanager
@@ -292,7 +301,7 @@ def _experts_forward(position: int, site: RouterSite, listener: RouterListener, 
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            calls.experts[position] += 1
+            calls.reached_experts(position)
             indices, weights = (given(argument, args, kwargs) for argument in arguments)
             if indices.shape != weights.shape or indices.is_floating_point():
                 raise RoutingBypassedError(

@@ -13,7 +13,14 @@ from lm_eval_moe.shape import RoutingShape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["RouterSite", "find_sites", "routing_shape", "selection_arguments", "shape_from_config"]
+__all__ = [
+    "RouterSite",
+    "encoder_decoder_error",
+    "find_sites",
+    "routing_shape",
+    "selection_arguments",
+    "shape_from_config",
+]
 
 # What experts modules call the selected indices and their combine weights.
 _SELECTION_NAMES = (("top_k_index", "top_k_weights"), ("router_indices", "routing_weights"))
@@ -165,17 +172,33 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def encoder_decoder_error(name: str) -> UserError:
+    """Return the error that refuses an encoder-decoder model."""
+    return UserError(
+        f"{name} is an encoder-decoder model",
+        fix="hf-moe steers and captures decoder-only mixture-of-experts models; use --model hf for this one",
+    )
+
+
 def shape_from_config(config: Any, *, trust_remote_code: bool = False) -> RoutingShape:
     """Return the routing shape that a transformers config describes, without its weights.
 
     The model is built on the meta device, so that the routers are found by the very code that intercepts them.
 
     Raises:
-        UserError: The model is dense, or of a family that needs an adapter.
+        UserError: The model is dense, no decoder-only language model, or of a family that needs an adapter.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    if config.is_encoder_decoder:
+        raise encoder_decoder_error(type(config).__name__)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except ValueError as error:
+        raise UserError(
+            f"cannot build a causal language model from {type(config).__name__}: {str(error).splitlines()[0]}",
+            fix="hf-moe needs a decoder-only mixture-of-experts language model",
+        ) from error
     return routing_shape(model, find_sites(model))
