@@ -106,6 +106,8 @@ class GenerationTracker:
 
     def __init__(self, prompt_mask: NDArray[np.bool_], stops: Callable[[Sequence[int]], bool]) -> None:
         self._mask = prompt_mask
+        # Segments are counted where there are tokens: without a prompt, the continuation is the first.
+        self._continuation = prompt_mask.any(1).astype(np.int64)
         self._stops = stops
         self._columns = 0
         self._generated: list[list[int]] = [[] for _ in prompt_mask]
@@ -153,5 +155,5 @@ class GenerationTracker:
             if not self._stopped[row]:
                 self._generated[row].append(int(token))
                 self._stopped[row] = self._stops(self._generated[row])
-        segment = np.where(self._stopped, -1, 1).astype(np.int64)[:, None]
+        segment = np.where(self._stopped, -1, self._continuation)[:, None]
         return segment, ~self._stopped[:, None]

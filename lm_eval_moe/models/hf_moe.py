@@ -81,6 +81,12 @@ class HFMoE(HFLM):
         self.registry = ParallelRegistry.default(self._parallel)
         self._given_name = pretrained if isinstance(pretrained, str) else None
         pretrained = model_path(pretrained)
+        if kwargs.get("tp_plan") is not None:
+            raise UserError(
+                "tensor parallelism renumbers the experts on every device, so that no device sees the routing as it is",
+                fix="leave out tp_plan; use parallelize=True or device_map=auto for a model that needs several devices",
+                where="--model_args tp_plan",
+            )
         if isinstance(pretrained, str):
             # A steering file that does not fit is refused before an hour of loading weights.
             shape = shape_before_loading(pretrained, **kwargs)
@@ -103,6 +109,7 @@ class HFMoE(HFLM):
         self.task_languages: dict[str, str] = {}
 
         self._labels: list[_Label] | None = None
+        self._first_task: str | None = None
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
@@ -203,6 +210,7 @@ class HFMoE(HFLM):
     def _labelled(self, labels: list[_Label]) -> Iterator[None]:
         """Name the token requests to come, in the order in which `_loglikelihood_tokens` will be given them."""
         self._labels = labels
+        self._first_task = labels[0].task if labels else None
         try:
             yield
         finally:
@@ -240,8 +248,8 @@ class HFMoE(HFLM):
     def _next_labels(self, count: int) -> list[_Label]:
         if self._labels is None:
             return [_Label(None, None)] * count
-        # Distributed rolling runs repeat a window to even out the processes' work: those rows are nobody's.
-        labels = self._labels[:count] + [_Label(None, None)] * (count - len(self._labels))
+        # Distributed rolling runs repeat their first window to even out the processes' work: those rows are nobody's.
+        labels = self._labels[:count] + [_Label(None, self._first_task)] * (count - len(self._labels))
         self._labels = self._labels[count:]
         return labels
 

@@ -286,7 +286,7 @@ def _indices_of(site: RouterSite, out: Any, top_k: int) -> Tensor:
             return value.reshape(-1, top_k)
     raise RoutingBypassedError(
         f"the router {site.name} ({type(site.router).__name__}) returns no selected indices",
-        fix="leave routing_change out of --routing_fields for this model",
+        fix="leave steered_change out of --routing_fields for this model",
     )
 
 

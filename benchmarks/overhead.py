@@ -1,0 +1,136 @@
+"""What capture and steering cost: the same requests through ``hf`` and ``hf-moe``, interleaved in one process.
+
+Every round runs all variants once, in an order that rotates from round to round; a ratio is that of two neighbours of
+one round, so that a machine that slows down or speeds up does not favour anyone. Before anything is timed, the answers
+of ``hf`` and of unsteered ``hf-moe`` are compared: they must be identical.
+
+    python benchmarks/overhead.py
+    python benchmarks/overhead.py --random qwen3_moe --layers 12 --hidden 512 --experts 32 --length 256 --documents 16
+    python benchmarks/overhead.py --pretrained allenai/OLMoE-1B-7B-0924 --device cuda --dtype bfloat16 --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from workload import (
+    VARIANTS,
+    add_model_arguments,
+    build,
+    documents,
+    environment,
+    generation_instances,
+    likelihood_instances,
+    load,
+    record_gold,
+)
+
+from lm_eval_moe import HFMoE
+
+
+def main() -> None:
+    """Measure, print a table, and write all times if asked for."""
+    args = _arguments()
+    model, tokenizer = load(args)
+    chosen = documents(args.documents, tokenizer, args.length)
+    models = {variant: build(variant, model, tokenizer, args) for variant in VARIANTS}
+    print("  ".join(f"{name}={value}" for name, value in environment(args, model).items()))
+    report: dict[str, Any] = {"environment": environment(args, model), "arguments": vars(args) | {"json": None}}
+    for kind in args.kinds:
+        if kind == "loglikelihood":
+            instances = likelihood_instances(chosen)
+            for lm in models.values():
+                record_gold(lm, chosen)
+        else:
+            instances = generation_instances(chosen, args.gen_tokens)
+            for lm in models.values():
+                if isinstance(lm, HFMoE):
+                    lm.wanted = lambda key: True
+        tokens = _tokens(kind, instances, tokenizer, args.gen_tokens)
+        times = _measure(kind, models, instances, args)
+        report[kind] = {"requests": len(instances), "tokens": tokens, "seconds": times}
+        _print(kind, len(instances), tokens, times)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("--kinds", nargs="+", choices=("loglikelihood", "generation"))
+    parser.add_argument("--documents", type=int, default=192, help="of four choices each (default: 192)")
+    parser.add_argument("--gen_tokens", type=int, default=16, help="tokens to generate a document (default: 16)")
+    parser.add_argument("--rounds", type=int, default=12, help="timed rounds; a multiple of 4 is fair (default: 12)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time")
+    args = parser.parse_args()
+    args.kinds = args.kinds or ["loglikelihood", "generation"]
+    return args
+
+
+def _run(kind: str, lm: Any, instances: list[Any]) -> Any:
+    if kind == "loglikelihood":
+        return lm.loglikelihood(instances, disable_tqdm=True)
+    return lm.generate_until(instances, disable_tqdm=True)
+
+
+def _measure(
+    kind: str, models: dict[str, Any], instances: list[Any], args: argparse.Namespace
+) -> dict[str, list[float]]:
+    answers = {variant: _run(kind, lm, instances) for variant, lm in models.items()}  # also warms up
+    for variant in ("capture off", "capture"):
+        if answers[variant] != answers["hf"]:
+            raise SystemExit(f"{kind}: the answers of hf-moe ({variant}) differ from those of hf")
+    if len(models["capture"].records) == 0:
+        raise SystemExit(f"{kind}: nothing was captured")
+    times: dict[str, list[float]] = {variant: [] for variant in models}
+    order = list(models)
+    for number in range(args.rounds):
+        turn = number % len(order)
+        for variant in order[turn:] + order[:turn]:
+            lm = models[variant]
+            if isinstance(lm, HFMoE):
+                lm.clear_records()
+            gc.collect()
+            _wait(args.device)
+            start = time.perf_counter()
+            _run(kind, lm, instances)
+            _wait(args.device)
+            times[variant].append(time.perf_counter() - start)
+    return times
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _tokens(kind: str, instances: list[Any], tokenizer: Any, generated: int) -> int:
+    """Return how many tokens the requests hold: prompts and scored or generated tokens."""
+    if kind == "generation":
+        return sum(len(tokenizer.encode(instance.args[0])) + generated for instance in instances)
+    return sum(len(tokenizer.encode("".join(instance.args))) for instance in instances)
+
+
+def _print(kind: str, requests: int, tokens: int, times: dict[str, list[float]]) -> None:
+    print(f"\n{kind}: {requests} requests, {tokens} tokens, {len(times['hf'])} rounds\n")
+    print("| variant | median time / hf | middle half | min-max | median s | tokens/s |")
+    print("|---|---|---|---|---|---|")
+    for variant, own in times.items():
+        ratios = [a / b for a, b in zip(own, times["hf"], strict=True)]
+        median = statistics.median(own)
+        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+        print(
+            f"| {variant} | {statistics.median(ratios):.3f} | {low:.3f}-{high:.3f} | {min(ratios):.3f}-"
+            f"{max(ratios):.3f} | {median:.3f} | {tokens / median:,.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""What the numbers of a benchmark say, in sentences that are computed from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lm_eval_moe.report.benchmarks import Benchmark
+from lm_eval_moe.report.statistics import Correlation, Difference, pearson
+from lm_eval_moe.report.wording import Scale, listing, plural, sentence_case, signed
+from lm_eval_moe.shape import BANDS
+
+__all__ = ["Finding", "alignment", "findings", "in_a_sentence", "notes"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a finding is about, and its sentences."""
+
+    about: str
+    text: str
+
+
+def findings(benchmark: Benchmark) -> list[Finding]:
+    """Return what stands above a benchmark's table."""
+    said = [
+        Finding(benchmark.runs[0].label, _joined([*_baseline(benchmark), *_depth(benchmark)])),
+        *(
+            Finding(f"{run.label} against {benchmark.runs[0].label}", _joined(_against(benchmark, number)))
+            for number, run in enumerate(benchmark.runs)
+            if number > 0
+        ),
+        *_controls(benchmark),
+    ]
+    return [finding for finding in said if finding.text]
+
+
+def in_a_sentence(difference: Difference, scale: Scale, *, count: bool = True) -> str:
+    """Say a difference, whether it is more than noise, and (``count``) how many values changed."""
+    text = scale.difference(difference)
+    if difference.verdict == "identical":
+        return f"no change in any of the {difference.values} values"
+    if difference.verdict == "unknown":
+        return f"{text}, and no standard error that could tell whether that is noise"
+    counted = count and difference.changed is not None
+    changed = f" ({difference.changed} of {difference.values} values changed)" if counted else ""
+    judged = "beyond noise" if difference.verdict == "beyond noise" else "no difference beyond noise"
+    return f"{text}, {judged}{changed}"
+
+
+def _joined(sentences: Iterable[str]) -> str:
+    return " ".join(sentence_case(sentence) for sentence in sentences)
+
+
+def _baseline(benchmark: Benchmark) -> Iterator[str]:
+    cells, scale = benchmark.cells[0], Scale(benchmark.metric)
+    languages = [lang for lang in benchmark.languages if lang in cells]
+    mean = benchmark.mean(0, languages, benchmark.score_of) if languages else None
+    if mean is None:
+        yield f"this run has no {benchmark.metric.title} on this benchmark."
+        return
+    subject = f"{benchmark.metric.title} {scale.estimate(mean)}"
+    if len(languages) == 1:
+        yield f"{subject} in {languages[0]}."
+        return
+    ranked = sorted(languages, key=lambda lang: cells[lang].score.estimate.value, reverse=benchmark.higher_is_better)
+    best, worst = (f"{lang} ({scale.value(cells[lang].score.estimate.value)})" for lang in (ranked[0], ranked[-1]))
+    yield f"{subject} on average over {plural(len(languages), 'language')}, from {worst} to {best}."
+    others = [lang for lang in languages if lang != benchmark.reference]
+    if benchmark.reference in cells and others:
+        rest = benchmark.mean(0, others, benchmark.score_of)
+        assert rest is not None
+        gap = rest.value - cells[benchmark.reference].score.estimate.value
+        subject = "the other language is" if len(others) == 1 else f"the {len(others)} other languages average"
+        where = "above" if gap > 0 else "below"
+        yield f"{subject} {scale.number(abs(gap))}{scale.points} {where} {benchmark.reference}."
+
+
+def _depth(benchmark: Benchmark) -> Iterator[str]:
+    """Say in which band of layers the languages' routing differs least from the reference's."""
+    run = benchmark.runs[0]
+    curves = [cell.divergence.curve for cell in benchmark.cells[0].values() if cell.divergence.curve]
+    bands = {band: [run.layers.index(layer) for layer in run.band(band)] for band in BANDS}
+    by_language = []
+    for curve in curves:
+        means = {band: _mean([curve[i] for i in at]) for band, at in bands.items()}
+        known = {band: mean for band, mean in means.items() if mean is not None}
+        if len(known) == len(BANDS):
+            by_language.append(known)
+    if not by_language:
+        return
+    overall = {band: math.fsum(known[band] for known in by_language) / len(by_language) for band in BANDS}
+    lowest = min(overall, key=overall.__getitem__)
+    agreeing = sum(min(known, key=known.__getitem__) == lowest for known in by_language)
+    yield (
+        f"mean divergence to {benchmark.reference} is {listing([f'{overall[band]:.3f} ({band})' for band in BANDS])}, "
+        f"lowest in the {lowest} layers; that holds in {agreeing} of {plural(len(by_language), 'language')}. Large "
+        "models are reported to be lowest in the middle."
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
+    scale = Scale(benchmark.metric)
+    languages = benchmark.common
+    overall = benchmark.difference(run, languages, benchmark.score_of) if languages else None
+    if overall is None:
+        yield "the two runs have no task of this benchmark in common."
+        return
+    sentence = f"{benchmark.metric.title} over {plural(len(languages), 'language')}: {in_a_sentence(overall, scale)}"
+    others = benchmark.others
+    if 0 < len(others) < len(languages):
+        rest = benchmark.difference(run, others, benchmark.score_of)
+        assert rest is not None
+        sentence += f"; without {benchmark.reference}: {in_a_sentence(rest, scale)}"
+    yield sentence + "."
+    if len(languages) > 1 and overall.verdict not in ("identical", "unknown"):
+        yield _one_by_one(benchmark, run, scale)
+    yield from _divergence_against(benchmark, run)
+    shares = [
+        share
+        for cell in benchmark.cells[run].values()
+        if (share := benchmark.runs[run].steered_selection(cell.task)) is not None
+    ]
+    if shares:
+        yield (
+            "where steering was in force, at least one targeted expert was selected in "
+            f"{100 * math.fsum(shares) / len(shares):.1f} % of the (token, layer) pairs."
+        )
+
+
+def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> str:
+    languages = benchmark.common
+    each = {lang: benchmark.difference(run, [lang], benchmark.score_of) for lang in languages}
+    beyond = [
+        f"{lang} ({scale.change(found.value)})"
+        for lang, found in each.items()
+        if found is not None and found.verdict == "beyond noise"
+    ]
+    if not beyond:
+        return f"In none of the {len(languages)} languages is the difference beyond noise."
+    by_chance = f"{0.05 * len(languages):.1f}".replace(".0", "")
+    verb = "is" if len(beyond) == 1 else "are"
+    return (
+        f"Of the {len(languages)} differences by language, {len(beyond)} {verb} beyond noise: {listing(beyond)}; with "
+        f"so many looks, up to about {by_chance} would be by chance alone."
+    )
+
+
+def _divergence_against(benchmark: Benchmark, run: int) -> Iterator[str]:
+    others, of = benchmark.others, benchmark.divergence_of
+    before, after = (benchmark.mean(each, others, of) if others else None for each in (0, run))
+    difference = benchmark.difference(run, others, of) if others else None
+    if before is None or after is None or difference is None:
+        return
+    judged = "" if difference.verdict == "unknown" else f": {in_a_sentence(difference, Scale(None), count=False)}"
+    yield (
+        f"middle-layer divergence to {benchmark.reference} goes from {before.value:.3f} to {after.value:.3f}{judged}."
+    )
+
+
+def _controls(benchmark: Benchmark) -> Iterator[Finding]:
+    """Compare every steered run with every random control: a claim for the chosen experts needs it."""
+    scale = Scale(benchmark.metric)
+    controls = [(number, run) for number, run in enumerate(benchmark.runs) if run.is_random_control]
+    steered = [(n, run) for n, run in enumerate(benchmark.runs) if run.steering and not run.is_random_control]
+    for number, run in steered:
+        for control, control_run in controls:
+            found = benchmark.difference(number, benchmark.common, benchmark.score_of, to=control)
+            if found is not None:
+                yield Finding(
+                    f"{run.label} against {control_run.label}, which steers random experts",
+                    _joined([f"{benchmark.metric.title}: {in_a_sentence(found, scale)}."]),
+                )
+    if steered and not controls:
+        yield Finding(
+            "Control",
+            "No run steers random experts: without that control nothing can be said for the choice of experts.",
+        )
+
+
+def alignment(benchmark: Benchmark) -> tuple[Correlation | None, str]:
+    """Return the correlation of score and middle-layer divergence over the baseline's languages, and what it says."""
+    points = [
+        (middle.estimate.value, cell.score.estimate.value)
+        for cell in benchmark.cells[0].values()
+        if (middle := cell.divergence.middle) is not None
+    ]
+    if len(points) < 3:
+        return None, f"Too few languages ({len(points)}) for a correlation."
+    found = pearson(*zip(*points, strict=True))
+    if found is None:
+        return None, "The values do not vary: there is no correlation to speak of."
+    text = f"Pearson r = {signed(found.r, 2)} over n = {found.n} languages"
+    if found.interval is None:
+        return found, f"{text}; no interval can be given. So few points show nothing."
+    low, high = found.interval
+    text += f", 95 % interval {signed(low, 2)} to {signed(high, 2)} (Fisher's z)"
+    if low <= 0 <= high:
+        return found, (
+            f"{text}. The interval includes 0: these languages do not show whether the two go together. That is no "
+            "evidence that they do not."
+        )
+    return found, (
+        f"{text}. Among these languages {benchmark.metric.title} is {'higher' if found.r < 0 else 'lower'} where "
+        f"routing is closer to {benchmark.reference}. This is an association over {found.n} languages that were not "
+        "drawn at random; the amount of training text may drive both."
+    )
+
+
+def notes(benchmark: Benchmark) -> list[str]:
+    """Return what has to be known to read the table."""
+    said = ["± is one standard error."]
+    if len(benchmark.runs) > 1:
+        said[0] += (
+            " A difference (Δ) is called beyond noise, and marked with an asterisk, if it reaches 1.96 standard errors "
+            "and, where at most 14 items changed, an exact sign-flip test agrees at 5 %."
+        )
+    differences = [
+        found
+        for run in range(1, len(benchmark.runs))
+        for lang in benchmark.common
+        if (found := benchmark.difference(run, [lang], benchmark.score_of)) is not None
+    ]
+    if any(difference.how == "paired" for difference in differences):
+        said.append("Standard errors of differences are paired: each item with the same item of the baseline.")
+    if any(difference.how == "unpaired" and difference.stderr is not None for difference in differences):
+        said.append(
+            "Some standard errors of differences are unpaired, as the per-item scores of the same documents are not in "
+            "both runs' results or the metric is no mean over items: they are usually too large."
+        )
+    said.append(
+        "Averages weigh every language alike; their standard errors treat the same item in several languages as one "
+        "cluster."
+        if benchmark.items_are_named
+        else "Averages weigh every language alike; their standard errors take the languages as independent, as it is "
+        "not known here which items are the same across languages."
+    )
+    if any(difference.stderr is None for difference in differences):
+        said.append("Where no ± is given, the results have no standard error.")
+    missing = [lang for lang in benchmark.languages if lang not in benchmark.common]
+    if missing:
+        said.append(f"The averages leave out {listing(missing)}, which not all runs have.")
+    if any(cell.divergence.middle for cells in benchmark.cells for cell in cells.values()):
+        said.append(
+            f"Divergence compares the routing of each item with that of the same item in {benchmark.reference} in the "
+            "same run (middle layers; 0 is the same routing). Steering that promotes the same experts in every "
+            "language lowers it by construction; that alone is no gain."
+        )
+    return said

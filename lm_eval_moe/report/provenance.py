@@ -1,0 +1,214 @@
+"""Where the numbers come from: model, steering, versions, documents; and what keeps runs from being comparable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import yaml
+
+from lm_eval_moe.report.runs import Run
+from lm_eval_moe.report.wording import listing
+from lm_eval_moe.steering.layers import format_ranges
+
+__all__ = ["Fact", "SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
+
+_SECRET = re.compile(r"(token|api_?key|password|secret)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A row of the table of runs: a name and one text a run."""
+
+    name: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SteeringFacts:
+    """The steering of one run."""
+
+    label: str
+    name: str
+    hash: str
+    experts: tuple[tuple[str, str], ...]  # layer, experts
+    spec: str  # as YAML
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """One task: its version, and one text a run on its documents."""
+
+    task: str
+    version: str
+    shots: str
+    documents: tuple[str, ...]
+
+
+def facts(runs: Sequence[Run]) -> list[Fact]:
+    """Return what is known of each run; rows that no run says anything of are left out."""
+    readers: dict[str, Callable[[Run], object]] = {
+        "Model type": lambda run: _config(run).get("model"),
+        "Model": lambda run: run.raw.get("model_name") or _model_args(run).get("pretrained"),
+        "Model arguments": lambda run: ", ".join(f"{key}={value}" for key, value in _model_args(run).items()),
+        "Revision": lambda run: _config(run).get("model_sha") or _config(run).get("model_revision"),
+        "Parameters": lambda run: _thousands(_config(run).get("model_num_parameters")),
+        "Data type": lambda run: str(_config(run).get("model_dtype") or "").removeprefix("torch."),
+        "Routing shape": _shape,
+        "Captured tokens": lambda run: run.routing.get("capture"),
+        "Reference language": lambda run: run.routing.get("reference"),
+        "Steering": _steering,
+        "Documents per task at most": lambda run: _limit(_config(run).get("limit")),
+        "Batch size": lambda run: _config(run).get("batch_size"),
+        "Seeds": _seeds,
+        "Chat template": lambda run: "yes" if run.raw.get("chat_template") else None,
+        "lm-eval-moe": lambda run: run.routing.get("lm_eval_moe_version"),
+        "lm-eval": lambda run: run.raw.get("lm_eval_version"),
+        "transformers": lambda run: run.raw.get("transformers_version"),
+        "Git commit": lambda run: run.raw.get("git_hash"),
+        "Date (UTC)": lambda run: _date(run.raw.get("date")),
+    }
+    rows = [
+        Fact(name, tuple("" if (text := read(run)) is None else str(text) for run in runs))
+        for name, read in readers.items()
+    ]
+    return [row for row in rows if any(row.texts)]
+
+
+def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
+    """Return the steering of every steered run."""
+    found = []
+    for run in runs:
+        if run.steering is None:
+            continue
+        by_experts = tuple(
+            (str(layer), format_ranges(sorted(experts)))
+            for layer, experts in sorted((run.steering.get("experts") or {}).items(), key=lambda entry: int(entry[0]))
+        )
+        spec = yaml.safe_dump(
+            _plain(run.steering.get("spec") or {}),
+            sort_keys=False,
+            default_flow_style=None,
+            allow_unicode=True,
+            width=78,
+        )
+        found.append(SteeringFacts(run.label, str(run.steering["name"]), str(run.steering["hash"]), by_experts, spec))
+    return found
+
+
+def task_facts(runs: Sequence[Run]) -> list[TaskFacts]:
+    """Return version, few-shot examples and documents of every task."""
+    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
+    return [
+        TaskFacts(
+            task,
+            _all_of(runs, _reader("versions", task)),
+            _all_of(runs, _reader("n-shot", task)),
+            tuple(_documents(run, task) for run in runs),
+        )
+        for task in tasks
+    ]
+
+
+def mismatches(runs: Sequence[Run]) -> list[str]:
+    """Say in what the runs differ beside their steering: then their differences are not due to it alone."""
+    readers: dict[str, Callable[[Run], object]] = {
+        "model": lambda run: run.raw.get("model_name"),
+        "number of parameters": lambda run: _config(run).get("model_num_parameters"),
+        "data type": lambda run: _config(run).get("model_dtype"),
+        "limit of documents": lambda run: _limit(_config(run).get("limit")),
+        "lm-eval version": lambda run: run.raw.get("lm_eval_version"),
+        "transformers version": lambda run: run.raw.get("transformers_version"),
+        "chat template": lambda run: run.raw.get("chat_template_sha") or "none",
+        "reference language": lambda run: run.routing.get("reference"),
+    }
+    found = []
+    for name, read in readers.items():
+        said = _said(runs, read)
+        if len({str(value) for _, value in said}) > 1:
+            found.append(f"{name}: {listing([f'{run.label} {value}' for run, value in said])}")
+    for name, key in (("version", "versions"), ("number of few-shot examples", "n-shot")):
+        tasks = dict.fromkeys(task for run in runs for task in run.tasks)
+        differing = [task for task in tasks if len({str(value) for _, value in _said(runs, _reader(key, task))}) > 1]
+        if differing:
+            found.append(f"{name} of {listing(differing)}")
+    return found
+
+
+def _reader(table: str, task: str) -> Callable[[Run], object]:
+    return lambda run: (run.raw.get(table) or {}).get(task)
+
+
+def _said(runs: Sequence[Run], read: Callable[[Run], object]) -> list[tuple[Run, object]]:
+    return [(run, value) for run in runs if (value := read(run)) is not None]
+
+
+def _all_of(runs: Sequence[Run], read: Callable[[Run], object]) -> str:
+    return " / ".join(dict.fromkeys(str(value) for _, value in _said(runs, read)))
+
+
+def _config(run: Run) -> Mapping[str, Any]:
+    return run.raw.get("config") or {}
+
+
+def _model_args(run: Run) -> dict[str, str]:
+    """Return the model's arguments, secrets blotted out: the page may be shown to others."""
+    given = _config(run).get("model_args") or {}
+    if isinstance(given, str):
+        given = dict(part.partition("=")[::2] for part in given.split(","))
+    return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in given.items()}
+
+
+def _shape(run: Run) -> str | None:
+    shape = run.routing.get("model_shape")
+    if not shape:
+        return None
+    return (
+        f"MoE layers {format_ranges(shape['layers'])} of {shape['depth']}, {shape['experts']} experts, "
+        f"top {shape['top_k']}"
+    )
+
+
+def _steering(run: Run) -> str | None:
+    if run.steering is None:
+        return "none" if run.routing else None
+    return f"{run.steering['name']} (hash {str(run.steering['hash'])[:16]})"
+
+
+def _limit(limit: object) -> str:
+    if limit is None:
+        return "all"
+    return f"{limit:g}" if isinstance(limit, int | float) else str(limit)
+
+
+def _seeds(run: Run) -> str | None:
+    names = {"random": "random_seed", "numpy": "numpy_seed", "torch": "torch_seed", "few-shot": "fewshot_seed"}
+    seeds = [f"{name} {_config(run)[key]}" for name, key in names.items() if _config(run).get(key) is not None]
+    return ", ".join(seeds) or None
+
+
+def _thousands(count: object) -> str | None:
+    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if isinstance(count, int) and count > 0 else None
+
+
+def _date(date: object) -> str | None:
+    if not isinstance(date, int | float):
+        return None
+    return datetime.fromtimestamp(date, tz=timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
+def _documents(run: Run, task: str) -> str:
+    counts = (run.raw.get("n-samples") or {}).get(task)
+    return f"{counts['effective']} of {counts['original']}" if counts else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as `yaml.safe_dump` wants it, and layers as numbers again: JSON has made them texts."""
+    if isinstance(value, Mapping):
+        return {int(key) if str(key).isdecimal() else str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,49 @@
+"""The benchmark scripts run, compare the variants' answers before timing them, and write what they say they write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+TINY = ["--random", "qwen3_moe", "--layers", "6", "--hidden", "64", "--experts", "4", "--top_k", "2"]
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / script), *TINY, *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_overhead_times_every_variant_in_every_round(tmp_path: Path) -> None:
+    file = tmp_path / "times.json"
+    text = run("overhead.py", "--documents", "3", "--rounds", "2", "--gen_tokens", "2", "--json", str(file))
+    assert text.count("| capture + steering | ") == 2
+    report = json.loads(file.read_text())
+    assert report["environment"]["layers"] == 6
+    for kind, requests in (("loglikelihood", 12), ("generation", 3)):
+        assert report[kind]["requests"] == requests
+        assert {name: len(times) for name, times in report[kind]["seconds"].items()} == dict.fromkeys(
+            ("hf", "capture off", "capture", "capture + steering"), 2
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is a Unix one")
+def test_memory_keeps_one_record_of_fixed_size_a_document(tmp_path: Path) -> None:
+    sizes = {}
+    for length in (0, 80):
+        file = tmp_path / f"{length}.json"
+        run("memory.py", "--documents", "5", "--length", str(length), "--json", str(file))
+        (row,) = json.loads(file.read_text())
+        assert row["capture"]["records"] == 5
+        assert row["hf"]["records"] == 0
+        assert row["capture"]["peak_mib"] > row["capture"]["before_mib"] * 0.99 > 0
+        sizes[length] = row["capture"]["record_bytes"]
+    # 6 layers, 4 experts: importance in float32, counts in int64, three [L] counters of steering.
+    assert sizes == dict.fromkeys(sizes, 6 * 4 * (4 + 8) + 3 * 6 * 8)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lm_eval_moe.report.statistics import Difference, Estimate, clustered_mean, paired, pearson, unpaired
+
+
+def numbered(values: list[float]) -> list[tuple[int, float]]:
+    return list(enumerate(values))
+
+
+def test_one_language_has_the_usual_standard_error_of_a_mean() -> None:
+    values = [1.0, 0.0, 1.0, 1.0, 0.0]
+    found = clustered_mean([numbered(values)])
+    assert found.value == pytest.approx(0.6)
+    assert found.stderr == pytest.approx(stats.sem(values))
+
+
+def test_the_same_items_in_every_language_are_one_cluster_each() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, 3)) + rng.normal(size=(40, 1))  # items resemble themselves across languages
+    found = clustered_mean([numbered(list(column)) for column in values.T])
+    assert found.stderr == pytest.approx(stats.sem(values.mean(axis=1)))
+    independent = math.sqrt(sum(stats.sem(column) ** 2 for column in values.T)) / 3
+    assert found.stderr > 1.2 * independent
+
+
+def test_items_of_their_own_in_every_language_count_as_independent() -> None:
+    rng = np.random.default_rng(1)
+    columns = [rng.normal(size=size) for size in (300, 400)]
+    groups = [[((name, i), x) for i, x in enumerate(column)] for name, column in enumerate(columns)]
+    expected = math.sqrt(sum(stats.sem(column) ** 2 for column in columns)) / 2
+    assert clustered_mean(groups).stderr == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_single_item_has_no_standard_error() -> None:
+    assert clustered_mean([numbered([1.0])]) == Estimate(1.0, None)
+
+
+def test_paired_difference_by_hand() -> None:
+    # Ten items, three better, one worse: mean 0.2, sum of squares 4 - 10 * 0.04 = 3.6, SE = sqrt(3.6 / 9 / 10) = 0.2.
+    found = paired([numbered([1, 1, 1, -1, 0, 0, 0, 0, 0, 0])])
+    assert (found.value, found.stderr) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert (found.changed, found.values) == (4, 10)
+    assert found.verdict == "noise"
+
+
+@pytest.mark.parametrize(("better", "worse"), [(1, 0), (4, 0), (5, 1), (6, 0), (9, 2), (7, 7)])
+def test_exact_test_of_right_or_wrong_scores_is_mcnemars(better: int, worse: int) -> None:
+    found = paired([numbered([1.0] * better + [-1.0] * worse + [0.0] * 50)])
+    assert found.exact_p == pytest.approx(stats.binomtest(better, better + worse).pvalue)
+
+
+def test_exact_test_of_any_scores_is_scipys_permutation_test() -> None:
+    changes = np.random.default_rng(2).normal(0.3, 1.0, size=9)
+    found = paired([numbered(list(changes))])
+    expected = stats.permutation_test(
+        (changes, np.zeros(9)),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+    )
+    assert found.exact_p == pytest.approx(expected.pvalue)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ([0.0] * 20, "identical"),
+        ([1.0] * 4 + [0.0] * 56, "noise"),  # 2.05 standard errors, but four items of one sign have p = 1/8
+        ([1.0] * 7 + [0.0] * 56, "beyond noise"),
+        ([1.0] * 30 + [-1.0] * 10 + [0.0] * 60, "beyond noise"),
+        ([1.0] * 22 + [-1.0] * 18 + [0.0] * 60, "noise"),
+        ([1.0], "unknown"),
+    ],
+)
+def test_verdict_on_paired_differences(changes: list[float], verdict: str) -> None:
+    assert paired([numbered(changes)]).verdict == verdict
+
+
+def test_unpaired_difference_adds_variances() -> None:
+    found = unpaired([Estimate(0.5, 0.03), Estimate(0.7, 0.04)], [Estimate(0.6, 0.12), Estimate(0.7, 0.05)])
+    assert found.value == pytest.approx(0.05)
+    assert found.stderr == pytest.approx(math.sqrt(0.03**2 + 0.04**2 + 0.12**2 + 0.05**2) / 2)
+    assert found.how == "unpaired"
+
+
+def test_an_unknown_standard_error_stays_unknown() -> None:
+    found = unpaired([Estimate(0.5, None)], [Estimate(0.9, 0.01)])
+    assert found == Difference(pytest.approx(0.4), None, "unpaired")
+    assert found.verdict == "unknown"
+
+
+POINTS = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=4, max_size=12)
+
+
+@given(POINTS)
+def test_correlation_and_interval_are_scipys(points: list[tuple[int, int]]) -> None:
+    x, y = ([float(value) for value in values] for values in zip(*points, strict=True))
+    found = pearson(x, y)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert found is None
+        return
+    assert found is not None
+    expected = stats.pearsonr(x, y)
+    assert found.r == pytest.approx(expected.statistic, abs=1e-9)
+    if found.interval is not None:
+        assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), abs=1e-6)
+    else:
+        assert abs(found.r) == pytest.approx(1.0)
+
+
+def test_three_points_have_no_interval_and_two_no_correlation() -> None:
+    found = pearson([1.0, 2.0, 3.0], [1.0, 2.0, 2.5])
+    assert found is not None
+    assert found.interval is None
+    assert pearson([1.0, 2.0], [2.0, 1.0]) is None
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0, 0.5]), min_size=2, max_size=30))
+def test_exchanging_the_runs_only_turns_the_sign(changes: list[float]) -> None:
+    there, back = paired([numbered(changes)]), paired([numbered([-x for x in changes])])
+    assert back.value == pytest.approx(-there.value)
+    assert back.stderr == pytest.approx(there.stderr)
+    assert back.exact_p == pytest.approx(there.exact_p)
+    assert back.verdict == there.verdict
