@@ -19,7 +19,7 @@ from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.demo_model.data import evaluation_problems
 from lm_eval_moe.demo_model.words import LANGUAGES
-from lm_eval_moe.evaluation.fields import chosen_fields
+from lm_eval_moe.evaluation.fields import CURVES
 from lm_eval_moe.shape import RoutingShape
 
 VARIANTS = ("hf", "capture off", "capture", "capture + steering")
@@ -93,10 +93,9 @@ def build(variant: str, model: Any, tokenizer: Any, args: argparse.Namespace) ->
     lm = HFMoE(**given, capture=variant != "capture off")
     if variant.endswith("steering"):
         lm.set_steering(parse_spec(steering_spec(lm.routing_shape)))
-    # As in an evaluation: the tasks' languages are known, and records hold the default fields' arrays.
+    # As in an evaluation: the tasks' languages are known, and records hold what the curves need.
     lm.task_languages = {_task(code): code for code in LANGUAGES}
-    fields = chosen_fields(None, steered=lm.steering is not None)
-    lm.record_arrays = frozenset().union(*(field.curve.arrays for field in fields))
+    lm.record_arrays = frozenset().union(*(curve.arrays for curve in CURVES.values()))
     return lm
 
 

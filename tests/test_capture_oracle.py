@@ -13,6 +13,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.models.requests import RequestLabel
 
 
 def build(family: str, tokenizer: Any, **kwargs: Any) -> tuple[Any, HFMoE]:
@@ -91,8 +92,8 @@ def test_choices_that_share_a_row_keep_their_own_prompt(tokenizer: Any) -> None:
     sentence = tokenizer.encode("The cat sat on the mat. How many apples are left?")
     requests = [((str(cut), ""), sentence[:cut], sentence[cut:]) for cut in (5, 9, 3, len(sentence) - 1)]
     requests += [(("other", ""), sentence[:-1], [sentence[-1] + 1])]
-    labels = instances("loglikelihood", [("", "")] * len(requests))
-    with lm._labelled([type(lm._next_labels(1)[0])(RequestKey("task", i, 0), "task") for i in range(len(labels))]):
+    labels = [RequestLabel(RequestKey("task", number, 0), "task") for number in range(len(requests))]
+    with lm.labelled(labels):
         lm._loglikelihood_tokens(requests, disable_tqdm=True)
     routed = oracle.run("qwen3_moe", model, sentence[:-1])
     for number, (_, context, _) in enumerate(requests):

@@ -14,6 +14,7 @@ from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.models.requests import RequestLabel
 from lm_eval_moe.steering import parse_spec
 
 TARGETS = {1: {1: 1.0, 6: 1.0, 3: 1.0}, 2: {0: 1.0, 5: 1.0, 7: 1.0}}
@@ -282,9 +283,7 @@ def test_ties_are_broken_alike_step_by_step_and_in_one_pass(tokenizer: Any) -> N
         ((str(number), ""), tokenizer.encode(prompt), ids)
         for number, (prompt, ids) in enumerate(zip(prompts, fed, strict=True))
     ]
-    with lm._labelled(
-        [type(lm._next_labels(1)[0])(RequestKey("task", number, 0), "task") for number in range(len(prompts))]
-    ):
+    with lm.labelled([RequestLabel(RequestKey("task", number, 0), "task") for number in range(len(prompts))]):
         lm._loglikelihood_tokens(requests, disable_tqdm=True)
     for number, record in enumerate(stepwise):
         again = lm.record(RequestKey("task", number, 0))

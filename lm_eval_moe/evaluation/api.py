@@ -21,7 +21,8 @@ from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups, qui
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.models.hf_moe import HFMoE, refuse_response_cache
+from lm_eval_moe.models import refusals
+from lm_eval_moe.models.hf_moe import HFMoE
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import SteeringSpec, load_spec
@@ -117,7 +118,7 @@ def simple_evaluate(
             )
         return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)
     if kwargs.get("use_cache") is not None:
-        refuse_response_cache()
+        raise refusals.response_cache()
     reference = _reference(options.reference)
     chosen_fields(options.fields, steered=True)
     named = not isinstance(model, HFMoE)

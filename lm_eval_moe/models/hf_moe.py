@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval import utils
@@ -27,10 +28,12 @@ from lm_eval_moe.capture import (
 )
 from lm_eval_moe.capture.layout import cut_points, segments_of
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.models import refusals
 from lm_eval_moe.models.batch import RoutedBatch
 from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
 from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.models.probe import probe
+from lm_eval_moe.models.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
-__all__ = ["HFMoE", "refuse_response_cache"]
+__all__ = ["HFMoE"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +85,7 @@ class HFMoE(HFLM):
         self._given_name = pretrained if isinstance(pretrained, str) else None
         pretrained = model_path(pretrained)
         if kwargs.get("tp_plan") is not None:
-            raise UserError(
-                "tensor parallelism renumbers the experts on every device, so that no device sees the routing as it is",
-                fix="leave out tp_plan; use parallelize=True or device_map=auto for a model that needs several devices",
-                where="--model_args tp_plan",
-            )
+            raise refusals.tensor_parallelism()
         if isinstance(pretrained, str):
             # A steering file that does not fit is refused before an hour of loading weights.
             shape = shape_before_loading(pretrained, **kwargs)
@@ -108,8 +107,7 @@ class HFMoE(HFLM):
         self.wanted: Callable[[RequestKey], bool] = lambda key: True
         self.task_languages: dict[str, str] = {}
 
-        self._labels: list[_Label] | None = None
-        self._first_task: str | None = None
+        self._labels = LabelQueue()
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
@@ -189,53 +187,55 @@ class HFMoE(HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations; each request's routing is recorded under its task, document and index."""
-        with self._labelled([_Label(key, task) for key, task in _keys_of(requests)]):
+        with self.labelled(labels_of(requests)):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
-        labels = []
-        for (key, task), request in zip(_keys_of(requests), requests, strict=True):
-            windows = utils.get_rolling_token_windows(
+        windows = []
+        for label, request in zip(labels_of(requests), requests, strict=True):
+            parts = utils.get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self.max_length,
                 context_len=1,
             )
-            labels += [_Label(key, task, window) for window, _ in enumerate(windows)]
-        with self._labelled(labels):
+            windows += [replace(label, window=number) for number, _ in enumerate(parts)]
+        with self.labelled(windows):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
     @contextmanager
-    def _labelled(self, labels: list[_Label]) -> Iterator[None]:
-        """Name the token requests to come, in the order in which `_loglikelihood_tokens` will be given them."""
-        self._labels = labels
-        self._first_task = labels[0].task if labels else None
+    def labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
+        """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
+        self._labels = LabelQueue(labels)
         try:
             yield
         finally:
-            self._labels = None
+            self._labels = LabelQueue()
 
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         if not self._active:
             return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        labels = self._next_labels(len(requests))
+        labels = self._labels.take(len(requests))
         languages = [self._language_for_steering(label.task) for label in labels]
+        inputs = [self._input_tokens(context, continuation) for _, context, continuation in requests]
         uses = [
-            self._use_of(label, context, continuation)
-            for label, (_, context, continuation) in zip(labels, requests, strict=True)
+            label.use(len(tokens), len(request[2]))
+            for label, tokens, request in zip(labels, inputs, requests, strict=True)
         ]
         answers: list[Any] = [None] * len(requests)
-        rounds = rounds_without_conflict(requests, lambda index: self._steered_as(languages[index], uses[index]))
+        rounds = [list(range(len(requests)))]
+        if self.logits_cache:  # requests can share a row
+            rounds = rounds_without_conflict(requests, lambda index: self._steered_as(languages[index], uses[index]))
         for members in rounds:
             chosen = [requests[index] for index in members]
             rows = [
                 ExpectedRow(
                     uses=tuple(uses[members[i]] for i in row),
                     language=languages[members[row[0]]],
-                    tokens=self._input_tokens(*chosen[row[0]][1:]),
+                    tokens=inputs[members[row[0]]],
                 )
                 for row in likelihood_order(chosen, grouped=self.logits_cache)
             ]
@@ -245,24 +245,8 @@ class HFMoE(HFLM):
                 answers[index] = result
         return answers
 
-    def _next_labels(self, count: int) -> list[_Label]:
-        if self._labels is None:
-            return [_Label(None, None)] * count
-        # Distributed rolling runs repeat their first window to even out the processes' work: those rows are nobody's.
-        labels = self._labels[:count] + [_Label(None, self._first_task)] * (count - len(self._labels))
-        self._labels = self._labels[count:]
-        return labels
-
     def _input_tokens(self, context: list[int], continuation: list[int]) -> tuple[int, ...]:
         return tuple((context + continuation)[-(self.max_length + 1) :][:-1])
-
-    def _use_of(self, label: _Label, context: list[int], continuation: list[int]) -> RowUse:
-        length = len(self._input_tokens(context, continuation))
-        boundary = max(length - (len(continuation) - 1), 0)
-        if label.window is None:
-            return RowUse(label.key, boundary)
-        # A later window's context repeats tokens of the one before, but for its last, which no window has had.
-        return RowUse(label.key, boundary, first=boundary - 1 if label.window else 0, whole=True)
 
     def _steered_as(self, language: str | None, use: RowUse) -> Any:
         if self._plan is None:
@@ -304,12 +288,12 @@ class HFMoE(HFLM):
         """Generate; prompts and generated tokens are recorded under each request's task, document and repeat."""
         if not self._active:
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
-        keys = _keys_of(requests)
+        labels = labels_of(requests)
         order = generation_order([request.args for request in requests], self.tok_encode)
         rows = [
             ExpectedRow(
-                uses=(RowUse(keys[index][0], 0),),
-                language=self._language_for_steering(keys[index][1]),
+                uses=(RowUse(labels[index].key, 0),),
+                language=self._language_for_steering(labels[index].task),
                 text=requests[index].args[0],
             )
             for index in order
@@ -404,7 +388,7 @@ class HFMoE(HFLM):
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuse lm-eval's response cache, which announces itself here."""
-        refuse_response_cache()
+        raise refusals.response_cache()
 
     def get_model_info(self) -> dict[str, Any]:
         """Add what routing was captured and how it was steered to lm-eval's description of the model."""
@@ -412,37 +396,3 @@ class HFMoE(HFLM):
         info["routing_capture"] = self.capture
         info["steering"] = {"name": self._plan.name, "hash": self._plan.hash} if self._plan else None
         return info
-
-
-def refuse_response_cache() -> NoReturn:
-    """Say why lm-eval's response cache cannot be used with `HFMoE`.
-
-    Raises:
-        UserError: Always.
-    """
-    raise UserError(
-        "lm-eval's response cache knows requests by their text alone: it would return the answers of another steering, "
-        "and no routing would be captured",
-        fix="leave out --use_cache with hf-moe",
-        where="--use_cache",
-    )
-
-
-class _Label:
-    """Names a token request: whose it is, and which window of a rolling text."""
-
-    def __init__(self, key: RequestKey | None, task: str | None, window: int | None = None) -> None:
-        self.key, self.task, self.window = key, task, window
-
-
-def _keys_of(requests: Sequence[Instance]) -> list[tuple[RequestKey | None, str | None]]:
-    """Return each request's key and task; copies beyond a request's repeats only even out the processes' work."""
-    seen: Counter[tuple[Any, ...]] = Counter()
-    keys: list[tuple[RequestKey | None, str | None]] = []
-    for request in requests:
-        name = (request.task_name, request.doc_id, request.idx)
-        repeat = seen[name]
-        seen[name] += 1
-        named = request.task_name is not None and request.doc_id is not None and repeat < (request.repeats or 1)
-        keys.append((RequestKey(*name, repeat) if named else None, request.task_name))
-    return keys

@@ -35,15 +35,9 @@ def test_overhead_times_every_variant_in_every_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the resource module is a Unix one")
-def test_memory_keeps_one_record_of_fixed_size_a_document(tmp_path: Path) -> None:
-    sizes = {}
-    for length in (0, 80):
-        file = tmp_path / f"{length}.json"
-        run("memory.py", "--documents", "5", "--length", str(length), "--json", str(file))
-        (row,) = json.loads(file.read_text())
-        assert row["capture"]["records"] == 5
-        assert row["hf"]["records"] == 0
-        assert row["capture"]["peak_mib"] > row["capture"]["before_mib"] * 0.99 > 0
-        sizes[length] = row["capture"]["record_bytes"]
-    # 6 layers, 4 experts: importance in float32, counts in int64, three [L] counters of steering.
-    assert sizes == dict.fromkeys(sizes, 6 * 4 * (4 + 8) + 3 * 6 * 8)
+def test_memory_of_a_document_is_that_of_its_record() -> None:
+    found = json.loads(run("memory.py", "--child", "capture", "--count", "5", "--length", "80").splitlines()[-1])
+    assert found["records"] == 5
+    assert found["peak_mib"] >= found["before_mib"] > 50
+    # 6 layers, 4 experts: importance in float32, counts in int64, three [L] counters of steering in int64.
+    assert found["record_bytes"] == 6 * 4 * (4 + 8) + 3 * 6 * 8

@@ -1,0 +1,72 @@
+"""lm-eval's requests and their names: whose tokens a row of a batch will hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.capture import RequestKey, RowUse
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+__all__ = ["NOBODY", "LabelQueue", "RequestLabel", "labels_of"]
+
+
+@dataclass(frozen=True)
+class RequestLabel:
+    """Names a request, or one window of a rolling text.
+
+    Attributes:
+        key: The request's key; None for rows that only even out the work of several processes.
+        task: Its task, which decides its language.
+        window: Which window of a rolling text; None for other requests.
+    """
+
+    key: RequestKey | None
+    task: str | None
+    window: int | None = None
+
+    def use(self, length: int, scored: int) -> RowUse:
+        """Return the use of a row of ``length`` tokens that scores the last ``scored`` tokens of a sequence."""
+        boundary = max(length - (scored - 1), 0)
+        if self.window is None:
+            return RowUse(self.key, boundary)
+        # A later window's context repeats tokens of the one before, but for its last, which no window has had.
+        return RowUse(self.key, boundary, first=boundary - 1 if self.window else 0, whole=True)
+
+
+NOBODY = RequestLabel(None, None)
+"""The label of rows that no task asked for."""
+
+
+def labels_of(requests: Sequence[Instance]) -> list[RequestLabel]:
+    """Label requests by task, document, index and repeat.
+
+    Copies beyond a request's repeats, which only even out the work of several processes, have no key.
+    """
+    seen: Counter[tuple[Any, ...]] = Counter()
+    labels = []
+    for request in requests:
+        name = (request.task_name, request.doc_id, request.idx)
+        repeat = seen[name]
+        seen[name] += 1
+        named = request.task_name is not None and request.doc_id is not None and repeat < (request.repeats or 1)
+        labels.append(RequestLabel(RequestKey(*name, repeat) if named else None, request.task_name))
+    return labels
+
+
+class LabelQueue:
+    """The labels of the token requests to come, in the order in which lm-eval makes them."""
+
+    def __init__(self, labels: Sequence[RequestLabel] = ()) -> None:
+        self._labels = list(labels)
+        # Distributed rolling runs repeat their first window to even out the work: those rows are nobody's.
+        self._filler = replace(labels[0], key=None, window=None) if labels else NOBODY
+
+    def take(self, count: int) -> list[RequestLabel]:
+        """Return the next labels, and fillers once there are none left."""
+        taken, self._labels = self._labels[:count], self._labels[count:]
+        return taken + [self._filler] * (count - len(taken))
