@@ -16,6 +16,7 @@ import gc
 import json
 import statistics
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
                     lm.wanted = lambda key: True
         tokens = _tokens(kind, instances, tokenizer, args.gen_tokens)
         times = _measure(kind, models, instances, args)
-        report[kind] = {"requests": len(instances), "tokens": tokens, "seconds": times}
+        report[kind] = {"requests": len(instances), "tokens": tokens, **asdict(times)}
         _print(kind, len(instances), tokens, times)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
@@ -80,16 +81,22 @@ def _run(kind: str, lm: Any, instances: list[Any]) -> Any:
     return lm.generate_until(instances, disable_tqdm=True)
 
 
-def _measure(
-    kind: str, models: dict[str, Any], instances: list[Any], args: argparse.Namespace
-) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class _Times:
+    """By variant, a value a round: wall-clock seconds, and the process's CPU seconds, which other load hardly moves."""
+
+    seconds: dict[str, list[float]]
+    cpu_seconds: dict[str, list[float]]
+
+
+def _measure(kind: str, models: dict[str, Any], instances: list[Any], args: argparse.Namespace) -> _Times:
     answers = {variant: _run(kind, lm, instances) for variant, lm in models.items()}  # also warms up
     for variant in ("capture off", "capture"):
         if answers[variant] != answers["hf"]:
             raise SystemExit(f"{kind}: the answers of hf-moe ({variant}) differ from those of hf")
     if len(models["capture"].records) == 0:
         raise SystemExit(f"{kind}: nothing was captured")
-    times: dict[str, list[float]] = {variant: [] for variant in models}
+    times = _Times({variant: [] for variant in models}, {variant: [] for variant in models})
     order = list(models)
     for number in range(args.rounds):
         turn = number % len(order)
@@ -99,10 +106,11 @@ def _measure(
                 lm.clear_records()
             gc.collect()
             _wait(args.device)
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             _run(kind, lm, instances)
             _wait(args.device)
-            times[variant].append(time.perf_counter() - start)
+            times.seconds[variant].append(time.perf_counter() - start)
+            times.cpu_seconds[variant].append(time.process_time() - cpu_start)
     return times
 
 
@@ -118,18 +126,21 @@ def _tokens(kind: str, instances: list[Any], tokenizer: Any, generated: int) -> 
     return sum(len(tokenizer.encode("".join(instance.args))) for instance in instances)
 
 
-def _print(kind: str, requests: int, tokens: int, times: dict[str, list[float]]) -> None:
-    print(f"\n{kind}: {requests} requests, {tokens} tokens, {len(times['hf'])} rounds\n")
-    print("| variant | median time / hf | middle half | min-max | median s | tokens/s |")
-    print("|---|---|---|---|---|---|")
-    for variant, own in times.items():
-        ratios = [a / b for a, b in zip(own, times["hf"], strict=True)]
+def _print(kind: str, requests: int, tokens: int, times: _Times) -> None:
+    rounds = len(times.seconds["hf"])
+    print(f"\n{kind}: {requests} requests, {tokens} tokens, {rounds} rounds; ratios as median (middle half, min-max)\n")
+    print("| variant | wall time / hf | CPU time / hf | median s | tokens/s |")
+    print("|---|---|---|---|---|")
+    for variant, own in times.seconds.items():
+        wall, cpu = (_ratios(each[variant], each["hf"]) for each in (times.seconds, times.cpu_seconds))
         median = statistics.median(own)
-        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
-        print(
-            f"| {variant} | {statistics.median(ratios):.3f} | {low:.3f}-{high:.3f} | {min(ratios):.3f}-"
-            f"{max(ratios):.3f} | {median:.3f} | {tokens / median:,.0f} |"
-        )
+        print(f"| {variant} | {wall} | {cpu} | {median:.3f} | {tokens / median:,.0f} |")
+
+
+def _ratios(own: list[float], base: list[float]) -> str:
+    ratios = [a / b for a, b in zip(own, base, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return f"{middle:.3f} ({low:.3f}-{high:.3f}, {min(ratios):.3f}-{max(ratios):.3f})"
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from conftest import make_model
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from small_models import make_model
 
 from lm_eval_moe import HFMoE
 

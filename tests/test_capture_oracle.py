@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from conftest import FAMILIES, make_model
 from lm_eval.api.instance import Instance
+from small_models import FAMILIES, make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey

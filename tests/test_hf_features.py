@@ -9,9 +9,9 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import make_model
 from hf_cases import CHOICES, PAIRS, build, build_plain, generated, likelihoods, rolled, scored
 from lm_eval.models.huggingface import HFLM
+from small_models import make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey

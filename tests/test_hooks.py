@@ -11,8 +11,8 @@ import oracle
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FAMILIES, make_model
 from hf_cases import PAIRS, build, generated, likelihoods, rolled, scored
+from small_models import FAMILIES, make_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from lm_eval_moe import HFMoE

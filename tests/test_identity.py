@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES
 from hf_cases import CHOICES, PAIRS, build, build_plain, generated, likelihoods, rolled, scored
+from small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.steering import parse_spec

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import steered_oracle
-from conftest import FAMILIES, make_model
 from hf_cases import CHOICES, PAIRS, build, likelihoods, scored
+from small_models import FAMILIES, make_model
 from steered_oracle import Change, log_likelihood, spec_of, steered
 
 from lm_eval_moe.capture import RequestKey

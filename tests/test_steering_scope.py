@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import steered_oracle
 import torch
-from conftest import make_model
 from hf_cases import CHOICES, PAIRS, build, generated, likelihoods, rolled, scored
+from small_models import make_model
 from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_model
 from scipy import stats
+from small_models import make_model
 from written_results import PageReader
 
 from lm_eval_moe import HFMoE, simple_evaluate
