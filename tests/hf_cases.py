@@ -43,7 +43,7 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     return {"batch_size": 4, "max_length": 300, "max_batch_size": 8, **given}
 
 
-def scored(pairs: Sequence[tuple[str, str]], task: str | Sequence[str] = "task") -> list[Instance]:
+def scored(pairs: Sequence[tuple[str, str]], task: str | Sequence[str | None] = "task") -> list[Instance]:
     """Return log-likelihood requests, all of one task or each of its own."""
     tasks = [task] * len(pairs) if isinstance(task, str) else task
     return [
@@ -52,15 +52,15 @@ def scored(pairs: Sequence[tuple[str, str]], task: str | Sequence[str] = "task")
     ]
 
 
-def rolled(texts: Sequence[str]) -> list[Instance]:
+def rolled(texts: Sequence[str], task: str | None = "task") -> list[Instance]:
     """Return rolling log-likelihood requests."""
     return [
-        Instance("loglikelihood_rolling", doc={}, arguments=(text,), idx=0, metadata=("task", number, 1))
+        Instance("loglikelihood_rolling", doc={}, arguments=(text,), idx=0, metadata=(task, number, 1))
         for number, text in enumerate(texts)
     ]
 
 
-def generated(prompts: Sequence[str], task: str | Sequence[str] = "task", **gen_kwargs: Any) -> list[Instance]:
+def generated(prompts: Sequence[str], task: str | Sequence[str | None] = "task", **gen_kwargs: Any) -> list[Instance]:
     """Return generation requests; by default 8 tokens without stop strings."""
     tasks = [task] * len(prompts) if isinstance(task, str) else task
     kwargs = {"until": ["\n\n\n"], "max_gen_toks": 8, **gen_kwargs}

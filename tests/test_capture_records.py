@@ -17,7 +17,7 @@ SHAPE = RoutingShape(layers=(1,), experts=4, top_k=2, depth=2)
 
 def record(tokens: int, counts: list[int], overlap: float) -> RoutingRecord:
     """One layer, four experts; every selected expert has half of the weight."""
-    per_expert = np.array([counts])
+    per_expert = np.array([counts], dtype=np.int32)
     none = np.zeros(1, dtype=np.int64)
     return RoutingRecord(
         tokens=tokens,

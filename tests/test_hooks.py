@@ -251,9 +251,12 @@ def test_a_config_of_no_language_model_is_refused(tokenizer: Any, tmp_path: Any)
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_masks_are_finite_in_low_precision(family: str, dtype: torch.dtype, tokenizer: Any) -> None:
-    """-1e9 lies outside float16: six of eight masked experts must neither overflow nor be selected."""
+def test_large_changes_are_finite_in_low_precision(family: str, dtype: torch.dtype, tokenizer: Any) -> None:
+    """-1e9 and 1e6 lie outside float16: masked and lifted experts must not overflow."""
     lm = build(family, tokenizer, dtype, capture="all")
+    lm.set_steering(steering({"bias": 1e6}, [0, 5]))
+    assert np.isfinite(likelihoods(lm, scored(PAIRS))).all()
+    lm.clear_records()
     lm.set_steering(steering("mask", [0, 1, 2, 4, 5, 6]))
     assert np.isfinite(likelihoods(lm, scored(PAIRS))).all()
     for parts in lm.records.values():

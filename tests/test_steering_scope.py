@@ -14,6 +14,7 @@ from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.models.requests import RequestLabel
 from lm_eval_moe.steering import parse_spec
 
@@ -214,6 +215,21 @@ def test_rolling_windows_are_steered_each_as_a_sequence(tokens: str, tokenizer: 
             targeted += {"prompt": 1, "generated": len(scores) - 1, "all": len(scores)}[tokens]
         close([value], [total])
         assert lm.record(RequestKey("task", number, 0)).targeted.tolist() == [0, targeted, targeted]
+
+
+@pytest.mark.parametrize("task", ["nowhere_listed", None])
+def test_a_limit_is_not_passed_over_where_the_language_is_unknown(task: str | None, tokenizer: Any) -> None:
+    lm = build("qwen3_moe", tokenizer)
+    lm.set_steering(parse_spec(spec_of([MASK], languages={"all_but": ["en"]})))
+    for kind, requests in (
+        (lm.loglikelihood, scored(PAIRS, [task] * len(PAIRS))),
+        (lm.loglikelihood_rolling, rolled(["The cat"], task)),
+        (lm.generate_until, generated(["The cat"], [task])),
+    ):
+        with pytest.raises(UserError, match=f"limited to some languages, but that of task {task!r} is unknown"):
+            kind(requests, disable_tqdm=True)
+    lm.set_steering(parse_spec(spec_of([MASK])))
+    assert lm.loglikelihood(scored(PAIRS, [task] * len(PAIRS)), disable_tqdm=True)
 
 
 def test_windows_repeated_for_other_processes_are_steered_but_not_counted(

@@ -53,7 +53,6 @@ def write_profile(
     from safetensors.numpy import save
 
     arrays = {name: np.stack([getattr(record, name) for record in records]) for name in PROFILE_ARRAYS}
-    arrays["counts"] = arrays["counts"].astype(np.int32)
     arrays["tokens"] = np.array([record.tokens for record in records], dtype=np.int64)
     metadata = {
         "format": "lm-eval-moe profile",
@@ -119,7 +118,7 @@ def _record(arrays: dict[str, Any], row: int) -> RoutingRecord:
     none = np.zeros(layers, dtype=np.int64)
     return RoutingRecord(
         tokens=int(arrays["tokens"][row]),
-        counts=arrays["counts"][row].astype(np.int64),
+        counts=arrays["counts"][row],
         gate_mass=arrays["gate_mass"][row],
         importance=arrays["importance"][row],
         importance_dense=None,

@@ -24,7 +24,7 @@ __all__ = ["Recorder"]
 Targets = Callable[[int, Tensor], list[tuple[Tensor, Tensor]]]
 
 # Elements of a [layers, tokens, experts] buffer at which the pending layers are reduced.
-_BUFFER = 1 << 22
+_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)

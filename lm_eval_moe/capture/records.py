@@ -51,7 +51,7 @@ class SegmentSums:
         share = 1.0 / max(tokens, 1)
         return RoutingRecord(
             tokens=tokens,
-            counts=self.counts[chosen].sum(0).astype(np.int64) if "counts" in arrays else None,
+            counts=self.counts[chosen].sum(0).astype(np.int32) if "counts" in arrays else None,
             gate_mass=_sum(self.gate_mass[chosen]) if "gate_mass" in arrays else None,
             importance=_sum(self.importance[chosen], share) if "importance" in arrays else None,
             importance_dense=_sum(self.importance_dense[chosen], share) if "importance_dense" in arrays else None,
@@ -87,7 +87,7 @@ class RoutingRecord:
     """
 
     tokens: int
-    counts: NDArray[np.int64] | None
+    counts: NDArray[np.int32] | None
     gate_mass: NDArray[np.float32] | None
     importance: NDArray[np.float32] | None
     importance_dense: NDArray[np.float32] | None

@@ -69,7 +69,7 @@ def _change(record: RoutingRecord, reference: RoutingRecord | None, shape: Routi
     return _share(record.changed, record.targeted)
 
 
-def _some(array: NDArray[np.float32] | NDArray[np.int64] | None) -> Values:
+def _some(array: NDArray[np.float32] | NDArray[np.int32] | None) -> Values:
     if array is None:
         raise RuntimeError("a record lacks an array that a field was to read")
     return array.astype(np.float64)

@@ -105,7 +105,7 @@ class HFMoE(HFLM):
         self.record_arrays: frozenset[str] = frozenset(ARRAYS)
         self.record_changes = False
         self.wanted: Callable[[RequestKey], bool] = lambda key: True
-        self.task_languages: dict[str, str] = {}
+        self.task_languages: dict[str, str | None] = {}
 
         self._labels = LabelQueue()
         self._queue: RowQueue | None = None
@@ -163,16 +163,13 @@ class HFMoE(HFLM):
             return None
         if task not in self.task_languages:
             pairing = self.registry.pairing(task)
-            if pairing is None:
-                return None
-            self.task_languages[task] = pairing.language
+            self.task_languages[task] = pairing.language if pairing else None
         return self.task_languages[task]
 
     def _language_for_steering(self, task: str | None) -> str | None:
         language = self.language_of(task)
         plan = self._plan
-        # Rows of no task only even out the work of several processes.
-        if language is None and task and plan and not all(i.languages.is_all for i in plan.interventions):
+        if language is None and plan and not all(i.languages.is_all for i in plan.interventions):
             raise UserError(
                 f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
                 fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",

@@ -24,6 +24,7 @@ class StopRule:
         self._tokenizer = tokenizer
         self._strings = [string for string in strings if string]
         self._ids = frozenset(token_ids)
+        self._special = frozenset(tokenizer.all_special_ids)
         # A token adds at least one byte to the text, so that a stop string lies within as many tokens.
         self._tail = max((len(string.encode()) for string in self._strings), default=0) + _MARGIN
 
@@ -33,5 +34,6 @@ class StopRule:
             return True
         tail = list(generated[-self._tail :])
         # lm-eval cuts the text without special tokens, but stops on the text with them.
-        texts = {self._tokenizer.decode(tail, skip_special_tokens=skip) for skip in (True, False)}
+        readings = (False,) if self._special.isdisjoint(tail) else (True, False)
+        texts = [self._tokenizer.decode(tail, skip_special_tokens=skip) for skip in readings]
         return any(string in text for text in texts for string in self._strings)

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lm_eval.tasks import TaskManager
 from scipy import stats
 from small_models import make_model
 from written_results import PageReader
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.report import LabelledRun, write_report
+from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import parse_spec
 
 TASKS = ["demo_arith_en", "demo_arith_sw", "demo_arith_zh", "demo_arith_gen_en", "demo_arith_gen_sw", "demo_text_sw"]
@@ -26,11 +28,12 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def runs(tokenizer: Any) -> dict[str, dict[str, Any]]:
+    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
     lm = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer, batch_size=8)
     found = {}
     for label, spec in (("plain", None), ("steered", SPEC)):
         lm.set_steering(parse_spec(spec) if spec else None)
-        found[label] = simple_evaluate(lm, tasks=TASKS, limit=8, bootstrap_iters=10)
+        found[label] = simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=8, bootstrap_iters=10)
     return found
 
 
