@@ -39,5 +39,5 @@ def test_memory_of_a_document_is_that_of_its_record() -> None:
     found = json.loads(run("memory.py", "--child", "capture", "--count", "5", "--length", "80").splitlines()[-1])
     assert found["records"] == 5
     assert found["peak_mib"] >= found["before_mib"] > 50
-    # 6 layers, 4 experts: importance in float32, counts in int64, three [L] counters of steering in int64.
-    assert found["record_bytes"] == 6 * 4 * (4 + 8) + 3 * 6 * 8
+    # 6 layers, 4 experts: importance in float32, counts in int32, three [L] counters of steering in int64.
+    assert found["record_bytes"] == 6 * 4 * (4 + 4) + 3 * 6 * 8
