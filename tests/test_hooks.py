@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.routers.families.phimoe import PhimoeBlock
 from lm_eval_moe.steering import parse_spec
 
 PROMPTS = [context for context, _ in PAIRS]
@@ -270,11 +271,8 @@ def test_large_changes_are_finite_in_low_precision(family: str, dtype: torch.dty
 # ---------------------------------------------------------------------- the guard
 
 
-GUARDED = [family for family in FAMILIES if family != "phimoe"]
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", GUARDED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_guard_forces_and_bans_at_every_token(family: str, dtype: torch.dtype, tokenizer: Any) -> None:
     """As many targets as are selected, in both groups; bans that leave a group fewer than two, or only one group."""
     lm = build(family, tokenizer, dtype, capture="all")
@@ -336,7 +334,9 @@ def test_forced_experts_get_the_weight_of_their_score(family: str, tokenizer: An
         np.testing.assert_allclose(record.gate_mass[position, experts], weights.sum(0), rtol=2e-3)
 
 
-def test_a_guard_that_cannot_act_is_refused(tokenizer: Any) -> None:
+def test_a_guard_that_cannot_act_is_refused(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a family without a top-k whose adapter does not say that the logits alone decide."""
+    monkeypatch.setattr(PhimoeBlock, "guards_logits", False)
     lm = build("phimoe", tokenizer)
     lm.set_steering(steering("activate", [1, 6], guard=True))
     with pytest.raises(UserError, match=r"guard: true has no effect on the router model\.layers\.0\.mlp\.router"):

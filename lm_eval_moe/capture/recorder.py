@@ -45,10 +45,11 @@ class Recorder:
         layers: MoE layers, L.
         experts: Routed experts per layer, E.
         sigmoid: Whether the routers score with a sigmoid instead of a softmax (matters for the dense distribution).
+        skips: Whether a token can select fewer than K routed experts: an index of E or more then stands for none.
     """
 
-    def __init__(self, layers: int, experts: int, *, sigmoid: bool = False) -> None:
-        self._layers, self._experts, self._sigmoid = layers, experts, sigmoid
+    def __init__(self, layers: int, experts: int, *, sigmoid: bool = False, skips: bool = False) -> None:
+        self._layers, self._experts, self._sigmoid, self._skips = layers, experts, sigmoid, skips
         self._ready: list[_Selection] = []
         self._logits: dict[int, Tensor] = {}
         self._unchanged: dict[int, Tensor] = {}
@@ -106,6 +107,7 @@ class Recorder:
             SegmentSums(
                 tokens=tokens[row],
                 joined=joined[row],
+                routed=host["routed"][:, i].T,
                 counts=host["counts"][:, i].swapaxes(0, 1),
                 gate_mass=host["gate_mass"][:, i].swapaxes(0, 1),
                 importance=host["importance"][:, i].swapaxes(0, 1),
@@ -134,10 +136,11 @@ class Recorder:
         indices = torch.stack([grid(entry.indices) for entry in run])  # [G, B, T, K]
         weights = torch.stack([grid(entry.weights) for entry in run]).float()
         logits = torch.stack([grid(entry.logits) for entry in run]).float()  # [G, B, T, E]
-        selected = torch.zeros_like(logits).scatter_(-1, indices, 1.0)
-        mass = torch.zeros_like(logits).scatter_(-1, indices, weights)
+        selected = self._spread(indices, torch.ones_like(weights), logits)
+        mass = self._spread(indices, weights, logits)
         tiny = torch.finfo(torch.float32).tiny
-        importance = mass / weights.sum(-1, keepdim=True).clamp_min(tiny)
+        shared = mass if self._skips else weights
+        importance = mass / shared.sum(-1, keepdim=True).clamp_min(tiny)
         dense = logits.sigmoid() if self._sigmoid else logits.softmax(-1)
         if self._sigmoid:
             dense = dense / dense.sum(-1, keepdim=True).clamp_min(tiny)
@@ -148,9 +151,18 @@ class Recorder:
             ("importance_dense", dense),
         ):
             self._add(name, at, torch.stack([(values * mask[..., None]).sum(2) for mask in masks.segments], 2))
+        routed = selected.amax(-1)  # [G, B, T], 0 where a token skips the routed experts
+        self._add("routed", at, torch.stack([(routed * mask).sum(2) for mask in masks.segments], 2))
         self._add_overlap(at, selected, masks)
         for entry, chosen in zip(run, selected, strict=True):
             self._add_steered(entry, chosen, grid, masks)
+
+    def _spread(self, indices: Tensor, values: Tensor, like: Tensor) -> Tensor:
+        """Put the values ``[.., K]`` at their experts: ``[.., E]``, zero elsewhere."""
+        if not self._skips:
+            return torch.zeros_like(like).scatter_(-1, indices, values)
+        wide = like.new_zeros(*like.shape[:-1], self._experts + 1)
+        return wide.scatter_(-1, indices.clamp_max(self._experts), values)[..., :-1]
 
     def _add_overlap(self, at: slice, selected: Tensor, masks: _Masks) -> None:
         if self._last is None:
@@ -158,7 +170,8 @@ class Recorder:
         before = self._last[at].to(selected.device)[:, :, None]
         previous = torch.cat([before, selected[:, :, :-1]], 2)
         common = (selected * previous).sum(-1)
-        jaccard = common / (selected.sum(-1) + previous.sum(-1) - common)  # [G, B, T]
+        union = selected.sum(-1) + previous.sum(-1) - common
+        jaccard = torch.where(union == 0, 1.0, common / union)  # [G, B, T]; two tokens that both skip are alike
         for name, pairs in (("pairs_inside", masks.inside), ("pairs_before", masks.across)):
             self._add(name, at, torch.stack([torch.where(mask, jaccard, 0.0).sum(2) for mask in pairs], 2))
         self._last[at] = selected[:, :, -1].to(self._last.device)
@@ -175,7 +188,9 @@ class Recorder:
             hit |= mask & (chosen[..., experts] > 0).any(-1)
         counted = {"targeted": in_force, "hit": hit}
         if entry.unchanged is not None:
-            counted["changed"] = in_force & (chosen.gather(-1, grid(entry.unchanged)).amin(-1) == 0)
+            indices = grid(entry.unchanged)
+            unchanged = self._spread(indices, torch.ones_like(indices, dtype=chosen.dtype), chosen)
+            counted["changed"] = in_force & (chosen != unchanged).any(-1)
         at = slice(entry.position, entry.position + 1)
         for name, flags in counted.items():
             self._add(name, at, torch.stack([(flags * mask).sum(1) for mask in masks.segments], 1)[None])

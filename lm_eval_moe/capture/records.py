@@ -28,6 +28,7 @@ class SegmentSums:
     """
 
     tokens: NDArray[np.int64]  # [S]
+    routed: NDArray[np.float64]  # [S, L], tokens that at least one routed expert was selected for
     counts: NDArray[np.float64]  # [S, L, E]
     gate_mass: NDArray[np.float64]  # [S, L, E]
     importance: NDArray[np.float64]  # [S, L, E], sums of renormalised combine weights
@@ -49,11 +50,12 @@ class SegmentSums:
         links = self.pairs_inside[chosen].sum(0) + self.pairs_before[chosen[1:]].sum(0)
         links_counted = int(np.maximum(self.tokens[chosen] - 1, 0).sum() + self.joined[chosen[1:]].sum())
         share = 1.0 / max(tokens, 1)
+        per_routed = 1.0 / np.maximum(self.routed[chosen].sum(0), 1)[:, None]
         return RoutingRecord(
             tokens=tokens,
             counts=self.counts[chosen].sum(0).astype(np.int32) if "counts" in arrays else None,
             gate_mass=_sum(self.gate_mass[chosen]) if "gate_mass" in arrays else None,
-            importance=_sum(self.importance[chosen], share) if "importance" in arrays else None,
+            importance=_sum(self.importance[chosen], per_routed) if "importance" in arrays else None,
             importance_dense=_sum(self.importance_dense[chosen], share) if "importance_dense" in arrays else None,
             overlap=(links / links_counted if links_counted else np.full_like(links, np.nan)).astype(np.float32)
             if "overlap" in arrays
@@ -64,7 +66,7 @@ class SegmentSums:
         )
 
 
-def _sum(values: NDArray[np.float64], factor: float = 1.0) -> NDArray[np.float32]:
+def _sum(values: NDArray[np.float64], factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float32]:
     summed: NDArray[np.float32] = (values.sum(0) * factor).astype(np.float32)
     return summed
 
@@ -77,7 +79,8 @@ class RoutingRecord:
         tokens: Valid tokens, T. Padding and what follows a stop is never counted.
         counts: ``[L, E]`` activation count of each expert.
         gate_mass: ``[L, E]`` sum of combine weights as the experts received them.
-        importance: ``[L, E]`` mean combine weight, renormalised to sum 1 over each token's selected experts.
+        importance: ``[L, E]`` mean combine weight, renormalised to sum 1 over each token's selected experts. Tokens
+            that skip the routed experts, as some models let them, do not enter.
         importance_dense: ``[L, E]`` mean of the router's distribution over all experts.
         overlap: ``[L]`` mean Jaccard overlap of the expert sets of consecutive tokens; NaN for a single token.
         targeted: ``[L]`` tokens at which an intervention was in force.
@@ -114,7 +117,9 @@ class RoutingRecord:
                 mean = pairs @ known / pairs.sum() if pairs.any() else np.full_like(values[0], np.nan)
                 pooled[field.name] = mean.astype(np.float32)
             elif field.name in ("importance", "importance_dense"):
-                pooled[field.name] = np.tensordot(shares, np.stack(values), axes=1).astype(np.float32)
+                mean = np.tensordot(shares, np.stack(values), axes=1)
+                total = mean.sum(-1, keepdims=True)  # below 1 where all tokens of a pass skip the routed experts
+                pooled[field.name] = (mean / np.where(total > 0, total, 1)).astype(np.float32)
             else:
                 pooled[field.name] = np.sum(values, axis=0)
         return RoutingRecord(**pooled)  # type: ignore[arg-type]

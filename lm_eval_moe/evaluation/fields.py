@@ -43,22 +43,31 @@ class Curve:
 
 def _divergence(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
     assert reference is not None
-    return normalized_js_divergence(_some(record.importance), _some(reference.importance))
+    return _where_routed(normalized_js_divergence, _some(record.importance), _some(reference.importance))
 
 
 def _entropy(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
-    return normalized_entropy(_some(record.importance))
+    return _where_routed(normalized_entropy, _some(record.importance))
 
 
 def _overlap(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
     assert reference is not None
-    return expert_overlap(
+    return _where_routed(
+        lambda f_p, f_q, tie_p, tie_q: expert_overlap(f_p, f_q, shape.top_k, tie_p, tie_q),
         _some(record.counts) / record.tokens,
         _some(reference.counts) / reference.tokens,
-        shape.top_k,
-        tie_p=_some(record.importance),
-        tie_q=_some(reference.importance),
+        _some(record.importance),
+        _some(reference.importance),
     )
+
+
+def _where_routed(metric: Callable[..., Values], *values: Values) -> Values:
+    """Return a metric of ``[L, E]`` arrays, NaN at layers where a model lets all tokens of an item skip its experts."""
+    routed = np.logical_and.reduce([array.any(-1) for array in values])
+    curve: Values = np.full(routed.shape, np.nan)
+    if routed.any():
+        curve[routed] = metric(*(array[routed] for array in values))
+    return curve
 
 
 def _selection(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:

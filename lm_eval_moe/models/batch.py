@@ -52,7 +52,7 @@ class RoutedBatch:
         if self._recorder is not None:
             self._recorder.selection(position, indices, weights)
 
-    def scored(self, position: int, how: str) -> None:
+    def scored(self, position: int, how: str | None) -> None:
         """The scoring was learnt when the model was loaded."""
 
     def guarded(self, position: int, logits: Tensor) -> tuple[Tensor, Tensor] | None:

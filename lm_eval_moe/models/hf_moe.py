@@ -37,6 +37,7 @@ from lm_eval_moe.models.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
+from lm_eval_moe.routers.families import load_adapter
 from lm_eval_moe.routers.sites import encoder_decoder_error
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.apply import Constants, Steerer
@@ -63,6 +64,7 @@ class HFMoE(HFLM):
         steering: A steering YAML file, or a spec or plan made in Python. None: the model as it is.
         capture: Which tokens' routing is recorded: ``prompt`` (also ``true``), ``continuation``, ``all`` or ``off``.
         parallel: Further files that say which task is which language, before the bundled one.
+        adapter: A Python file with the adapter of a family that has none (docs/adapters.md).
         **kwargs: Passed on to `HFLM`.
 
     Raises:
@@ -76,8 +78,11 @@ class HFMoE(HFLM):
         steering: str | Path | SteeringSpec | SteeringPlan | None = None,
         capture: str | bool = "prompt",
         parallel: str | Sequence[str] = (),
+        adapter: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
+        if adapter is not None:
+            load_adapter(adapter)
         self._span = capture_span(capture)
         files = [parallel] if isinstance(parallel, str) else list(parallel)
         self._parallel = [Path(file) for file in files]
@@ -97,7 +102,7 @@ class HFMoE(HFLM):
             raise encoder_decoder_error(type(self.model).__name__)
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
-        self._sigmoid = probe(self.model, self._sites, self.routing_shape, self.device)
+        self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
         self._plan: SteeringPlan | None = None
         self.set_steering(steering)
 
@@ -361,7 +366,12 @@ class HFMoE(HFLM):
         wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)
         if self._span is None or not wanted:
             return None
-        return Recorder(len(self._sites), self.routing_shape.experts, sigmoid=self._sigmoid)
+        return Recorder(
+            len(self._sites),
+            self.routing_shape.experts,
+            sigmoid=self._scoring == "sigmoid",
+            skips=any(site.block.extra for site in self._sites),
+        )
 
     def _wants(self, use: RowUse) -> bool:
         return use.key is not None and self.wanted(use.key)

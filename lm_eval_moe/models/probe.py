@@ -8,6 +8,7 @@ import torch
 
 from lm_eval_moe.errors import RoutingBypassedError
 from lm_eval_moe.routers import RouterSite, intercepted
+from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ class _Probe:
     def __init__(self) -> None:
         self.experts: set[int] = set()
         self.top_k: set[int] = set()
-        self.sigmoid = False
+        self.scoring: str | None = None
 
     def route(self, position: int, logits: Tensor) -> Tensor:
         self.experts.add(logits.shape[-1])
@@ -32,8 +33,8 @@ class _Probe:
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
         self.top_k.add(indices.shape[-1])
 
-    def scored(self, position: int, how: str) -> None:
-        self.sigmoid = how == "sigmoid"
+    def scored(self, position: int, how: str | None) -> None:
+        self.scoring = how
 
     def guarded(self, position: int, logits: Tensor) -> None:
         return None
@@ -45,7 +46,7 @@ class _Probe:
         raise AssertionError("never asked for")
 
 
-def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device: torch.device) -> bool:
+def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device: torch.device) -> str | None:
     """Run two tokens through the model and check that its routing is seen as its config says.
 
     Args:
@@ -55,7 +56,7 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
         device: Where its inputs go; an offloaded model's own weights may be on no device.
 
     Returns:
-        Whether the routers score with a sigmoid (a softmax otherwise).
+        What the logits go through before the selection: ``softmax``, ``sigmoid``, ``softplus``, or None: nothing.
 
     Raises:
         RoutingBypassedError: A router or experts module is bypassed, or routes among other numbers of experts.
@@ -68,6 +69,6 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
         raise RoutingBypassedError(
             f"{type(model).__name__} routes among {sorted(listener.experts)} experts and selects "
             f"{sorted(listener.top_k)}, where {shape.experts} and {shape.top_k} are expected",
-            fix="this model family needs an adapter in lm_eval_moe/routers",
+            fix=NEEDS_ADAPTER,
         )
-    return listener.sigmoid
+    return listener.scoring

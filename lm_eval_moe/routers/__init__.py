@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from lm_eval_moe.routers.blocks import RoutedBlock
 from lm_eval_moe.routers.intercept import RouterListener, intercepted
-from lm_eval_moe.routers.sites import RouterSite, find_sites, routing_shape, shape_from_config
+from lm_eval_moe.routers.sites import RouterSite, find_sites, model_on_meta, routing_shape, shape_from_config
 
-__all__ = ["RouterListener", "RouterSite", "find_sites", "intercepted", "routing_shape", "shape_from_config"]
+__all__ = [
+    "RoutedBlock",
+    "RouterListener",
+    "RouterSite",
+    "find_sites",
+    "intercepted",
+    "model_on_meta",
+    "routing_shape",
+    "shape_from_config",
+]

@@ -5,7 +5,7 @@ A new action is one new module here: a frozen dataclass that derives from :class
 
 from __future__ import annotations
 
-from lm_eval_moe.steering._discovery import import_siblings
+from lm_eval_moe.discovery import import_siblings
 from lm_eval_moe.steering.actions._base import Action, ActionTargets, parse_action
 
 __all__ = ["Action", "ActionTargets", "parse_action"]

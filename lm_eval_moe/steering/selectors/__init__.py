@@ -5,7 +5,7 @@ A new rule is one new module here: a frozen dataclass that derives from :class:`
 
 from __future__ import annotations
 
-from lm_eval_moe.steering._discovery import import_siblings
+from lm_eval_moe.discovery import import_siblings
 from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector, parse_selector
 
 __all__ = ["Scope", "Selection", "Selector", "parse_selector"]

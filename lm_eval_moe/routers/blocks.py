@@ -1,0 +1,183 @@
+"""What an adapter says about one mixture-of-experts block: its parts, its logits, its selection.
+
+`RoutedBlock` itself fits what most families of transformers build: a router with an ``[E, hidden]`` weight beside an
+experts module that takes the selected indices and their combine weights. A family that differs derives a class that
+says how; see ``docs/adapters.md``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["NEEDS_ADAPTER", "RoutedBlock", "adapter_of"]
+
+NEEDS_ADAPTER = (
+    "this family needs an adapter, a class of some lines (docs/adapters.md shows one); give its file with "
+    "--model_args adapter=FILE"
+)
+
+# What experts modules call the selected indices and their combine weights.
+_SELECTION_NAMES = (("top_k_index", "top_k_weights"), ("router_indices", "routing_weights"))
+
+_ROUTER_NAMES = ("gate", "router", "gating", "block_sparse_moe_gate")
+
+_ADAPTERS: dict[str, type[RoutedBlock]] = {}
+
+
+class RoutedBlock:
+    """One mixture-of-experts block of a model.
+
+    Deriving a class with `class_names` registers it as the adapter of blocks whose class is called so.
+
+    Args:
+        router: The module whose ``forward`` maps hidden states to a choice of experts.
+        owner: The module that holds the router's weight ``[E + extra, H]``: ``router`` itself or a part of it.
+        experts: The module that is called with what was selected.
+        num_experts: Routed experts, E.
+        extra: Further rows of the weight behind the first E, for shared, zero or skip experts. They are never
+            steered and count neither in the statistics of the logits nor in the records.
+    """
+
+    class_names: ClassVar[tuple[str, ...]] = ()
+    """Class names of the blocks that the adapter is for."""
+
+    guards_logits: ClassVar[bool] = False
+    """Set where no top-k over all experts runs inside the router's call: ``guard`` then acts on the logits alone,
+    which suffices where neither groups nor a selection bias come after them."""
+
+    hands_on_selection: ClassVar[bool] = True
+    """Whether the experts' call gets the selected indices and their weights; otherwise the router's output tells."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in cls.class_names:
+            _ADAPTERS[name] = cls
+
+    def __init__(
+        self, *, router: nn.Module, owner: nn.Module, experts: nn.Module, num_experts: int, extra: int = 0
+    ) -> None:
+        self.router, self.owner, self.experts = router, owner, experts
+        self.num_experts, self.extra = num_experts, extra
+
+    @classmethod
+    def of(cls, block: nn.Module, name: str) -> RoutedBlock | None:
+        """Return the parts of a block, None if it does not choose experts by its router's logits.
+
+        Args:
+            block: A block of one of the `class_names`; for `RoutedBlock` itself, any module.
+            name: Its qualified name, for messages.
+
+        Raises:
+            UserError: The block's routing cannot be intercepted.
+        """
+        experts = [(child_name, child) for child_name, child in block.named_children() if _takes_selection(child)]
+        if not experts:
+            return None
+        if len(experts) > 1:
+            raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
+        [(experts_name, module)] = experts
+        num_experts: int = module.num_experts  # type: ignore[assignment]
+        router, owner = _router_of(block, experts_name, num_experts, name)
+        return cls(router=router, owner=owner, experts=module, num_experts=num_experts)
+
+    @property
+    def weight(self) -> Tensor:
+        """The router's weight ``[E + extra, H]``, looked up anew each time: offloading replaces the parameter."""
+        weight: Tensor = self.owner.weight  # type: ignore[assignment]
+        return weight
+
+    def logits_of(self, projected: Tensor) -> Tensor:
+        """Return the router logits ``[N, E]`` in what the router's linear gave, ``[.., E + extra]``."""
+        flat = projected if projected.dim() == 2 else projected.reshape(-1, projected.shape[-1])
+        return flat[:, : self.num_experts] if self.extra else flat
+
+    def with_logits(self, projected: Tensor, logits: Tensor) -> Tensor:
+        """Return ``projected`` with other router logits ``[N, E]``."""
+        if not self.extra:
+            return logits.reshape(projected.shape)
+        flat = projected.reshape(-1, projected.shape[-1])
+        return torch.cat([logits, flat[:, self.num_experts :]], dim=-1).reshape(projected.shape)
+
+    def selection_received(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return indices ``[N, K]`` and combine weights ``[N, K]`` from the arguments of the experts' call.
+
+        An index of E or more stands for no routed expert. Asked only where `hands_on_selection` is set.
+        """
+        names = _selection_arguments(self.experts)
+        assert names is not None, "hands_on_selection is set, but the experts take no selection"
+        indices, weights = (args[place] if len(args) > place else kwargs[name] for name, place in names)
+        return indices, weights
+
+    def selection_returned(self, output: Any, top_k: int) -> tuple[Tensor, Tensor]:
+        """Return indices ``[N, K]`` and combine weights ``[N, K]`` from what the router's call returned.
+
+        An index of E or more stands for no routed expert.
+
+        Raises:
+            RoutingBypassedError: They are not there.
+        """
+        values = [value for value in output if isinstance(value, torch.Tensor)] if _is_sequence(output) else []
+        chosen = [value for value in values if not value.is_floating_point() and value.shape[-1] == top_k]
+        if chosen:
+            weights = [v for v in values if v.is_floating_point() and v.shape == chosen[0].shape]
+            if weights:
+                return chosen[0].reshape(-1, top_k), weights[-1].reshape(-1, top_k)
+        raise RoutingBypassedError(
+            f"{type(self.router).__name__} returns no selected indices with their weights", fix=NEEDS_ADAPTER
+        )
+
+
+def adapter_of(block: nn.Module) -> type[RoutedBlock]:
+    """Return the adapter of a block: that of its class's name, or the one that fits most."""
+    for cls in type(block).__mro__:
+        if cls.__name__ in _ADAPTERS:
+            return _ADAPTERS[cls.__name__]
+    return RoutedBlock
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, (tuple, list))
+
+
+def _takes_selection(module: nn.Module) -> bool:
+    return hasattr(module, "num_experts") and _selection_arguments(module) is not None
+
+
+def _selection_arguments(experts: nn.Module) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """Return name and place of the indices and of the weights among the arguments of an experts module's call."""
+    names = list(inspect.signature(type(experts).forward).parameters)[1:]  # without self
+    for indices, weights in _SELECTION_NAMES:
+        if indices in names and weights in names:
+            return (indices, names.index(indices)), (weights, names.index(weights))
+    return None
+
+
+def _router_of(block: nn.Module, experts_name: str, num_experts: int, block_name: str) -> tuple[nn.Module, nn.Module]:
+    """Return the child of the block that routes, and the part of it that holds the ``[E, H]`` weight."""
+    found: list[tuple[str, nn.Module, nn.Module]] = []
+    for child_name, child in block.named_children():
+        if child_name == experts_name:
+            continue
+        for part in child.modules():
+            weight = part._parameters.get("weight")
+            if weight is not None and weight.dim() == 2 and weight.shape[0] == num_experts:
+                found.append((child_name, child, part))
+    # A shared expert may happen to have E rows as well: the router is the one that is called so.
+    candidates = [entry for entry in found if entry[0] in _ROUTER_NAMES] or found
+    if len(candidates) != 1:
+        names = [name for name, _, _ in candidates] or "none"
+        raise UserError(
+            f"cannot tell the router of {block_name} ({type(block).__name__}): a module with a weight of "
+            f"{num_experts} rows is expected beside its experts, found {names}",
+            fix=NEEDS_ADAPTER,
+        )
+    [(_, router, owner)] = candidates
+    return router, owner

@@ -1,0 +1,156 @@
+"""What runs during one router call: it recognises the router's linear, and guards the final top-k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_moe.routers.blocks import RoutedBlock
+
+__all__ = ["Guard", "RouterMode"]
+
+Guard = tuple["Tensor", "Tensor"]
+"""What a top-k must take and what it must leave: bool masks ``[N, E]``."""
+
+_SCORES = {
+    torch.softmax: "softmax",
+    torch.Tensor.softmax: "softmax",
+    F.softmax: "softmax",
+    torch.sigmoid: "sigmoid",
+    torch.Tensor.sigmoid: "sigmoid",
+    F.sigmoid: "sigmoid",
+    F.softplus: "softplus",
+}
+_CASTS = (torch.Tensor.to, torch.Tensor.float, torch.Tensor.type, torch.Tensor.type_as)
+_TOP_KS = (torch.topk, torch.Tensor.topk)
+
+
+class RouterMode(TorchFunctionMode):
+    """Hands the logits of one router call to ``edit`` and goes on with what it returns.
+
+    The router's linear is the one whose weight *is* the router's weight; nothing else of the model's own code is
+    replaced, so that with unchanged logits the outputs are bit-identical.
+
+    Args:
+        block: The block whose router is called.
+        edit: From logits ``[N, E]`` to logits.
+        guard: From edited logits to what the final top-k must take and leave, None for nothing.
+        top_k: Experts selected per token, K: tells the final top-k from the choice of groups.
+    """
+
+    def __init__(
+        self,
+        block: RoutedBlock,
+        edit: Callable[[Tensor], Tensor],
+        guard: Callable[[Tensor], Guard | None] | None = None,
+        top_k: int = 0,
+    ) -> None:
+        super().__init__()
+        self._block, self._edit = block, edit
+        self._guard_of, self._top_k = guard, top_k
+        self._guard: Guard | None = None
+        self._logits: Tensor | None = None  # [N, E], as the model goes on with them
+        # Casts of the weight (`self.weight.float()`) are the weight, too; and so are those of what the linear gave.
+        self._weights: list[Tensor] = []
+        self._projected: list[Tensor] = []
+        self._scores: Tensor | None = None
+        self.hits = 0
+        self.guarded = False
+        self.scoring: str | None = None
+        """How the logits were scored over all experts: softmax, sigmoid or softplus; None: not before the top-k."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._guard is not None and func in _TOP_KS:
+            return self._guarded_top_k(func, args, kwargs)
+        out = func(*args, **kwargs)
+        if func is F.linear:
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            if self._is_weight(weight):
+                self.hits += 1
+                return self._edited(out)
+        elif args and isinstance(out, torch.Tensor):
+            if any(args[0] is projected for projected in self._projected):
+                if func in _CASTS:
+                    self._projected.append(out)
+                elif func in _SCORES:
+                    self._scores, self.scoring = out, _SCORES[func]
+            elif out.dim() == 2 and self._is_weight(args[0]) and out.shape == args[0].shape:
+                self._weights.append(out)
+        return out
+
+    @property
+    def guard_missed(self) -> bool:
+        """Whether a guard was asked for, but no top-k over all experts was there to be guarded."""
+        return self._guard is not None and not self.guarded
+
+    def _is_weight(self, tensor: object) -> bool:
+        return tensor is self._block.weight or any(tensor is cast for cast in self._weights)
+
+    def _edited(self, projected: Tensor) -> Tensor:
+        logits = self._block.logits_of(projected)
+        edited = self._edit(logits)
+        guard = self._guard_of(edited) if self._guard_of else None
+        if guard is not None and self._block.guards_logits:
+            edited, guard = _guarded_logits(edited, *guard), None
+        if edited is not logits:
+            projected = self._block.with_logits(projected, edited)
+        self._logits, self._projected, self._guard = edited, [projected], guard
+        return projected
+
+    def _guarded_top_k(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Choose by the guarded scores, but return the model's own values for what was chosen.
+
+        Forced experts come first, in the order of their logits, so that more than K of them tie-break as these do; then
+        the model's own choice; then the experts of groups that it leaves out, again in the order of their logits;
+        banned ones last.
+        """
+        scores = args[0]
+        k = args[1] if len(args) > 1 else kwargs["k"]
+        assert self._guard is not None
+        assert self._logits is not None
+        force, ban = self._guard
+        experts, width = self._block.num_experts, scores.shape[-1]
+        beyond = width - experts  # zero or skip experts that the top-k chooses among, too
+        if k != self._top_k or beyond not in {0, self._block.extra} or scores.numel() != len(force) * width:
+            return func(*args, **kwargs)  # the choice of groups
+        self.guarded = True
+        flat = scores.reshape(-1, width)
+        logits = F.pad(self._logits.float(), (0, beyond), value=-torch.inf)
+        force, ban = F.pad(force, (0, beyond)), F.pad(ban, (0, beyond))
+        full = self._scores if self._scores is not None else self._projected[0]
+        full = full.reshape(len(flat), -1)[:, :width]
+        left_out = (flat == -torch.inf) | ((flat == 0) & (full != 0))
+        ranks = logits.argsort(dim=-1).argsort(dim=-1) / width
+        limit = torch.finfo(torch.float32).max
+        chosen = torch.where(left_out, limit * (ranks / 4 - 0.75), flat.float())
+        chosen = torch.where(force, limit * (ranks / 4 + 0.5), chosen).masked_fill(ban, -torch.inf)
+        indices = func(chosen.reshape(scores.shape), *args[1:], **kwargs).indices
+        # Some routers take the combine weights from here: an expert brought back has the score that it had before.
+        values = torch.where(left_out, full.to(scores.dtype), flat).reshape(scores.shape).gather(-1, indices)
+        return torch.return_types.topk((values, indices))
+
+
+def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor) -> Tensor:
+    """Lift the forced logits above all others of their token, in their own order; put the banned ones below.
+
+    For routers whose choice follows the logits alone. The lift is a few units in the last place of the logits' type.
+    """
+    precise = logits.float()
+    others = precise.masked_fill(force, -torch.inf).amax(-1, keepdim=True)
+    lowest = precise.masked_fill(~force, torch.inf).amin(-1, keepdim=True)
+    margin = 4 * torch.finfo(logits.dtype).eps * others.abs().clamp_min(1.0)
+    lift = (others + margin - lowest).clamp_min(0.0)
+    lift = torch.where(lift.isfinite(), lift, 0.0)  # nothing is forced at this token, or everything
+    limit = torch.finfo(logits.dtype).max
+    guarded = torch.where(force, precise + lift, precise).masked_fill(ban, -limit)
+    return guarded.clamp(-limit, limit).to(logits.dtype)
