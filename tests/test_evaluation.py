@@ -19,11 +19,12 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
+from small_models import make_model
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.demo_model import demo_model_path
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.resources import tasks_dir
 
 TASKS = ["demo_arith_en", "demo_arith_ru", "demo_arith_sw"]
@@ -299,6 +300,23 @@ def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE,
     for task in others:
         for mine, theirs in zip(limited["samples"][task], alone["samples"][task], strict=True):
             assert mine["resps"] == theirs["resps"]
+
+
+def test_steering_that_falls_short_is_warned_of(manager: TaskManager, tokenizer: Any) -> None:
+    """Groups stand between the logits and the selection; the guard reaches through them."""
+    grouped = HFMoE(pretrained=make_model("deepseek_v3"), tokenizer=tokenizer, batch_size=8)
+    targets = {"layers": "all", "experts": {"ids": {"all": [1]}}}
+    few = TASKS[:1]
+    with pytest.warns(RoutingWarning, match=r"in layers 1-2 an activated expert was selected at only \d\d%.*guard: tr"):
+        short = evaluate(grouped, manager, few, steering=spec(**targets, action="activate"))
+    assert short["results"][few[0]]["steered_selection,none"] < 0.99
+    banned = {**targets, "experts": {"ids": {"all": [0, 1, 2, 4, 5, 6]}}}
+    with pytest.warns(RoutingWarning, match=r"layers .* a masked expert was selected at \d+\.\d% of the tokens.*guard"):
+        evaluate(grouped, manager, few, steering=spec(**banned, action="mask"))
+    for action, share in (("activate", 1), ("mask", 0)):
+        reached = evaluate(grouped, manager, few, steering=spec(**targets, action=action, guard=True))
+        assert reached["results"][few[0]]["steered_selection,none"] == share
+    evaluate(grouped, manager, few, steering=spec(**targets, action={"soft": 0.5}))  # promises no selection
 
 
 def test_capture_off_gives_stock_results(lm: HFMoE, manager: TaskManager) -> None:

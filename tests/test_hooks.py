@@ -146,7 +146,7 @@ def no_linear(block: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     router = block.gate
 
     def routed(flat: torch.Tensor) -> Any:
-        weights, indices = (flat @ router.weight.T).softmax(-1).topk(2)
+        weights, indices = torch.einsum("nh,eh->ne", flat, router.weight).softmax(-1).topk(2)
         return None, weights / weights.sum(-1, keepdim=True), indices
 
     router.forward = routed
@@ -201,6 +201,26 @@ def test_without_capture_and_steering_nothing_is_intercepted(tokenizer: Any) -> 
     block = lm.model.model.layers[1].mlp
     block.forward = own_routing(block)
     np.testing.assert_allclose([v for v, _ in KINDS["loglikelihood"](lm)], [v for v, _ in expected], atol=1e-4)
+
+
+def test_a_product_with_the_transposed_weight_is_the_routers_linear(tokenizer: Any) -> None:
+    """As kolibri1 computes its logits on a GPU."""
+    model = make_model("qwen3_moe")
+    for layer in model.model.layers:
+        router = layer.mlp.gate
+
+        def routed(flat: torch.Tensor, router: Any = router) -> Any:
+            logits = torch.mm(flat, router.weight.t())
+            weights, indices = logits.softmax(-1).topk(2)
+            return logits, weights / weights.sum(-1, keepdim=True), indices
+
+        router.forward = routed
+    lm = HFMoE(pretrained=model, tokenizer=tokenizer, capture="all", batch_size=4)
+    lm.set_steering(steering("mask", [0, 1, 2, 4, 5, 6]))
+    likelihoods(lm, scored(PAIRS))
+    for parts in lm.records.values():
+        for record in parts:
+            assert (record.counts[:, [3, 7]] == record.tokens).all()
 
 
 # ---------------------------------------------------------------------- models that cannot be steered

@@ -151,7 +151,7 @@ class Recorder:
             ("importance_dense", dense),
         ):
             self._add(name, at, torch.stack([(values * mask[..., None]).sum(2) for mask in masks.segments], 2))
-        routed = selected.amax(-1)  # [G, B, T], 0 where a token skips the routed experts
+        routed = (mass.sum(-1) != 0).float()  # [G, B, T], 0 where a token skips the routed experts
         self._add("routed", at, torch.stack([(routed * mask).sum(2) for mask in masks.segments], 2))
         self._add_overlap(at, selected, masks)
         for entry, chosen in zip(run, selected, strict=True):

@@ -28,7 +28,7 @@ class SegmentSums:
     """
 
     tokens: NDArray[np.int64]  # [S]
-    routed: NDArray[np.float64]  # [S, L], tokens that at least one routed expert was selected for
+    routed: NDArray[np.float64]  # [S, L], tokens that a routed expert was selected for with a weight
     counts: NDArray[np.float64]  # [S, L, E]
     gate_mass: NDArray[np.float64]  # [S, L, E]
     importance: NDArray[np.float64]  # [S, L, E], sums of renormalised combine weights
@@ -80,7 +80,7 @@ class RoutingRecord:
         counts: ``[L, E]`` activation count of each expert.
         gate_mass: ``[L, E]`` sum of combine weights as the experts received them.
         importance: ``[L, E]`` mean combine weight, renormalised to sum 1 over each token's selected experts. Tokens
-            that skip the routed experts, as some models let them, do not enter.
+            without any weight (some models let them skip the experts; masks can leave none) do not enter.
         importance_dense: ``[L, E]`` mean of the router's distribution over all experts.
         overlap: ``[L]`` mean Jaccard overlap of the expert sets of consecutive tokens; NaN for a single token.
         targeted: ``[L]`` tokens at which an intervention was in force.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_moe.capture.profile import PROFILE_ARRAYS
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.profiles import reference_records, save_profile
+from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups, quiet_group_warnings
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
@@ -163,7 +165,13 @@ def _evaluate(
         tallies = lm.gather_object(dict(session.tallies))
         if profile and not profile.exists():
             save_profile(profile, session, gather)
-        return add_routing(results, session, tallies) if results is not None else None
+        if results is None:
+            return None
+        if lm.steering is not None:
+            short = shortfall(lm.steering, [tally for part in tallies for tally in part.values()])
+            if short is not None:
+                warnings.warn(short, RoutingWarning, stacklevel=2)
+        return add_routing(results, session, tallies)
     finally:
         lm.clear_records()
 

@@ -28,15 +28,16 @@ _SCORES = {
     F.sigmoid: "sigmoid",
     F.softplus: "softplus",
 }
-_CASTS = (torch.Tensor.to, torch.Tensor.float, torch.Tensor.type, torch.Tensor.type_as)
 _TOP_KS = (torch.topk, torch.Tensor.topk)
+_TRANSPOSES = (torch.t, torch.Tensor.t, torch.Tensor.T.__get__, torch.Tensor.mT.__get__, torch.Tensor.transpose)  # type: ignore[attr-defined]
+_PRODUCTS = (torch.mm, torch.matmul, torch.Tensor.mm, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
 class RouterMode(TorchFunctionMode):
     """Hands the logits of one router call to ``edit`` and goes on with what it returns.
 
-    The router's linear is the one whose weight *is* the router's weight; nothing else of the model's own code is
-    replaced, so that with unchanged logits the outputs are bit-identical.
+    The router's linear is the one whose weight *is* the router's weight (or a product with its transpose); nothing
+    else of the model's own code is replaced, so that with unchanged logits the outputs are bit-identical.
 
     Args:
         block: The block whose router is called.
@@ -57,9 +58,9 @@ class RouterMode(TorchFunctionMode):
         self._guard_of, self._top_k = guard, top_k
         self._guard: Guard | None = None
         self._logits: Tensor | None = None  # [N, E], as the model goes on with them
-        # Casts of the weight (`self.weight.float()`) are the weight, too; and so are those of what the linear gave.
-        self._weights: list[Tensor] = []
-        self._projected: list[Tensor] = []
+        self._weights: list[Tensor] = []  # casts of the weight (`self.weight.float()`) are the weight, too
+        self._transposed: list[Tensor] = []
+        self._projected: Tensor | None = None  # what the linear gave, edited
         self._scores: Tensor | None = None
         self.hits = 0
         self.guarded = False
@@ -73,17 +74,16 @@ class RouterMode(TorchFunctionMode):
         if self._guard is not None and func in _TOP_KS:
             return self._guarded_top_k(func, args, kwargs)
         out = func(*args, **kwargs)
-        if func is F.linear:
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            if self._is_weight(weight):
+        if func is F.linear or func in _PRODUCTS:
+            factors = (*args[1:], *kwargs.values())
+            if any(map(self._is_weight if func is F.linear else self._is_transposed, factors)):
                 self.hits += 1
                 return self._edited(out)
         elif args and isinstance(out, torch.Tensor):
-            if any(args[0] is projected for projected in self._projected):
-                if func in _CASTS:
-                    self._projected.append(out)
-                elif func in _SCORES:
-                    self._scores, self.scoring = out, _SCORES[func]
+            if func in _TRANSPOSES and self._is_weight(args[0]):
+                self._transposed.append(out)
+            elif func in _SCORES and self._projected is not None and args[0].shape == self._projected.shape:
+                self._scores, self.scoring = out, _SCORES[func]
             elif out.dim() == 2 and self._is_weight(args[0]) and out.shape == args[0].shape:
                 self._weights.append(out)
         return out
@@ -96,6 +96,9 @@ class RouterMode(TorchFunctionMode):
     def _is_weight(self, tensor: object) -> bool:
         return tensor is self._block.weight or any(tensor is cast for cast in self._weights)
 
+    def _is_transposed(self, tensor: object) -> bool:
+        return any(tensor is transposed for transposed in self._transposed)
+
     def _edited(self, projected: Tensor) -> Tensor:
         logits = self._block.logits_of(projected)
         edited = self._edit(logits)
@@ -104,7 +107,7 @@ class RouterMode(TorchFunctionMode):
             edited, guard = _guarded_logits(edited, *guard), None
         if edited is not logits:
             projected = self._block.with_logits(projected, edited)
-        self._logits, self._projected, self._guard = edited, [projected], guard
+        self._logits, self._projected, self._guard = edited, projected, guard
         return projected
 
     def _guarded_top_k(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -127,7 +130,8 @@ class RouterMode(TorchFunctionMode):
         flat = scores.reshape(-1, width)
         logits = F.pad(self._logits.float(), (0, beyond), value=-torch.inf)
         force, ban = F.pad(force, (0, beyond)), F.pad(ban, (0, beyond))
-        full = self._scores if self._scores is not None else self._projected[0]
+        full = self._scores if self._scores is not None else self._projected
+        assert full is not None
         full = full.reshape(len(flat), -1)[:, :width]
         left_out = (flat == -torch.inf) | ((flat == 0) & (full != 0))
         ranks = logits.argsort(dim=-1).argsort(dim=-1) / width

@@ -1,0 +1,57 @@
+"""Does steering reach the selection? Logits are not the last word where a model groups or biases its experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lm_eval_moe.steering.layers import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.evaluation.session import TaskTally
+    from lm_eval_moe.steering import SteeringPlan
+
+__all__ = ["shortfall"]
+
+# A share of tokens that is not worth a warning: a tie here and there.
+_TOLERANCE = 0.005
+
+
+def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> str | None:
+    """Return a warning where activated experts were missed, or masked ones selected, without the guard; else None.
+
+    Args:
+        plan: The steering in force.
+        tallies: Of all tasks and processes; their curve ``steered_selection`` is the share of tokens at which at
+            least one targeted expert was selected.
+    """
+    sums = sum((tally.curves.get("steered_selection", 0) for tally in tallies), np.zeros((2, len(plan.shape.layers))))
+    totals, counts = np.asarray(sums)
+    missed, leaked = {}, {}
+    for layer, total, count in zip(plan.shape.layers, totals, counts, strict=True):
+        here = [each for each in plan.interventions if layer in each.targets]
+        aims = {None if each.guard else each.action.guards_by for each in here}
+        if count and aims == {"force"} and total / count < 1 - _TOLERANCE:
+            missed[layer] = total / count
+        if count and aims == {"ban"} and total / count > _TOLERANCE:
+            leaked[layer] = total / count
+    parts = []
+    if missed:
+        parts.append(
+            f"in layers {format_ranges(list(missed))} an activated expert was selected at only "
+            f"{np.mean(list(missed.values())):.0%} of the tokens"
+        )
+    if leaked:
+        parts.append(
+            f"in layers {format_ranges(list(leaked))} a masked expert was selected at "
+            f"{np.mean(list(leaked.values())):.1%} of the tokens"
+        )
+    if not parts:
+        return None
+    return (
+        f"the steering {plan.name!r} falls short: {'; '.join(parts)}. The model's expert groups or its selection bias "
+        "come after the router logits, or ties were broken against the targets; write `guard: true` in the "
+        "intervention to make sure"
+    )

@@ -1,0 +1,42 @@
+"""DBRX, and Jamba as older transformers build it: the router gives logits, the block selects."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from lm_eval_moe.routers.blocks import RoutedBlock
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["SelectingBlock"]
+
+
+class SelectingBlock(RoutedBlock):
+    """Softmax and top-k run in the block's ``route_tokens_to_experts``, after the router's call."""
+
+    class_names = ("DbrxFFN", "JambaSparseMoeBlock")
+    guards_logits: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, block: nn.Module, name: str) -> RoutedBlock | None:
+        """Return the parts of a block."""
+        select: Any = getattr(block, "route_tokens_to_experts", None)
+        if select is None:  # Jamba since transformers 5.20 has a router like most
+            return RoutedBlock.of(block, name)
+        found = super().of(block, name)
+        if isinstance(found, SelectingBlock):
+            found._select = select
+        return found
+
+    _select: Any
+
+    def selection_returned(self, output: Any, top_k: int) -> tuple[Tensor, Tensor]:
+        """Return what the block selects by these logits."""
+        # Jamba's method takes the hidden states, too, but only for their type.
+        given = [output] * len(inspect.signature(self._select).parameters)
+        first, second = self._select(*given)
+        return (second, first) if torch.is_floating_point(first) else (first, second)

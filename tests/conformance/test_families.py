@@ -1,0 +1,60 @@
+"""Every mixture-of-experts family of the installed transformers, as a tiny random model, against plain transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from checks import CHECKS, Case
+from families import CANNOT_BUILD, build, discover, families
+
+from lm_eval_moe import HFMoE
+from lm_eval_moe.errors import UserError
+
+IN_BF16 = ("no-op", "capture", "reach")
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[Any, Case]:
+    """The case in hand: pytest runs all checks of a family one after the other, so one model is kept at a time."""
+    return {}
+
+
+def case_of(cases: dict[Any, Case], model_type: str, tokenizer: Any, dtype: torch.dtype) -> Case:
+    key = (model_type, dtype)
+    if key not in cases:
+        cases.clear()
+        cases[key] = Case(families()[model_type], tokenizer, dtype)
+    cases[key].reset()
+    return cases[key]
+
+
+# What no router of ours could do: a reason for each, which the package must give, too.
+REFUSED = {"doge": "mixes the tokens of a batch, padding included: no token has a routing of its own"}
+
+STEERED = [name for name in families() if name not in REFUSED]
+ALL = [
+    (name, check, dtype)
+    for name in STEERED
+    for dtype, checks in (("float32", CHECKS), ("bfloat16", () if families()[name].no_bfloat16 else IN_BF16))
+    for check in checks
+]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "check", "dtype"), sorted(ALL, key=lambda each: (each[0], each[2] != "float32"))
+)
+def test_a_family_conforms(model_type: str, check: str, dtype: str, cases: dict[Any, Case], tokenizer: Any) -> None:
+    CHECKS[check](case_of(cases, model_type, tokenizer, getattr(torch, dtype)))
+
+
+@pytest.mark.parametrize("model_type", [name for name in families() if name in REFUSED])
+def test_a_family_that_cannot_be_steered_is_refused(model_type: str, tokenizer: Any) -> None:
+    with pytest.raises(UserError, match=REFUSED[model_type]):
+        HFMoE(pretrained=build(model_type), tokenizer=tokenizer)
+
+
+def test_every_family_of_the_installed_transformers_is_built() -> None:
+    """A family that a new version brings needs an entry in ``tiny_configs``."""
+    assert set(discover().causal) == set(families()) | set(CANNOT_BUILD)
