@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# The oldest transformers that is supported, beside the newest, which is that of the constraints.
+OLDEST = 5.19.0
+OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
 
-.PHONY: demo test lint types install wheel clean
+.PHONY: demo test conformance conformance-oldest families lint types install wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
 $(READY): pyproject.toml constraints.txt
@@ -21,6 +24,21 @@ demo: $(READY)
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest
+
+# Every family of mixture-of-experts models, with the newest and the oldest transformers.
+conformance: $(READY) conformance-oldest
+	$(BIN)/python -m pytest tests/conformance
+
+conformance-oldest: $(OLD_TRANSFORMERS)
+	PYTHONPATH=$(OLD_TRANSFORMERS) $(BIN)/python -m pytest tests/conformance
+
+$(OLD_TRANSFORMERS): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ transformers==$(OLDEST)
+
+# Both runs again, keeping what they find: makes docs/families.md.
+families: $(READY) $(OLD_TRANSFORMERS)
+	UPDATE_FAMILIES=1 PYTHONPATH=$(OLD_TRANSFORMERS) $(BIN)/python -m pytest tests/conformance
+	UPDATE_FAMILIES=1 $(BIN)/python -m pytest tests/conformance
 
 lint: $(READY)
 	$(BIN)/ruff check .

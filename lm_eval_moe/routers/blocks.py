@@ -40,7 +40,7 @@ class RoutedBlock:
     Args:
         router: The module whose ``forward`` maps hidden states to a choice of experts.
         owner: The module that holds the router's weight ``[E + extra, H]``: ``router`` itself or a part of it.
-        experts: The module that is called with what was selected.
+        experts: The module that is called with what was selected; None where the block calls each expert on its own.
         num_experts: Routed experts, E.
         extra: Further rows of the weight behind the first E, for shared, zero or skip experts. They are never
             steered and count neither in the statistics of the logits nor in the records.
@@ -62,7 +62,7 @@ class RoutedBlock:
             _ADAPTERS[name] = cls
 
     def __init__(
-        self, *, router: nn.Module, owner: nn.Module, experts: nn.Module, num_experts: int, extra: int = 0
+        self, *, router: nn.Module, owner: nn.Module, experts: nn.Module | None, num_experts: int, extra: int = 0
     ) -> None:
         self.router, self.owner, self.experts = router, owner, experts
         self.num_experts, self.extra = num_experts, extra
@@ -80,7 +80,7 @@ class RoutedBlock:
         """
         experts = [(child_name, child) for child_name, child in block.named_children() if _takes_selection(child)]
         if not experts:
-            return None
+            return _ExpertList.of_list(block, name)
         if len(experts) > 1:
             raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
@@ -111,7 +111,7 @@ class RoutedBlock:
 
         An index of E or more stands for no routed expert. Asked only where `hands_on_selection` is set.
         """
-        names = _selection_arguments(self.experts)
+        names = _selection_arguments(self.experts) if self.experts is not None else None
         assert names is not None, "hands_on_selection is set, but the experts take no selection"
         indices, weights = (args[place] if len(args) > place else kwargs[name] for name, place in names)
         return indices, weights
@@ -133,6 +133,21 @@ class RoutedBlock:
         raise RoutingBypassedError(
             f"{type(self.router).__name__} returns no selected indices with their weights", fix=NEEDS_ADAPTER
         )
+
+
+class _ExpertList(RoutedBlock):
+    """A block with a list of experts, which it calls one by one, as models bring it that come with their own code."""
+
+    hands_on_selection = False
+
+    @classmethod
+    def of_list(cls, block: nn.Module, name: str) -> RoutedBlock | None:
+        """Return the parts of a block with a list of experts, None for any other module."""
+        experts = getattr(block, "experts", None)
+        if not isinstance(experts, torch.nn.ModuleList) or len(experts) < 2:
+            return None
+        router, owner = _router_of(block, "experts", len(experts), name)
+        return cls(router=router, owner=owner, experts=None, num_experts=len(experts))
 
 
 def adapter_of(block: nn.Module) -> type[RoutedBlock]:

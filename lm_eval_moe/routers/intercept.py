@@ -74,16 +74,12 @@ def intercepted(
             runs in its place, and steering and capture would silently do nothing.
     """
     calls = _Calls(sites)
-    with _replaced_forwards(
-        [
-            pair
-            for position, site in enumerate(sites)
-            for pair in (
-                (site.block.router, _router_forward(position, site, listener, calls, top_k)),
-                (site.block.experts, _experts_forward(position, site, listener, calls)),
-            )
-        ]
-    ):
+    wrappers: list[tuple[nn.Module, _Wrapper]] = []
+    for position, site in enumerate(sites):
+        wrappers.append((site.block.router, _router_forward(position, site, listener, calls, top_k)))
+        if site.block.experts is not None:
+            wrappers.append((site.block.experts, _experts_forward(position, site, listener, calls)))
+    with _replaced_forwards(wrappers):
         yield
     if whole:
         calls.check()
@@ -105,7 +101,8 @@ class _Calls:
     def check(self) -> None:
         most = max(self.routers)
         for position, (routed, reached) in enumerate(zip(self.routers, self.experts, strict=True)):
-            if routed == 0 or routed != most or reached != routed:
+            seen = self._sites[position].block.experts is not None
+            if routed == 0 or routed != most or (seen and reached != routed):
                 raise self._error(position)
 
     def _error(self, position: int) -> RoutingBypassedError:
@@ -118,9 +115,7 @@ class _Calls:
 
 
 @contextmanager
-def _replaced_forwards(
-    wrappers: list[tuple[nn.Module, Callable[[Callable[..., Any]], Callable[..., Any]]]],
-) -> Iterator[None]:
+def _replaced_forwards(wrappers: list[tuple[nn.Module, _Wrapper]]) -> Iterator[None]:
     undo: list[Callable[[], None]] = []
     try:
         for module, wrap in wrappers:

@@ -101,7 +101,7 @@ def check(name: str) -> Callable[[Callable[[Case], Any]], Callable[[Case], Any]]
 
 @check("routers")
 def routers_are_found(case: Case) -> None:
-    """Every decoder layer that routes by learned weights, and no other module."""
+    """Found in every decoder layer that routes by learned weights, and nowhere else."""
     sites = case.lm._sites
     shape = case.lm.routing_shape
     assert shape.layers == case.family.moe_layers == tuple(block.layer for block in case.blocks)
@@ -128,7 +128,7 @@ def watching_changes_no_bit(case: Case) -> None:
 
 @check("capture")
 def records_hold_what_the_experts_received(case: Case) -> None:
-    """Counts exactly, gate mass and importance to rounding; each request in a batch of its own."""
+    """Holds what the experts received: counts exactly, gate mass and importance to rounding."""
     experts = case.family.experts
     for number in range(len(PAIRS)):
         with native.selections(case.blocks, experts) as seen:
@@ -144,7 +144,7 @@ def records_hold_what_the_experts_received(case: Case) -> None:
 
 @check("padding")
 def padding_does_not_count(case: Case) -> None:
-    """In one padded batch every request has the record that it has alone."""
+    """Does not count: in one padded batch every request has the record that it has alone."""
     case.score()
     together = case.records()
     for number, record in enumerate(together):
@@ -177,7 +177,7 @@ class _Listener:
 
 @check("pre-activation")
 def logits_are_what_the_linear_gives(case: Case) -> None:
-    """Z is the routed experts' part of hidden states times weight, before any softmax, sigmoid or top-k."""
+    """The logits are hidden states times weight, bit by bit, of the routed experts, before any softmax or top-k."""
     from lm_eval_moe.routers import intercepted
 
     tokens = case.tokens(PAIRS[3])
@@ -217,7 +217,7 @@ ACTIONS = {
 
 @check("actions")
 def actions_equal_prescribed_logits(case: Case) -> None:
-    """The model's own routers, run on logits that were changed by hand, select and answer as the steered model does."""
+    """Soft, proportional and bias select and answer as the model's own routers do on logits changed by hand."""
     experts, strengths = [0, case.family.experts - 3], [0.7, 1.3]
     changed = False
     unsteered = case.score()
@@ -251,37 +251,50 @@ def actions_equal_prescribed_logits(case: Case) -> None:
 
 @check("reach")
 def activated_and_masked_experts_are(case: Case) -> dict[str, float]:
-    """With the guard always, never with weight zero; without it as far as the model's arithmetic lets logits decide."""
+    """With the guard, activated experts are selected always and with a weight, masked ones never."""
     experts = case.family.experts
     # As many as are selected, in the first and the last group; bans that leave a group fewer experts than are selected.
     forced = [1, experts - 2][: case.family.top_k]
     banned = [expert for expert in range(experts) if expert not in (2, 3)]
-    rates = {}
-    for action, targets in (("activate", forced), ("mask", [0, 1, experts - 1]), ("mask", banned)):
-        for guard in (False, True):
-            case.steer(action, targets, guard=guard)
-            selected, tokens = 0, 0
-            for number in range(len(PAIRS)):
-                with native.selections(case.blocks, experts) as seen:
-                    value = case.score_alone(number)
-                assert np.isfinite(value)
-                for (indices,), (weights,) in zip(seen.indices, seen.weights, strict=True):
-                    hits = torch.stack([(indices == target).any(-1) for target in targets], -1)
-                    selected += int((hits.all(-1) if action == "activate" else hits.any(-1)).sum())
-                    tokens += len(indices)
-                    assert weights.isfinite().all()
-                    if guard and action == "activate":
-                        assert (weights[torch.isin(indices, torch.tensor(targets))] > 0).all()
-            name = f"{action} {'guarded' if guard else 'unguarded'}"
-            rates[name] = max(rates.get(name, 0.0), selected / tokens)
+    rates: dict[str, float] = {}
+    for action, targets, guard in (
+        ("activate", forced[:1], False),
+        ("activate", forced[:1], True),
+        ("activate", forced, True),
+        ("mask", [0, 1, experts - 1], False),
+        ("mask", [0, 1, experts - 1], True),
+        ("mask", banned, True),
+    ):
+        case.steer(action, targets, guard=guard)
+        rate = _reached(case, targets, all_of_them=action == "activate", weighty=guard)
+        name = f"{action} {'guarded' if guard else 'unguarded'}"
+        worse = min if action == "activate" else max
+        rates[name] = worse(rates.get(name, rate), rate)
     assert rates["activate guarded"] == 1.0
     assert rates["mask guarded"] == 0.0
     return rates
 
 
+def _reached(case: Case, targets: list[int], *, all_of_them: bool, weighty: bool) -> float:
+    """Return the share of tokens and layers whose selection holds all, or any, of the targets."""
+    selected = tokens = 0
+    for number in range(len(PAIRS)):
+        with native.selections(case.blocks, case.family.experts) as seen:
+            value = case.score_alone(number)
+        assert np.isfinite(value)
+        for (indices,), (weights,) in zip(seen.indices, seen.weights, strict=True):
+            hits = torch.stack([(indices == target).any(-1) for target in targets], -1)
+            selected += int((hits.all(-1) if all_of_them else hits.any(-1)).sum())
+            tokens += len(indices)
+            assert weights.isfinite().all()
+            if weighty:
+                assert (weights[torch.isin(indices, torch.tensor(targets))] > 0).all()
+    return selected / tokens
+
+
 @check("generation")
 def generation_is_recorded_as_it_ran(case: Case) -> None:
-    """A left-padded batch with a KV cache: prompt tokens by the mask, then one token a pass while a row goes on."""
+    """In a left-padded batch with a KV cache, the prompts' tokens are counted, then one a pass while a row goes on."""
     experts = case.family.experts
     case.reset()
     with native.selections(case.blocks, experts) as seen:

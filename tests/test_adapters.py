@@ -1,0 +1,201 @@
+"""Models with their own code: found by structure, or refused with a message and mended by an adapter."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hf_cases import PAIRS, likelihoods, scored
+from small_models import ROOT, VOCABULARY
+
+from lm_eval_moe import HFMoE, parse_spec
+from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.cli import main
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.routers import blocks
+
+EXPERTS, TOP_K = 6, 2
+
+# Blocks as models bring them that come with their own code; transformers runs the file with trust_remote_code.
+MODELING = """
+import torch
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+
+class OwnConfig(Qwen2Config):
+    model_type = "own_moe"
+    num_experts_per_tok = {top_k}
+
+
+class Gate(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn({experts}, hidden) * 0.3)
+
+    def forward(self, flat):
+        scores = nn.functional.linear(flat, self.weight).softmax(-1)
+        weights, indices = scores.topk({top_k}, sorted=False)
+        return indices, weights / weights.sum(-1, keepdim=True), None
+
+
+class MyMoEBlock(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.gate = {gate}
+        self.experts = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range({experts}))
+
+    def choose(self, flat):
+        {choose}
+
+    def forward(self, hidden):
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        indices, weights = self.choose(flat)
+        out = torch.zeros_like(flat)
+        for number, expert in enumerate(self.experts):
+            token, place = (indices == number).nonzero(as_tuple=True)
+            if len(token):
+                out.index_add_(0, token, expert(flat[token]) * weights[token, place, None])
+        return out.reshape(hidden.shape)
+
+
+class OwnForCausalLM(Qwen2ForCausalLM):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp = MyMoEBlock(config.hidden_size)
+"""
+
+KINDS = {
+    "gate": {"gate": "Gate(hidden)", "choose": "return self.gate(flat)[:2]"},
+    "linear": {
+        "gate": f"nn.Linear(hidden, {EXPERTS}, bias=False)",
+        "choose": f"weights, indices = self.gate(flat).float().softmax(-1).topk({TOP_K}); "
+        "return indices, weights / weights.sum(-1, keepdim=True)",
+    },
+}
+
+
+def saved(kind: str, folder: Path, tokenizer: Any) -> str:
+    """Save a model with its own code as a hub repository holds it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder.mkdir()
+    code = MODELING.format(experts=EXPERTS, top_k=TOP_K, **KINDS[kind])
+    (folder / f"modeling_{kind}.py").write_text(code, encoding="utf-8")
+    module = f"modeling_{kind}"
+    config = {
+        "model_type": "own_moe",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {"AutoConfig": f"{module}.OwnConfig", "AutoModelForCausalLM": f"{module}.OwnForCausalLM"},
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.3,
+        "num_experts_per_tok": TOP_K,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    torch.manual_seed(0)
+    loaded = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    AutoModelForCausalLM.from_config(loaded, trust_remote_code=True).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(blocks, "_ADAPTERS", dict(blocks._ADAPTERS))
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """The adapter that the documentation shows, as a user saves it."""
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code.count("\n") < 30
+    path = tmp_path / "my_adapter.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def check(lm: HFMoE) -> None:
+    """What is captured is what each expert of the list is called with; steering reaches the selection."""
+    assert (lm.routing_shape.layers, lm.routing_shape.experts, lm.routing_shape.top_k) == ((0, 1, 2), EXPERTS, TOP_K)
+    received = np.zeros((3, EXPERTS), dtype=int)
+    handles = [
+        expert.register_forward_pre_hook(
+            lambda _, args, at=(layer, number): received.__setitem__(at, received[at] + len(args[0]))
+        )
+        for layer, decoder in enumerate(lm.model.model.layers)
+        for number, expert in enumerate(decoder.mlp.experts)
+    ]
+    likelihoods(lm, scored(PAIRS))
+    for handle in handles:
+        handle.remove()
+    counts = [lm.record(RequestKey("task", number, 0)).counts for number in range(len(PAIRS))]
+    np.testing.assert_array_equal(np.sum(counts, axis=0), received)
+    for action, share in (("activate", 1), ("mask", 0)):
+        entry = {"layers": "all", "experts": {"ids": {"all": [1, 4]}}, "action": action, "guard": True}
+        lm.set_steering(parse_spec({"version": 1, "interventions": [entry]}))
+        lm.clear_records()
+        likelihoods(lm, scored(PAIRS))
+        for number in range(len(PAIRS)):
+            record = lm.record(RequestKey("task", number, 0))
+            assert (record.counts[:, [1, 4]] == share * record.tokens).all()
+
+
+def test_a_list_of_experts_is_found_by_its_structure(tokenizer: Any, tmp_path: Path) -> None:
+    path = saved("gate", tmp_path / "model", tokenizer)
+    check(HFMoE(pretrained=path, trust_remote_code=True, capture="all", batch_size=1))
+
+
+def test_a_block_of_unknown_form_is_refused_until_an_adapter_is_given(
+    adapter: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    path = saved("linear", tmp_path / "model", tokenizer)
+    arguments = {"pretrained": path, "trust_remote_code": True, "capture": "all", "batch_size": 1}
+    with pytest.raises(RoutingBypassedError, match=r"Linear returns no selected indices(?s:.*)docs/adapters.md"):
+        HFMoE(**arguments)
+    check(HFMoE(**arguments, adapter=adapter))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is no Python file"),
+        ("import a_module_that_nobody_has", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
+        ("class Broken(", "SyntaxError"),
+    ],
+)
+def test_an_adapter_that_cannot_be_read_is_a_users_mistake(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "adapter.py"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        HFMoE(pretrained="demo", adapter=path)
+
+
+def test_the_command_line_takes_an_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "run",
+        "--model",
+        "hf-moe",
+        "--model_args",
+        "pretrained=demo,adapter=gone.py",
+        "--tasks",
+        "demo_arith_en",
+    ]
+    assert main(arguments) == 2
+    assert "--model_args adapter: 'gone.py' is no Python file" in capsys.readouterr().err
