@@ -15,6 +15,7 @@ __all__ = ["main"]
 # Each is a module of this folder with `add_parser(subparsers)`, which sets `func` on what it parses.
 _COMMANDS = {
     "run": "evaluate a model on tasks, with routing capture and steering (the default)",
+    "doctor": "prove on your model that routing is captured and steered as said",
     "demo": "the whole story offline on the bundled tiny model",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from lm_eval_moe.steering import SteeringPlan, SteeringSpec, load_spec, resolve
 if TYPE_CHECKING:
     from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["capture_span", "model_path", "resolve_plan", "shape_before_loading"]
+__all__ = ["capture_span", "config_of", "model_path", "resolve_plan", "shape_before_loading"]
 
 
 def model_path(pretrained: Any) -> Any:
@@ -64,24 +65,25 @@ def resolve_plan(steering: str | Path | SteeringSpec | SteeringPlan | None, shap
     return resolve(spec, shape)
 
 
-def shape_before_loading(pretrained: str, **kwargs: Any) -> RoutingShape:
-    """Return the routing shape that a model's config describes.
+def config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
+    """Return the transformers config of a model.
+
+    Args:
+        pretrained: Hub id or local path.
+        arguments: The model arguments; those that say where the config lies are heeded.
 
     Raises:
-        UserError: There is no such model, or it is dense.
+        UserError: There is no such config.
     """
     import transformers
 
-    from lm_eval_moe.routers import shape_from_config
-
-    trust = bool(kwargs.get("trust_remote_code"))
     try:
-        config = transformers.AutoConfig.from_pretrained(
+        return transformers.AutoConfig.from_pretrained(
             pretrained,
-            revision=str(kwargs.get("revision") or "main"),
-            subfolder=kwargs.get("subfolder") or "",
-            trust_remote_code=trust,
-            **({"gguf_file": kwargs["gguf_file"]} if kwargs.get("gguf_file") else {}),
+            revision=str(arguments.get("revision") or "main"),
+            subfolder=arguments.get("subfolder") or "",
+            trust_remote_code=bool(arguments.get("trust_remote_code")),
+            **({"gguf_file": arguments["gguf_file"]} if arguments.get("gguf_file") else {}),
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -89,4 +91,15 @@ def shape_before_loading(pretrained: str, **kwargs: Any) -> RoutingShape:
             fix="give a hub id, a local directory with a config.json, or demo",
             where="--model_args pretrained",
         ) from error
-    return shape_from_config(config, trust_remote_code=trust)
+
+
+def shape_before_loading(pretrained: str, **kwargs: Any) -> RoutingShape:
+    """Return the routing shape that a model's config describes.
+
+    Raises:
+        UserError: There is no such model, or it is dense.
+    """
+    from lm_eval_moe.routers import shape_from_config
+
+    trust = bool(kwargs.get("trust_remote_code"))
+    return shape_from_config(config_of(pretrained, kwargs), trust_remote_code=trust)

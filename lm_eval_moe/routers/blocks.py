@@ -17,7 +17,7 @@ from lm_eval_moe.errors import RoutingBypassedError, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["NEEDS_ADAPTER", "RoutedBlock", "adapter_of"]
+__all__ = ["NEEDS_ADAPTER", "ExpertListBlock", "RoutedBlock", "adapter_of"]
 
 NEEDS_ADAPTER = (
     "this family needs an adapter, a class of some lines (docs/adapters.md shows one); give its file with "
@@ -80,7 +80,7 @@ class RoutedBlock:
         """
         experts = [(child_name, child) for child_name, child in block.named_children() if _takes_selection(child)]
         if not experts:
-            return _ExpertList.of_list(block, name)
+            return ExpertListBlock.of_list(block, name)
         if len(experts) > 1:
             raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
@@ -135,7 +135,7 @@ class RoutedBlock:
         )
 
 
-class _ExpertList(RoutedBlock):
+class ExpertListBlock(RoutedBlock):
     """A block with a list of experts, which it calls one by one, as models bring it that come with their own code."""
 
     hands_on_selection = False

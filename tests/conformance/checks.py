@@ -6,6 +6,7 @@ A check fails by an AssertionError or by any error of the package; it returns wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,8 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.capture import RequestKey, RoutingRecord
+from lm_eval_moe.doctor import examine
+from lm_eval_moe.routers import intercepted, shape_from_config
 
 __all__ = ["CHECKS", "Case"]
 
@@ -101,12 +104,13 @@ def check(name: str) -> Callable[[Callable[[Case], Any]], Callable[[Case], Any]]
 
 @check("routers")
 def routers_are_found(case: Case) -> None:
-    """Found in every decoder layer that routes by learned weights, and nowhere else."""
+    """Found in every decoder layer that routes by learned weights, and nowhere else; by the config alone, too."""
     sites = case.lm._sites
     shape = case.lm.routing_shape
     assert shape.layers == case.family.moe_layers == tuple(block.layer for block in case.blocks)
     assert (shape.experts, shape.top_k) == (case.family.experts, case.family.top_k)
     assert shape.depth == len(case.model.get_submodule(case.family.layers))
+    assert shape_from_config(deepcopy(case.model.config)) == shape
     for site, block in zip(sites, case.blocks, strict=True):
         assert site.block.router is block.router
         assert site.block.weight is block.weight
@@ -178,8 +182,6 @@ class _Listener:
 @check("pre-activation")
 def logits_are_what_the_linear_gives(case: Case) -> None:
     """The logits are hidden states times weight, bit by bit, of the routed experts, before any softmax or top-k."""
-    from lm_eval_moe.routers import intercepted
-
     tokens = case.tokens(PAIRS[3])
     listener = _Listener()
     with torch.no_grad():
@@ -247,6 +249,29 @@ def actions_equal_prescribed_logits(case: Case) -> None:
             np.testing.assert_allclose(values[number], float(expected), atol=2e-3, rtol=1e-3)
         changed = changed or values != unsteered
     assert changed, "no action changed anything"
+
+
+@check("change")
+def changed_selections_are_counted(case: Case) -> None:
+    """Counted are the tokens whose selection differs from the router's own on the same hidden states."""
+    experts, last = case.family.experts, case.family.moe_layers[-1]
+    case.lm.record_changes = True
+    try:
+        found = []
+        for steering in (False, True):
+            if steering:
+                entry = {"layers": last, "experts": {"ids": {last: [0, 5]}}, "action": {"soft": 0.8}}
+                case.lm.set_steering(parse_spec({"version": 1, "interventions": [entry]}))
+            with native.selections(case.blocks, experts) as seen:
+                case.score_alone(3)
+            [indices] = seen.indices[-1]
+            found.append([{expert for expert in token if expert < experts} for token in indices.tolist()])
+    finally:
+        case.lm.record_changes = False
+    record = case.lm.record(RequestKey("task", 3, 0))
+    differing = sum(before != after for before, after in zip(*found, strict=True))
+    assert record.changed.tolist() == [0] * (len(case.blocks) - 1) + [differing]
+    assert 0 < differing < record.tokens
 
 
 @check("reach")
@@ -345,3 +370,11 @@ def _importance(seen: native.Seen, experts: int) -> np.ndarray:
         routed = total[:, 0] > 0
         rows.append((dense[routed] / total[routed]).sum(0).double() / max(int(routed.sum()), 1))
     return torch.stack(rows).numpy()
+
+
+@check("doctor")
+def the_doctor_agrees(case: Case) -> None:
+    """All proofs of `lm-eval-moe doctor` hold."""
+    examination = examine(case.lm)
+    assert examination.ok, [(entry.name, finding.summary) for entry, finding in examination.failed]
+    assert all(finding.outcome == "pass" for _, finding in examination.findings)

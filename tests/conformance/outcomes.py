@@ -10,10 +10,14 @@ import transformers
 from checks import CHECKS, Case
 from families import Family, discover
 
+from lm_eval_moe.doctor import anatomy_of
+
 __all__ = ["FOLDER", "PAGE", "Outcomes", "differences", "read_all", "render"]
 
 FOLDER = Path(__file__).with_name("found")
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+
+SCHEMA_VERSION = 2
 
 # Rates are of random models: another version of torch draws other weights.
 _TOLERANCE = 0.15
@@ -36,7 +40,7 @@ class Outcomes:
     def document(self) -> dict[str, Any]:
         """Return the run as JSON-ready values."""
         return {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "transformers": transformers.__version__,
             "families": {name: self.families[name] for name in sorted(self.families)},
             "refused": self.refused,
@@ -46,12 +50,15 @@ class Outcomes:
 
 def _facts(case: Case) -> dict[str, Any]:
     family: Family = case.family
+    anatomy = anatomy_of(case.model, case.lm._sites)
     block = case.lm._sites[0].block
     module = type(block).__module__.rpartition(".")[2]
     return {
         "class": family.class_name,
         "adapter": None if module == "blocks" else module,
         "scoring": case.lm._scoring,
+        "groups": list(anatomy.groups) if anatomy.groups else None,
+        "selection_bias": bool(anatomy.selection_bias),
         "beside": family.columns - family.experts,
         "hashed": bool(family.hashed_layers),
         "routers": family.routers,
@@ -63,6 +70,7 @@ def _facts(case: Case) -> dict[str, Any]:
 def read_all() -> dict[str, dict[str, Any]]:
     """Return the kept outcomes by version of transformers, newest first."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("transformers-*.json")]
+    found = [each for each in found if each["schema_version"] == SCHEMA_VERSION]
     found.sort(key=lambda each: [int(part) for part in each["transformers"].split(".")], reverse=True)
     return {each["transformers"]: each for each in found}
 
@@ -101,12 +109,12 @@ Every family but those refused passes {all_checks}, in float32:
 In bfloat16: {bf16}.
 
 Columns: *adapter* is the module of `lm_eval_moe/routers/families` that the family needs, empty for the generic path;
-*scoring* is what the logits go through before the selection; *activate 1 / mask 3* are the shares of tokens at which
-one activated expert was selected, and any of three masked ones, without and with `guard: true`, on a random model with
-random selection biases and, where the family has them, groups. Without the guard 100 % and 0 % mean that logits alone
-decide (with K = 1, as in zaya, ties are broken at random); a trained model's rates differ, and `steered_selection`
-reports them. With the guard 100 % and 0 % hold for as
-many activated experts as are selected, too, and for masks that leave no more than that.
+*scoring* is what the logits go through before the selection; *then* says what else decides: groups of experts, a
+selection bias. *activate 1 / mask 3* are the shares of tokens at which one activated expert was selected, and any of
+three masked ones, on a random model with random selection biases and, where the family has them, groups; *guarded* the
+same with `guard: true`, where 100 % and 0 % hold for as many activated experts as are selected, too, and for masks that
+leave no more than that. Without the guard 100 % and 0 % mean that logits alone decide (with K = 1, as in zaya, ties are
+broken at random); a trained model's rates differ, and `steered_selection` reports them.
 """
 
 
@@ -171,8 +179,8 @@ def render(everything: dict[str, dict[str, Any]]) -> str:
             ),
             bf16=", ".join(f"*{name}*" for name in in_bf16),
         ),
-        "| model type | class | adapter | scoring | activate 1 / mask 3 | guarded | with transformers | notes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model type | class | adapter | scoring | then | activate 1 / mask 3 | guarded | with transformers | notes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in sorted({name for found in everything.values() for name in found["families"]}):
         where = [version for version in versions if name in everything[version]["families"]]
@@ -183,6 +191,7 @@ def render(everything: dict[str, dict[str, Any]]) -> str:
             entry["class"],
             f"`{entry['adapter']}`" if entry["adapter"] else "",
             entry["scoring"] or ("in the block" if entry["adapter"] == "selecting_block" else "after the selection"),
+            " and ".join(name for name, has in (("groups", entry["groups"]), ("bias", entry["selection_bias"])) if has),
             *(
                 f"{_percent(rates[f'activate {how}'])} / {_percent(rates[f'mask {how}'])}"
                 for how in ("unguarded", "guarded")

@@ -1,0 +1,10 @@
+"""Prove on the user's own model that its routing is captured and steered as said."""
+
+from __future__ import annotations
+
+from lm_eval_moe.doctor.anatomy import Anatomy, anatomy_of
+from lm_eval_moe.doctor.examination import Examination, examine
+from lm_eval_moe.doctor.finding import Finding, Proof
+from lm_eval_moe.doctor.text import render_text
+
+__all__ = ["Anatomy", "Examination", "Finding", "Proof", "anatomy_of", "examine", "render_text"]

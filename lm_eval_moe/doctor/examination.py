@@ -1,0 +1,147 @@
+"""Examine a loaded model: its anatomy, every proof, and what a steering file does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe._version import __version__
+from lm_eval_moe.capture.attribution import AttributionError
+from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
+from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
+from lm_eval_moe.doctor.reach_of_file import Reach, measure
+from lm_eval_moe.doctor.runs import Runs, undisturbed
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.models.loading import resolve_plan
+from lm_eval_moe.models.probe import probe
+
+if TYPE_CHECKING:
+    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.steering import SteeringPlan, SteeringSpec
+
+__all__ = ["SCHEMA_VERSION", "Examination", "examine"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found out about a model.
+
+    Attributes:
+        model: What names it.
+        anatomy: How it routes; None where it could not be loaded.
+        findings: By proof, in order; none if only the config was read.
+        plan: The steering that was explained, if any.
+        reach: What it reaches on the sentences, if weights were loaded.
+        refusal: Why the model could not be loaded or steered at all, if so.
+    """
+
+    model: str
+    anatomy: Anatomy | None
+    findings: tuple[tuple[Proof, Finding], ...] = ()
+    plan: SteeringPlan | None = None
+    reach: Reach | None = None
+    refusal: UserError | None = None
+
+    @property
+    def proved(self) -> bool:
+        """Whether weights were loaded and anything was to be shown."""
+        return bool(self.findings) or self.refusal is not None
+
+    @property
+    def failed(self) -> tuple[tuple[Proof, Finding], ...]:
+        """The proofs that do not hold."""
+        return tuple(entry for entry in self.findings if entry[1].outcome == "fail")
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against capturing and steering this model."""
+        return self.refusal is None and not self.failed
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know even if all proofs hold."""
+        return tuple(note for _, finding in self.findings for note in finding.notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON-ready values."""
+        from lm_eval_moe.doctor.explanation import explain
+        from lm_eval_moe.doctor.text import verdict
+
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "lm_eval_moe_version": __version__,
+            "model": self.model,
+            "ok": self.ok if self.proved else None,
+            "verdict": verdict(self),
+            "reason": str(self.refusal) if self.refusal else None,
+            "routing": self.anatomy.to_dict() if self.anatomy else None,
+            "proofs": [_finding_to_dict(*entry) for entry in self.findings],
+            "notes": list(self.notes),
+            "steering": None
+            if self.plan is None
+            else {**explain(self.plan), "reach": self.reach.to_dict() if self.reach else None},
+        }
+
+
+def examine(
+    lm: HFMoE,
+    *,
+    steering: str | Path | SteeringSpec | SteeringPlan | None = None,
+    progress: Callable[[str], object] | None = None,
+) -> Examination:
+    """Examine a loaded model; its own capture, steering and records are left as they are.
+
+    Args:
+        lm: The model.
+        steering: A steering to explain and measure, which changes nothing of the verdict.
+        progress: Is told what is about to run; see `Runs.planned` for how often.
+
+    Raises:
+        UserError: The steering does not fit the model.
+    """
+    plan = resolve_plan(steering, lm.routing_shape)
+    runs = Runs(lm, progress)
+    with undisturbed(lm):
+        lm.set_steering(None)
+        anatomy = anatomy_of(lm.model, runs.sites, _scoring(lm, runs))
+        findings = tuple((entry, _examined(entry, runs)) for entry in all_proofs())
+        reach = _reach(runs, plan) if plan is not None else None
+    return Examination(lm.model_id or anatomy.model_class, anatomy, findings, plan, reach)
+
+
+def _scoring(lm: HFMoE, runs: Runs) -> str | None:
+    try:
+        return probe(lm.model, runs.sites, runs.shape, lm.device) or AFTERWARDS
+    except RoutingBypassedError:
+        return None  # the proofs meet it again and say so
+
+
+def _reach(runs: Runs, plan: SteeringPlan) -> Reach | None:
+    try:
+        return measure(runs, plan)
+    except RoutingBypassedError:
+        return None  # the proofs have met it and said so
+
+
+def _examined(entry: Proof, runs: Runs) -> Finding:
+    try:
+        return entry.examine(runs)
+    except (UserError, AttributionError) as error:
+        problem, fix = (error.problem, error.fix) if isinstance(error, UserError) else (str(error), None)
+        return Finding("fail", problem, fix)
+
+
+def _finding_to_dict(entry: Proof, finding: Finding) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "outcome": finding.outcome,
+        "summary": finding.summary,
+        "advice": finding.advice,
+        "details": dict(finding.details),
+        "layers": {str(layer): dict(found) for layer, found in finding.layers.items()},
+    }

@@ -1,0 +1,36 @@
+"""With capture on, the logits are bit-identical to the plain model's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.doctor.compare import compare_logits
+from lm_eval_moe.doctor.finding import Finding, proof
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs
+
+__all__ = ["examine"]
+
+
+@proof("capture_identity", "capture changes no bit", order=20)
+def examine(runs: Runs) -> Finding:
+    """Compare all logits of the same batches."""
+    itself = compare_logits(runs.plain, runs.score("plain run, again"))
+    if not itself.identical:
+        return Finding(
+            "fail",
+            "cannot be shown: two runs of the plain model differ from each other "
+            f"(by up to {itself.largest:.3g} in a logit)",
+            "make the model deterministic (deterministic kernels, no dropout), then run doctor again",
+            details=itself.to_dict(),
+        )
+    found = compare_logits(runs.plain, runs.captured)
+    if not found.identical:
+        return Finding(
+            "fail",
+            f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g}",
+            "do not compare results of hf-moe with those of hf on this model, and please report it",
+            details=found.to_dict(),
+        )
+    return Finding("pass", f"{found.logits:,} logits are those of the plain model", details=found.to_dict())

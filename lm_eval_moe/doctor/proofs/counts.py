@@ -1,0 +1,52 @@
+"""What is captured is what the experts receive, as plain torch hooks see it in a run without interception."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.steering.layers import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs
+
+__all__ = ["examine"]
+
+
+@proof("capture_counts", "capture matches the experts", order=30)
+def examine(runs: Runs) -> Finding:
+    """Count anew, in NumPy, over each sentence's own tokens."""
+    experts = runs.shape.experts
+    layers: dict[int, dict[str, Any]] = {}
+    selections = 0
+    for position, layer in enumerate(runs.shape.layers):
+        wrong_counts, wrong_mass, seen = 0, 0, 0
+        for ask in runs.asked:
+            selected = runs.plain.received(position, ask)
+            record = runs.captured.records.get(ask.number)
+            chosen = selected.indices.ravel()
+            counts = np.bincount(chosen, minlength=experts + 1)[:experts]
+            mass = np.bincount(chosen, selected.weights.ravel(), experts + 1)[:experts]
+            size = np.bincount(chosen, np.abs(selected.weights).ravel(), experts + 1)[:experts]
+            rounding = (len(ask.tokens) + 1) * float(np.finfo(np.float32).eps) * size
+            seen += int(counts.sum())
+            if record is None or record.counts is None or record.gate_mass is None:
+                wrong_counts += experts
+                continue
+            wrong_counts += int((record.counts[position] != counts).sum())
+            wrong_mass += int((np.abs(record.gate_mass[position] - mass) > rounding).sum())
+        layers[layer] = {"selections": seen, "wrong_counts": wrong_counts, "wrong_gate_mass": wrong_mass}
+        selections += seen
+    bad = [layer for layer, found in layers.items() if found["wrong_counts"] or found["wrong_gate_mass"]]
+    details = {"selections": selections, "sentences": len(runs.asked)}
+    if bad:
+        return Finding(
+            "fail",
+            f"counts or gate mass differ from what the experts receive in layer(s) {format_ranges(bad)}",
+            "the routing fields of this model's results cannot be trusted; please report it",
+            layers,
+            details,
+        )
+    return Finding("pass", f"{selections:,} selections counted anew from outside: all equal", None, layers, details)

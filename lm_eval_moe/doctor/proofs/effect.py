@@ -1,0 +1,102 @@
+"""Every layer's router decides: steering it alone changes the output, and the experts get what the router returns.
+
+A block may call its router and then choose anew by itself. All other proofs would hold of it, and steering would be
+without effect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.doctor.compare import same_bits
+from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.runs import steering_of
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
+from lm_eval_moe.steering.layers import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs, Scored
+    from lm_eval_moe.doctor.watch import ForwardPass
+
+__all__ = ["examine"]
+
+
+@proof("effect", "each router decides its layer", order=60)
+def examine(runs: Runs) -> Finding:
+    """Activate the least used experts of one layer at a time."""
+    layers: dict[int, dict[str, Any]] = {}
+    for position, layer in enumerate(runs.shape.layers):
+        steered = _steered(runs, position, layer)
+        changed = sum(
+            not same_bits(plain, now)
+            for ask in runs.few
+            for plain, now in zip(runs.plain_few.logits(ask), steered.logits(ask), strict=True)
+        )
+        layers[layer] = {"tokens_changed": changed, "experts_get_what_router_returns": _handed_on(steered, position)}
+    still = [layer for layer, found in layers.items() if not found["tokens_changed"]]
+    other = [layer for layer, found in layers.items() if found["experts_get_what_router_returns"] is False]
+    tokens = sum(len(ask.tokens) for ask in runs.few)
+    details = {"tokens": tokens}
+    if not still and not other:
+        return Finding("pass", f"steering any one of {len(layers)} layers changes the output", None, layers, details)
+    said = []
+    if still:
+        said.append(f"steering layer(s) {format_ranges(still)} alone changes no logit")
+    if other:
+        said.append(f"the experts of layer(s) {format_ranges(other)} get other experts than their router returns")
+    return Finding(
+        "fail",
+        f"{'; '.join(said)}: the block does not go by its router's choice",
+        f"load the model without replaced kernels; if that does not help, {NEEDS_ADAPTER}",
+        layers,
+        details,
+    )
+
+
+def _steered(runs: Runs, position: int, layer: int) -> Scored:
+    targets = _least_used(runs, position)
+
+    def run(*, guard: bool) -> Scored:
+        steering = steering_of(
+            {"experts": {"ids": {layer: targets}}, "layers": layer, "action": "activate", "guard": guard}
+        )
+        return runs.score(
+            f"steering layer {layer}", steering=steering, asked=runs.few, positions=[position], routers=True
+        )
+
+    try:
+        return run(guard=True)
+    except RoutingBypassedError:
+        raise
+    except UserError:  # the guard is refused, which the proof of reach reports
+        return run(guard=False)
+
+
+def _least_used(runs: Runs, position: int) -> list[int]:
+    chosen = np.concatenate([runs.plain.received(position, ask).indices.ravel() for ask in runs.asked])
+    used = np.bincount(chosen, minlength=runs.shape.experts)[: runs.shape.experts]
+    return sorted(int(expert) for expert in np.argsort(used, kind="stable")[: min(runs.shape.top_k, 2)])
+
+
+def _handed_on(run: Scored, position: int) -> bool | None:
+    """Whether the experts received the choice that the router returned; None if that cannot be seen."""
+    same = True
+    for each in run.passes:
+        if position in each.called:
+            same = same and _called_as_chosen(each, position)
+            continue
+        returned = each.returned.get(position)
+        if returned is None:
+            return None
+        same = same and bool((np.sort(returned) == np.sort(each.received[position].indices)).all())
+    return same
+
+
+def _called_as_chosen(each: ForwardPass, position: int) -> bool:
+    """Whether every expert of a list was called with as many tokens as chose it, or else with all tokens."""
+    chosen, called = each.received[position].indices, each.called[position]
+    counts = np.bincount(chosen.ravel(), minlength=len(called))[: len(called)]
+    return bool((called == counts).all() or (called == len(chosen)).all())

@@ -1,0 +1,81 @@
+"""Greedy generation with a KV cache and left padding: the same tokens with capture on, and each of them counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.doctor.finding import Finding, proof
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Asked, Generated, Runs
+
+__all__ = ["examine"]
+
+
+@proof("generation", "generation is unchanged", order=80)
+def examine(runs: Runs) -> Finding:
+    """Compare the tokens fed step by step, and the records with them."""
+    plain, captured = runs.generated, runs.generated_captured
+    fed, fed_captured = plain.fed, captured.fed
+    if fed is None or fed_captured is None:
+        return Finding("not applicable", "the model is fed embeddings: its tokens cannot be followed from outside")
+    if plain.texts != captured.texts or fed.shape != fed_captured.shape or (fed != fed_captured).any():
+        rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
+        return Finding(
+            "fail",
+            f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
+            "do not compare generated answers of hf-moe with those of hf on this model, and please report it",
+        )
+    padding = continued = 0
+    wrong = []
+    for ask in captured.asked:
+        prompt, after = _tokens(runs, captured, ask)
+        padding += fed.shape[1] - len(prompt) - _steps(captured)
+        continued += len(after)
+        record = captured.records.get(ask.number)
+        due = len(prompt) + len(after)
+        if record is None or record.counts is None or record.tokens != due:
+            wrong.append(f"{ask.language}: {record.tokens if record else 0} tokens were counted, {due} were fed")
+            continue
+        sums = record.counts.sum(1)
+        if (sums > due * runs.shape.top_k).any() or (not runs.skips and (sums < due * runs.shape.top_k).any()):
+            wrong.append(f"{ask.language}: {int(sums.min())}-{int(sums.max())} selections a layer for {due} tokens")
+    details = {"rows": len(captured.asked), "padding_tokens": padding, "generated_tokens": continued, "wrong": wrong}
+    if wrong:
+        return Finding(
+            "fail",
+            f"{len(wrong)} of {len(captured.asked)} generations are counted wrongly ({wrong[0]})",
+            "the routing fields of this model's generation tasks cannot be trusted; please report it",
+            details=details,
+        )
+    return Finding(
+        "pass",
+        f"{len(captured.asked)} prompts, {padding} of padding; {continued} generated tokens counted",
+        details=details,
+    )
+
+
+def _steps(run: Generated) -> int:
+    """Return how many tokens a row were fed back: each pass after the prompt's feeds one."""
+    widths = [0 if each.tokens is None else each.tokens.shape[1] for each in run.passes]
+    return len([width for width in widths[1:] if width == 1])
+
+
+def _tokens(runs: Runs, run: Generated, ask: Asked) -> tuple[list[int], list[int]]:
+    """Return a row's prompt without padding, and the generated tokens that were fed back, up to its end."""
+    assert run.fed is not None
+    room = run.fed.shape[1] - _steps(run)  # a prompt too long for the model is cut from the left
+    prompt = runs.lm.tok_batch_encode([ask.context])[0][0].tolist()[-room:]
+    row = next(row for row in run.fed.tolist() if row[: len(row) - _steps(run)][-len(prompt) :] == prompt)
+    ends = _ends(runs)
+    after: list[int] = []
+    for token in row[len(row) - _steps(run) :] if _steps(run) else []:
+        if token in ends:
+            break
+        after.append(token)
+    return prompt, after
+
+
+def _ends(runs: Runs) -> set[int]:
+    given = (runs.lm.eot_token_id, runs.lm.model.generation_config.eos_token_id)
+    return {token for ids in given for token in (ids if isinstance(ids, (list, tuple)) else [ids]) if token is not None}

@@ -1,0 +1,44 @@
+"""Every mixture-of-experts layer is intercepted, in log-likelihood and in generation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.doctor.anatomy import uncovered_layers
+from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
+from lm_eval_moe.steering.layers import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.capture import RoutingRecord
+    from lm_eval_moe.doctor.runs import Runs
+
+__all__ = ["examine"]
+
+
+@proof("intercepted", "every MoE layer is intercepted", order=10)
+def examine(runs: Runs) -> Finding:
+    """Look for layers of which nothing was recorded, and for experts that no router was found for."""
+    seen = {
+        "log-likelihood": _layers_seen(runs, runs.captured.records),
+        "generation": _layers_seen(runs, runs.generated_captured.records),
+    }
+    layers = {layer: {how: layer in found for how, found in seen.items()} for layer in runs.shape.layers}
+    uncovered = uncovered_layers(runs.lm.model, runs.sites)
+    missed = [
+        f"layer(s) {format_ranges(left)} in {how}"
+        for how, found in seen.items()
+        if (left := [layer for layer in runs.shape.layers if layer not in found])
+    ]
+    if uncovered:
+        missed.append(f"layer(s) {format_ranges(uncovered)}, which have experts but no router that was recognised")
+    if missed:
+        return Finding("fail", f"not seen: {'; '.join(missed)}", NEEDS_ADAPTER, layers, {"uncovered": list(uncovered)})
+    count = len(runs.shape.layers)
+    return Finding("pass", f"{count} of {count} layers, in log-likelihood and in generation", layers=layers)
+
+
+def _layers_seen(runs: Runs, records: Mapping[int, RoutingRecord]) -> set[int]:
+    counts = [record.counts for record in records.values() if record.counts is not None]
+    return {layer for at, layer in enumerate(runs.shape.layers) if any(each[at].any() for each in counts)}

@@ -1,0 +1,47 @@
+"""Padding is routed by the model, but never counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.doctor.finding import Finding, proof
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs
+
+__all__ = ["examine"]
+
+
+@proof("padding", "padding is not counted", order=40)
+def examine(runs: Runs) -> Finding:
+    """Compare what was counted with the requests' own tokens, K selections for each."""
+    run, top_k = runs.captured, runs.shape.top_k
+    own = sum(len(ask.tokens) for ask in runs.asked)
+    details = {"own_tokens": own, "padding_tokens": run.padding, "batches": len(run.passes)}
+    wrong = []
+    for ask in runs.asked:
+        record = run.records.get(ask.number)
+        if record is None or record.counts is None:
+            wrong.append(f"{ask.language}: nothing was recorded")
+            continue
+        sums, due = record.counts.sum(1), top_k * len(ask.tokens)
+        if record.tokens != len(ask.tokens):
+            wrong.append(f"{ask.language}: {record.tokens} tokens were counted, it has {len(ask.tokens)}")
+        elif (sums > due).any() or (not runs.skips and (sums < due).any()):
+            wrong.append(f"{ask.language}: {int(sums.min())}-{int(sums.max())} selections a layer, {due} are due")
+    if wrong:
+        return Finding(
+            "fail",
+            f"{len(wrong)} of {len(runs.asked)} requests are counted wrongly ({wrong[0]})",
+            "the routing fields of this model's results cannot be trusted; please report it",
+            details={**details, "wrong": wrong},
+        )
+    if not run.padding:
+        why = "batches of one row have none; use a batch size of 2 or more" if len(run.passes) > 1 else "there was none"
+        return Finding("not applicable", f"no padding to leave out: {why}", details=details)
+    at_most = "at most " if runs.skips else ""
+    return Finding(
+        "pass",
+        f"{own:,} own tokens, {at_most}{top_k} choices each; {run.padding} padding left out",
+        details=details,
+    )

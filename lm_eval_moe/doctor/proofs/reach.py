@@ -1,0 +1,152 @@
+"""How far `activate` and `mask` reach into the selection, with and without guard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.runs import steering_of
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.steering.layers import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs, Scored
+
+__all__ = ["examine"]
+
+_SEED = 0
+_LARGE = 1000.0  # a bias that decides any comparison of logits
+_Targets = dict[int, list[int]]
+
+
+@proof("reach", "activate and mask reach", order=70)
+def examine(runs: Runs) -> Finding:
+    """Measure, by what the experts receive, the share of tokens at which all targets, or any masked expert, are chosen.
+
+    ``activate`` can fall short for two reasons: the router weighs more than logits (groups, a selection bias), or the
+    published formula ties its targets with the old favourite up to noise. A large bias, which ties with nothing, tells
+    them apart.
+    """
+    activated, masked = _drawn(runs)
+    reached: dict[str, list[float]] = {
+        "bias": _shares(runs, activated, {"bias": _LARGE}, all_of_them=True),
+        "activate": _shares(runs, activated, "activate", all_of_them=True),
+    }
+    if masked:
+        reached["mask"] = _shares(runs, masked, "mask", all_of_them=False)
+    refusal: UserError | None = None
+    try:
+        reached["activate_guarded"] = _shares(runs, activated, "activate", guard=True, all_of_them=True)
+        if masked:
+            reached["mask_guarded"] = _shares(runs, masked, "mask", guard=True, all_of_them=False)
+    except RoutingBypassedError:
+        raise
+    except UserError as error:
+        refusal = error
+    means = {name: float(np.mean(shares)) for name, shares in reached.items()}
+    layers: dict[int, dict[str, Any]] = {
+        layer: {
+            **{name: shares[at] for name, shares in reached.items()},
+            "activated_experts": activated[layer],
+            "masked_experts": masked.get(layer, []),
+        }
+        for at, layer in enumerate(runs.shape.layers)
+    }
+    details: dict[str, Any] = {"seed": _SEED, "mean": means}
+    if refusal is not None:
+        return Finding("fail", refusal.problem, refusal.fix, layers, details)
+    short = _layers_where(runs, reached["activate_guarded"], lambda share: share < 1)
+    leaking = _layers_where(runs, reached.get("mask_guarded", []), lambda share: share > 0)
+    if short or leaking:
+        said = [f"guarded activate misses tokens in layer(s) {format_ranges(short)}"] if short else []
+        said += [f"guarded mask leaks in layer(s) {format_ranges(leaking)}"] if leaking else []
+        return Finding(
+            "fail",
+            "; ".join(said),
+            "activate, deactivate and mask do not do on this model what they say; please report it",
+            layers,
+            details,
+        )
+    summary = f"with guard 100 % and 0 %; without {_percent(means['activate'])}"
+    summary += f" and {_percent(means['mask'])}" if masked else " (no expert can be spared for mask)"
+    return Finding("pass", summary, None, layers, details, _notes(runs, reached))
+
+
+def _notes(runs: Runs, reached: dict[str, list[float]]) -> tuple[str, ...]:
+    overruled = sorted(
+        {
+            *_layers_where(runs, reached["bias"], lambda share: share < 1),
+            *_layers_where(runs, reached.get("mask", []), lambda share: share > 0),
+        }
+    )
+    notes = []
+    means = {name: float(np.mean(shares)) for name, shares in reached.items()}
+    if overruled:
+        mask = f" Masked experts are still selected at {_percent(leak)}." if (leak := means.get("mask")) else ""
+        notes.append(
+            "Write guard: true in steering files for this model (activate, deactivate, mask). In layer(s) "
+            f"{format_ranges(overruled)} the router weighs more than logits (groups of experts or a selection bias): "
+            f"logits raised far above all others bring all targets in at {_percent(means['bias'])} of tokens.{mask}"
+        )
+    tied = _layers_where(
+        runs,
+        [a if b == 1 else 1.0 for a, b in zip(reached["activate"], reached["bias"], strict=True)],
+        lambda share: share < 1,
+    )
+    if tied:
+        at = [runs.shape.layers.index(layer) for layer in tied]
+        notes.append(
+            f"activate of {min(runs.shape.top_k, 2)} expert(s) reaches "
+            f"{_percent(np.mean([reached['activate'][i] for i in at]))} of tokens in layer(s) {format_ranges(tied)}. "
+            "That is its formula, not this model: targets tie with the old favourite up to noise and rounding, and may "
+            "lose to it. Write guard: true where every target must be selected."
+        )
+    return tuple(notes)
+
+
+def _layers_where(runs: Runs, shares: list[float], wrong: Any) -> list[int]:
+    return [layer for layer, share in zip(runs.shape.layers, shares, strict=False) if wrong(share)]
+
+
+def _percent(share: Any) -> str:
+    """Write a share; only what is exactly all or nothing is written so."""
+    value = 100 * float(share)
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    return f"{min(value, 99.9) if value < 100 else value:.3g} %"
+
+
+def _drawn(runs: Runs) -> tuple[_Targets, _Targets]:
+    """Draw experts to activate, and of those that the plain model selects, experts to mask."""
+    experts, top_k = runs.shape.experts, runs.shape.top_k
+    activated: _Targets = {}
+    masked: _Targets = {}
+    for position, layer in enumerate(runs.shape.layers):
+        rng = np.random.default_rng([_SEED, layer])
+        activated[layer] = sorted(rng.choice(experts, min(top_k, 2), replace=False).tolist())
+        received = [runs.plain.received(position, ask).indices.ravel() for ask in runs.asked]
+        used = [int(expert) for expert in np.unique(np.concatenate(received)) if expert < experts]
+        count = min(top_k, 2, experts - top_k, len(used))
+        if count:
+            masked[layer] = sorted(rng.choice(used, count, replace=False).tolist())
+    return activated, masked if len(masked) == len(activated) else {}
+
+
+def _shares(
+    runs: Runs, targets: _Targets, action: str | dict[str, float], *, guard: bool = False, all_of_them: bool
+) -> list[float]:
+    name = action if isinstance(action, str) else next(iter(action))
+    steering = steering_of({"experts": {"ids": targets}, "action": action, **({"guard": True} if guard else {})})
+    run = runs.score(f"{name}{' with guard' if guard else ''}", steering=steering, logits=False)
+    return [
+        _share(run, position, targets[layer], all_of_them=all_of_them)
+        for position, layer in enumerate(runs.shape.layers)
+    ]
+
+
+def _share(run: Scored, position: int, targets: list[int], *, all_of_them: bool) -> float:
+    indices = np.concatenate([run.received(position, ask).indices for ask in run.asked])
+    chosen = np.stack([(indices == expert).any(1) for expert in targets])
+    return float((chosen.all(0) if all_of_them else chosen.any(0)).mean())

@@ -1,0 +1,297 @@
+"""Run the doctor's sentences through the user's own model, plain, captured or steered, and keep what was seen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.doctor.sentences import SENTENCES
+from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
+from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.routers import find_sites
+
+if TYPE_CHECKING:
+    from lm_eval_moe.capture import RoutingRecord
+    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.steering import SteeringPlan, SteeringSpec
+
+__all__ = ["Asked", "Generated", "Runs", "Scored", "steering_of", "undisturbed"]
+
+_BATCH = 4
+_NEW_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One sentence as the model is asked to score it.
+
+    Attributes:
+        number: Which sentence.
+        language: Its language.
+        context: What stands before what is scored.
+        continuation: What is scored.
+        tokens: What the model must be fed, without padding.
+        boundary: How many of these tokens are the prompt.
+    """
+
+    number: int
+    language: str
+    context: str
+    continuation: str
+    tokens: tuple[int, ...]
+    boundary: int
+
+    @property
+    def task(self) -> str:
+        """The name under which the model keeps its record."""
+        return f"doctor_{self.language}"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A log-likelihood run.
+
+    Attributes:
+        passes: Its forward passes.
+        places: By sentence number, the pass and the row of the batch that held it.
+        asked: The sentences.
+        records: By sentence number, what the model recorded, if it captured.
+    """
+
+    passes: list[ForwardPass]
+    places: dict[int, tuple[int, int]]
+    asked: tuple[Asked, ...]
+    records: dict[int, RoutingRecord]
+
+    @property
+    def padding(self) -> int:
+        """Padding tokens in all batches."""
+        fed = sum(each.tokens.size for each in self.passes if each.tokens is not None)
+        return fed - sum(len(ask.tokens) for ask in self.asked)
+
+    def received(self, position: int, ask: Asked) -> Selected:
+        """Return what the experts of a layer received for a sentence's own tokens."""
+        number, row = self.places[ask.number]
+        each = self.passes[number]
+        assert each.tokens is not None
+        if position not in each.received:
+            raise RoutingBypassedError(f"the experts module of router {position} was never called")
+        at = _rows_of(each.tokens.shape, len(each.received[position].indices), row, len(ask.tokens))
+        return Selected(each.received[position].indices[at], each.received[position].weights[at])
+
+    def logits(self, ask: Asked) -> Any:
+        """Return the logits of a sentence's own tokens."""
+        number, row = self.places[ask.number]
+        logits = self.passes[number].logits
+        tokens = self.passes[number].tokens
+        assert logits is not None
+        assert tokens is not None
+        virtual = logits.shape[1] - tokens.shape[1]
+        return logits[row, virtual : virtual + len(ask.tokens)]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A greedy generation of one batch.
+
+    Attributes:
+        passes: Its forward passes: the prompts, then a token at a time.
+        texts: What was generated.
+        asked: The sentences whose contexts were the prompts.
+        records: By sentence number, what the model recorded, if it captured.
+    """
+
+    passes: list[ForwardPass]
+    texts: list[str]
+    asked: tuple[Asked, ...]
+    records: dict[int, RoutingRecord]
+
+    @cached_property
+    def fed(self) -> NDArray[np.int64] | None:
+        """``[B, T]`` all tokens that the model was fed, None where it was fed embeddings."""
+        tokens = [each.tokens for each in self.passes]
+        known = [each for each in tokens if each is not None]
+        return np.concatenate(known, axis=1) if len(known) == len(tokens) else None
+
+
+def steering_of(*interventions: dict[str, Any]) -> SteeringSpec:
+    """Return a steering spec of these interventions, of all layers unless they say otherwise."""
+    from lm_eval_moe.steering import parse_spec
+
+    return parse_spec(
+        {"version": 1, "name": "doctor", "interventions": [{"layers": "all", **each} for each in interventions]}
+    )
+
+
+class Runs:
+    """All that the proofs ask of a model; runs that several of them need are made once.
+
+    Args:
+        lm: The model; left as it was by `undisturbed`.
+        progress: Is told what is about to run.
+    """
+
+    def __init__(self, lm: HFMoE, progress: Callable[[str], object] | None = None) -> None:
+        self.lm = lm
+        self.shape = lm.routing_shape
+        self.sites = find_sites(lm.model)
+        self.skips = any(site.block.extra for site in self.sites)
+        self._progress = progress or (lambda label: None)
+        self.asked = tuple(self._ask(number) for number in range(len(SENTENCES)))
+
+    @staticmethod
+    def planned(lm: HFMoE) -> int:
+        """Return how many runs a full examination makes."""
+        return 13 + len(lm.routing_shape.layers)
+
+    @property
+    def few(self) -> tuple[Asked, ...]:
+        """The sentences of one batch: long and short in turn, so that they have to be padded."""
+        left = sorted(self.asked, key=lambda ask: ask.boundary)
+        turns = [left.pop(-1 if turn % 2 else 0) for turn in range(len(left))]
+        return tuple(turns[: int(self.lm.batch_size)])
+
+    # ------------------------------------------------------------------ runs that several proofs share
+
+    @cached_property
+    def plain(self) -> Scored:
+        """The model as it is, without any interception."""
+        return self.score("plain run")
+
+    @cached_property
+    def plain_few(self) -> Scored:
+        """The model as it is, on one batch."""
+        return self.score("plain run", asked=self.few)
+
+    @cached_property
+    def captured(self) -> Scored:
+        """With capture on."""
+        return self.score("captured run", capture="all")
+
+    @cached_property
+    def generated(self) -> Generated:
+        """Greedy generation without any interception."""
+        return self.generate("plain generation")
+
+    @cached_property
+    def generated_captured(self) -> Generated:
+        """Greedy generation with capture on."""
+        return self.generate("captured generation", capture="all")
+
+    # ------------------------------------------------------------------ one run
+
+    def score(
+        self,
+        label: str,
+        *,
+        steering: SteeringSpec | SteeringPlan | None = None,
+        capture: str = "off",
+        asked: tuple[Asked, ...] | None = None,
+        positions: Collection[int] | None = None,
+        logits: bool = True,
+        routers: bool = False,
+    ) -> Scored:
+        """Score sentences; see `watched` for the last three arguments."""
+        from lm_eval.api.instance import Instance
+
+        chosen = self.asked if asked is None else asked
+        self._prepare(label, steering, capture)
+        requests = [
+            Instance("loglikelihood", {}, (ask.context, ask.continuation), 0, metadata=(ask.task, ask.number, 1))
+            for ask in chosen
+        ]
+        with watched(
+            self.lm.model, self.sites, self.shape.top_k, positions=positions, logits=logits, routers=routers
+        ) as passes:
+            self.lm.loglikelihood(requests, disable_tqdm=True)
+        return Scored(passes, _places(passes, chosen), chosen, self._records())
+
+    def generate(self, label: str, *, capture: str = "off") -> Generated:
+        """Generate greedily from the contexts of one batch of sentences."""
+        from lm_eval.api.instance import Instance
+
+        self._prepare(label, None, capture)
+        arguments = {"until": [], "max_gen_toks": _NEW_TOKENS, "do_sample": False}
+        requests = [
+            Instance("generate_until", {}, (ask.context, dict(arguments)), 0, metadata=(ask.task, ask.number, 1))
+            for ask in self.few
+        ]
+        model = self.lm.model
+        core = model.get_base_model() if hasattr(model, "get_base_model") else model
+        with watched(core, (), self.shape.top_k, logits=False) as passes:
+            texts = self.lm.generate_until(requests, disable_tqdm=True)
+        return Generated(passes, texts, self.few, self._records())
+
+    def _prepare(self, label: str, steering: SteeringSpec | SteeringPlan | None, capture: str) -> None:
+        self._progress(label)
+        self.lm.records = defaultdict(list)
+        self.lm.set_capture(capture)
+        self.lm.set_steering(steering)
+
+    def _records(self) -> dict[int, RoutingRecord]:
+        found = {key.doc_id: self.lm.record(key) for key in self.lm.records}
+        return {number: record for number, record in found.items() if record is not None}
+
+    def _ask(self, number: int) -> Asked:
+        sentence = SENTENCES[number]
+        whole = self.lm.tok_encode(sentence.context + sentence.continuation)
+        scored = len(whole) - len(self.lm.tok_encode(sentence.context))
+        tokens = tuple(whole[-(self.lm.max_length + 1) :][:-1])  # the last token is only predicted
+        return Asked(number, *sentence, tokens, max(len(tokens) - (scored - 1), 0))
+
+
+@contextmanager
+def undisturbed(lm: HFMoE) -> Iterator[None]:
+    """Leave the model's capture, steering and records as they were, whatever is run inside."""
+    kept = {
+        name: getattr(lm, name)
+        for name in ("records", "record_arrays", "record_changes", "wanted", "task_languages", "batch_size_per_gpu")
+    }
+    capture, steering = lm.capture, lm.steering
+    lm.record_arrays = frozenset({"counts", "gate_mass"})
+    lm.record_changes = False
+    lm.wanted = lambda key: True
+    lm.task_languages = {f"doctor_{sentence.language}": sentence.language for sentence in SENTENCES}
+    if not isinstance(lm.batch_size_per_gpu, int):  # "auto" would look for the largest batch in every run
+        lm.batch_size_per_gpu = _BATCH
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(lm, name, value)
+        lm.set_capture(capture)
+        lm.set_steering(steering)
+
+
+def _places(passes: Sequence[ForwardPass], asked: Sequence[Asked]) -> dict[int, tuple[int, int]]:
+    """Find each sentence's row by its tokens; the longest first, so that none is taken for the start of another."""
+    rows = [
+        (number, row, tokens)
+        for number, each in enumerate(passes)
+        for row, tokens in enumerate([] if each.tokens is None else each.tokens.tolist())
+    ]
+    places: dict[int, tuple[int, int]] = {}
+    for ask in sorted(asked, key=lambda ask: -len(ask.tokens)):
+        mine = next((entry for entry in rows if tuple(entry[2][: len(ask.tokens)]) == ask.tokens), None)
+        if mine is None:
+            raise RoutingBypassedError(
+                f"the model was never fed the tokens of the sentence {ask.context + ask.continuation!r}",
+                fix="the tokenizer or lm-eval's batching is not as expected: please report this",
+            )
+        rows.remove(mine)
+        places[ask.number] = mine[:2]
+    return places
+
+
+def _rows_of(shape: tuple[int, ...], seen: int, row: int, length: int) -> slice:
+    """Return where a row's own tokens are among the ``seen`` tokens of a batch, virtual tokens before each row."""
+    width = seen // shape[0]
+    start = row * width + (width - shape[1])
+    return slice(start, start + length)
