@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.capture import BatchLayout, Recorder
+from lm_eval_moe.errors import RoutingBypassedError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,21 +27,37 @@ class RoutedBatch:
 
     def __init__(self, recorder: Recorder | None, steerer: Steerer | None, *, compare: bool = False) -> None:
         self._recorder, self._steerer, self._compare = recorder, steerer, compare
+        self._routed: int | None = None  # router calls of the pass, None between passes
 
     def start_pass(self, tokens: Tensor, layout: BatchLayout, languages: Sequence[str | None]) -> None:
         """Begin a forward pass over ``tokens`` ``[B, T]``; ``languages`` has one entry a row."""
+        self._routed = 0
         if self._steerer is not None:
             self._steerer.start_pass(tokens, layout.valid, layout.generated, languages)
         if self._recorder is not None:
             self._recorder.start_pass(layout, self._steerer.targets if self._steerer else None)
 
     def end_pass(self) -> None:
-        """End the forward pass."""
+        """End the forward pass.
+
+        Raises:
+            RoutingBypassedError: It called no router.
+        """
+        if not self._routed:
+            raise _unseen("a forward pass called no router")
+        self._routed = None
         if self._recorder is not None:
             self._recorder.end_pass()
 
     def route(self, position: int, logits: Tensor) -> Tensor:
-        """Steer the router logits ``[N, E]`` and note what becomes of them."""
+        """Steer the router logits ``[N, E]`` and note what becomes of them.
+
+        Raises:
+            RoutingBypassedError: No pass was begun: nothing is known about the tokens.
+        """
+        if self._routed is None:
+            raise _unseen("a router was called outside the model's own forward pass")
+        self._routed += 1
         if self._steerer is not None:
             logits = self._steerer.edit(position, logits)
         if self._recorder is not None:
@@ -72,3 +89,10 @@ class RoutedBatch:
         """Record the selection without steering."""
         if self._recorder is not None:
             self._recorder.unchanged(position, indices)
+
+
+def _unseen(what: str) -> RoutingBypassedError:
+    return RoutingBypassedError(
+        f"{what}: its tokens cannot be told apart",
+        fix="give the model as transformers loads it, without a wrapper or compiled code around its forward",
+    )

@@ -35,6 +35,7 @@ from lm_eval_moe.models.ordering import generation_order, likelihood_order, roun
 from lm_eval_moe.models.probe import probe
 from lm_eval_moe.models.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.models.stopping import StopRule
+from lm_eval_moe.models.uncompiled import core_of, uncompiled
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
@@ -91,6 +92,9 @@ class HFMoE(HFLM):
         pretrained = model_path(pretrained)
         if kwargs.get("tp_plan") is not None:
             raise refusals.tensor_parallelism()
+        for name in ("load_in_8bit", "load_in_4bit"):
+            if kwargs.get(name):
+                raise refusals.quantised_loading(name)
         if isinstance(pretrained, str):
             # A steering file that does not fit is refused before an hour of loading weights.
             shape = shape_before_loading(pretrained, **kwargs)
@@ -100,6 +104,8 @@ class HFMoE(HFLM):
         super().__init__(pretrained=pretrained, **kwargs)
         if self.backend != "causal":
             raise encoder_decoder_error(type(self.model).__name__)
+        if self.device.type == "meta":
+            raise refusals.nowhere()
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
         self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
@@ -269,7 +275,7 @@ class HFMoE(HFLM):
             raise RuntimeError("the model was called outside a request: routing cannot be attributed")
         recorder = self._new_recorder(rows)
         batch = RoutedBatch(recorder, self._new_steerer(), compare=self.record_changes)
-        with intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
+        with uncompiled(self.model), intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
             batch.start_pass(inps, layout, [row.language for row in rows] or [None] * len(inps))
             logits = super()._model_call(inps, attn_mask, labels)
             batch.end_pass()
@@ -327,8 +333,9 @@ class HFMoE(HFLM):
         def end(*_: Any) -> None:
             batch.end_pass()
 
-        core = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        with intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
+        core = core_of(self.model)
+        generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
+        with uncompiled(self.model), intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
             hooks = (core.register_forward_pre_hook(start, with_kwargs=True), core.register_forward_hook(end))
             try:
                 generated = super()._model_generate(context, max_length, stop, **generation_kwargs)

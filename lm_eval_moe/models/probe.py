@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.models.uncompiled import uncompiled
 from lm_eval_moe.routers import RouterSite, intercepted
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 
@@ -63,7 +64,7 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
     """
     listener = _Probe()
     tokens = torch.ones((1, 2), dtype=torch.long, device=device)
-    with torch.no_grad(), intercepted(sites, listener, top_k=shape.top_k):
+    with torch.no_grad(), uncompiled(model), intercepted(sites, listener, top_k=shape.top_k):
         model(tokens)
     if listener.experts != {shape.experts} or listener.top_k != {shape.top_k}:
         raise RoutingBypassedError(

@@ -4,7 +4,29 @@ from __future__ import annotations
 
 from lm_eval_moe.errors import UserError
 
-__all__ = ["response_cache", "tensor_parallelism"]
+__all__ = ["nowhere", "quantised_loading", "response_cache", "tensor_parallelism"]
+
+
+def nowhere() -> UserError:
+    """Return the error for a model all of whose weights were offloaded after it was loaded: it says no device."""
+    return UserError(
+        "all weights of the model are offloaded, so that it does not say where its inputs go",
+        fix="give its folder as pretrained, with parallelize=True and a device_map or offload_folder",
+    )
+
+
+def quantised_loading(name: str) -> UserError:
+    """Return the error for ``load_in_8bit`` and ``load_in_4bit``, which transformers no longer takes.
+
+    Args:
+        name: The argument that was given.
+    """
+    return UserError(
+        f"transformers 5 takes no {name}",
+        fix="give a checkpoint that is stored quantised; or, in Python, load the model with "
+        f"quantization_config=BitsAndBytesConfig({name}=True) and give it as pretrained",
+        where=f"--model_args {name}",
+    )
 
 
 def response_cache() -> UserError:

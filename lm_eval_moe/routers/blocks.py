@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.routers.altered import core_of, core_parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +85,7 @@ class RoutedBlock:
         if len(experts) > 1:
             raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
-        num_experts: int = module.num_experts  # type: ignore[assignment]
+        num_experts: int = core_of(module).num_experts
         router, owner = _router_of(block, experts_name, num_experts, name)
         return cls(router=router, owner=owner, experts=module, num_experts=num_experts)
 
@@ -163,12 +164,12 @@ def _is_sequence(value: object) -> bool:
 
 
 def _takes_selection(module: nn.Module) -> bool:
-    return hasattr(module, "num_experts") and _selection_arguments(module) is not None
+    return hasattr(core_of(module), "num_experts") and _selection_arguments(module) is not None
 
 
 def _selection_arguments(experts: nn.Module) -> tuple[tuple[str, int], tuple[str, int]] | None:
     """Return name and place of the indices and of the weights among the arguments of an experts module's call."""
-    names = list(inspect.signature(type(experts).forward).parameters)[1:]  # without self
+    names = list(inspect.signature(type(core_of(experts)).forward).parameters)[1:]  # without self
     for indices, weights in _SELECTION_NAMES:
         if indices in names and weights in names:
             return (indices, names.index(indices)), (weights, names.index(weights))
@@ -181,18 +182,20 @@ def _router_of(block: nn.Module, experts_name: str, num_experts: int, block_name
     for child_name, child in block.named_children():
         if child_name == experts_name:
             continue
-        for part in child.modules():
+        for part in core_parts(child):
             weight = part._parameters.get("weight")
             if weight is not None and weight.dim() == 2 and weight.shape[0] == num_experts:
                 found.append((child_name, child, part))
     # A shared expert may happen to have E rows as well: the router is the one that is called so.
-    candidates = [entry for entry in found if entry[0] in _ROUTER_NAMES] or found
+    named = [child_name for child_name, _ in block.named_children() if child_name in _ROUTER_NAMES]
+    candidates = [entry for entry in found if entry[0] in named] if named else found
     if len(candidates) != 1:
         names = [name for name, _, _ in candidates] or "none"
         raise UserError(
-            f"cannot tell the router of {block_name} ({type(block).__name__}): a module with a weight of "
-            f"{num_experts} rows is expected beside its experts, found {names}",
-            fix=NEEDS_ADAPTER,
+            f"cannot tell the router of {block_name} ({type(block).__name__}): a module with a floating-point weight "
+            f"of {num_experts} rows is expected beside its experts, found {names}",
+            fix="if the model is quantised or its routers are reparametrised, leave the routers out of that "
+            f"(llm_int8_skip_modules, modules_to_not_convert); otherwise {NEEDS_ADAPTER}",
         )
     [(_, router, owner)] = candidates
     return router, owner

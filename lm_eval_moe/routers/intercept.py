@@ -110,7 +110,9 @@ class _Calls:
             f"the router {self._sites[position].name} was called {self.routers[position]} times and its experts "
             f"{self.experts[position]} times while other routers were called up to {max(self.routers)} times: its "
             "computation is bypassed",
-            fix="load the model without kernel replacement (use_kernels=False) and without torch.compile",
+            fix="load the model without what runs in its place: kernels (use_kernels=True), a quantisation with "
+            "kernels of its own (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
+            "several layers share",
         )
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from lm_eval_moe.errors import RoutingBypassedError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -100,6 +102,12 @@ class RouterMode(TorchFunctionMode):
         return any(tensor is transposed for transposed in self._transposed)
 
     def _edited(self, projected: Tensor) -> Tensor:
+        if self._block.weight.is_meta and not projected.is_meta:  # a cast of what is not there gives arbitrary numbers
+            raise RoutingBypassedError(
+                f"{type(self._block.router).__name__} reads an offloaded weight that is not there: the model computes "
+                "with arbitrary numbers",
+                fix="keep this model's routers in memory (device_map)",
+            )
         logits = self._block.logits_of(projected)
         edited = self._edit(logits)
         guard = self._guard_of(edited) if self._guard_of else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.routers import families as families  # the adapters register themselves
+from lm_eval_moe.routers.altered import check_router, is_wrapper
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER, RoutedBlock, adapter_of
 from lm_eval_moe.shape import RoutingShape
 
@@ -64,6 +65,12 @@ def find_sites(model: nn.Module) -> tuple[RouterSite, ...]:
             f"{type(model).__name__} has more than one router in layer(s) {twice}",
             fix=f"steering names a router by its layer: {NEEDS_ADAPTER}, which says which of them is meant",
         )
+    parts = [part for site in sites for part in (site.block.router, site.block.experts) if part is not None]
+    if len(set(parts)) != len(parts):
+        raise UserError(
+            f"layers of {type(model).__name__} share one router or experts module",
+            fix="models whose layers share a module (a shared weight is fine) are not supported",
+        )
     sizes = {site.block.num_experts for site in sites}
     if len(sizes) != 1:
         raise UserError(
@@ -77,8 +84,9 @@ def _iter_sites(model: nn.Module) -> Iterator[RouterSite]:
     modules = dict(model.named_modules())
     names = {id(module): name for name, module in modules.items()}
     for name, module in modules.items():
-        block = adapter_of(module).of(module, name)
+        block = None if is_wrapper(module) else adapter_of(module).of(module, name)
         if block is not None:
+            check_router(block, names[id(block.router)])
             layer, depth = _layer_of(name, modules)
             yield RouterSite(layer, names[id(block.router)], block, depth)
 
