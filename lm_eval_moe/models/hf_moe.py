@@ -6,12 +6,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval import utils
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
@@ -33,7 +31,7 @@ from lm_eval_moe.models.batch import RoutedBatch
 from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
 from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.models.probe import probe
-from lm_eval_moe.models.requests import LabelQueue, RequestLabel, labels_of
+from lm_eval_moe.models.requests import LabelQueue, RequestLabel, labels_of, window_labels
 from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.models.uncompiled import core_of, uncompiled
 from lm_eval_moe.parallel import ParallelRegistry
@@ -90,11 +88,7 @@ class HFMoE(HFLM):
         self.registry = ParallelRegistry.default(self._parallel)
         self._given_name = pretrained if isinstance(pretrained, str) else None
         pretrained = model_path(pretrained)
-        if kwargs.get("tp_plan") is not None:
-            raise refusals.tensor_parallelism()
-        for name in ("load_in_8bit", "load_in_4bit"):
-            if kwargs.get(name):
-                raise refusals.quantised_loading(name)
+        refusals.check_arguments(kwargs)
         if isinstance(pretrained, str):
             # A steering file that does not fit is refused before an hour of loading weights.
             shape = shape_before_loading(pretrained, **kwargs)
@@ -200,16 +194,8 @@ class HFMoE(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
-        windows = []
-        for label, request in zip(labels_of(requests), requests, strict=True):
-            parts = utils.get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0]),
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length,
-                context_len=1,
-            )
-            windows += [replace(label, window=number) for number, _ in enumerate(parts)]
-        with self.labelled(windows):
+        texts = [self.tok_encode(request.args[0]) for request in requests]
+        with self.labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
     @contextmanager

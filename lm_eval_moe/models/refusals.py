@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lm_eval_moe.errors import UserError
 
-__all__ = ["nowhere", "quantised_loading", "response_cache", "tensor_parallelism"]
+__all__ = ["check_arguments", "nowhere", "quantised_loading", "response_cache", "tensor_parallelism"]
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse model arguments that cannot be heeded, before anything is loaded.
+
+    Raises:
+        UserError: One is there.
+    """
+    if arguments.get("tp_plan") is not None:
+        raise tensor_parallelism()
+    for name in ("load_in_8bit", "load_in_4bit"):
+        if arguments.get(name):
+            raise quantised_loading(name)
 
 
 def nowhere() -> UserError:

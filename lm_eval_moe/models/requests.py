@@ -12,7 +12,7 @@ from lm_eval_moe.capture import RequestKey, RowUse
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-__all__ = ["NOBODY", "LabelQueue", "RequestLabel", "labels_of"]
+__all__ = ["NOBODY", "LabelQueue", "RequestLabel", "labels_of", "window_labels"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,28 @@ def labels_of(requests: Sequence[Instance]) -> list[RequestLabel]:
         named = request.task_name is not None and request.doc_id is not None and repeat < (request.repeats or 1)
         labels.append(RequestLabel(RequestKey(*name, repeat) if named else None, request.task_name))
     return labels
+
+
+def window_labels(
+    labels: Sequence[RequestLabel], texts: Sequence[list[int]], prefix_token: int, max_length: int
+) -> list[RequestLabel]:
+    """Label the windows that lm-eval cuts long texts into, text by text.
+
+    Args:
+        labels: One a text.
+        texts: Their tokens.
+        prefix_token: What comes before the first token.
+        max_length: Tokens that the model takes.
+    """
+    from lm_eval.utils import get_rolling_token_windows
+
+    windows = []
+    for label, tokens in zip(labels, texts, strict=True):
+        parts = get_rolling_token_windows(
+            token_list=tokens, prefix_token=prefix_token, max_seq_len=max_length, context_len=1
+        )
+        windows += [replace(label, window=number) for number, _ in enumerate(parts)]
+    return windows
 
 
 class LabelQueue:
