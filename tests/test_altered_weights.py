@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ def test_fully_sharded_weights(routers_alone: bool, family: str, tokenizer: Any)
 def test_models_in_several_threads(tokenizer: Any) -> None:
     expected = observed_plain("qwen3_moe", tokenizer)
     # A tokenizer is nothing for several threads: padding and truncation are set on it.
-    models = [behind(make("qwen3_moe"), deepcopy(tokenizer)) for _ in range(3)]
+    models = [behind(make("qwen3_moe"), copy.deepcopy(tokenizer)) for _ in range(3)]
     found: list[Any] = [None] * len(models)
 
     def run(number: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.actions import Action
 from lm_eval_moe.steering.language_filter import LanguageFilter
+from lm_eval_moe.steering.profiles import ProfileSource
 from lm_eval_moe.steering.spec import VERSION, Tokens
 
 __all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash"]
@@ -65,6 +66,7 @@ class SteeringPlan:
         interventions: In the order in which they are applied.
         spec: The spec as given, with defaults; JSON-ready.
         hash: SHA-256 of the resolved content, in hexadecimal. Names and descriptions do not enter.
+        profiles: The files that experts were selected from. The hash covers what was selected, not them.
     """
 
     name: str
@@ -75,6 +77,7 @@ class SteeringPlan:
     interventions: tuple[PlannedIntervention, ...]
     spec: dict[str, Any]
     hash: str
+    profiles: tuple[ProfileSource, ...] = ()
 
     @property
     def short_hash(self) -> str:

@@ -8,24 +8,30 @@ from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering._fields import Place
 from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan, plan_hash
-from lm_eval_moe.steering.selectors import Scope
+from lm_eval_moe.steering.profiles import ProfileStore
+from lm_eval_moe.steering.selectors import Choice, Scope
 from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec
 
-__all__ = ["resolve"]
+__all__ = ["explain", "resolve"]
 
 
-def resolve(spec: SteeringSpec, shape: RoutingShape) -> SteeringPlan:
+def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> SteeringPlan:
     """Check a spec against a model's shape and select the experts; no weights are needed.
+
+    Args:
+        spec: The spec.
+        shape: The model's routing shape.
+        profiles: What has been read for this model already, to resolve several specs that name the same profiles.
 
     Raises:
         UserError: The model has another shape than the spec is for, a layer or expert does not exist in it, nothing is
-            targeted, or masks leave fewer experts than the model selects.
+            targeted, a profile cannot be used, or masks leave fewer experts than the model selects.
     """
-    if spec.model is not None:
-        spec.model.check(shape, spec.place / "model")
+    store = _store(spec, shape, profiles)
     place = spec.place / "interventions"
     interventions = tuple(
-        _planned(index, each, spec, shape, place / index) for index, each in enumerate(spec.interventions)
+        _planned(index, each, _scope(index, spec, store), place / index)
+        for index, each in enumerate(spec.interventions)
     )
     _check_reachable(interventions, shape, place)
     return SteeringPlan(
@@ -37,23 +43,45 @@ def resolve(spec: SteeringSpec, shape: RoutingShape) -> SteeringPlan:
         interventions=interventions,
         spec=spec.to_dict(),
         hash=plan_hash(spec.seed, interventions),
+        profiles=store.used,
     )
 
 
-def _planned(
-    index: int, each: InterventionSpec, spec: SteeringSpec, shape: RoutingShape, place: Place
-) -> PlannedIntervention:
-    layers = each.layers.resolve(shape, place / "layers")
-    rule = place / "experts" / each.experts.name
-    selection = each.experts.select(Scope(layers, shape, spec.seed, rule))
+def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> list[list[Choice]]:
+    """Return the experts that each intervention targets, with the reasons: those of :func:`resolve`.
+
+    Raises:
+        UserError: As :func:`resolve`, but for what the actions add up to.
+    """
+    store = _store(spec, shape, profiles)
+    return [each.experts.explain(_scope(index, spec, store)) for index, each in enumerate(spec.interventions)]
+
+
+def _store(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None) -> ProfileStore:
+    if profiles is not None and profiles.shape != shape:
+        raise ValueError(f"the profiles are read for {profiles.shape}, not for {shape}")
+    if spec.model is not None:
+        spec.model.check(shape, spec.place / "model")
+    return ProfileStore(shape) if profiles is None else profiles.reusing()
+
+
+def _scope(index: int, spec: SteeringSpec, store: ProfileStore) -> Scope:
+    each, place = spec.interventions[index], spec.place / "interventions" / index
+    layers = each.layers.resolve(store.shape, place / "layers")
+    return Scope(layers, store.shape, spec.seed, place / "experts" / each.experts.name, store)
+
+
+def _planned(index: int, each: InterventionSpec, scope: Scope, place: Place) -> PlannedIntervention:
+    selection = each.experts.select(scope)
     targets = {}
     for layer, chosen in sorted(selection.items()):
         if chosen:
             experts = tuple(sorted(chosen))
             targets[layer] = LayerTargets(layer, experts, tuple(chosen[expert] for expert in experts))
     if not targets:
-        raise rule.error(
-            f"no expert is targeted in layers {format_ranges(layers)}", "widen `layers`, or change the selection rule"
+        raise scope.place.error(
+            f"no expert is targeted in layers {format_ranges(scope.layers)}",
+            "widen `layers`, or change the selection rule",
         )
     return PlannedIntervention(index, targets, each.action, each.guard, each.tokens, each.languages)
 

@@ -26,7 +26,7 @@ def deepseek() -> RoutingShape:
 
 @pytest.fixture
 def profiles(tmp_path: Path) -> Path:
-    """A folder with (empty) profile files: nothing reads them yet."""
+    """A folder with (empty) profile files: parsing a spec does not read them."""
     for name in ("gsm8k_en", "flores_en", "en", "sw", "zh"):
         (tmp_path / f"{name}.safetensors").touch()
     (tmp_path / "zh.json").touch()

@@ -57,6 +57,12 @@ RULES: dict[str, Any] = {
         "top_m": 15,
         "threshold": 0.4,
     },
+    "risk_difference": {
+        "profile_a": "gsm8k_en.safetensors",
+        "profile_b": "flores_en.safetensors",
+        "top": 20,
+        "direction": "both",
+    },
     "ids": {"8": [3, 17], "9": {"0": 0.41}},
     "random": {"like": {"ids": {"8": [3, 17]}}, "seed": 1},
 }
@@ -73,17 +79,13 @@ def document(**fields: Any) -> dict[str, Any]:
     return {"version": 1, "interventions": [{key: value for key, value in intervention.items() if value is not ...}]}
 
 
-def test_the_example_of_the_contract_is_read(profiles: Path, qwen3: RoutingShape) -> None:
+def test_the_example_of_the_contract_is_read(profiles: Path) -> None:
     path = profiles / "steer.yaml"
     path.write_text(CONTRACT)
     spec = load_spec(path)
     assert spec.name == "mgsm-task-experts-soft"
     assert spec.source == "arXiv:2510.04694, eq. 4"
     assert spec.to_dict() == yaml.safe_load(CONTRACT)
-    with pytest.raises(UserError, match="not available in this version") as caught:
-        resolve(spec, qwen3)
-    assert caught.value.where == f"{path}: interventions.0.experts.task"
-    assert "`ids`" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -1,19 +1,20 @@
-"""What all selection rules share: the registry, and what they select from."""
+"""What all selection rules share: the registry, what they select from, and what they return."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering._fields import Field, Place
+from lm_eval_moe.steering.profiles import ProfileStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Scope", "Selection", "Selector", "parse_selector"]
+__all__ = ["Choice", "Scope", "Selection", "Selector", "parse_selector"]
 
 Selection = dict[int, dict[int, float]]
 """Decoder-layer index → expert → steering coefficient s_k."""
@@ -28,12 +29,19 @@ class Scope:
         shape: The model's routing shape.
         seed: The steering file's seed.
         place: Where the rule stands in the file.
+        profiles: Reads profiles; rules that share it share what has been read.
     """
 
     layers: tuple[int, ...]
     shape: RoutingShape
     seed: int
     place: Place
+    profiles: ProfileStore = field(compare=False, repr=False)
+
+    @property
+    def rows(self) -> list[int]:
+        """Where the layers stand among the model's MoE layers: the rows of ``[L, E]`` arrays."""
+        return [self.shape.layers.index(layer) for layer in self.layers]
 
     def below(self, *keys: object) -> Scope:
         """Return the same scope for a rule that stands below this one."""
@@ -41,6 +49,25 @@ class Scope:
         for key in keys:
             place = place / key
         return replace(self, place=place)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One targeted expert, and why it is one.
+
+    Attributes:
+        layer: Decoder-layer index.
+        expert: Its index.
+        coefficient: Its steering coefficient s_k.
+        why: The reason in a few words.
+        values: The numbers that the rule compared, by what they are; the same names for every choice of a rule.
+    """
+
+    layer: int
+    expert: int
+    coefficient: float = 1.0
+    why: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Selector(ABC):
@@ -68,12 +95,23 @@ class Selector(ABC):
         """Return the rule's fields as YAML holds them, without its name."""
 
     @abstractmethod
-    def select(self, scope: Scope) -> Selection:
-        """Return the targeted experts of every layer that has any.
+    def explain(self, scope: Scope) -> list[Choice]:
+        """Return the targeted experts, each once, with the reason; by layer and expert, ascending.
 
         Raises:
-            UserError: The rule cannot be applied to this model.
+            UserError: The rule cannot be applied to this model, or selects nothing.
         """
+
+    def select(self, scope: Scope) -> Selection:
+        """Return the targeted experts of every layer that has any: what :meth:`explain` explains.
+
+        Raises:
+            UserError: As :meth:`explain`.
+        """
+        selection: Selection = {}
+        for choice in self.explain(scope):
+            selection.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
+        return selection
 
 
 def parse_selector(field: Field, *, besides: Sequence[str] = ()) -> Selector:

@@ -1,27 +1,31 @@
-"""What the rules that read routing profiles share."""
+"""What the rules that read routing profiles share: their fields, and which items of a profile they compare."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import combinations
 
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.steering._fields import Field, show
 from lm_eval_moe.steering.language_filter import parse_language
+from lm_eval_moe.steering.profiles import Activity, Profile, ProfilePath
 from lm_eval_moe.steering.selectors._base import Scope
 
-__all__ = ["ProfilePath", "Profiles", "dump_profiles", "parse_member", "parse_profile", "parse_profiles", "unavailable"]
+__all__ = [
+    "Profiles",
+    "Sample",
+    "dump_profiles",
+    "parse_member",
+    "parse_profile",
+    "parse_profiles",
+    "require_comparable",
+    "sample_languages",
+    "sample_one_language",
+]
 
 _SUFFIXES = (".safetensors", ".json")
-
-
-@dataclass(frozen=True)
-class ProfilePath:
-    """A routing profile: its path as given, and where that is."""
-
-    given: str
-    path: Path
-
 
 Profiles = dict[str, ProfilePath]
 """Canonical language → profile."""
@@ -44,7 +48,7 @@ def parse_profile(field: Field) -> ProfilePath:
     if not found:
         folder = str(field.place.base_dir)
         raise field.error(f"there is no file {show(given)}", f"relative paths start from the folder {show(folder)}")
-    return ProfilePath(given, path)
+    return ProfilePath(given, path, field.place)
 
 
 def parse_profiles(field: Field) -> Profiles:
@@ -77,9 +81,132 @@ def dump_profiles(profiles: Profiles) -> dict[str, str]:
     return {language: profile.given for language, profile in profiles.items()}
 
 
-def unavailable(rule: str, scope: Scope) -> UserError:
-    """Return the error to raise where experts would be selected from profiles."""
-    return scope.place.error(
-        f"selecting experts from profiles ({rule}) is not available in this version",
-        "list the experts under `ids`: {8: [3, 17]}",
-    )
+@dataclass(frozen=True)
+class Sample:
+    """Items of a profile that a rule compares with others.
+
+    Attributes:
+        given: The profile's place in the steering file.
+        profile: The profile.
+        rows: The items.
+    """
+
+    given: ProfilePath
+    profile: Profile
+    rows: tuple[int, ...]
+
+    @property
+    def activity(self) -> Activity:
+        """How often the experts are selected in these items."""
+        return self.profile.activity(self.rows, self.given)
+
+    @property
+    def languages(self) -> set[str]:
+        """The languages of the items, where they are known."""
+        return {self.profile.items[row].language for row in self.rows} - {""}
+
+    @property
+    def pooled(self) -> bool:
+        """Whether some row does not name its item."""
+        return not all(self.profile.items[row].item for row in self.rows)
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """Benchmark and item of every row that names them."""
+        items = (self.profile.items[row] for row in self.rows)
+        return {(item.benchmark, item.item) for item in items if item.item}
+
+
+def sample_one_language(scope: Scope, given: ProfilePath, language: str | None = None) -> Sample:
+    """Return the items of a profile in a language; without one, all items, which must be of one.
+
+    Raises:
+        UserError: The file cannot be used, has several languages and none is chosen, or lacks the one that is.
+    """
+    profile = scope.profiles.load(given)
+    labels = profile.languages()
+    if language is None:
+        if len(labels) > 1:
+            raise given.error(f"holds items in several languages: {_shown(labels)}", "choose one with `language: en`")
+        return Sample(given, profile, tuple(range(len(profile.items))))
+    if set(labels) == {""}:  # the file does not say: take the word of the steering file
+        return Sample(given, profile, tuple(range(len(profile.items))))
+    rows = tuple(row for row, item in enumerate(profile.items) if item.language and _is(item.language, language))
+    if not rows:
+        raise given.error(
+            f"holds no items in {language}, it has {_shown(labels)}",
+            f"give a profile that has some, such as of a run with the {language} task",
+        )
+    return Sample(given, profile, rows)
+
+
+def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
+    """Return every language's items; one file may hold several languages.
+
+    Raises:
+        UserError: A file cannot be used or lacks its language, two languages have the same items of one file, or the
+            profiles are not comparable.
+
+    Warns:
+        RoutingWarning: The languages' items are not the same.
+    """
+    samples = {language: sample_one_language(scope, given, language) for language, given in profiles.items()}
+    require_comparable(samples.values())
+    if not any(sample.pooled for sample in samples.values()):
+        items = [sample.keys for sample in samples.values()]
+        common = set.intersection(*items)
+        if any(len(common) < len(keys) for keys in items):
+            sizes = ", ".join(f"{language} has {len(sample.keys)}" for language, sample in samples.items())
+            warnings.warn(
+                f"{(scope.place / 'profiles').where}: the profiles are not of the same items: {sizes}, {len(common)} "
+                "are in all of them; what is due to the items will be taken for differences between languages",
+                RoutingWarning,
+                stacklevel=2,
+            )
+    return samples
+
+
+def require_comparable(samples: Iterable[Sample]) -> None:
+    """Refuse samples whose difference would not be one of the texts.
+
+    Raises:
+        UserError: Two share items of the same file, or their span or the steering during the capture differ.
+    """
+    for first, second in combinations(samples, 2):
+        one, other = first.profile.source, second.profile.source
+        if one.sha256 == other.sha256 and set(first.rows) & set(second.rows):
+            raise second.given.error(
+                f"is the same file as {show(first.given.given)}" + ("" if one is other else ", byte for byte"),
+                "give two different profiles",
+            )
+        if None in (one.span, other.span):
+            continue  # a file of pooled counts does not say
+        if one.span != other.span:
+            raise second.given.error(
+                f"counts the tokens of the span {other.span!r}, {show(first.given.given)} those of {one.span!r}",
+                "give profiles of the same span (--model_args capture=…)",
+            )
+        if one.steering != other.steering:
+            raise second.given.error(
+                f"is of a model {_steered(other.steering)}, {show(first.given.given)} of one {_steered(one.steering)}",
+                "give profiles of the same model, best without steering",
+            )
+
+
+def _steered(steering: str | None) -> str:
+    return f"steered by {steering[:16]}" if steering else "without steering"
+
+
+def _shown(labels: dict[str, int]) -> str:
+    return ", ".join(f"{label or 'unknown'} ({count})" for label, count in labels.items())
+
+
+def _is(label: str, language: str) -> bool:
+    if label == language:
+        return True
+    from lm_eval_moe.languages import canonical_language  # here, since langcodes' tables take a while to load
+
+    try:
+        return canonical_language(label) == language
+    except ValueError:
+        return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.steering._fields import Field, Place
 from lm_eval_moe.steering.layers import LayerPart, format_ranges
-from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector
+from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,10 +55,10 @@ class Ids(Selector):
                 dumped[str(layers.dump())] = {str(expert): coefficient for expert, coefficient in experts}
         return dumped
 
-    def select(self, scope: Scope) -> Selection:
+    def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts listed."""
         owner: dict[int, str] = {}
-        selection: Selection = {}
+        choices: list[Choice] = []
         for part, experts in self.entries:
             key = str(part.dump())
             place = scope.place / key
@@ -77,9 +77,12 @@ class Ids(Selector):
                     )
                 owner[layer] = key
             _check_range(experts, scope, place)
-            if experts:
-                selection.update({layer: dict(experts) for layer in layers})
-        return selection
+            choices += [
+                Choice(layer, expert, coefficient, f"listed under {key}")
+                for layer in layers
+                for expert, coefficient in experts
+            ]
+        return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
 
 
 def _experts(field: Field) -> dict[int, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.steering._fields import Field
-from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector, parse_selector
+from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector, parse_selector
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,10 +44,10 @@ class RandomControl(Selector):
         seed = {} if self.seed is None else {"seed": self.seed}
         return {"like": {self.like.name: self.like.dump()}, **seed}
 
-    def select(self, scope: Scope) -> Selection:
+    def explain(self, scope: Scope) -> list[Choice]:
         """Draw the control."""
         seed = scope.seed if self.seed is None else self.seed
-        selection: Selection = {}
+        choices: list[Choice] = []
         for layer, matched in self.like.select(scope.below("like", self.like.name)).items():
             others = [expert for expert in range(scope.shape.experts) if expert not in matched]
             if len(others) < len(matched):
@@ -56,5 +56,8 @@ class RandomControl(Selector):
                     "match a rule that selects at most half of a layer's experts, or leave the layer out",
                 )
             drawn = np.random.default_rng([seed, layer]).choice(others, len(matched), replace=False).tolist()
-            selection[layer] = dict(zip(drawn, matched.values(), strict=True))
-        return selection
+            choices += [
+                Choice(layer, expert, coefficient, f"drawn from {len(others)} others, for expert {instead}")
+                for expert, (instead, coefficient) in zip(drawn, matched.items(), strict=True)
+            ]
+        return sorted(choices, key=lambda choice: (choice.layer, choice.expert))

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lm_eval_moe.steering._fields import Field
-from lm_eval_moe.steering.selectors._base import Scope, Selection, Selector
-from lm_eval_moe.steering.selectors._profiles import Profiles, dump_profiles, parse_member, parse_profiles, unavailable
+from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
+from lm_eval_moe.steering.selectors._nothing import nothing_selected
+from lm_eval_moe.steering.selectors._profiles import Profiles, dump_profiles, parse_member, parse_profiles
+from lm_eval_moe.steering.selectors._shares import language_shares
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,11 +24,13 @@ __all__ = ["SharedExperts"]
 class SharedExperts(Selector):
     """Experts of which some language has a share and every language less than θ (arXiv 2601.14050).
 
+    The steering coefficient is the source language's share.
+
     Attributes:
         profiles: Profiles of the same text in several languages.
         top_m: How many of a language's most active experts per layer are looked at.
         threshold: θ, a language's share of an expert, 0 to 1.
-        source: The language whose share is the steering coefficient; ``None``: the dominant one's.
+        source: The language whose share is the steering coefficient; ``None``: each expert's dominant one.
     """
 
     name = "shared"
@@ -48,6 +55,31 @@ class SharedExperts(Selector):
         profiles = dump_profiles(self.profiles)
         return {"profiles": profiles, "top_m": self.top_m, "threshold": self.threshold, **source}
 
-    def select(self, scope: Scope) -> Selection:
-        """Not available yet."""
-        raise unavailable(self.name, scope)
+    def explain(self, scope: Scope) -> list[Choice]:
+        """Return the shared experts, with every language's share."""
+        shares = language_shares(scope, self.profiles, self.top_m)
+        largest = np.stack(list(shares.values())).max(0)
+
+        def chosen(threshold: float) -> NDArray[np.bool_]:
+            below: NDArray[np.bool_] = (largest > 0) & (largest < threshold)
+            return below
+
+        found = chosen(self.threshold)
+        if not found.any():
+            raise nothing_selected(
+                scope,
+                np.where(largest > 0, largest, np.nan),
+                self.threshold,
+                "share of an expert's dominant language",
+                lambda threshold: int(chosen(threshold).sum()),
+                extreme="smallest",
+            )
+        choices = []
+        for row, expert in np.argwhere(found).tolist():
+            values = {language: float(share[row, expert]) for language, share in shares.items()}
+            shown = ", ".join(f"{language} {share:.4f}" for language, share in values.items())
+            coefficient = float(largest[row, expert]) if self.source is None else values[self.source]
+            choices.append(
+                Choice(scope.layers[row], expert, coefficient, f"shares {shown}: all below {self.threshold:g}", values)
+            )
+        return choices

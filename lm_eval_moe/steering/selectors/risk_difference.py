@@ -1,0 +1,179 @@
+"""``risk_difference``: experts that one kind of input activates more often than its counterpart does."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.steering._fields import Field, show
+from lm_eval_moe.steering.profiles import ProfilePath
+from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
+from lm_eval_moe.steering.selectors._differences import difference
+from lm_eval_moe.steering.selectors._nothing import nothing_selected
+from lm_eval_moe.steering.selectors._profiles import Sample, parse_profile, require_comparable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RiskDifference"]
+
+Direction = Literal["positive", "negative", "both"]
+DIRECTIONS: tuple[Direction, ...] = ("positive", "negative", "both")
+MAX_TOP = 1_000_000
+
+
+@dataclass(frozen=True)
+class RiskDifference(Selector):
+    """The largest ``|RD_k|``, ``RD_k = P(k active | A) - P(k active | B)`` over paired inputs (arXiv 2509.09660).
+
+    P is the activation count over the tokens of all paired items together, as in the released code; items without a
+    partner are left out. Profiles of pooled counts are compared as they are. Of one layer's experts with a positive
+    RD at most K are taken, the largest: more cannot be active at once. As in the released code, others do not move up
+    in their place. The steering coefficients are 1, and -1 for a negative RD where both directions are taken, so that
+    ``proportional`` promotes the ones and demotes the others.
+
+    Attributes:
+        profile_a: Profile of the inputs A.
+        profile_b: Profile of their counterparts B, with the same benchmark and item keys.
+        top: How many experts to take over all layers of the intervention, or
+        threshold: what ``|RD|`` must exceed, 0 to 1; exactly one of the two is given.
+        direction: ``positive``: experts to activate for the behaviour of A; ``negative``: those to deactivate for it;
+            ``both``.
+    """
+
+    name = "risk_difference"
+    profile_a: ProfilePath
+    profile_b: ProfilePath
+    top: int | None
+    threshold: float | None
+    direction: Direction
+
+    @classmethod
+    def parse(cls, field: Field) -> Self:
+        """Read ``{profile_a: …, profile_b: …, top: 20, direction: positive}``, or ``threshold`` instead of ``top``."""
+        fields = field.keys(["profile_a", "profile_b"], ["top", "threshold", "direction"])
+        if ("top" in fields) == ("threshold" in fields):
+            given = "both `top` and `threshold` are given" if "top" in fields else "neither `top` nor `threshold`"
+            raise field.error(given, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a least |RD|")
+        top = fields["top"].integer(1, MAX_TOP) if "top" in fields else None
+        threshold = fields["threshold"].number(0, 1) if "threshold" in fields else None
+        direction = fields["direction"].choice(DIRECTIONS) if "direction" in fields else "positive"
+        return cls(parse_profile(fields["profile_a"]), parse_profile(fields["profile_b"]), top, threshold, direction)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the fields."""
+        size = {"threshold": self.threshold} if self.top is None else {"top": self.top}
+        profiles = {"profile_a": self.profile_a.given, "profile_b": self.profile_b.given}
+        return {**profiles, **size, "direction": self.direction}
+
+    def explain(self, scope: Scope) -> list[Choice]:
+        """Return the experts, with both probabilities and their rank."""
+        first, second = _paired(scope, self.profile_a, self.profile_b)
+        on_a, on_b = (sample.activity.pooled[scope.rows] for sample in (first, second))
+        risk = difference(on_a, on_b)
+        strength = {"positive": risk, "negative": -risk, "both": np.abs(risk)}[self.direction]
+        least = 0.0 if self.threshold is None else self.threshold
+        # Of equal ones the lower layer goes first, then the lower expert.
+        ranked = [int(flat) for flat in np.argsort(-strength, axis=None, kind="stable") if strength.flat[flat] > least]
+        if self.top is not None:
+            if len(ranked) < self.top:
+                raise (scope.place / "top").error(
+                    f"{self.top} experts are asked for, {len(ranked)} have "
+                    + {"both": "an RD other than 0", "positive": "an RD above 0", "negative": "an RD below 0"}[
+                        self.direction
+                    ],
+                    "ask for fewer, or widen `layers`" if ranked else "give other profiles, or widen `layers`",
+                )
+            ranked = ranked[: self.top]
+        elif not ranked:
+            what = {"positive": "RD", "negative": "-RD", "both": "|RD|"}[self.direction]
+            raise nothing_selected(scope, strength, least, what, lambda threshold: int((strength > threshold).sum()))
+        choices = []
+        for rank, (row, expert) in _at_most_active(ranked, risk, scope.shape.top_k):
+            a, b, rd = float(on_a[row, expert]), float(on_b[row, expert]), float(risk[row, expert])
+            why = f"A {a:.4f} - B {b:.4f} = {rd:+.4f}: number {rank} of {len(ranked)}"
+            coefficient = -1.0 if self.direction == "both" and rd < 0 else 1.0
+            values = {"a": a, "b": b, "difference": rd}
+            choices.append(Choice(scope.layers[row], expert, coefficient, why, values))
+        return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
+
+
+def _at_most_active(ranked: list[int], risk: NDArray[np.float64], top_k: int) -> list[tuple[int, tuple[int, int]]]:
+    """Return rank, row and expert, leaving out what would be the K+1st expert of a layer to activate."""
+    active = [0] * risk.shape[0]
+    kept = []
+    for rank, flat in enumerate(ranked, 1):
+        row, expert = divmod(flat, risk.shape[1])
+        if risk[row, expert] > 0:
+            active[row] += 1
+            if active[row] > top_k:
+                continue
+        kept.append((rank, (row, expert)))
+    return kept
+
+
+def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sample]:
+    """Return the items of both profiles that have a partner.
+
+    Raises:
+        UserError: A profile cannot be used, an item is there twice, or there are no pairs.
+
+    Warns:
+        RoutingWarning: Some items have none.
+    """
+    samples = []
+    for given in (a, b):
+        profile = scope.profiles.load(given)
+        samples.append(Sample(given, profile, tuple(range(len(profile.items)))))
+    first, second = samples
+    require_comparable(samples)
+    if first.pooled and second.pooled:
+        return first, second
+    if first.pooled or second.pooled:
+        pooled, other = (first, second) if first.pooled else (second, first)
+        raise pooled.given.error(
+            f"does not tell its items apart, {show(other.given.given)} does: they cannot be paired",
+            "give two profiles with items, or two of pooled counts",
+        )
+    # One language against another is a pair as well; where a profile has several, each has its own.
+    with_language = not len(first.profile.languages()) == len(second.profile.languages()) == 1
+    rows_a, rows_b = (_rows_by_key(sample, with_language) for sample in samples)
+    common = rows_a.keys() & rows_b.keys()
+    if not common:
+        raise b.error(
+            f"has no item in common with {show(a.given)}: {_example(rows_b)} against {_example(rows_a)}",
+            "give profiles of the same items, such as of two tasks with the same benchmark and item keys",
+        )
+    if len(common) < len(rows_a) or len(common) < len(rows_b):
+        warnings.warn(
+            f"{scope.place.where}: of {len(rows_a)} and {len(rows_b)} items, {len(common)} are in both profiles; only "
+            "they are compared",
+            RoutingWarning,
+            stacklevel=2,
+        )
+    return (
+        replace(first, rows=tuple(rows_a[key] for key in common)),
+        replace(second, rows=tuple(rows_b[key] for key in common)),
+    )
+
+
+def _rows_by_key(sample: Sample, with_language: bool) -> dict[tuple[str, ...], int]:
+    rows: dict[tuple[str, ...], int] = {}
+    for row, item in enumerate(sample.profile.items):
+        key = (item.benchmark, item.item, *((item.language,) if with_language else ()))
+        if key in rows:
+            tasks = sorted({sample.profile.items[rows[key]].task, item.task})
+            raise sample.given.error(
+                f"holds the item {' '.join(key)} twice (tasks {', '.join(tasks)})", "give a profile of one task"
+            )
+        rows[key] = row
+    return rows
+
+
+def _example(rows: dict[tuple[str, ...], int]) -> str:
+    return f"{len(rows)} items like {' '.join(next(iter(rows)))!r}"
