@@ -25,6 +25,7 @@ _OURS = (
     "routing_include_reference",
     "routing_profile",
     "parallel",
+    "allow_leak",
 )
 
 
@@ -114,6 +115,12 @@ def add_routing_arguments(group: Any) -> None:
         default=[],
         help="YAML file that says which task is which language and how its items pair (may be repeated)",
     )
+    group.add_argument(
+        "--allow_leak",
+        "--allow-leak",
+        action="store_true",
+        help="evaluate also on items that the steering's experts were selected on, and mark the results",
+    )
 
 
 def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
@@ -167,6 +174,7 @@ def _routed_evaluation(options: dict[str, Any]) -> Iterator[dict[str, bool]]:
             routing_include_reference=options["routing_include_reference"],
             routing_profile=options["routing_profile"],
             parallel=options["parallel"],
+            allow_leak=options["allow_leak"],
         )
 
     lm_eval.simple_evaluate = evaluate

@@ -50,6 +50,7 @@ class RoutingOptions:
     include_reference: bool = False
     profile: str | Path | None = None
     parallel: Sequence[str] = ()
+    allow_leak: bool = False
 
 
 def check_options(options: RoutingOptions) -> None:
@@ -76,6 +77,7 @@ def simple_evaluate(
     routing_include_reference: bool = False,
     routing_profile: str | Path | None = None,
     parallel: str | Sequence[str] = (),
+    allow_leak: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any] | None:
     """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields beside the scores.
@@ -91,6 +93,7 @@ def simple_evaluate(
         routing_include_reference: Report the comparing fields for the reference language itself, too.
         routing_profile: Profile with the reference items; where there is no such file, this run's items are written.
         parallel: Further files that say which task is which language.
+        allow_leak: Evaluate also on items that the steering's experts were selected on, and mark the results.
         **kwargs: The other arguments of `lm_eval.simple_evaluate`.
 
     Returns:
@@ -107,6 +110,7 @@ def simple_evaluate(
         routing_include_reference,
         routing_profile,
         (parallel,) if isinstance(parallel, str) else tuple(parallel),
+        allow_leak,
     )
     manager = kwargs.pop("task_manager", None) or TaskManager(
         include_path=[str(tasks_dir())], metadata=_as_dict(model_args) | (kwargs.get("metadata") or {})
@@ -143,7 +147,14 @@ def _evaluate(
     options: RoutingOptions,
     kwargs: dict[str, Any],
 ) -> dict[str, Any] | None:
+    _check_profiled_model(lm)
     if lm.capture == "off":
+        if lm.steering is not None and lm.steering.profiles:
+            warnings.warn(
+                "with capture=off it is not checked whether experts were selected on items of this run",
+                RoutingWarning,
+                stacklevel=2,
+            )
         return stock_simple_evaluate(lm, model_args, tasks=tasks, task_manager=manager, **kwargs)
     profile = Path(options.profile) if options.profile else None
     given = reference_records(profile, lm, reference) if profile and profile.exists() else {}
@@ -154,6 +165,7 @@ def _evaluate(
         include_reference=options.include_reference,
         given=given,
         keep=PROFILE_ARRAYS if profile and not profile.exists() else (),
+        allow_leak=options.allow_leak,
     )
     gather = gather_everywhere(lm)
     routed = _RoutedTasks(manager, session, gather)
@@ -174,6 +186,18 @@ def _evaluate(
         return add_routing(results, session, tallies)
     finally:
         lm.clear_records()
+
+
+def _check_profiled_model(lm: HFMoE) -> None:
+    """Warn where experts were selected on profiles of a model of another name; its shape is known to be the same."""
+    for source in lm.steering.profiles if lm.steering else ():
+        if source.model is not None and source.model != lm.model_id:
+            warnings.warn(
+                f"{source.given} is a profile of {source.model}, this run's model is {lm.model_id}: if these are not "
+                "the same weights, its experts mean nothing here",
+                RoutingWarning,
+                stacklevel=2,
+            )
 
 
 class _RoutedTasks:

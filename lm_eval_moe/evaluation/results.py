@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.config.group import AggMetricConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.evaluation.fields import Field
     from lm_eval_moe.evaluation.session import RoutingSession
+    from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["SCHEMA_VERSION", "add_routing", "aggregate_in_groups", "quiet_group_warnings"]
 
@@ -68,10 +70,16 @@ def add_routing(
         "model_shape": model.routing_shape.to_dict(),
         "capture": model.capture,
         "reference": session.reference,
-        "steering": model.steering.to_dict() if model.steering else None,
+        "steering": _steering(model.steering) if model.steering else None,
         "tasks": {name: _task_entry(name, session, tallies) for name in session.pairings},
     }
     return results
+
+
+def _steering(plan: SteeringPlan) -> dict[str, Any]:
+    """Return the plan, with the profiles that its experts were selected from."""
+    sources = [{name: value for name, value in asdict(each).items() if name != "path"} for each in plan.profiles]
+    return {**plan.to_dict(), "profiles": sources}
 
 
 def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
@@ -95,6 +103,7 @@ def _task_entry(name: str, session: RoutingSession, tallies: Sequence[dict[str, 
         "benchmark": pairing.benchmark if pairing else None,
         "reference": session.reference if "divergence" in total.curves else None,
         "documents": total.documents,
+        "leaked_documents": total.leaked,
         "tokens": total.tokens,
         "curves": total.means(),
     }

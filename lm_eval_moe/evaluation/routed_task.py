@@ -59,6 +59,7 @@ class _RoutedTask(Task):
             keys = [RequestKey(self.task_name, doc_id, chosen.idx, repeat) for repeat in range(chosen.repeats or 1)]
             row = rows[doc_id] if rows else doc_id
             self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys)
+        self._routing.session.check_leak(self.task_name)
 
     def apply_filters(self) -> Any:
         # All processes come here in the same order once their requests have run.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.capture import RequestKey, RoutingRecord
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
+from lm_eval_moe.evaluation.leak import leak_error, selection_items
 from lm_eval_moe.parallel import TaskPairing
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class TaskTally:
     """What one task's documents add up to; tallies of several processes add up."""
 
     documents: int = 0
+    leaked: int = 0  # those that the steering's experts were selected on
     tokens: int = 0
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> [2, L]: sums, counts
 
@@ -55,6 +57,7 @@ class TaskTally:
     def merge(self, other: TaskTally) -> None:
         """Add another process's tally."""
         self.documents += other.documents
+        self.leaked += other.leaked
         self.tokens += other.tokens
         for name, sums in other.curves.items():
             self.curves[name] = self.curves.get(name, 0) + sums
@@ -76,6 +79,8 @@ class RoutingSession:
         reference: Canonical tag of the language to compare with.
         include_reference: Whether the reference language's own tasks get the comparing fields, too.
         given: Records of reference items from a profile.
+        keep: Arrays of the records to keep beside those that the fields read.
+        allow_leak: Whether tasks may hold items that the model's steering was selected on.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class RoutingSession:
         include_reference: bool = False,
         given: dict[ItemKey, RoutingRecord] | None = None,
         keep: Iterable[str] = (),
+        allow_leak: bool = False,
     ) -> None:
         self.model, self.fields, self.reference = model, tuple(fields), reference
         self.include_reference = include_reference
@@ -98,6 +104,8 @@ class RoutingSession:
         self._explained: set[str] = set()
         self._wanted: set[RequestKey] = set()
         self._steered = model.steering is not None
+        self._selected_on = selection_items(model.steering)
+        self._allow_leak = allow_leak
         self.curves = [c for c in CURVES.values() if self._is_drawn(c)]
         model.clear_records()
         model.wanted = self._wanted.__contains__
@@ -125,6 +133,18 @@ class RoutingSession:
         item = Item(key, tuple(requests))
         self.items[task][doc_id] = item
         self._wanted.update(item.requests)
+
+    def check_leak(self, task: str) -> None:
+        """Count the task's documents that experts were selected on.
+
+        Raises:
+            UserError: There are some, and that was not allowed.
+        """
+        keys = [item.key for item in self.items[task].values()]
+        leaked = [key for key in keys if key in self._selected_on]
+        self.tallies[task].leaked = len(leaked)
+        if leaked and not self._allow_leak:
+            raise leak_error(task, leaked, len(keys), self._selected_on)
 
     # ------------------------------------------------------------------ after they have run
 
