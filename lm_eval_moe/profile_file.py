@@ -7,7 +7,8 @@ for is never read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -20,21 +21,42 @@ from safetensors import SafetensorError, safe_open
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["ProfileHeader", "ProfileItem", "ProfileReader", "open_profile", "profile_metadata"]
+__all__ = [
+    "PROFILE_ARRAYS",
+    "ProfileHeader",
+    "ProfileItem",
+    "ProfileReader",
+    "open_profile",
+    "profile_metadata",
+    "write_arrays",
+    "write_safetensors",
+]
+
+PROFILE_ARRAYS = ("counts", "gate_mass", "importance")
+"""The arrays of a record that a profile holds, ``[items, L, E]`` each, beside ``tokens`` ``[items]``."""
 
 SCHEMA_VERSION = 1
 FORMAT = "lm-eval-moe profile"
-_FIX = "write it anew with --routing_profile"
+_FIX = "write it anew with `lm-eval-moe profile` or --routing_profile"
 
 
 @dataclass(frozen=True)
 class ProfileHeader:
-    """What all items of a profile have in common."""
+    """What all items of a profile have in common.
+
+    Attributes:
+        model: What the model was called when it was captured.
+        shape: Its routing shape.
+        span: The tokens that were counted.
+        steering: The hash of the steering plan in force; None for the model as it is.
+        provenance: How the file was made, JSON-ready; None where the writer did not say.
+    """
 
     model: str
     shape: RoutingShape
     span: str
-    steering: str | None = None  # the plan's hash
+    steering: str | None = None
+    provenance: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +121,61 @@ class ProfileReader:
 
 def profile_metadata(header: ProfileHeader, items: Sequence[ProfileItem]) -> dict[str, str]:
     """Return the metadata of a profile's safetensors file."""
+    head = {**asdict(header), "shape": header.shape.to_dict()}
+    if header.provenance is None:
+        del head["provenance"]
     return {
         "format": FORMAT,
         "schema_version": str(SCHEMA_VERSION),
-        "header": json.dumps({**asdict(header), "shape": header.shape.to_dict()}, ensure_ascii=False),
+        "header": json.dumps(head, ensure_ascii=False),
         "items": json.dumps([asdict(item) for item in items], ensure_ascii=False),
     }
+
+
+def write_arrays(
+    path: Path, header: ProfileHeader, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write a profile; it appears whole or not at all.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    write_safetensors(path, arrays, profile_metadata(header, items))
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """Write arrays and metadata; the file appears whole or not at all, and its folder is made.
+
+    Equal content gives equal bytes.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = save(dict(arrays), dict(metadata))
+        size = int.from_bytes(data[:8], "little")
+        with partial.open("wb") as file:
+            file.write(_in_order(data[8 : 8 + size]))
+            file.write(memoryview(data)[8 + size :])
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the profile: {error.strerror or error}", fix="choose a writable path", where=str(path)
+        ) from error
+
+
+def _in_order(header: bytes) -> bytes:
+    """Return a safetensors header with its length, the metadata sorted: the library writes them in random order."""
+    entries = json.loads(header)
+    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
+    ordered = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # the arrays begin at a multiple of 8
+    return len(ordered).to_bytes(8, "little") + ordered
 
 
 @contextmanager
@@ -121,7 +192,7 @@ def open_profile(path: Path) -> Iterator[ProfileReader]:
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"cannot be read as a profile: {error}",
-            fix="give a safetensors file that --routing_profile wrote",
+            fix="give a safetensors file that `lm-eval-moe profile` or --routing_profile wrote",
             where=str(path),
         ) from error
 
@@ -139,12 +210,15 @@ def _parse_metadata(path: Path, metadata: dict[str, str]) -> tuple[ProfileHeader
         sizes = {name: header["shape"][name] for name in ("layers", "experts", "top_k", "depth")}
         shape = RoutingShape(**{**sizes, "layers": tuple(sizes["layers"])})
         items = tuple(ProfileItem(**item) for item in json.loads(metadata["items"]))
-        head = ProfileHeader(header["model"], shape, header["span"], header["steering"])
+        provenance = header.get("provenance")
+        head = ProfileHeader(header["model"], shape, header["span"], header["steering"], provenance)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     numbers = (*shape.layers, shape.experts, shape.top_k, shape.depth)
     texts = [head.model, head.span, *(part for item in items for part in astuple(item))]
-    if not all(type(number) is int for number in numbers) or not all(isinstance(text, str) for text in texts):
+    texts += [head.steering] if head.steering is not None else []
+    typed = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+    if not typed or not isinstance(provenance, dict | None):
         raise _damaged(path, "its header or items are of the wrong type")
     return head, items
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lm_eval_moe.capture.records import RoutingRecord
-from lm_eval_moe.errors import UserError
-from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, open_profile, profile_metadata
+from lm_eval_moe.profile_file import PROFILE_ARRAYS, ProfileHeader, ProfileItem, open_profile, write_arrays
 
 __all__ = ["PROFILE_ARRAYS", "ProfileHeader", "ProfileItem", "read_profile", "write_profile"]
-
-PROFILE_ARRAYS = ("counts", "gate_mass", "importance")
-"""The arrays of a record that a profile holds, ``[items, L, E]`` each, beside ``tokens`` ``[items]``."""
 
 
 def write_profile(
@@ -26,20 +21,9 @@ def write_profile(
     Raises:
         UserError: The file cannot be written.
     """
-    from safetensors.numpy import save
-
     arrays = {name: np.stack([getattr(record, name) for record in records]) for name in PROFILE_ARRAYS}
     arrays["tokens"] = np.array([record.tokens for record in records], dtype=np.int64)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(arrays, profile_metadata(header, items)))
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write the profile: {error.strerror or error}", fix="choose a writable path", where=str(path)
-        ) from error
+    write_arrays(path, header, items, arrays)
 
 
 def read_profile(path: Path) -> tuple[ProfileHeader, list[ProfileItem], list[RoutingRecord]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
+from lm_eval_moe.cli._shared import ModelArgs, quiet_libraries, warnings_as_lines
+from lm_eval_moe.errors import RoutingBypassedError, UserError
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor import Examination
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringSpec
 
 __all__ = ["add_parser"]
-
-
-class _ModelArgs(argparse.Action):
-    """Reads ``--model_args`` as lm-eval's own ``run`` does, whose module is imported only when there is something."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        from lm_eval._cli.utils import MergeDictAction
-
-        MergeDictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -45,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "--model_args",
         "-a",
         nargs="+",
-        action=_ModelArgs,
+        action=ModelArgs,
         required=True,
         metavar="KEY=VALUE",
         help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
@@ -83,7 +73,7 @@ def _execute(args: argparse.Namespace) -> int:
     if args.trust_remote_code:
         given["trust_remote_code"] = True
     # What libraries print is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), _quiet():
+    with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
         spec = _spec(args.steering or given.get("steering"), args.set)
         given.pop("steering", None)
         found = _from_config(given, spec) if args.config_only else _with_weights(args, given, spec)
@@ -148,27 +138,3 @@ def _progress(lm: HFMoE, *, shown: bool) -> Iterator[Callable[[str], object]]:
             bar.update()
 
         yield started
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the log notes of lm-eval and transformers out; warnings of ours are one line each."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "accelerate")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        default = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-            if issubclass(category, RoutingWarning):
-                print(f"lm-eval-moe: warning: {message}", file=sys.stderr)
-            else:
-                default(message, category, *rest, **named)
-
-        warnings.showwarning = show
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -16,6 +16,8 @@ __all__ = ["main"]
 _COMMANDS = {
     "run": "evaluate a model on tasks, with routing capture and steering (the default)",
     "doctor": "prove on your model that routing is captured and steered as said",
+    "experts": "select experts by a rule, show why, write an explicit steering file",
+    "profile": "capture routing over texts or tasks without scoring; show, merge, compare profiles",
     "demo": "the whole story offline on the bundled tiny model",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 from lm_eval._cli.run import Run
 
-from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.cli._shared import warnings_as_lines
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.resources import tasks_dir
 
 __all__ = ["add_parser"]
@@ -186,19 +186,8 @@ def _routed_evaluation(options: dict[str, Any]) -> Iterator[dict[str, bool]]:
 
 @contextmanager
 def _warnings_as_log_lines() -> Iterator[None]:
-    """Show a warning of ours as one line for the user, not as a line of source code."""
     from lm_eval.utils import setup_logging
 
     setup_logging()
-    logger = logging.getLogger("lm_eval_moe")
-
-    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-        if issubclass(category, RoutingWarning):
-            logger.warning(str(message))
-        else:
-            default(message, category, *args, **kwargs)
-
-    with warnings.catch_warnings():
-        default = warnings.showwarning
-        warnings.showwarning = show
+    with warnings_as_lines(logging.getLogger("lm_eval_moe").warning):
         yield

@@ -1,0 +1,252 @@
+"""``lm-eval-moe profile``: capture routing without scoring; show, merge and compare profiles."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.cli._shared import ModelArgs, quiet_libraries, warnings_as_lines
+from lm_eval_moe.errors import UserError
+
+if TYPE_CHECKING:
+    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.profiling.documents import Source
+
+__all__ = ["add_parser"]
+
+_OF_TEXTS = ("text_field", "id_field", "benchmark")
+_OF_TASKS = ("include_path",)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``profile``."""
+    parser = subparsers.add_parser(
+        "profile",
+        help="capture routing over texts or tasks without scoring; show, merge, compare profiles",
+        description="Capture how a model routes texts, or the prompts of tasks, and write one safetensors profile a "
+        "language. A run that was cut off goes on where it was when it is started again with the same arguments.",
+        epilog="examples:\n"
+        "  lm-eval-moe profile --model_args pretrained=demo --output profiles --texts en=en.txt sw=sw.jsonl\n"
+        "  lm-eval-moe profile --model_args pretrained=demo --output profiles --tasks demo_arith_en,demo_arith_sw\n"
+        "  lm-eval-moe profile show profiles/*.safetensors\n"
+        "  lm-eval-moe profile diff profiles/en.safetensors profiles/sw.safetensors",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_capture(parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="show | merge | diff", title="looking at profiles")
+    show = verbs.add_parser("show", help="what is in profiles")
+    show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors profile, or JSON counts")
+    show.set_defaults(func=_show)
+    merge = verbs.add_parser("merge", help="the items of several profiles of one model in one file")
+    merge.add_argument("out", type=Path, metavar="OUT", help="the file to write")
+    merge.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors profile")
+    merge.set_defaults(func=_merge)
+    diff = verbs.add_parser("diff", help="how far apart two profiles are, layer by layer")
+    diff.add_argument("a", type=Path, metavar="A", help="safetensors profile, or JSON counts")
+    diff.add_argument("b", type=Path, metavar="B", help="the other one")
+    diff.add_argument("--experts", type=int, default=3, help="experts to name in each layer (default: 3)")
+    diff.set_defaults(func=_diff)
+    parser.set_defaults(func=_capture)
+
+
+def _add_capture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model_args",
+        "-a",
+        nargs="+",
+        action=ModelArgs,
+        metavar="KEY=VALUE",
+        help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
+    )
+    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the profiles, one file a language")
+    parser.add_argument(
+        "--texts",
+        nargs="+",
+        action="extend",
+        metavar="LANG=FILE",
+        help="texts to profile: a file with one text a line, a .jsonl file, or hf:NAME:CONFIG:SPLIT for a data set",
+    )
+    parser.add_argument("--tasks", metavar="NAMES", help="lm-eval tasks, separated by commas, whose prompts to profile")
+    parser.add_argument("--text_field", help="field of the text in JSON lines or a data set (default: text)")
+    parser.add_argument(
+        "--id_field", help="field that names an item in every language (default: items pair by their position)"
+    )
+    parser.add_argument(
+        "--benchmark", metavar="NAME", help="what the texts are of (default: the file's name without its language)"
+    )
+    parser.add_argument("--include_path", metavar="DIR", help="folder with further task files")
+    parser.add_argument(
+        "--parallel",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML file that says which task is which language (may be repeated)",
+    )
+    parser.add_argument(
+        "--span",
+        choices=("prompt", "continuation", "all"),
+        default="prompt",
+        help="tokens to count (default: prompt). A text is all prompt; the continuation of a document with choices "
+        "is its gold choice",
+    )
+    parser.add_argument("--aggregate", action="store_true", help="one pooled row a language instead of one an item")
+    parser.add_argument("--limit", type=int, metavar="N", help="texts of a file, or documents of a task, at most")
+    parser.add_argument("--batch_size", type=int, default=8, help="texts a batch (default: 8)")
+    parser.add_argument("--max_length", type=int, help="tokens of a window, for texts that are longer")
+    parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+    parser.add_argument("--steering", metavar="FILE", help="profile the model steered by this file")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a field of the steering file (may be repeated)",
+    )
+    parser.add_argument(
+        "--save_every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often to save what is there, to go on with after an interruption (default: 60)",
+    )
+    parser.add_argument("--restart", action="store_true", help="replace what is there instead of going on with it")
+
+
+def _capture(args: argparse.Namespace) -> int:
+    _check(args)
+    with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
+        from lm_eval_moe.profiling.capture import Options, planned
+
+        # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
+        sources = _texts(args) if args.texts else None
+        lm = _model(args)
+        if sources is None:
+            sources = _task_prompts(args, lm)
+        options = Options(args.model_args, args.limit, args.aggregate, args.restart, args.save_every)
+        jobs = planned(lm, sources, args.output, options)
+        lines = [_run(job) for job in jobs]
+    print("\n".join(lines))
+    return 0
+
+
+def _run(job: Any) -> str:
+    from tqdm import tqdm
+
+    if job.finished:
+        return f"{job.path}: is there already, with the same settings"
+    if job.done:
+        print(f"lm-eval-moe: {job.path}: goes on after {job.done} of {len(job.source)} documents", file=sys.stderr)
+    with tqdm(
+        total=len(job.source),
+        initial=job.done,
+        desc=job.source.language,
+        unit="doc",
+        disable=not sys.stderr.isatty(),
+        file=sys.stderr,
+    ) as bar:
+        rows, tokens = job.run(bar.update)
+    held = f"{job.done} documents pooled" if job.options.aggregate else f"{rows} items"
+    return f"{job.path}: {held}, {tokens} tokens"
+
+
+def _check(args: argparse.Namespace) -> None:
+    given = dict(args.model_args or {})
+    if not given.get("pretrained"):
+        raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
+    if args.output is None:
+        raise UserError("no folder is given", fix="say where the profiles shall lie", where="--output")
+    if args.output.exists() and not args.output.is_dir():
+        raise UserError(
+            f"{args.output} is no folder", fix="give a folder, one file a language goes there", where="--output"
+        )
+    if bool(args.texts) == bool(args.tasks):
+        raise UserError(
+            "give either texts or tasks to profile", fix="use --texts LANG=FILE ... or --tasks NAMES", where="profile"
+        )
+    foreign, others = (_OF_TASKS, "texts") if args.texts else (_OF_TEXTS, "tasks")
+    idle = [flag for flag in foreign if getattr(args, flag)]
+    if idle:
+        raise UserError("says nothing for " + others, fix="leave it out", where=f"--{idle[0]}")
+    for flag in ("limit", "batch_size", "max_length"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise UserError(f"{value} is too small", fix="give at least 1", where=f"--{flag}")
+    if not args.save_every >= 0:
+        raise UserError(
+            f"{args.save_every} is no time", fix="give seconds, 0 to save as often as possible", where="--save_every"
+        )
+    if args.texts and args.span == "continuation":
+        raise UserError("a text has no continuation", fix="leave out --span", where="--span")
+    if args.set and not args.steering:
+        raise UserError("there is no steering file to override", fix="give one with --steering", where="--set")
+    twice = [
+        name for name in ("steering", "max_length") if given.get(name) is not None and getattr(args, name) is not None
+    ]
+    if twice:
+        raise UserError(f"{twice[0]} is given twice", fix="leave it out of --model_args", where=f"--{twice[0]}")
+
+
+def _texts(args: argparse.Namespace) -> list[Source]:
+    from lm_eval_moe.profiling.fields import Fields
+    from lm_eval_moe.profiling.texts import text_sources
+
+    fields = Fields(args.text_field or "text", args.id_field)
+    return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, named=not args.aggregate)
+
+
+def _task_prompts(args: argparse.Namespace, lm: HFMoE) -> list[Source]:
+    from lm_eval_moe.profiling.task_prompts import task_sources
+
+    names = [name.strip() for name in args.tasks.split(",") if name.strip()]
+    return task_sources(lm, names, limit=args.limit, include_path=args.include_path)
+
+
+def _model(args: argparse.Namespace) -> HFMoE:
+    from lm_eval_moe.doctor.loading import loaded
+    from lm_eval_moe.steering import load_spec
+
+    given = {**args.model_args, "batch_size": args.batch_size, "capture": args.span}
+    for flag in ("device", "max_length"):
+        if getattr(args, flag) is not None:
+            given[flag] = getattr(args, flag)
+    if args.trust_remote_code:
+        given["trust_remote_code"] = True
+    if args.parallel:
+        given["parallel"] = args.parallel
+    steering = args.steering or given.pop("steering", None)
+    lm = loaded(given, load_spec(steering, args.set) if steering else None)
+    if lm.world_size > 1:
+        raise UserError(
+            f"was started in {lm.world_size} processes",
+            fix="start it once; --model_args parallelize=true spreads a model over several devices",
+            where="profile",
+        )
+    return lm
+
+
+def _show(args: argparse.Namespace) -> int:
+    from lm_eval_moe.profiling.show import show_profiles
+
+    print(show_profiles(args.files))
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from lm_eval_moe.profiling.merge import merge_profiles
+
+    items = merge_profiles(args.out, args.files)
+    print(f"{args.out}: {items} items of {len(args.files)} files")
+    return 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from lm_eval_moe.profiling.diff import diff_profiles
+
+    if args.experts < 0:
+        raise UserError(f"{args.experts} is too small", fix="give 0 or more", where="--experts")
+    print(diff_profiles(args.a, args.b, experts=args.experts))
+    return 0

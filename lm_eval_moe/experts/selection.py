@@ -1,0 +1,251 @@
+"""A spec's rules applied: the experts, why they are chosen, and how many there are where."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lm_eval_moe._version import __version__
+from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.shape import BANDS, RoutingShape
+from lm_eval_moe.steering import Choice, ProfileStore, SteeringPlan, SteeringSpec, explain, resolve
+from lm_eval_moe.steering._fields import Field, Place
+from lm_eval_moe.steering.plan import PlannedIntervention
+from lm_eval_moe.steering.selectors import Selector
+from lm_eval_moe.steering.selectors.random_control import RandomControl
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Counts",
+    "Found",
+    "FoundByRule",
+    "as_random_control",
+    "explained_alone",
+    "matched_rule",
+    "parse_thresholds",
+    "select",
+]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many experts are selected, and in how many layers of those looked at.
+
+    Attributes:
+        experts: Selected experts.
+        layers: Layers with any.
+        looked_at: Layers that the rule is applied to.
+    """
+
+    experts: int
+    layers: int
+    looked_at: int
+
+
+@dataclass(frozen=True)
+class FoundByRule:
+    """What one intervention targets.
+
+    Attributes:
+        planned: The intervention, resolved.
+        rule: Its selection rule.
+        layers: The layers that the rule is applied to, ascending.
+        choices: The experts with the reasons, by layer and expert.
+        thresholds: How many experts other thresholds would select: threshold → band, or ``all`` → counts.
+    """
+
+    planned: PlannedIntervention
+    rule: Selector
+    layers: tuple[int, ...]
+    choices: tuple[Choice, ...]
+    thresholds: Mapping[float, Mapping[str, Counts]]
+
+    def counts(self, shape: RoutingShape) -> dict[str, Counts]:
+        """Return the counts of every band, and of ``all`` layers."""
+        return _counts(self.choices, self.layers, shape)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a spec's rules select.
+
+    Attributes:
+        spec: The spec.
+        plan: The spec, resolved.
+        rules: One an intervention, in order.
+        store: The profiles that were read.
+    """
+
+    spec: SteeringSpec
+    plan: SteeringPlan
+    rules: tuple[FoundByRule, ...]
+    store: ProfileStore
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        plan = self.plan
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "lm_eval_moe_version": __version__,
+            "name": plan.name,
+            "hash": plan.hash,
+            "seed": plan.seed,
+            "shape": plan.shape.to_dict(),
+            "profiles": [
+                {
+                    "file": each.given,
+                    "sha256": each.sha256,
+                    "model": each.model,
+                    "span": each.span,
+                    "steering": each.steering,
+                    "items": each.items,
+                }
+                for each in plan.profiles
+            ],
+            "interventions": [_rule_dict(each, plan.shape) for each in self.rules],
+        }
+
+
+def select(spec: SteeringSpec, shape: RoutingShape, thresholds: Sequence[float] = ()) -> Found:
+    """Apply a spec's rules.
+
+    Args:
+        spec: The spec.
+        shape: The model's routing shape.
+        thresholds: Others than the rules' own, to count what they would select.
+
+    Raises:
+        UserError: The spec does not fit the shape, a profile cannot be used, nothing is selected, or ``thresholds`` are
+            given and no rule has one.
+    """
+    store = ProfileStore(shape)
+    plan = resolve(spec, shape, store)
+    with _said_already():
+        explained = explain(spec, shape, store)
+    if thresholds and not any(_has_threshold(each.experts) for each in spec.interventions):
+        names = ", ".join(dict.fromkeys(matched_rule(each.experts).name for each in spec.interventions))
+        raise UserError(
+            f"the rule has no threshold ({names})",
+            fix="leave the flag out, or choose a rule that has one",
+            where="--thresholds",
+        )
+    rules = []
+    for index, (each, choices) in enumerate(zip(spec.interventions, explained, strict=True)):
+        layers = each.layers.resolve(shape, spec.place / "interventions" / index / "layers")
+        others = {t: _counts(_at(spec, index, t, shape, store), layers, shape) for t in thresholds}
+        rules.append(
+            FoundByRule(
+                plan.interventions[index],
+                each.experts,
+                layers,
+                tuple(choices),
+                others if _has_threshold(each.experts) else {},
+            )
+        )
+    return Found(spec, plan, tuple(rules), store)
+
+
+def as_random_control(spec: SteeringSpec) -> SteeringSpec:
+    """Return the spec with, in the place of every rule, its matched random control.
+
+    Raises:
+        UserError: An intervention is a random control already.
+    """
+    interventions = []
+    for index, each in enumerate(spec.interventions):
+        if isinstance(each.experts, RandomControl):
+            raise (spec.place / "interventions" / index / "experts").error(
+                "is a random control already", "leave --control out"
+            )
+        interventions.append(replace(each, experts=RandomControl(each.experts)))
+    return replace(spec, name=f"{spec.name}-random-control", interventions=tuple(interventions))
+
+
+def matched_rule(rule: Selector) -> Selector:
+    """Return the rule that compares something: of a random control the one that it matches."""
+    return rule.like if isinstance(rule, RandomControl) else rule
+
+
+def explained_alone(
+    spec: SteeringSpec, index: int, rule: Selector, shape: RoutingShape, store: ProfileStore, **changes: Any
+) -> list[Choice]:
+    """Apply another rule in the place of one intervention's; what it warns of has been said for that one."""
+    entry = replace(spec.interventions[index], experts=rule, **changes)
+    with _said_already():
+        return explain(replace(spec, interventions=(entry,)), shape, store)[0]
+
+
+@contextmanager
+def _said_already() -> Iterator[None]:
+    """Keep back warnings that applying the spec itself has given."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RoutingWarning)
+        yield
+
+
+def _has_threshold(rule: Selector) -> bool:
+    return getattr(matched_rule(rule), "threshold", None) is not None
+
+
+def _at(spec: SteeringSpec, index: int, threshold: float, shape: RoutingShape, store: ProfileStore) -> list[Choice]:
+    """Return what a rule would select with another threshold: the rule itself decides, not a copy of it."""
+    rule: Any = matched_rule(spec.interventions[index].experts)
+    if not _has_threshold(rule):
+        return []
+    try:
+        return explained_alone(spec, index, replace(rule, threshold=threshold), shape, store)
+    except UserError as error:
+        if error.where != (spec.place / "interventions" / 0 / "experts" / rule.name / "threshold").where:
+            raise
+        return []  # no expert meets it
+
+
+def _counts(choices: Sequence[Choice], layers: Sequence[int], shape: RoutingShape) -> dict[str, Counts]:
+    counts = {}
+    for name in (*BANDS, "all"):
+        inside = set(layers).intersection(shape.layers if name == "all" else shape.band(name))
+        found = [choice.layer for choice in choices if choice.layer in inside]
+        counts[name] = Counts(len(found), len(set(found)), len(inside))
+    return counts
+
+
+def _rule_dict(found: FoundByRule, shape: RoutingShape) -> dict[str, Any]:
+    planned = found.planned
+    return {
+        "index": planned.index,
+        "rule": {found.rule.name: found.rule.dump()},
+        "layers": list(found.layers),
+        "action": planned.action.dump(),
+        "guard": planned.guard,
+        "tokens": planned.tokens,
+        "languages": planned.languages.dump(),
+        "counts": {name: asdict(each) for name, each in found.counts(shape).items()},
+        "choices": [{**asdict(choice), "values": dict(choice.values)} for choice in found.choices],
+        "thresholds": [
+            {"threshold": threshold, **{name: asdict(each) for name, each in counts.items()}}
+            for threshold, counts in found.thresholds.items()
+        ],
+    }
+
+
+def parse_thresholds(text: str) -> tuple[float, ...]:
+    """Read ``0.1,0.2,0.3``, each 0 to 1; ascending, each once.
+
+    Raises:
+        UserError: One of them is no such number.
+    """
+    place = Place("--thresholds", Path())
+    values = []
+    for part in text.split(","):
+        try:
+            value: object = float(part)
+        except ValueError:
+            value = part
+        values.append(Field(place, value).number(0, 1))
+    return tuple(sorted(set(values)))

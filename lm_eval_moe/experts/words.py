@@ -1,0 +1,113 @@
+"""Rules, profiles and actions in words, the same on the terminal, in a written file and over a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval_moe.experts.selection import FoundByRule, matched_rule
+from lm_eval_moe.experts.shapes import profile_paths
+from lm_eval_moe.steering import ProfileSource
+from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.steering.plan import PlannedIntervention
+from lm_eval_moe.steering.selectors import Selector
+from lm_eval_moe.steering.selectors.random_control import RandomControl
+
+__all__ = [
+    "action_in_words",
+    "count",
+    "file_name",
+    "layers_in_words",
+    "profile_in_words",
+    "rule_in_words",
+    "rule_with_size",
+]
+
+
+def rule_in_words(rule: Selector, seed: int) -> str:
+    """Write a rule with its fields: ``task (profile a.safetensors, baseline b.safetensors, threshold 0.4)``.
+
+    Args:
+        rule: The rule.
+        seed: The steering file's, which a random control without one of its own takes.
+    """
+    if isinstance(rule, RandomControl):
+        own = seed if rule.seed is None else rule.seed
+        return f"random control (seed {own}) of {rule_in_words(rule.like, seed)}"
+    if rule.name == "ids":
+        return "ids"
+    named = {each.given for each in profile_paths(rule)}
+    return f"{rule.name} ({', '.join(_field(name, value, named) for name, value in rule.dump().items())})"
+
+
+def rule_with_size(rule: Selector, seed: int) -> str:
+    """Write a rule with its sizes and thresholds alone, without its profiles: ``task, threshold 0.4``."""
+    fields = matched_rule(rule).dump() if matched_rule(rule).name != "ids" else {}
+    sizes = [f"{name} {value:g}" for name, value in fields.items() if isinstance(value, int | float)]
+    sizes += [f"{name} {fields[name]}" for name in ("direction",) if name in fields]
+    text = ", ".join([matched_rule(rule).name, *sizes])
+    if isinstance(rule, RandomControl):
+        return f"random control (seed {seed if rule.seed is None else rule.seed}) of {text}"
+    return text
+
+
+def action_in_words(each: PlannedIntervention) -> str:
+    """Write the action and its limits: ``soft 0.5; without guard; tokens: all; languages: all``."""
+    dumped = each.action.dump()
+    action = dumped if isinstance(dumped, str) else " ".join(f"{name} {value:g}" for name, value in dumped.items())
+    languages = each.languages.dump()
+    if isinstance(languages, Mapping):
+        spoken = f"all but {', '.join(languages['all_but'])}"
+    else:
+        spoken = languages if isinstance(languages, str) else ", ".join(languages)
+    guard = "" if each.action.guards_by is None else f"; {'with' if each.guard else 'without'} guard"
+    return f"{action}{guard}; tokens: {each.tokens}; languages: {spoken}"
+
+
+def profile_in_words(source: ProfileSource) -> str:
+    """Write what a profile is, without where it lies."""
+    parts = [f"sha256 {source.sha256}"]
+    if source.model is not None:
+        parts.append(f"model {source.model}")
+    parts.append("pooled counts" if source.items is None else count(source.items, "item"))
+    if source.span is not None:
+        parts.append(f"span {source.span}")
+    if source.steering:
+        parts.append(f"captured under the steering {source.steering[:16]}")
+    return _one_line(", ".join(parts))
+
+
+def file_name(given: str) -> str:
+    """Return the name of a file without its folder: where it lies is no part of what was selected."""
+    return _one_line(Path(given).name)
+
+
+def _one_line(text: str) -> str:
+    """Escape what would end a line or a comment: file and model names can hold anything."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def count(number: int, noun: str) -> str:
+    """Write ``1 expert``, ``2 experts``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def layers_in_words(found: FoundByRule) -> str:
+    """Write the layers that a rule is applied to."""
+    return f"{'layer' if len(found.layers) == 1 else 'layers'} {format_ranges(found.layers)}"
+
+
+def _field(name: str, value: Any, files: set[str]) -> str:
+    if isinstance(value, Mapping):
+        return f"{name} {' '.join(_entries(value, files))}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"{name} {' '.join(map(str, value))}"
+    if isinstance(value, float):
+        return f"{name} {value:g}" if float(f"{value:g}") == value else f"{name} {value!r}"
+    return f"{name} {file_name(value) if value in files else value}"
+
+
+def _entries(value: Mapping[str, Any], files: set[str]) -> Iterator[str]:
+    for key, each in value.items():
+        yield f"{key}={file_name(each) if each in files else each}"

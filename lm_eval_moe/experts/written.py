@@ -1,0 +1,178 @@
+"""An explicit steering file: the selected experts by number, with where they come from."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from lm_eval_moe.experts.selection import Found, FoundByRule
+from lm_eval_moe.experts.words import count, file_name, layers_in_words, profile_in_words, rule_in_words
+from lm_eval_moe.steering import parse_spec, resolve
+from lm_eval_moe.steering._yaml import yaml_value
+from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.steering.plan import PlannedIntervention
+from lm_eval_moe.steering.spec import VERSION
+
+__all__ = ["explicit_document", "explicit_yaml"]
+
+_WIDTH = 120
+_KEPT = "\xa0"  # a space at which no line ends
+
+
+def explicit_yaml(found: Found) -> str:
+    """Return a steering file that does what the spec does, with every expert by number.
+
+    The same spec and profiles give the same bytes: no date, no folder and no version stand in it.
+    """
+    document = explicit_document(found)
+    lines = [line for entry in _provenance(found) for line in _comment(entry)]
+    lines += [
+        f"version: {document['version']}",
+        f"name: {_quoted(document['name'])}",
+        *_text("description", document["description"]),
+        *(_text("source", document["source"]) if document["source"] else []),
+        f"model: {_flow(document['model'])}",
+        f"seed: {document['seed']}",
+        "",
+        "interventions:",
+    ]
+    for entry, each in zip(document["interventions"], found.rules, strict=True):
+        lines += _intervention(entry, _rule_line(each, found.plan.seed))
+    text = "\n".join(lines) + "\n"
+    _check(text, document, found)
+    return text
+
+
+def explicit_document(found: Found) -> dict[str, Any]:
+    """Return what the file holds."""
+    plan, shape = found.plan, found.plan.shape
+    given = plan.description.strip()
+    if given and not given.endswith((".", "!", "?")):
+        given += "."
+    return {
+        "version": VERSION,
+        "name": plan.name,
+        "description": " ".join(part for part in (given, *_sentences(found)) if part),
+        "source": plan.source,
+        "model": {"layers": shape.depth, "experts": shape.experts, "top_k": shape.top_k},
+        "seed": plan.seed,
+        "interventions": [
+            {
+                "layers": _layers(each),
+                "experts": {"ids": _ids(each.planned)},
+                "action": each.planned.action.dump(),
+                "guard": each.planned.guard,
+                "tokens": each.planned.tokens,
+                "languages": each.planned.languages.dump(),
+            }
+            for each in found.rules
+        ],
+    }
+
+
+def _layers(found: FoundByRule) -> str | list[str]:
+    parts = format_ranges(found.layers).split(", ")
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _ids(planned: PlannedIntervention) -> dict[int, Any]:
+    ids: dict[int, Any] = {}
+    for layer, targets in planned.targets.items():
+        if all(coefficient == 1 for coefficient in targets.coefficients):
+            ids[layer] = list(targets.experts)
+        else:
+            ids[layer] = dict(zip(targets.experts, targets.coefficients, strict=True))
+    return ids
+
+
+def _rule_line(found: FoundByRule, seed: int) -> str:
+    return f"{rule_in_words(found.rule, seed)}; {layers_in_words(found)}; {count(len(found.choices), 'expert')}"
+
+
+def _sentences(found: Found) -> Iterator[str]:
+    """Yield where the experts come from, for the description, which results files carry along."""
+    for each in found.rules:
+        yield f"Experts of intervention {each.planned.index}: {_rule_line(each, found.plan.seed)}."
+    for source in found.plan.profiles:
+        yield f"Profile {file_name(source.given)}: {profile_in_words(source)}."
+
+
+def _provenance(found: Found) -> Iterator[str]:
+    yield "Written by `lm-eval-moe experts`: experts selected by rule, listed by number."
+    for each in found.rules:
+        yield f"intervention {each.planned.index}: {_rule_line(each, found.plan.seed)}"
+    for source in found.plan.profiles:
+        yield f"profile {file_name(source.given)}: {profile_in_words(source)}"
+    yield f"steering hash: {found.plan.hash}"
+
+
+def _intervention(entry: dict[str, Any], rule: str) -> Iterator[str]:
+    yield from _comment(rule, "  ")
+    yield f"  - layers: {_flow(entry['layers'])}"
+    yield "    experts:"
+    yield "      ids:"
+    for layer, experts in entry["experts"]["ids"].items():
+        entries = _flow(experts).replace(": ", f":{_KEPT}")
+        yield from (line.replace(_KEPT, " ") for line in _wrapped(f"        {layer}: ", entries))
+    yield f"    action: {_flow(entry['action'])}"
+    yield f"    guard: {_flow(entry['guard'])}"
+    yield f"    tokens: {entry['tokens']}"
+    yield f"    languages: {_flow(entry['languages'])}"
+
+
+def _comment(text: str, indent: str = "") -> list[str]:
+    """Write a comment; what goes on is indented."""
+    first, *more = _wrapped(f"{indent}# ", text)
+    rest = textwrap.wrap(
+        " ".join(line.strip() for line in more),
+        _WIDTH - len(indent) - 4,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [first, *(f"{indent}#   {line}" for line in rest)]
+
+
+def _flow(value: Any) -> str:
+    """Write plain values on one line; floats are the shortest that read back as the same."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str):  # a name, a range or a language: `no` is Norwegian here, but not to every reader
+        return json.dumps(value) if value in ("no", "on", "off", "yes", "y", "n") else value
+    return json.dumps(value, allow_nan=False)
+
+
+def _quoted(text: str) -> str:
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=10**9).strip()
+
+
+def _text(key: str, text: str) -> list[str]:
+    """Write a text over several lines where it is one plain paragraph, otherwise in quotes."""
+    paragraph = text.isprintable() and text == " ".join(text.split())
+    if not paragraph or len(key) + len(text) + 4 <= _WIDTH:
+        return [f"{key}: {_quoted(text)}"]
+    return [f"{key}: >-", *_wrapped("  ", text)]
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _check(text: str, document: dict[str, Any], found: Found) -> None:
+    """Read the file back: what is written must do exactly what was resolved."""
+    spec = parse_spec(yaml_value(text, where="the file to write"), source="the file to write")
+    same = all(getattr(spec, name) == document[name] for name in ("name", "description", "source"))
+    if not same or resolve(spec, found.plan.shape).hash != found.plan.hash:
+        raise AssertionError("the explicit file does not say what the rules select")

@@ -1,0 +1,109 @@
+"""The rows of a profile while it is made: one an item, or one for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.capture import RoutingRecord
+from lm_eval_moe.profile_file import PROFILE_ARRAYS, ProfileItem
+from lm_eval_moe.shape import RoutingShape
+
+__all__ = ["ItemRows", "PooledRow", "Rows"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Rows(Protocol):
+    """What documents add up to, in the order in which they come."""
+
+    def add(self, item: ProfileItem, record: RoutingRecord) -> None:
+        """Take a document."""
+
+    def state(self) -> tuple[list[ProfileItem], Arrays]:
+        """Return all that `restore` needs."""
+
+    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from an earlier state."""
+
+    def profile(self) -> tuple[list[ProfileItem], Arrays]:
+        """Return the rows and arrays of the finished profile."""
+
+
+class ItemRows:
+    """One row an item."""
+
+    def __init__(self) -> None:
+        self._items: list[ProfileItem] = []
+        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*PROFILE_ARRAYS, "tokens")}
+
+    def add(self, item: ProfileItem, record: RoutingRecord) -> None:
+        """Take a document."""
+        self._items.append(item)
+        for name in PROFILE_ARRAYS:
+            self._columns[name].append(getattr(record, name)[None])
+        self._columns["tokens"].append(np.array([record.tokens], dtype=np.int64))
+
+    def state(self) -> tuple[list[ProfileItem], Arrays]:
+        """Return the rows so far."""
+        return self.profile()
+
+    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from earlier rows."""
+        self._items = list(items)
+        self._columns = {name: [arrays[name]] for name in self._columns}
+
+    def profile(self) -> tuple[list[ProfileItem], Arrays]:
+        """Return the rows."""
+        # Joined in place of the parts, so that at most one array is held twice.
+        for parts in self._columns.values():
+            parts[:] = [np.concatenate(parts)]
+        return list(self._items), {name: parts[0] for name, parts in self._columns.items()}
+
+
+class PooledRow:
+    """One row for all items, as if they were one long sequence: memory does not grow with them.
+
+    Args:
+        shape: The model's.
+        name: What the row says it is; its item is empty.
+    """
+
+    def __init__(self, shape: RoutingShape, name: ProfileItem) -> None:
+        size = (1, len(shape.layers), shape.experts)
+        self._name = name
+        self._sums: Arrays = {
+            "counts": np.zeros(size, dtype=np.int64),
+            "gate_mass": np.zeros(size),
+            "importance": np.zeros(size),  # each item's mean, times its tokens
+            "tokens": np.zeros(1, dtype=np.int64),
+        }
+
+    def add(self, item: ProfileItem, record: RoutingRecord) -> None:
+        """Take a document."""
+        if record.counts is None or record.gate_mass is None or record.importance is None:
+            raise ValueError("a record without the arrays of a profile cannot be pooled")
+        self._sums["counts"] += record.counts
+        self._sums["gate_mass"] += record.gate_mass
+        self._sums["importance"] += record.importance.astype(np.float64) * record.tokens
+        self._sums["tokens"] += record.tokens
+
+    def state(self) -> tuple[list[ProfileItem], Arrays]:
+        """Return the sums so far."""
+        return [], dict(self._sums)
+
+    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from earlier sums."""
+        self._sums = {name: arrays[name].copy() for name in self._sums}
+
+    def profile(self) -> tuple[list[ProfileItem], Arrays]:
+        """Return the one row, its importance a mean over tokens that sums to 1 in every layer."""
+        importance = self._sums["importance"]
+        total = importance.sum(-1, keepdims=True)
+        mean = importance / np.where(total > 0, total, 1)
+        gate_mass = self._sums["gate_mass"].astype(np.float32)
+        arrays = {**self._sums, "gate_mass": gate_mass, "importance": mean.astype(np.float32)}
+        return [self._name], arrays

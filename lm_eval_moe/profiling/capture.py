@@ -1,0 +1,207 @@
+"""Capture the routing of documents with `HFMoE`, a few at a time, into one profile a language."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.models.requests import RequestLabel
+from lm_eval_moe.profile_file import PROFILE_ARRAYS, ProfileHeader, ProfileItem, open_profile, write_arrays
+from lm_eval_moe.profiling.accumulate import ItemRows, PooledRow, Rows
+from lm_eval_moe.profiling.documents import Document, Source
+from lm_eval_moe.profiling.settings import settings_of
+from lm_eval_moe.profiling.unfinished import (
+    Unfinished,
+    differences,
+    read_unfinished,
+    unfinished_path,
+    write_unfinished,
+)
+
+if TYPE_CHECKING:
+    from lm_eval_moe.models.hf_moe import HFMoE
+
+__all__ = ["Options", "ProfileJob", "planned"]
+
+_BATCHES = 8
+"""Batches of documents that are sorted by length together."""
+
+_SAVING_SHARE = 20
+"""Saving takes at most about one part in so many of the time, however large the side file has become."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to capture.
+
+    Attributes:
+        arguments: The model arguments as given.
+        limit: Documents of a source at most.
+        aggregate: Whether all documents of a language are pooled in one row.
+        restart: Whether what is there already is replaced.
+        save_every: Seconds between two savings of an unfinished profile.
+    """
+
+    arguments: Mapping[str, Any]
+    limit: int | None = None
+    aggregate: bool = False
+    restart: bool = False
+    save_every: float = 60.0
+
+
+def planned(lm: HFMoE, sources: Iterable[Source], folder: Path, options: Options) -> list[ProfileJob]:
+    """Return one job a language, having looked at what is there already for all of them.
+
+    Raises:
+        UserError: Files of other settings are there, and shall not be replaced.
+    """
+    return [ProfileJob(lm, source, folder / f"{source.language}.safetensors", options) for source in sources]
+
+
+class ProfileJob:
+    """The profile of one language: not begun, begun or finished.
+
+    Args:
+        lm: The model.
+        source: The documents.
+        path: Where the profile will lie.
+        options: How to capture.
+
+    Attributes:
+        finished: Whether the profile is there.
+        done: Documents taken so far.
+
+    Raises:
+        UserError: There is something else at the path, or a profile that was begun with other settings.
+    """
+
+    def __init__(self, lm: HFMoE, source: Source, path: Path, options: Options) -> None:
+        self.lm, self.source, self.path, self.options = lm, source, path, options
+        self.settings = settings_of(lm, options.arguments, source, limit=options.limit, aggregate=options.aggregate)
+        self.done = 0
+        self._rows: Rows = self._new_rows()
+        self._side = unfinished_path(path)
+        self.finished = not options.restart and path.exists() and self._is_finished()
+        if self._side.exists() and not options.restart and not self.finished:
+            state = read_unfinished(self._side)
+            self._refuse_other(state.settings, self._side)
+            self._rows.restore(state.items, state.arrays)
+            self.done = state.done
+
+    def run(self, progress: Callable[[int], object] = lambda count: None) -> tuple[int, int]:
+        """Capture what is left and write the profile; return its rows and tokens.
+
+        Args:
+            progress: Is told how many documents were taken.
+
+        Raises:
+            UserError: The profile cannot be written, or no document has tokens in the span.
+        """
+        lm = self.lm
+        lm.record_arrays = frozenset(PROFILE_ARRAYS)
+        lm.wanted = lambda key: True
+        saved, saving = time.monotonic(), 0.0
+        documents = islice(self.source.documents(), self.done, None)
+        while chunk := list(islice(documents, _BATCHES * int(lm.batch_size))):
+            self._capture(chunk)
+            self.done += len(chunk)
+            progress(len(chunk))
+            pause = max(self.options.save_every, _SAVING_SHARE * saving) if self.options.save_every else 0.0
+            if time.monotonic() - saved >= pause:
+                start = time.monotonic()
+                write_unfinished(self._side, Unfinished(self.settings, self.done, *self._rows.state()))
+                saved = time.monotonic()
+                saving = saved - start
+        return self._write()
+
+    def _capture(self, chunk: Sequence[Document]) -> None:
+        lm = self.lm
+        requests, labels = [], []
+        for number, document in enumerate(chunk):
+            lm.task_languages[document.task] = self.source.language
+            for context, continuation in _passes(document, lm):
+                requests.append((None, context, continuation))
+                labels.append(RequestLabel(RequestKey(document.task, number, 0), document.task))
+        lm.clear_records()
+        try:
+            with lm.labelled(labels):
+                lm._loglikelihood_tokens(requests, disable_tqdm=True)
+            for number, document in enumerate(chunk):
+                record = lm.record(RequestKey(document.task, number, 0))
+                if record is not None and record.tokens:  # none in a span that the document does not have
+                    name = ProfileItem(document.benchmark, document.item, self.source.language, document.task)
+                    self._rows.add(name, record)
+        finally:
+            lm.clear_records()
+
+    def _write(self) -> tuple[int, int]:
+        items, arrays = self._rows.profile()
+        tokens = int(arrays["tokens"].sum()) if items else 0
+        if not tokens:
+            raise UserError(
+                f"none of the documents in {self.source.language!r} has a token in the span {self.lm.capture!r}",
+                fix="choose another --span",
+                where=str(self.path),
+            )
+        lm = self.lm
+        steering = lm.steering.hash if lm.steering else None
+        header = ProfileHeader(lm.model_id, lm.routing_shape, lm.capture, steering, self.settings)
+        write_arrays(self.path, header, items, arrays)
+        self._side.unlink(missing_ok=True)
+        self.finished = True
+        return len(items), tokens
+
+    def _new_rows(self) -> Rows:
+        if not self.options.aggregate:
+            return ItemRows()
+        benchmark, task = ", ".join(self.source.benchmarks), ", ".join(self.source.tasks)
+        return PooledRow(self.lm.routing_shape, ProfileItem(benchmark, "", self.source.language, task))
+
+    def _is_finished(self) -> bool:
+        with open_profile(self.path) as profile:
+            there = profile.header.provenance
+        if there is None:
+            raise UserError(
+                "is there already, and does not say how it was made",
+                fix="choose another --output, or replace it with --restart",
+                where=str(self.path),
+            )
+        self._refuse_other(there, self.path)
+        return True
+
+    def _refuse_other(self, settings: Mapping[str, Any], path: Path) -> None:
+        other = differences(settings, self.settings)
+        if other:
+            raise UserError(
+                f"is there already with other settings: {'; '.join(other)}",
+                fix="give the same ones, choose another --output, or start anew with --restart",
+                where=str(path),
+            )
+
+
+def _passes(document: Document, lm: HFMoE) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the token requests of a document: what counts as its prompt, and what follows.
+
+    The model is never given the last token of a request, so a text is followed by any one token.
+    """
+    if document.continuation is not None:
+        if document.text:
+            yield lm._encode_pair(document.text, document.continuation)
+        else:
+            tokens = lm.tok_encode(document.continuation, add_special_tokens=False)
+            prefix = lm.prefix_token_id
+            yield ([prefix], tokens) if tokens[0] != prefix else (tokens[:1], tokens[1:])
+        return
+    tokens = lm.tok_encode(document.text)
+    longest = int(lm.max_length)
+    if not document.windowed:
+        tokens = tokens[-longest:]
+    for start in range(0, len(tokens), longest):
+        window = tokens[start : start + longest]
+        yield window, window[-1:]

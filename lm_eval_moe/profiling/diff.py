@@ -1,0 +1,124 @@
+"""How far apart two profiles are, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
+from lm_eval_moe.profiling.reading import Overview, Pooled, overview, pooled
+from lm_eval_moe.shape import BANDS, RoutingShape
+from lm_eval_moe.steering.layers import format_ranges
+
+__all__ = ["diff_profiles"]
+
+_NAMED = 5
+"""Items that are only in one file are named up to this many."""
+
+
+def diff_profiles(path_a: Path, path_b: Path, *, experts: int) -> str:
+    """Return a table of layers, the means of their bands, and which items are only in one.
+
+    All rows of a file are pooled, weighted by their tokens.
+
+    Args:
+        path_a: A profile, or JSON counts.
+        path_b: The other one.
+        experts: How many experts to name in each layer, by how much their frequency differs.
+
+    Raises:
+        UserError: A file cannot be read, or the two are of different shapes.
+    """
+    a, b = overview(path_a), overview(path_b)
+    shape = _common_shape(a, b)
+    table = _Table(shape, pooled(path_a, shape), pooled(path_b, shape), experts)
+    parts = [_heads(a, b), table.text(), table.bands()]
+    return "\n\n".join([*parts, *_items(a, b)])
+
+
+def _common_shape(a: Overview, b: Overview) -> RoutingShape:
+    if a.header is None and b.header is None:  # experts that no token selected may be missing
+        experts = max(a.shape.experts, b.shape.experts)
+        shape = RoutingShape(a.shape.layers, experts, a.shape.top_k, a.shape.depth)
+        same = (a.shape.layers, a.shape.top_k) == (b.shape.layers, b.shape.top_k)
+    elif a.header is not None and b.header is not None:
+        shape, same = a.shape, a.shape == b.shape
+    else:  # reading the dump checks it against the profile's shape
+        return a.shape if a.header is not None else b.shape
+    if not same:
+        raise UserError(
+            f"is of another shape than {a.path}: {_shape(b.shape)}, not {_shape(a.shape)}",
+            fix="compare profiles of one model, or of models of one shape",
+            where=str(b.path),
+        )
+    return shape
+
+
+def _shape(shape: RoutingShape) -> str:
+    return f"layers {format_ranges(shape.layers)} of {shape.depth}, {shape.experts} experts, top {shape.top_k}"
+
+
+class _Table:
+    def __init__(self, shape: RoutingShape, a: Pooled, b: Pooled, experts: int) -> None:
+        self.shape, self.experts = shape, min(experts, shape.experts)
+        self.change = b.frequency - a.frequency
+        # A layer in which no expert was selected with a weight has nothing to compare.
+        known = (a.importance.sum(-1) > 0) & (b.importance.sum(-1) > 0)
+        self.divergence = np.full(len(shape.layers), np.nan)
+        self.overlap = np.full(len(shape.layers), np.nan)
+        if known.any():
+            self.divergence[known] = normalized_js_divergence(a.importance[known], b.importance[known])
+            ties = (a.importance[known], b.importance[known])
+            self.overlap[known] = expert_overlap(a.frequency[known], b.frequency[known], shape.top_k, *ties)
+
+    def text(self) -> str:
+        head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"
+        lines = [f"{head}  frequency in B less that in A" if self.experts else head]
+        for row, layer in enumerate(self.shape.layers):
+            numbers = f"{layer:>5}  {self.divergence[row]:>10.4f}  {self.overlap[row]:>7.3f}"
+            lines.append(f"{numbers}  {self._largest(row)}".rstrip())
+        return "\n".join(lines)
+
+    def bands(self) -> str:
+        lines = []
+        for band in (*BANDS, "all"):
+            layers = self.shape.layers if band == "all" else self.shape.band(band)
+            rows = [row for row, layer in enumerate(self.shape.layers) if layer in layers]
+            rows = [row for row in rows if not np.isnan(self.divergence[row])]
+            if rows:
+                divergence, overlap = self.divergence[rows].mean(), self.overlap[rows].mean()
+                lines.append(f"{band:<6}  divergence {divergence:.4f}  overlap {overlap:.3f}")
+        return "\n".join(lines)
+
+    def _largest(self, row: int) -> str:
+        order = np.argsort(-np.abs(self.change[row]), kind="stable")[: self.experts]
+        return "  ".join(f"{expert:>4}: {self.change[row, expert]:+.3f}" for expert in order)
+
+
+def _heads(a: Overview, b: Overview) -> str:
+    return "\n".join(f"{name}  {found.path}: {_head(found)}" for name, found in (("A", a), ("B", b)))
+
+
+def _head(found: Overview) -> str:
+    tokens = f"{sum(found.tokens):,} tokens"
+    if found.header is None:
+        return f"JSON counts, {tokens}"
+    header = found.header
+    languages = ", ".join(sorted(found.by("language")))
+    steering = f", steering {header.steering}" if header.steering else ""
+    return f"{header.model}, {languages}, span {header.span}{steering}, {tokens}"
+
+
+def _items(a: Overview, b: Overview) -> list[str]:
+    names_a, names_b = ({(item.benchmark, item.item): None for item in found.items if item.item} for found in (a, b))
+    if not names_a or not names_b:  # pooled: there are no items to tell apart
+        return []
+    both = len(names_a.keys() & names_b.keys())
+    lines = [f"items in both: {both:,}"]
+    for label, own, other in (("A", names_a, names_b), ("B", names_b, names_a)):
+        only = [f"{benchmark} {item}" for benchmark, item in own if (benchmark, item) not in other]
+        named = f" ({', '.join(only[:_NAMED])}{', ...' if len(only) > _NAMED else ''})" if only else ""
+        lines.append(f"items only in {label}: {len(only):,}{named}")
+    return ["\n".join(lines)]

@@ -1,0 +1,74 @@
+"""The items of several profiles in one file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.profile_file import PROFILE_ARRAYS, ProfileHeader, ProfileItem, open_profile, write_arrays
+from lm_eval_moe.steering.layers import format_ranges
+
+__all__ = ["merge_profiles"]
+
+
+def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
+    """Write the rows of all files, in their order, to a new one; return how many there are.
+
+    Raises:
+        UserError: ``out`` is there already, the files differ in model, shape, span or steering, or hold an item twice.
+    """
+    if out.exists():
+        raise UserError("is there already", fix="name a new file first, then those to merge", where=str(out))
+    first: ProfileHeader | None = None
+    homes: dict[ProfileItem, Path] = {}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*PROFILE_ARRAYS, "tokens")}
+    sources = []
+    for path in paths:
+        with open_profile(path) as profile:
+            first = first or profile.header
+            _refuse_other(first, profile.header, paths[0], path)
+            for item in profile.items:
+                if item in homes:
+                    raise UserError(
+                        f"{_name(item)} is in {homes[item]}, too", fix="give every item once", where=str(path)
+                    )
+                homes[item] = path
+            columns["tokens"].append(profile.tokens())
+            for name in PROFILE_ARRAYS:
+                columns[name] += [row[None] for row in profile.rows(name, range(len(profile.items)))]
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            sources.append({"file": path.name, "sha256": digest, "provenance": profile.header.provenance})
+    if first is None or not homes:
+        raise UserError("there is nothing to merge", fix="give profiles with items", where="profile merge")
+    header = ProfileHeader(first.model, first.shape, first.span, first.steering, {"merged": sources})
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    write_arrays(out, header, list(homes), arrays)
+    return len(homes)
+
+
+def _refuse_other(first: ProfileHeader, header: ProfileHeader, its_path: Path, path: Path) -> None:
+    for what, one, other in (
+        ("model", first.model, header.model),
+        ("MoE layers", format_ranges(first.shape.layers), format_ranges(header.shape.layers)),
+        ("decoder layers", first.shape.depth, header.shape.depth),
+        ("experts", first.shape.experts, header.shape.experts),
+        ("top-k", first.shape.top_k, header.shape.top_k),
+        ("span", first.span, header.span),
+        ("steering", first.steering, header.steering),
+    ):
+        if one != other:
+            raise UserError(
+                f"its {what} is {other}, that of {its_path} is {one}",
+                fix="merge profiles of one model, captured alike",
+                where=str(path),
+            )
+
+
+def _name(item: ProfileItem) -> str:
+    return f"the item {item.item!r} of {item.benchmark} in {item.language!r} ({item.task})"

@@ -1,0 +1,143 @@
+"""The prompts of lm-eval tasks' documents, as ``run`` gives them to the model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.tasks import TaskManager
+
+from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.evaluation.routed_task import make_routed
+from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.profiling.documents import Document, Source
+from lm_eval_moe.resources import tasks_dir
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+    from lm_eval_moe.models.hf_moe import HFMoE
+
+__all__ = ["TaskPrompts", "task_sources"]
+
+_FEWSHOT_SEED = 1234  # lm-eval's default
+
+
+class TaskPrompts:
+    """The documents of all tasks in one language.
+
+    Args:
+        language: Canonical tag.
+        documents: One an item.
+    """
+
+    def __init__(self, language: str, documents: Sequence[Document]) -> None:
+        self.language = language
+        self._documents = documents
+        self.benchmarks = tuple(dict.fromkeys(document.benchmark for document in documents))
+        self.tasks = tuple(dict.fromkeys(document.task for document in documents))
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents, task by task."""
+        return iter(self._documents)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the tasks and a hash of their prompts."""
+        digest = hashlib.sha256()
+        for document in self._documents:
+            digest.update(json.dumps([document.task, document.item, document.text, document.continuation]).encode())
+        return {
+            "kind": "tasks",
+            "tasks": list(self.tasks),
+            "benchmark": ", ".join(self.benchmarks),
+            "sha256": digest.hexdigest(),
+        }
+
+
+def task_sources(
+    lm: HFMoE, names: Sequence[str], *, limit: int | None, include_path: str | None = None
+) -> list[Source]:
+    """Return the prompts of tasks, language by language.
+
+    Args:
+        lm: The model; its span and registry decide what is taken of which document.
+        names: Tasks or groups.
+        limit: How many documents to take from the top of each task.
+        include_path: A folder with further task files.
+
+    Raises:
+        UserError: A task is unknown, its language is, or it has no text to take for the span.
+    """
+    session = RoutingSession(lm, (), "en")
+    found: dict[str, list[Document]] = defaultdict(list)
+    for task in _loaded(names, include_path):
+        make_routed(task, session, lambda own: [own])
+        pairing = session.pairings[task.task_name]
+        if pairing is None:
+            raise UserError(
+                "its language is unknown",
+                fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or the task to a "
+                "file given with --parallel",
+                where=f"task {task.task_name}",
+            )
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+        with _bars_on_terminals_only():
+            task.build_all_requests(limit=limit, rank=0, world_size=1)
+        requests = {RequestKey(i.task_name, i.doc_id, i.idx): i for i in task.instances}
+        for item in session.items[task.task_name].values():
+            if item.key is not None:
+                text, continuation, windowed = _text_of(requests[item.requests[0]], lm.capture)
+                found[pairing.language].append(
+                    Document(item.key.item, pairing.benchmark, task.task_name, text, continuation, windowed)
+                )
+    return [TaskPrompts(language, documents) for language, documents in found.items()]
+
+
+def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:
+    """Keep lm-eval's progress bars out of log files."""
+    return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+
+
+def _loaded(names: Sequence[str], include_path: str | None) -> list[Any]:
+    manager = TaskManager(include_path=[str(tasks_dir()), *([include_path] if include_path else [])])
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown:
+        raise UserError(
+            f"there is no task {', '.join(map(repr, unknown))}",
+            fix="`lm_eval ls tasks` lists lm-eval's tasks; give a folder of your own with --include_path",
+            where="--tasks",
+        )
+    try:
+        return list(manager.load(list(names))["tasks"].values())
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"the tasks cannot be loaded: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            fix="check that their data is there",
+            where="--tasks",
+        ) from error
+
+
+def _text_of(request: Instance, span: str) -> tuple[str, str | None, bool]:
+    kind, text = request.request_type, request.args[0]
+    if kind == "loglikelihood":
+        return text, request.args[1], False
+    if span != "prompt":
+        raise UserError(
+            f"its documents have no {'continuation' if kind == 'generate_until' else 'prompt'} without the model's own "
+            f"answer or scoring, as --span {span} asks for",
+            fix="leave out --span; `lm-eval-moe run --routing_profile` with capture=all records what is generated",
+            where=f"task {request.task_name}",
+        )
+    return text, None, kind == "loglikelihood_rolling"
