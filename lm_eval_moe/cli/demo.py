@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.cli._shared import quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
@@ -48,7 +46,7 @@ def _execute(args: argparse.Namespace) -> int:
         raise UserError(
             f"cannot be made: {error.strerror or error}", fix="give a writable folder", where=where
         ) from error
-    with _quiet():
+    with quiet_libraries():
         runs = _run_all(args)
     print(_table(runs))
     for label, results in runs.items():
@@ -132,17 +130,3 @@ def _report(runs: dict[str, dict[str, Any]], path: Path) -> None:
         print(f"No report: {error}")
     else:
         print(f"Report:  {path.resolve()}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's progress notes out of a demonstration; warnings of ours stay."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

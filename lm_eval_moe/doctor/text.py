@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from lm_eval_moe.doctor.anatomy import AFTERWARDS, UNKNOWN, steering_model_block
 from lm_eval_moe.doctor.explanation import action_in_words, languages_in_words, targets_by_layers, tokens_in_words
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.wrapping import hanging
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.anatomy import Anatomy
@@ -231,11 +231,4 @@ def _block(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _wrapped(head: str, text: str) -> str:
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return "\n".join(hanging(head, text, _WIDTH))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -18,6 +17,7 @@ from lm_eval_moe.experts.words import (
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering import Choice
 from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.wrapping import hanging
 
 __all__ = ["render_text"]
 
@@ -152,12 +152,4 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> 
 
 
 def _wrapped(head: str, text: str) -> str:
-    filled = textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return filled.replace("\xa0", " ")
+    return "\n".join(hanging(head, text, _WIDTH)).replace("\xa0", " ")

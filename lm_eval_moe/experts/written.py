@@ -16,6 +16,7 @@ from lm_eval_moe.steering._yaml import yaml_value
 from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.plan import PlannedIntervention
 from lm_eval_moe.steering.spec import VERSION
+from lm_eval_moe.wrapping import hanging
 
 __all__ = ["explicit_document", "explicit_yaml"]
 
@@ -117,7 +118,7 @@ def _intervention(entry: dict[str, Any], rule: str) -> Iterator[str]:
     yield "      ids:"
     for layer, experts in entry["experts"]["ids"].items():
         entries = _flow(experts).replace(": ", f":{_KEPT}")
-        yield from (line.replace(_KEPT, " ") for line in _wrapped(f"        {layer}: ", entries))
+        yield from (line.replace(_KEPT, " ") for line in hanging(f"        {layer}: ", entries, _WIDTH))
     yield f"    action: {_flow(entry['action'])}"
     yield f"    guard: {_flow(entry['guard'])}"
     yield f"    tokens: {entry['tokens']}"
@@ -126,7 +127,7 @@ def _intervention(entry: dict[str, Any], rule: str) -> Iterator[str]:
 
 def _comment(text: str, indent: str = "") -> list[str]:
     """Write a comment; what goes on is indented."""
-    first, *more = _wrapped(f"{indent}# ", text)
+    first, *more = hanging(f"{indent}# ", text, _WIDTH)
     rest = textwrap.wrap(
         " ".join(line.strip() for line in more),
         _WIDTH - len(indent) - 4,
@@ -156,18 +157,7 @@ def _text(key: str, text: str) -> list[str]:
     paragraph = text.isprintable() and text == " ".join(text.split())
     if not paragraph or len(key) + len(text) + 4 <= _WIDTH:
         return [f"{key}: {_quoted(text)}"]
-    return [f"{key}: >-", *_wrapped("  ", text)]
-
-
-def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return [f"{key}: >-", *hanging("  ", text, _WIDTH)]
 
 
 def _check(text: str, document: dict[str, Any], found: Found) -> None:
