@@ -110,7 +110,11 @@ def steering_spec(shape: RoutingShape) -> dict[str, Any]:
 
 
 def documents(count: int, tokenizer: Any, length: int = 0) -> list[Request]:
-    """Return real text: the demo's arithmetic problems, language after language, again from the start if need be."""
+    """Return real text: the demo's arithmetic problems, language after language.
+
+    Once there are no more, each comes again with a solved example before it, another one in every round: no two
+    documents are the same, or lm-eval would let one row serve both.
+    """
     problems = evaluation_problems()
     found: list[Request] = []
     for number in range(count):
@@ -120,6 +124,9 @@ def documents(count: int, tokenizer: Any, length: int = 0) -> list[Request]:
         problem, options = problems[row]
         prompt = problem.prompt(code)
         more = row
+        if round_:
+            example = problems[(row + round_) % len(problems)][0]
+            prompt = f"{example.prompt(code)} {example.answer}\n\n{prompt}"
         while len(tokenizer.encode(prompt)) < length:
             more = (more + 1) % len(problems)
             prompt = f"{problems[more][0].prompt(code)} {problems[more][0].answer}\n\n{prompt}"

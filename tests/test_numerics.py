@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,9 @@ def test_padding_may_hold_anything(tokenizer: Any) -> None:
 
     def call(inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         assert lm._queue is not None
-        lengths[:] = [len(row.tokens or ()) for row in list(lm._queue._rows)[: len(inps)]]
+        coming = list(islice(lm._queue._rows, len(inps)))
+        lm._queue._rows = chain(coming, lm._queue._rows)
+        lengths[:] = [len(row.tokens or ()) for row in coming]
         return original(inps, *args, **kwargs)
 
     def poison(_: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ def test_a_record_comes_back_exactly() -> None:
     )
     back = unpack(pack(record))
     assert back is not None
-    for name, value in vars(record).items():
+    for name, value in ((field.name, getattr(record, field.name)) for field in fields(record)):
         found = getattr(back, name)
         if isinstance(value, np.ndarray):
             assert found.dtype == value.dtype

@@ -7,9 +7,9 @@ row is checked against the tokens that its request must have: a mismatch is an e
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 __all__ = ["AttributionError", "ExpectedRow", "RequestKey", "RowQueue", "RowUse"]
@@ -28,7 +28,7 @@ class RequestKey(NamedTuple):
     repeat: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowUse:
     """One request's use of a row.
 
@@ -48,7 +48,7 @@ class RowUse:
     window: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ExpectedRow:
     """A row that the model will be called with.
 
@@ -66,13 +66,18 @@ class ExpectedRow:
 
 
 class RowQueue:
-    """The rows to come, in the order in which the harness will run them."""
+    """The rows to come, in the order in which the harness will run them.
 
-    def __init__(self, rows: Iterable[ExpectedRow]) -> None:
-        self._rows = deque(rows)
+    Args:
+        rows: Made one by one as they are taken: a long run has a hundred thousand, a batch a few dozen.
+        count: How many there are.
+    """
+
+    def __init__(self, rows: Iterator[ExpectedRow], count: int) -> None:
+        self._rows, self._left = rows, count
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._left
 
     def take_tokens(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
         """Take the next rows and check that each row of a right-padded batch begins with its expected tokens."""
@@ -97,11 +102,12 @@ class RowQueue:
         return rows
 
     def _take(self, count: int) -> list[ExpectedRow]:
-        if count > len(self._rows):
-            raise AttributionError(f"the model was called with {count} rows, {len(self._rows)} requests are left")
-        return [self._rows.popleft() for _ in range(count)]
+        if count > self._left:
+            raise AttributionError(f"the model was called with {count} rows, {self._left} requests are left")
+        self._left -= count
+        return list(islice(self._rows, count))
 
     def finish(self) -> None:
         """Check that every expected row has come."""
-        if self._rows:
-            raise AttributionError(f"{len(self._rows)} requests were never run")
+        if self._left:
+            raise AttributionError(f"{self._left} requests were never run")

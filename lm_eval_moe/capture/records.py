@@ -71,7 +71,7 @@ def _sum(values: NDArray[np.float64], factor: float | NDArray[np.float64] = 1.0)
     return summed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RoutingRecord:
     """The routing of one request over one span (L layers, E experts); see methods, section 1.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import fields
+from sys import getsizeof
 from typing import IO, TypeVar
-
-import numpy as np
 
 from lm_eval_moe.capture.packing import pack, unpack
 from lm_eval_moe.capture.records import RoutingRecord
@@ -41,7 +40,7 @@ class RecordStore(Mapping[K, list[RoutingRecord]]):
         Raises:
             UserError: The temporary file cannot be written.
         """
-        size = sum(v.nbytes for field in fields(record) if isinstance(v := getattr(record, field.name), np.ndarray))
+        size = sum(getsizeof(getattr(record, field.name)) for field in fields(record))
         places = self._places.setdefault(key, [])
         if size <= self._room:
             self._room -= size

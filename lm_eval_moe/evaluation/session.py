@@ -34,7 +34,7 @@ class ItemKey(NamedTuple):
     item: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat)."""
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from lm_eval_moe.models.batch import RoutedBatch
 from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
 from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.models.probe import probe
-from lm_eval_moe.models.requests import LabelQueue, RequestLabel, labels_of, window_labels
+from lm_eval_moe.models.requests import LabelQueue, RequestLabel, TokenRequests, labels_of, window_labels
 from lm_eval_moe.models.response_cache import answered
 from lm_eval_moe.models.routing_state import RoutingState
 from lm_eval_moe.models.stopping import StopRule
@@ -138,47 +137,31 @@ class HFMoE(RoutingState, HFLM):
             return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
         labels = self._labels.take(len(requests))
         languages = [self._language_for_steering(label.task) for label in labels]
-        inputs = [self._input_tokens(context, continuation) for _, context, continuation in requests]
-        uses = [
-            label.use(len(tokens), len(request[2]))
-            for label, tokens, request in zip(labels, inputs, requests, strict=True)
-        ]
+        known = TokenRequests(requests, labels, languages, self.max_length)
         answers: list[Any] = [None] * len(requests)
-        rounds = [list(range(len(requests)))]
+        rounds: Sequence[Sequence[int]] = [range(len(requests))]
         if self.logits_cache:  # requests can share a row
-            rounds = rounds_without_conflict(requests, lambda index: self._steered_as(languages[index], uses[index]))
+            rounds = rounds_without_conflict(requests, lambda i: self._steered_as(languages[i], known.use(i)))
         plain = super()._loglikelihood_tokens
         quiet = disable_tqdm or self.response_cache is not None
 
-        def run(members: list[int], chosen_of_them: list[int]) -> list[tuple[float, bool]]:
-            indices = [members[i] for i in chosen_of_them]
-            chosen = [requests[index] for index in indices]
-            rows = [
-                ExpectedRow(
-                    uses=tuple(uses[indices[i]] for i in row),
-                    language=languages[indices[row[0]]],
-                    tokens=inputs[indices[row[0]]],
-                )
-                for row in likelihood_order(chosen, grouped=self.logits_cache)
-            ]
-            with self._expecting(rows):
+        def order(indices: Sequence[int]) -> list[list[int]]:
+            return likelihood_order([requests[index] for index in indices], grouped=self.logits_cache)
+
+        def run(indices: Sequence[int]) -> list[tuple[float, bool]]:
+            rows = order(indices)
+            with self._expecting(known.rows(rows, indices), len(rows)):
+                chosen = [requests[index] for index in indices]
                 return plain(chosen, disable_tqdm=quiet, override_bs=override_bs)
 
+        def depends_on(index: int) -> tuple[Any, ...]:
+            return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
+
         for members in rounds:
-            results = answered(
-                self,
-                [(*requests[i][1:], *self._kept_for(uses[i], languages[i])) for i in members],
-                partial(likelihood_order, [requests[i] for i in members], grouped=self.logits_cache),
-                [uses[i] for i in members],
-                partial(run, members),
-                quiet=disable_tqdm or self.rank != 0,
-            )
+            results = answered(self, members, order, depends_on, known.use, run, quiet=disable_tqdm or self.rank != 0)
             for index, (value, greedy) in zip(members, results, strict=True):
                 answers[index] = (value, greedy)
         return answers
-
-    def _input_tokens(self, context: list[int], continuation: list[int]) -> tuple[int, ...]:
-        return tuple((context + continuation)[-(self.max_length + 1) :][:-1])
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if not self._active:
@@ -220,23 +203,29 @@ class HFMoE(RoutingState, HFLM):
         found: list[int] = []
         quiet = disable_tqdm or self.response_cache is not None
 
-        def run(indices: list[int]) -> list[str]:
-            chosen = [requests[index] for index in indices]
-            rows = [
-                ExpectedRow(uses=(uses[indices[i]],), language=languages[indices[i]], text=requests[indices[i]].args[0])
-                for i in generation_order([request.args for request in chosen], self.tok_encode)
-            ]
-            with self._expecting(rows), self._size_found_once(found):
-                return plain(chosen, disable_tqdm=quiet)
+        def order(indices: Sequence[int]) -> list[list[int]]:
+            return [[i] for i in generation_order([requests[index].args for index in indices], self.tok_encode)]
+
+        def run(indices: Sequence[int]) -> list[str]:
+            positions = order(indices)
+            rows = (
+                ExpectedRow((uses[index],), languages[index], text=requests[index].args[0])
+                for index in (indices[position] for (position,) in positions)
+            )
+            with self._expecting(rows, len(positions)), self._size_found_once(found):
+                return plain([requests[index] for index in indices], disable_tqdm=quiet)
+
+        def depends_on(index: int) -> tuple[Any, ...]:
+            use = uses[index]
+            repeat = use.key.repeat if use.key else None
+            return *requests[index].args, repeat, *self._kept_for(use, languages[index])
 
         return answered(
             self,
-            [
-                (*request.args, use.key.repeat if use.key else None, *self._kept_for(use, language))
-                for request, use, language in zip(requests, uses, languages, strict=True)
-            ],
-            lambda: [[i] for i in generation_order([request.args for request in requests], self.tok_encode)],
-            uses,
+            range(len(requests)),
+            order,
+            depends_on,
+            uses.__getitem__,
             run,
             quiet=disable_tqdm or self.rank != 0,
             sampled=any(request.args[1].get("do_sample") for request in requests),
@@ -305,8 +294,8 @@ class HFMoE(RoutingState, HFLM):
     # ------------------------------------------------------------------ the common path
 
     @contextmanager
-    def _expecting(self, rows: list[ExpectedRow]) -> Iterator[None]:
-        self._queue = RowQueue(rows)
+    def _expecting(self, rows: Iterator[ExpectedRow], count: int) -> Iterator[None]:
+        self._queue = RowQueue(rows, count)
         try:
             yield
             self._queue.finish()

@@ -8,10 +8,9 @@ from typing import Any
 
 from lm_eval.models.utils import Collator
 
-__all__ = ["generation_order", "likelihood_order", "rounds_without_conflict"]
+from lm_eval_moe.models.requests import TokenRequest
 
-# (cache key, context tokens, continuation tokens), as HFLM._loglikelihood_tokens takes them.
-TokenRequest = tuple[Any, list[int], list[int]]
+__all__ = ["generation_order", "likelihood_order", "rounds_without_conflict"]
 
 
 def likelihood_order(requests: Sequence[TokenRequest], *, grouped: bool) -> list[list[int]]:
@@ -56,12 +55,17 @@ def generation_order(arguments: Sequence[tuple[str, dict[str, Any]]], encode: Ca
     return [request[2] for (request,) in order.get_batched(n=1)]
 
 
-def rounds_without_conflict(requests: Sequence[TokenRequest], steered_as: Callable[[int], Hashable]) -> list[list[int]]:
+def rounds_without_conflict(
+    requests: Sequence[TokenRequest], steered_as: Callable[[int], Hashable]
+) -> Sequence[Sequence[int]]:
     """Split requests into rounds in which a shared row is steered alike for all that it serves.
 
     Nearly always one round: only requests of the same tokens but another language, or another prompt boundary where
     that matters, have to run apart.
     """
+    everything = range(len(requests))
+    if len({steered_as(index) for index in everything}) <= 1:
+        return [everything]
     rounds: list[list[int]] = []
     taken: list[dict[tuple[int, ...], Hashable]] = []
     for index, (_, context, continuation) in enumerate(requests):

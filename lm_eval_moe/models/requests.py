@@ -1,21 +1,27 @@
-"""lm-eval's requests and their names: whose tokens a row of a batch will hold."""
+"""lm-eval's requests and their names: whose tokens a row of a batch will hold.
+
+What is known of a request is made when it is asked for: a run has a hundred thousand of them, and works on a batch.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.capture import RequestKey, RowUse
+from lm_eval_moe.capture import ExpectedRow, RequestKey, RowUse
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-__all__ = ["NOBODY", "LabelQueue", "RequestLabel", "labels_of", "window_labels"]
+__all__ = ["NOBODY", "LabelQueue", "RequestLabel", "TokenRequests", "labels_of", "window_labels"]
+
+# (cache key, context tokens, continuation tokens), as HFLM._loglikelihood_tokens takes them.
+TokenRequest = tuple[Any, list[int], list[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RequestLabel:
     """Names a request, or one window of a rolling text.
 
@@ -93,3 +99,47 @@ class LabelQueue:
         """Return the next labels, and fillers once there are none left."""
         taken, self._labels = self._labels[:count], self._labels[count:]
         return taken + [self._filler] * (count - len(taken))
+
+
+class TokenRequests:
+    """Log-likelihood requests as tokens, with their labels and languages.
+
+    Args:
+        requests: As ``HFLM._loglikelihood_tokens`` takes them.
+        labels: One a request.
+        languages: One a request: what decides which interventions apply to it.
+        max_length: Tokens that the model takes.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[TokenRequest],
+        labels: Sequence[RequestLabel],
+        languages: Sequence[str | None],
+        max_length: int,
+    ) -> None:
+        self.requests, self.languages = requests, languages
+        self._labels, self._longest = labels, max_length + 1
+
+    def tokens(self, index: int) -> tuple[int, ...]:
+        """Return what the model is called with: all but the last token, from the left only as many as it takes."""
+        _, context, continuation = self.requests[index]
+        return tuple((context + continuation)[-self._longest : -1])
+
+    def use(self, index: int) -> RowUse:
+        """Return the request's use of its row."""
+        _, context, continuation = self.requests[index]
+        length = min(len(context) + len(continuation), self._longest) - 1
+        return self._labels[index].use(length, len(continuation))
+
+    def rows(self, order: Sequence[Sequence[int]], indices: Sequence[int]) -> Iterator[ExpectedRow]:
+        """Yield the rows of some requests.
+
+        Args:
+            order: The rows as positions in ``indices``; a row holds the tokens of its first request.
+            indices: The requests that are run together.
+        """
+        for row in order:
+            first = indices[row[0]]
+            uses = tuple(self.use(indices[position]) for position in row)
+            yield ExpectedRow(uses, self.languages[first], self.tokens(first))

@@ -18,10 +18,11 @@ __all__ = ["answered"]
 
 def answered(
     lm: HFMoE,
-    requests: Sequence[Sequence[Any]],
-    order: Callable[[], Sequence[Sequence[int]]],
-    uses: Sequence[RowUse],
-    run: Callable[[list[int]], Sequence[Any]],
+    requests: Sequence[int],
+    order: Callable[[Sequence[int]], Sequence[Sequence[int]]],
+    depends_on: Callable[[int], Sequence[Any]],
+    use: Callable[[int], RowUse],
+    run: Callable[[Sequence[int]], Sequence[Any]],
     *,
     quiet: bool,
     sampled: bool = False,
@@ -30,31 +31,32 @@ def answered(
 
     Args:
         lm: The model.
-        requests: What each answer depends on besides the model; JSON-ready.
-        order: Returns the rows in running order, each the indices of the requests that it serves.
-        uses: The row use of each request, by which its record is found.
-        run: Runs the requests of some indices, and returns their answers in that order.
+        requests: Their numbers, by which the functions below know them.
+        order: Returns the rows of some requests in running order, each the positions of those that it serves.
+        depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
+        use: Returns the row use of a request, by which its record is found.
+        run: Runs some requests, and returns their answers in that order.
         quiet: Whether to show no progress bar.
         sampled: Whether answers are drawn at random: a block then has a seed of its own.
     """
     if lm.response_cache is None:
-        return list(run(list(range(len(requests)))))
+        return list(run(requests))
     blocks = Blocks(lm.response_cache, lm.answer_identity(), lm.batch_size)
-    keys = [blocks.key(*request) for request in requests]
+    keys = [blocks.key(*depends_on(number)) for number in requests]
 
-    def compute(indices: list[int]) -> tuple[Sequence[Any], Sequence[RoutingRecord | None]]:
+    def compute(positions: list[int]) -> tuple[Sequence[Any], Sequence[RoutingRecord | None]]:
         lm.parts = {}
         if sampled:
-            torch.manual_seed(int.from_bytes(keys[indices[0]][:7], "big"))
-        found = run(indices)
-        return found, [_part(lm, uses[index]) for index in indices]
+            torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
+        numbers = [requests[position] for position in positions]
+        return run(numbers), [_part(lm, use(number)) for number in numbers]
 
-    def recall(index: int, record: RoutingRecord) -> None:
-        key = uses[index].key
+    def recall(position: int, record: RoutingRecord) -> None:
+        key = use(requests[position]).key
         if key is not None:
             lm.records.add(key, record)
 
-    answers = blocks.answers(order(), keys, compute, recall, quiet=quiet)
+    answers = blocks.answers(order(requests), keys, compute, recall, quiet=quiet)
     return [answers[index] for index in range(len(requests))]
 
 
