@@ -169,6 +169,17 @@ class Field:
             raise self.error("holds characters that are no text (lone surrogates)", "remove them") from error
         return self.value
 
+    def words(self) -> str:
+        """Return a string that is not blank, without space around it."""
+        return self.text(empty=False).strip()
+
+    def version(self, known: int) -> int:
+        """Return the version of the file's schema, which has to be the one that this release knows."""
+        given = self.integer(0, 1_000_000)
+        if given != known:
+            raise self.error(f"version {given} is not known", f"this release reads version: {known}")
+        return given
+
     def flag(self) -> bool:
         """Return a boolean."""
         if not isinstance(self.value, bool):

@@ -109,11 +109,11 @@ def yaml_value(text: str, *, where: str) -> Any:
         at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         raise UserError(f"not valid YAML: {problem}{at}", fix="correct it there", where=where) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair, which is no text
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", fix="remove it", where=where) from error
 
 
-def read_yaml(path: Path, kind: str = "steering") -> Any:
+def read_yaml(path: Path, kind: str) -> Any:
     """Read a YAML file; UTF-8, with or without a byte-order mark, of at most 10 MB.
 
     Args:
@@ -138,6 +138,6 @@ def read_yaml(path: Path, kind: str = "steering") -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"is not UTF-8 text (byte {error.start})", fix="save it as UTF-8; profiles go under `experts`", where=where
+            f"is not UTF-8 text (byte {error.start})", fix=f"a {kind} file is YAML text; save it as UTF-8", where=where
         ) from error
     return yaml_value(text, where=where)

@@ -1,10 +1,26 @@
-"""How deep a YAML file may nest and how far its aliases may expand, for the loaders that read users' files."""
+"""How deep a YAML file may nest and how far its aliases may expand."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
+
+if yaml.__with_libyaml__:
+    from yaml._yaml import CParser as Events
+else:  # pragma: no cover - every wheel of PyYAML has libyaml
+
+    class Events(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):  # type: ignore[no-redef]
+        """The same events, six times as slowly."""
+
+        def __init__(self, stream: str) -> None:
+            yaml.reader.Reader.__init__(self, stream)
+            yaml.scanner.Scanner.__init__(self)
+            yaml.parser.Parser.__init__(self)
+
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "Limited"]
 
@@ -13,8 +29,8 @@ MAX_DEPTH = 50
 MAX_ALIASED = 100_000
 
 
-class Limited(yaml.SafeLoader):
-    """PyYAML's safe loader for files that may be hostile.
+class Limited(Composer, Events, SafeConstructor, Resolver):
+    """PyYAML's safe loader for files that may be hostile: libyaml reads, what it has read is put together here.
 
     Nesting deeper than `MAX_DEPTH`, an alias that refers to itself, and aliases that stand for many times more values
     than are written ("billion laughs") are `yaml.MarkedYAMLError`.
@@ -22,11 +38,18 @@ class Limited(yaml.SafeLoader):
 
     depth = 0
 
+    def __init__(self, text: str) -> None:
+        Events.__init__(self, text)
+        Composer.__init__(self)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose a node, counting how deep it stands."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=self.get_mark())
+            here: Any = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH} levels", problem_mark=here.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node

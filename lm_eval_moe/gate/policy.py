@@ -187,9 +187,7 @@ class Policy:
                 "allow",
             ],
         )
-        version = fields["version"].integer(0, 1_000_000)
-        if version != VERSION:
-            raise fields["version"].error(f"version {version} is not known", f"this release reads version: {VERSION}")
+        fields["version"].version(VERSION)
         default = BenchmarkPolicy(Margins.parse(fields["margins"]), fields["minimum_items"].integer(1, 10**9))
         drift = fields.get("routing_drift")
         allow = fields.get("allow")

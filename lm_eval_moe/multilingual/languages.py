@@ -9,10 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
+from lm_eval_moe.strict_yaml import read_yaml
 
 __all__ = ["LANGUAGES_FILE", "TIERS", "LanguageInfo", "known_languages", "language_info", "tier_of"]
 
@@ -82,8 +81,7 @@ def tier_of(tag: str) -> str:
 @cache
 def known_languages() -> Mapping[str, LanguageInfo]:
     """Return the whole table, by canonical tag."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load(LANGUAGES_FILE.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a safe loader
+    content = read_yaml(LANGUAGES_FILE, "languages")
     return MappingProxyType(
         {
             tag: LanguageInfo(

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.multilingual._manifest_fields import (
     checked_groups,
     checked_items,
@@ -40,13 +40,13 @@ from lm_eval_moe.multilingual._manifest_fields import (
     checked_metrics,
     checked_pairs,
     checked_patterns,
+    checked_strings,
     checked_variants,
-    shown,
 )
-from lm_eval_moe.multilingual._yaml import read_mapping
 from lm_eval_moe.multilingual.languages import LanguageInfo, language_info
-from lm_eval_moe.parallel.entries import checked_item, checked_text
+from lm_eval_moe.parallel.entries import checked_item
 from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.strict_yaml import read_yaml
 
 __all__ = ["KINDS", "MANIFEST_NAME", "BenchmarkTask", "Manifest", "Metric", "load_manifest", "load_manifests"]
 
@@ -58,6 +58,7 @@ _REQUIRED = (
     *("pairs_with_reference", "metrics", "languages"),
 )
 _OPTIONAL = ("revision", "defaults", "variants", "groups", "lm_eval", "version", "note")
+_WORDS = ("name", "title", "dataset", "licence", "citation", "homepage", "revision", "note")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -173,84 +174,55 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         UserError: The file cannot be read or breaks the schema; the message names the key.
     """
-    where = str(path)
-    raw = read_mapping(path)
-    allowed = (*_REQUIRED, *_OPTIONAL)
-    for key in raw:
-        if key not in allowed:
-            raise UserError(
-                f"unknown key {key!r}{did_you_mean(key, allowed)}",
-                fix=f"the keys are {', '.join(allowed)}",
-                where=where,
-            )
-    for key in _REQUIRED:
-        if key not in raw:
-            raise UserError(f"{key!r} is missing", fix=f"every manifest has {', '.join(_REQUIRED)}", where=where)
-    text = {
-        key: checked_text(raw[key], f"{where}: {key}")
-        for key in ("name", "title", "kind", "dataset", "licence", "citation", "homepage", "revision", "note")
-        if key in raw
-    }
-    if not _NAME.fullmatch(text["name"]) or text["name"] != path.parent.name:
-        raise UserError(
-            f"expected the folder's name, {path.parent.name!r}, got {text['name']!r}",
-            fix="lower-case letters, digits and _ only",
-            where=f"{where}: name",
+    top = Field(Place(str(path), path.parent), read_yaml(path, "manifest"))
+    fields = top.keys(_REQUIRED, _OPTIONAL)
+    words = {name: fields[name].words() for name in _WORDS if name in fields}
+    if not _NAME.fullmatch(words["name"]) or words["name"] != path.parent.name:
+        raise fields["name"].error(
+            f"expected the folder's name, {path.parent.name!r}, got {words['name'][:60]!r}",
+            "lower-case letters, digits and _ only",
         )
-    if text["kind"] not in KINDS:
-        raise UserError(
-            f"{text['kind']!r} is no kind{did_you_mean(text['kind'], KINDS)}",
-            fix=f"the kinds are {', '.join(KINDS)}",
-            where=f"{where}: kind",
-        )
-    variants = checked_variants(raw.get("variants"), f"{where}: variants")
-    tasks = _tasks(raw, text["name"], variants, where)
-    keys = tuple(dict.fromkeys(task.key for task in tasks))
-    groups = checked_groups(raw.get("groups"), keys, f"{where}: groups")
-    _check_group_names(text["name"], groups, variants, tasks, f"{where}: groups")
+    variants = checked_variants(fields.get("variants"))
+    tasks = _tasks(fields, words["name"], variants)
+    groups = checked_groups(fields.get("groups"), tuple(dict.fromkeys(task.key for task in tasks)))
+    _check_group_names(words["name"], groups, variants, tasks, fields.get("groups", top))
     return Manifest(
-        name=text["name"],
-        title=text["title"],
-        kind=text["kind"],
-        dataset=text["dataset"],
-        revision=text.get("revision"),
-        licence=text["licence"],
-        citation=text["citation"],
-        homepage=text["homepage"],
-        items=checked_items(raw["items"], f"{where}: items"),
-        item=checked_item(raw["item"], f"{where}: item"),
-        no_pairs=checked_pairs(
-            raw["pairs_with_reference"], {task.language for task in tasks}, f"{where}: pairs_with_reference"
-        ),
-        metrics=tuple(Metric(*pair) for pair in checked_metrics(raw["metrics"], f"{where}: metrics")),
+        name=words["name"],
+        title=words["title"],
+        kind=fields["kind"].choice(KINDS),
+        dataset=words["dataset"],
+        revision=words.get("revision"),
+        licence=words["licence"],
+        citation=words["citation"],
+        homepage=words["homepage"],
+        items=checked_items(fields["items"]),
+        item=checked_item(fields["item"]),
+        no_pairs=checked_pairs(fields["pairs_with_reference"], {task.language for task in tasks}),
+        metrics=tuple(Metric(*pair) for pair in checked_metrics(fields["metrics"])),
         tasks=tasks,
         variants=tuple(variants),
         groups=MappingProxyType(groups),
-        lm_eval="lm_eval" in raw,
-        version=_version(raw.get("version", 1.0), f"{where}: version"),
-        note=text.get("note"),
+        lm_eval="lm_eval" in fields,
+        version=fields["version"].number(0, 1000) if "version" in fields else 1.0,
+        note=words.get("note"),
         path=path,
     )
 
 
 def _tasks(
-    raw: Mapping[str, Any], name: str, variants: Mapping[str, Mapping[str, Any]], where: str
+    fields: Mapping[str, Field], name: str, variants: Mapping[str, Mapping[str, Any]]
 ) -> tuple[BenchmarkTask, ...]:
-    defaults = raw.get("defaults") or {}
-    if not isinstance(defaults, dict):
-        raise UserError(
-            f"expected a mapping, got {shown(defaults)}", fix="name: value for each string", where=f"{where}: defaults"
-        )
-    patterns = checked_patterns(raw["lm_eval"], f"{where}: lm_eval") if "lm_eval" in raw else ()
+    defaults = checked_strings(fields.get("defaults"))
+    patterns = checked_patterns(fields.get("lm_eval"))
     tasks: list[BenchmarkTask] = []
-    for entry in checked_languages(raw["languages"], f"{where}: languages"):
+    for entry in checked_languages(fields["languages"]):
         for variant, variant_strings in variants.items() if variants else ((None, {}),):
             part = "_".join((*((variant,) if variant else ()), entry.key.replace("-", "_")))
             for pattern in patterns or (f"moe_{name}_{part}",):
                 names = {"language": entry.language, "config": entry.config, "file": entry.file, "variant": variant}
                 tasks.append(
                     BenchmarkTask(
-                        name=_filled(pattern, names, f"{where}: lm_eval") if patterns else pattern,
+                        name=_filled(pattern, names, fields["lm_eval"]) if patterns else pattern,
                         key=entry.key,
                         language=entry.language,
                         variant=variant,
@@ -263,41 +235,32 @@ def _tasks(
     names_seen: set[str] = set()
     for task in tasks:
         if task.name in names_seen:
-            raise UserError(
+            raise fields["languages"].error(
                 f"two languages or variants make the task {task.name}",
-                fix="give them keys that differ in more than - and _, or put {language}, {config} or {variant} into "
+                "give them keys that differ in more than - and _, or put {language}, {config} or {variant} into "
                 "lm_eval",
-                where=f"{where}: languages",
             )
         names_seen.add(task.name)
     return tuple(tasks)
 
 
-def _filled(pattern: str, names: Mapping[str, str | None], where: str) -> str:
+def _filled(pattern: str, names: Mapping[str, str | None], field: Field) -> str:
     for name, value in names.items():
         if value is None and f"{{{name}}}" in pattern:
-            raise UserError(
+            raise field.error(
                 f"{pattern!r} names {{{name}}}, and the language {names['language']!r} has none",
-                fix=f"give every language its {name}",
-                where=where,
+                f"give every language its {name}",
             )
     return pattern.format(**names)
 
 
 def _check_group_names(
-    manifest_name: str, groups: Iterable[str], variants: Iterable[str], tasks: Iterable[BenchmarkTask], where: str
+    manifest_name: str, groups: Iterable[str], variants: Iterable[str], tasks: Iterable[BenchmarkTask], field: Field
 ) -> None:
     taken = {task.name for task in tasks} | {f"moe_{manifest_name}_{variant}" for variant in variants}
     for name in groups:
         if name.endswith(("non_english", "_resource")) or f"moe_{manifest_name}_{name}" in taken:
-            raise UserError(
+            raise field.error(
                 f"the group moe_{manifest_name}_{name} is there already",
-                fix="choose a name that is no language, no variant and none of the averages",
-                where=where,
+                "choose a name that is no language, no variant and none of the averages",
             )
-
-
-def _version(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UserError(f"expected a number, got {shown(value)}", fix="for example 1.0", where=where)
-    return float(value)

@@ -7,25 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.checked_fields import Field, Place, show
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.parallel._yaml import read_yaml
+from lm_eval_moe.strict_yaml import read_yaml
 
 __all__ = [
     "FILE_VERSION",
     "TaskEntry",
     "checked_item",
     "checked_language",
-    "checked_text",
     "load_entries",
-    "shown",
 ]
 
 FILE_VERSION = 1
-_FILE_KEYS = ("version", "entries")
-_ENTRY_KEYS = ("tasks", "benchmark", "item", "language", "languages", "lacks", "note")
+_ENTRY_LIKE = "{tasks: 'mine_(?P<lang>[a-z]+)', benchmark: mine, item: row}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class TaskEntry:
         languages: Canonical language for spellings that are not language codes or would be misread.
         lacks: Languages in which no task of this benchmark exists.
         note: What to know about the pairing.
-        where: File and key path, for messages.
+        place: File and key path, for messages.
     """
 
     pattern: re.Pattern[str]
@@ -51,7 +47,7 @@ class TaskEntry:
     languages: Mapping[str, str]
     lacks: frozenset[str]
     note: str | None
-    where: str
+    place: Place
 
     @cached_property
     def _variants(self) -> tuple[str, ...]:
@@ -69,21 +65,19 @@ class TaskEntry:
             return self.language
         spelling = match["lang"]
         if spelling is None:
-            raise UserError(
+            raise (self.place / "tasks").error(
                 f"the task {match.string} matches without a language: the group 'lang' took part in no match",
-                fix="make the group 'lang' match in every name, or give the tasks without one an entry of their own "
-                "with 'language'",
-                where=f"{self.where}.tasks",
+                "make the group 'lang' match in every name, or give the tasks without one an entry of their own with "
+                "'language'",
             )
         if spelling in self.languages:
             return self.languages[spelling]
         try:
             return canonical_language(spelling)
         except ValueError as error:
-            raise UserError(
+            raise (self.place / "languages").error(
                 f"the task {match.string} matches, but {error}",
-                fix=f"say which language it is, languages: {{{spelling}: TAG}}, or let the regex not match it",
-                where=f"{self.where}.languages",
+                f"say which language it is, languages: {{{spelling}: TAG}}, or let the regex not match it",
             ) from error
 
     def benchmark_of(self, match: re.Match[str]) -> str:
@@ -98,134 +92,81 @@ def load_entries(path: Path) -> tuple[TaskEntry, ...]:
     Raises:
         UserError: The file cannot be read, is not UTF-8 or YAML, or does not follow the schema.
     """
-    content = read_yaml(path)
-    where = str(path)
-    schema = "a file of this kind has 'version: 1' and a list of 'entries'"
-    if not isinstance(content, dict):
-        raise UserError(f"expected a mapping, got {shown(content)}", fix=schema, where=where)
-    _refuse_unknown_keys(content, _FILE_KEYS, where)
-    if content.get("version") != FILE_VERSION or isinstance(content.get("version"), bool):
-        given = f"{content['version']!r:.80}" if "version" in content else "nothing"
-        raise UserError(f"expected {FILE_VERSION}, got {given}", fix=schema, where=f"{where}: version")
-    entries = content.get("entries")
-    if not isinstance(entries, list):
-        given = shown(entries) if "entries" in content else "nothing"
-        raise UserError(f"expected a list, got {given}", fix=schema, where=f"{where}: entries")
-    return tuple(_parse_entry(raw, f"{where}: entries.{index}") for index, raw in enumerate(entries))
+    fields = Field(Place(str(path), path.parent), read_yaml(path, "parallel data")).keys(["version", "entries"])
+    fields["version"].version(FILE_VERSION)
+    return tuple(_parse_entry(entry) for entry in fields["entries"].items(f"entries: [{_ENTRY_LIKE}]"))
 
 
-def _parse_entry(raw: object, where: str) -> TaskEntry:
-    if not isinstance(raw, dict):
-        raise UserError(
-            f"expected a mapping, got {shown(raw)}", fix=f"its keys are {', '.join(_ENTRY_KEYS)}", where=where
-        )
-    _refuse_unknown_keys(raw, _ENTRY_KEYS, where)
-    for key in ("tasks", "benchmark", "item"):
-        if key not in raw:
-            raise UserError(
-                f"{key!r} is missing", fix="every entry has 'tasks' (a regex), 'benchmark' and 'item'", where=where
-            )
-    pattern = _pattern(checked_text(raw["tasks"], f"{where}.tasks"), f"{where}.tasks")
-    fixed = checked_language(raw["language"], f"{where}.language") if "language" in raw else None
+def _parse_entry(entry: Field) -> TaskEntry:
+    fields = entry.keys(["tasks", "benchmark", "item"], ["language", "languages", "lacks", "note"])
+    pattern = _pattern(fields["tasks"])
+    fixed = checked_language(fields["language"]) if "language" in fields else None
     if ("lang" in pattern.groupindex) == (fixed is not None):
         problem = "names a group 'lang' although 'language' is given" if fixed else "has no group 'lang'"
-        raise UserError(
-            f"the regex {shown(pattern.pattern)} {problem}",
-            fix="either the task name tells the language, (?P<lang>...), or 'language: TAG' does",
-            where=f"{where}.tasks",
+        raise fields["tasks"].error(
+            f"the regex {show(pattern.pattern)} {problem}",
+            "either the task name tells the language, (?P<lang>...), or 'language: TAG' does",
         )
-    note = checked_text(raw["note"], f"{where}.note") if "note" in raw else None
-    lacks = frozenset(_languages_list(raw["lacks"], f"{where}.lacks")) if "lacks" in raw else frozenset()
-    if lacks and note is None:
-        raise UserError("'lacks' needs a 'note' that says why", fix="add note: one sentence", where=where)
+    lacks = fields["lacks"].items("lacks: [en]") if "lacks" in fields else []
+    if lacks and "note" not in fields:
+        raise entry.error("'lacks' needs a 'note' that says why", "add note: one sentence")
+    aliases = fields["languages"].mapping("languages: {jp: ja}") if "languages" in fields else {}
     return TaskEntry(
         pattern=pattern,
-        benchmark=checked_text(raw["benchmark"], f"{where}.benchmark"),
-        item=checked_item(raw["item"], f"{where}.item"),
+        benchmark=fields["benchmark"].words(),
+        item=checked_item(fields["item"]),
         language=fixed,
-        languages=_aliases(raw.get("languages", {}), f"{where}.languages"),
-        lacks=lacks,
-        note=note,
-        where=where,
+        languages={_spelling(name, field): checked_language(field) for name, field in aliases.items()},
+        lacks=frozenset(map(checked_language, lacks)),
+        note=fields["note"].words() if "note" in fields else None,
+        place=entry.place,
     )
 
 
-def checked_text(value: object, where: str) -> str:
-    """Return a non-empty string, or raise UserError."""
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"expected text, got {shown(value)}", fix="put it in quotes if it is text", where=where)
-    return value.strip()
+def checked_item(field: Field) -> tuple[str, ...] | None:
+    """Return what names an item: None for ``row``, else one or more fields of the documents.
 
-
-def checked_item(value: object, where: str) -> tuple[str, ...] | None:
-    """Return what names an item: None for ``row``, else one or more fields; or raise UserError."""
-    if value == "row":
+    Raises:
+        UserError: It is something else.
+    """
+    if field.value == "row":
         return None
-    fields = [value] if isinstance(value, str) else value
-    if not isinstance(fields, (list, tuple)) or not fields or not all(isinstance(f, str) and f.strip() for f in fields):
-        raise UserError(
-            f"expected 'row', a field or a list of fields, got {shown(value)}",
-            fix="for example item: row, item: id, or item: [link, question_number]",
-            where=where,
-        )
-    if len(set(fields)) < len(fields):
-        raise UserError(f"a field is named twice in {fields}", fix="name each field once", where=where)
-    return tuple(fields)
+    like = "for example item: row, item: id, or item: [link, question_number]"
+    names = [field.value] if isinstance(field.value, str) else field.value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n.strip() for n in names):
+        raise field.error(f"expected 'row', a field or a list of fields, got {show(field.value)}", like)
+    if len(set(names)) < len(names):
+        raise field.error("a field is named twice", "name each field once")
+    return tuple(names)
 
 
-def checked_language(value: object, where: str) -> str:
-    """Return the canonical tag of a language, or raise UserError."""
-    if isinstance(value, bool):  # YAML 1.1 reads the code of Norwegian as false.
-        raise UserError(
-            f"expected a language code, got {shown(value)}",
-            fix="put the code in quotes: 'no' is false in YAML",
-            where=where,
+def checked_language(field: Field) -> str:
+    """Return the canonical tag of a language.
+
+    Raises:
+        UserError: It is none.
+    """
+    if isinstance(field.value, bool):  # lm-eval's YAML 1.1 reads the code of Norwegian as false
+        raise field.error(
+            f"expected a language code, got {show(field.value)}", "put the code in quotes: 'no' can be false in YAML"
         )
     try:
-        return canonical_language(checked_text(value, where))
+        return canonical_language(field.words())
     except ValueError as error:
-        fix = "give a BCP 47 tag or an ISO 639 code, such as sw or swh_Latn"
-        raise UserError(str(error), fix=fix, where=where) from error
+        raise field.error(str(error), "give a BCP 47 tag or an ISO 639 code, such as sw or swh_Latn") from error
 
 
-def _languages_list(value: object, where: str) -> list[str]:
-    if not isinstance(value, list):
-        raise UserError(f"expected a list of languages, got {shown(value)}", fix="for example [en]", where=where)
-    return [checked_language(language, f"{where}.{index}") for index, language in enumerate(value)]
+def _spelling(name: object, field: Field) -> str:
+    if not isinstance(name, str):
+        raise field.error(f"expected a spelling as text, got {show(name)}", "put it in quotes")
+    return name
 
 
-def _aliases(value: object, where: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UserError(
-            f"expected a mapping of spellings (text) to languages, got {shown(value)}",
-            fix="for example {jp: ja}; put no, on and yes in quotes",
-            where=where,
-        )
-    return {key: checked_language(language, f"{where}.{key}") for key, language in value.items()}
-
-
-def _pattern(text: str, where: str) -> re.Pattern[str]:
+def _pattern(field: Field) -> re.Pattern[str]:
+    text = field.words()
     try:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:  # repeated or nested too often
-        raise UserError(
-            f"{shown(text)} is not a regular expression: {error}", fix="the syntax is that of Python's re", where=where
+        raise field.error(
+            f"{show(text)} is not a regular expression: {error}", "the syntax is that of Python's re"
         ) from error
-
-
-def _refuse_unknown_keys(mapping: Mapping[Any, Any], allowed: tuple[str, ...], where: str) -> None:
-    for key in mapping:
-        if key not in allowed:
-            raise UserError(
-                f"unknown key {shown(key)}{did_you_mean(key, allowed)}",
-                fix=f"the keys are {', '.join(allowed)}",
-                where=where,
-            )
-
-
-def shown(value: object) -> str:
-    """Show what was given, as YAML has it and not too long."""
-    if value is None:
-        return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import langcodes
 
-from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.parallel.entries import TaskEntry, checked_item, checked_language, checked_text, load_entries, shown
+from lm_eval_moe.checked_fields import Field, Place
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.parallel.entries import TaskEntry, checked_item, checked_language, load_entries
 from lm_eval_moe.parallel.pairing import TaskPairing
 
 __all__ = ["BUNDLED_FILE", "ParallelRegistry", "TaskPairing"]
 
 BUNDLED_FILE = Path(__file__).with_name("tasks.yaml")
 """What is known of lm-eval's own tasks."""
-
-_METADATA_KEYS = ("language", "benchmark", "item", "note")
 
 
 class ParallelRegistry:
@@ -86,7 +84,7 @@ class ParallelRegistry:
         Raises:
             UserError: ``reference`` is not a language.
         """
-        tag = checked_language(reference, "routing_reference")
+        tag = checked_language(Field(Place("routing_reference", Path()), reference))
         if pairing.language == tag:
             return ()
         return tuple(c for c in candidates if c.language == tag and c.benchmark == pairing.benchmark)
@@ -103,7 +101,7 @@ class ParallelRegistry:
         Raises:
             UserError: ``reference`` is not a language.
         """
-        tag = checked_language(reference, "routing_reference")
+        tag = checked_language(Field(Place("routing_reference", Path()), reference))
         if pairing.language == tag:
             return f"{pairing.task} is itself in {tag!r}, the reference language"
         start = f"{pairing.task} is compared with nothing, since the run has no {tag!r} task of {pairing.benchmark}"
@@ -155,21 +153,14 @@ def _inferred_names(entry: TaskEntry, match: re.Match[str], tag: str) -> list[st
     return [match.string[:start] + form + match.string[end:] for form in forms]
 
 
-def _pairing_of_metadata(task_name: str, routing: Any) -> TaskPairing:
-    where = f"task {task_name}: metadata.routing"
-    schema = f"its keys are {', '.join(_METADATA_KEYS)}; for example {{language: sw, benchmark: my_task, item: row}}"
-    if not isinstance(routing, Mapping):
-        raise UserError(f"expected a mapping, got {shown(routing)}", fix=schema, where=where)
-    for key in routing:
-        if key not in _METADATA_KEYS:
-            raise UserError(f"unknown key {shown(key)}{did_you_mean(key, _METADATA_KEYS)}", fix=schema, where=where)
-    for key in ("language", "benchmark", "item"):
-        if key not in routing:
-            raise UserError(f"{key!r} is missing", fix=schema, where=where)
+def _pairing_of_metadata(task_name: str, routing: object) -> TaskPairing:
+    fields = Field(Place(f"task {task_name}", Path(), ("metadata", "routing")), routing).keys(
+        ["language", "benchmark", "item"], ["note"]
+    )
     return TaskPairing(
         task=task_name,
-        language=checked_language(routing["language"], f"{where}.language"),
-        benchmark=checked_text(routing["benchmark"], f"{where}.benchmark"),
-        item=checked_item(routing["item"], f"{where}.item"),
-        note=checked_text(routing["note"], f"{where}.note") if "note" in routing else None,
+        language=checked_language(fields["language"]),
+        benchmark=fields["benchmark"].words(),
+        item=checked_item(fields["item"]),
+        note=fields["note"].words() if "note" in fields else None,
     )

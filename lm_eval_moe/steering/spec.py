@@ -146,9 +146,7 @@ class SteeringSpec:
         fields = given.keys(
             ["version", "interventions"], ["name", "description", "source", "model", "seed", "selected_on"]
         )
-        version = fields["version"].integer(0, 1_000_000)
-        if version != VERSION:
-            raise fields["version"].error(f"version {version} is not known", f"this release reads version: {VERSION}")
+        fields["version"].version(VERSION)
         source = given.place.source
         name = fields["name"].text(empty=False) if "name" in fields else _default_name(source)
         if not name.isprintable():
@@ -218,7 +216,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> SteeringSpec:
         UserError: The file cannot be read, is not acceptable YAML, or something in it is unknown, missing, of the wrong
             type or out of range; the message names the file and the key, what was given, what is allowed.
     """
-    return parse_spec(read_yaml(Path(path)), str(path), Path(path).parent, overrides)
+    return parse_spec(read_yaml(Path(path), "steering"), str(path), Path(path).parent, overrides)
 
 
 def _selected_on(given: Field) -> dict[str, tuple[str, ...]]:

@@ -119,13 +119,11 @@ class SweepSpec:
         fields = given.keys(
             ["version", "steering", "tasks", "grid"], ["name", "description", "controls", "skip_empty", "evaluation"]
         )
-        version = fields["version"].integer(0, 1_000_000)
-        if version != VERSION:
-            raise fields["version"].error(f"version {version} is not known", f"this release reads version: {VERSION}")
+        fields["version"].version(VERSION)
         base = fields["steering"]
         if isinstance(base.value, str):
             path = given.place.base_dir / base.value
-            steering, source, folder = read_yaml(path), str(path), path.parent
+            steering, source, folder = read_yaml(path, "steering"), str(path), path.parent
             if not isinstance(steering, Mapping):
                 raise base.error(f"{show(base.value)} holds no steering spec", "give a steering file")
         else:

@@ -1,4 +1,4 @@
-"""Hostile YAML: steering files, sweep files, gate policies, and files that say which task is which language."""
+"""Hostile YAML: steering files, sweep files, gate policies, manifests, and files that say how tasks pair."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from written_profiles import SMALL, write, write_dump
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.gate.policy import load_policy, parse_policy
+from lm_eval_moe.multilingual.manifest import load_manifest
 from lm_eval_moe.parallel import ParallelRegistry, load_entries
 from lm_eval_moe.steering import load_spec, parse_spec, resolve
 from lm_eval_moe.sweep.spec import load_sweep
@@ -105,6 +106,33 @@ PARALLEL: list[Any] = [
         ],
     }
 ]
+MANIFEST: list[Any] = [
+    {
+        "name": "riddles",
+        "title": "Riddles",
+        "kind": "generation",
+        "dataset": "someone/riddles",
+        "revision": "abc",
+        "licence": "CC BY 4.0",
+        "citation": "Someone 2024",
+        "homepage": "https://example.org",
+        "items": 12,
+        "item": ["book", "page"],
+        "pairs_with_reference": True,
+        "metrics": ["acc", {"metric": "exact_match", "filter": "number", "weight_by_size": True}],
+        "defaults": {"word": "Question:"},
+        "languages": {
+            "en": None,
+            "sw": {"config": "swa", "file": "swahili", "strings": {"word": "Swali:"}, "fields": {"num_fewshot": 2}},
+            "fa_prs": {"language": "fa", "config": "prs_Arab"},
+        },
+        "variants": {"easy": {"tone": "plain"}, "hard": None},
+        "groups": {"persian": ["fa_prs"], "everything": "all"},
+        "lm_eval": ["riddles_{language}_{variant}", "more_{file}_{variant}"],
+        "version": 1.0,
+        "note": "Made up.",
+    }
+]
 NAMES = ["mine_sw_cot", "mine_english", "one", "t_jp", "t_??", "other", "a" * 60]
 
 
@@ -154,6 +182,10 @@ def test_what_is_mutated_is_valid(folder: Path, number: int) -> None:
             assert read(path)
     path.write_text(yaml.safe_dump(PARALLEL[0]))
     assert len(load_entries(path)) == 3
+    manifest = folder / "riddles" / "benchmark.yml"
+    manifest.parent.mkdir(exist_ok=True)
+    manifest.write_text(yaml.safe_dump(MANIFEST[0]))
+    assert len(load_manifest(manifest).tasks) == 12
 
 
 @given(data=yaml_bytes(STEERING))
@@ -238,6 +270,15 @@ def test_parallel_files(folder: Path, data: bytes) -> None:
     if isinstance(registry, ParallelRegistry):
         for name in NAMES:
             inside("task name", lambda name=name: registry.pairing(name))
+
+
+@given(data=yaml_bytes(MANIFEST))
+@hostile(40)
+def test_manifests(folder: Path, data: bytes) -> None:
+    path = folder / "riddles" / "benchmark.yml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    inside("manifest", lambda: load_manifest(path))
 
 
 @given(

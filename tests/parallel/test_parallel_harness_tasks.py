@@ -81,7 +81,7 @@ def pairings(registry: ParallelRegistry, names: list[str]) -> list[TaskPairing]:
 def test_every_task_of_a_family_matches_exactly_one_entry(registry, names, family) -> None:
     tasks = [name for name in names if name.startswith(family)]
     assert len(tasks) > 10
-    matched = {name: [entry.where for entry in registry.matching_entries(name)] for name in tasks}
+    matched = {name: [entry.place.where for entry in registry.matching_entries(name)] for name in tasks}
     assert {name: where for name, where in matched.items() if len(where) != 1} == {}
 
 
@@ -90,8 +90,8 @@ def test_no_task_of_the_harness_matches_two_entries(registry, names) -> None:
 
 
 def test_every_entry_matches_a_task_of_the_harness(registry, names) -> None:
-    used = {entry.where for name in names for entry in registry.matching_entries(name)}
-    assert used == {entry.where for entry in registry.entries}
+    used = {entry.place.where for name in names for entry in registry.matching_entries(name)}
+    assert used == {entry.place.where for entry in registry.entries}
 
 
 def test_every_language_is_a_canonical_tag(pairings) -> None:

@@ -193,7 +193,7 @@ def test_a_document_without_a_usable_name_is_refused(doc, message) -> None:
         ({"lang": "sw", "benchmark": "b", "item": "row"}, "unknown key 'lang' (did you mean 'language'?)"),
         ({"language": False, "benchmark": "b", "item": "row"}, "routing.language: expected a language code, got false"),
         ({"language": "swahili", "benchmark": "b", "item": "row"}, "routing.language: 'swahili' is not a language"),
-        ({"language": "sw", "benchmark": "", "item": "row"}, "metadata.routing.benchmark: expected text, got ''"),
+        ({"language": "sw", "benchmark": "", "item": "row"}, "metadata.routing.benchmark: is blank"),
         ({"language": "sw", "benchmark": "b", "item": 3}, "metadata.routing.item: expected 'row', a field or a list"),
     ],
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_moe import yaml_limits
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import load_spec
 from lm_eval_moe.strict_yaml import read_yaml, yaml_value
@@ -50,7 +53,7 @@ def test_plain_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None
         ("a: 1\nb: 2\na: 3", r"key 'a' is given twice \(line 3, column 1\)"),
         ("{8: [1], 8: [2]}", "key 8 is given twice"),
         ("{true: 1, 1: 2}", "key 1 is given twice"),
-        ("a: [", r"not valid YAML: .*line 1"),
+        ("a: [", r"not valid YAML: while parsing a flow node, .*line 2"),
         ("{[1]: 2}", "a key must be a plain value"),
         ("&a [*a]", "an alias refers to itself"),
         ("!!python/object/apply:os.system [ls]", "the tag !!python/object/apply:os.system is not allowed"),
@@ -69,10 +72,24 @@ def test_unacceptable_yaml_is_one_message_with_its_line(text: str, message: str)
     assert str(caught.value).startswith("steer.yaml: not valid YAML: ")
 
 
+def test_without_libyaml_the_same_is_read_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    loader = runpy.run_path(yaml_limits.__file__)["Limited"]
+    assert not issubclass(loader, yaml_limits.Events)
+    assert loader("{a: [1, x], b: &c {d: 2}, e: *c}").get_single_data() == {"a": [1, "x"], "b": {"d": 2}, "e": {"d": 2}}
+    for text, message in (
+        ("[" * 60, "nested deeper"),
+        (BOMB, "expand to far too many"),
+        ("&a [*a]", "refers to itself"),
+    ):
+        with pytest.raises(yaml.MarkedYAMLError, match=message):
+            loader(text).get_single_data()
+
+
 def test_a_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbfversion: 1\n")
-    assert read_yaml(path) == {"version": 1}
+    assert read_yaml(path, "steering") == {"version": 1}
 
 
 @pytest.mark.parametrize(
