@@ -9,7 +9,7 @@ OLDEST = 5.19.0
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
 
-.PHONY: demo test conformance conformance-oldest families hostile lint types install wheel clean
+.PHONY: demo test conformance conformance-oldest families hostile nightly lint types install wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
 $(READY): pyproject.toml constraints.txt
@@ -45,6 +45,11 @@ families: $(READY) $(OLD_TRANSFORMERS)
 # Tens of thousands of hostile inputs, others every time.
 hostile: $(READY)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/hostile
+
+# What the tests try in short, at full length: an hour.
+nightly: hostile
+	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/memory.py --variants capture "capture + steering" cache
 
 lint: $(READY)
 	$(BIN)/ruff check .

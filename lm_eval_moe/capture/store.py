@@ -15,7 +15,7 @@ from lm_eval_moe.errors import UserError
 __all__ = ["RecordStore"]
 
 K = TypeVar("K", bound=Hashable)
-_HELD_BYTES = 32 * 2**20
+_HELD_BYTES = 8 * 2**20
 
 
 class RecordStore(Mapping[K, list[RoutingRecord]]):

@@ -35,9 +35,10 @@ def test_overhead_times_every_variant_in_every_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the resource module is a Unix one")
-def test_memory_of_a_document_is_that_of_its_record() -> None:
-    found = json.loads(run("memory.py", "--child", "capture", "--count", "5", "--length", "80").splitlines()[-1])
-    assert found["records"] == 5
-    assert found["peak_mib"] >= found["before_mib"] > 50
-    # 6 layers, 4 experts: importance in float32, counts in int32, three [L] counters of steering in int64.
-    assert found["record_bytes"] == 6 * 4 * (4 + 4) + 3 * 6 * 8
+def test_the_memory_of_whole_evaluations_is_printed_and_written(tmp_path: Path) -> None:
+    file = tmp_path / "memory.json"
+    text = run("memory.py", "--documents", "16", "--variants", "capture", "cache", "--json", str(file))
+    (row,) = json.loads(file.read_text())
+    assert row["documents"] == 16
+    assert all(100 < row[variant] < 5000 for variant in ("hf", "capture", "cache"))
+    assert f"| 16 (64) | {row['hf']:.0f} | {row['capture']:.0f} (" in text
