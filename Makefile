@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 # The oldest transformers that is supported, beside the newest, which is that of the constraints.
 OLDEST = 5.19.0
 # A worker a core, four at most (each holds a torch of its own); a file stays with one worker, which keeps its models.
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
 
 .PHONY: demo test conformance conformance-oldest families hostile nightly lint types install wheel clean
@@ -47,7 +47,7 @@ hostile: $(READY)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/hostile
 
 # What the tests try in short, at full length: an hour.
-nightly: hostile
+nightly: test hostile
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/memory.py --variants capture "capture + steering" cache
 

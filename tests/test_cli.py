@@ -16,6 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_moe.cli import main
 
+pytestmark = pytest.mark.long
+
 STEERING = """
 version: 1
 name: promote

@@ -323,6 +323,19 @@ def test_capture_off_gives_stock_results(lm: HFMoE, manager: TaskManager) -> Non
     assert not any("routing" in key for key in results["results"]["demo_arith_sw"])
 
 
+def test_the_machine_is_described_once(
+    lm: HFMoE, manager: TaskManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[None] = []
+    monkeypatch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: asked.append(None) or "a machine")
+    found = [evaluate(lm, manager, ["demo_arith_en"], limit=1) for _ in range(2)]
+    assert [each["pretty_env_info"] for each in found] == ["a machine"] * 2
+    assert len(asked) == 1
+    lm_eval.simple_evaluate(lm, tasks=["demo_arith_en"], task_manager=manager, limit=1)
+    assert len(asked) == 2
+
+
 def test_rolling_and_generation_tasks_have_fields(lm: HFMoE, manager: TaskManager) -> None:
     tasks = ["demo_text_en", "demo_text_hi", "demo_arith_gen_en", "demo_arith_gen_hi"]
     results = evaluate(lm, manager, tasks, limit=4)

@@ -12,6 +12,8 @@ from small_models import FAMILIES
 from lm_eval_moe import HFMoE
 from lm_eval_moe.steering import parse_spec
 
+pytestmark = pytest.mark.long
+
 REQUESTS = PAIRS + CHOICES
 TEXTS = [context + continuation for context, continuation in PAIRS] * 3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -16,6 +16,8 @@ import pytest
 from lm_eval_moe.profile_file import open_profile
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
+pytestmark = pytest.mark.long
+
 ONE = [sys.executable, "-m", "lm_eval_moe"]
 TWO = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),

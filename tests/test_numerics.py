@@ -25,6 +25,8 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.routers.finite import FiniteCheck, NotFinite
 from lm_eval_moe.steering import parse_spec
 
+pytestmark = pytest.mark.long
+
 HALVES = [torch.bfloat16, torch.float16]
 TARGETS = {1: 0.9, 6: -0.5}
 Formula = Callable[[float, list[float], float], float]

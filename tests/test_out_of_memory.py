@@ -18,6 +18,8 @@ from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.demo_model.data import evaluation_problems
 from lm_eval_moe.models.response_cache import ResponseCache
 
+pytestmark = pytest.mark.long
+
 ROWS = 5
 """Rows that fit."""
 

@@ -28,6 +28,8 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.models.response_cache import Entry, ResponseCache
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
+pytestmark = pytest.mark.long
+
 TASKS = ["demo_arith_en", "demo_arith_sw", "demo_arith_gen_sw", "demo_text_sw"]
 STEERING = steering_configs_dir() / "demo_task_experts.yaml"
 
@@ -263,7 +265,16 @@ def test_sampled_answers_are_those_of_the_first_time(lm: HFMoE, manager: TaskMan
 def test_a_killed_command_goes_on_and_writes_the_same_file(tmp_path: Path) -> None:
     def command(out: str, cache: str | None) -> list[str]:
         arguments = [sys.executable, "-m", "lm_eval_moe", "run", "--model", "hf-moe", "--model_args", "pretrained=demo"]
-        arguments += ["--tasks", "demo_arith", "--limit", "40", "--batch_size", "4", "--steering", str(STEERING)]
+        arguments += [
+            "--tasks",
+            "demo_arith_en,demo_arith_sw,demo_arith_hi",
+            "--limit",
+            "40",
+            "--batch_size",
+            "4",
+            "--steering",
+            str(STEERING),
+        ]
         arguments += ["--output_path", str(tmp_path / out), "--log_samples"]
         return [*arguments, *(["--use_cache", str(tmp_path / cache)] if cache else [])]
 
@@ -271,13 +282,13 @@ def test_a_killed_command_goes_on_and_writes_the_same_file(tmp_path: Path) -> No
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command("killed", "cache"), **quiet)  # type: ignore[call-overload]
     deadline = time.monotonic() + 120
-    wanted = 200
+    wanted = 100
     while time.monotonic() < deadline and process.poll() is None and _entries(tmp_path / "cache.moe.sqlite") < wanted:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert wanted <= _entries(tmp_path / "cache.moe.sqlite") < 8 * 40 * 4
+    assert wanted <= _entries(tmp_path / "cache.moe.sqlite") < 3 * 40 * 4
     subprocess.run(command("killed", "cache"), check=True, **quiet)  # type: ignore[call-overload]
     subprocess.run(command("whole", None), check=True, **quiet)  # type: ignore[call-overload]
     [killed], [whole] = (list((tmp_path / out).rglob("results_*.json")) for out in ("killed", "whole"))

@@ -15,6 +15,8 @@ import pytest
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json, write_whole
 
+pytestmark = pytest.mark.long
+
 RUN = [
     *(sys.executable, "-m", "lm_eval_moe", "run", "--model", "hf-moe", "--model_args", "pretrained=demo"),
     *("--tasks", "demo_arith_en,demo_arith_sw", "--limit", "6", "--batch_size", "6", "--log_samples"),

@@ -19,9 +19,10 @@ from lm_eval_moe.capture.profile import PROFILE_ARRAYS
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
 from lm_eval_moe.evaluation.fields import chosen_fields
+from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.profiles import reference_records, save_profile
 from lm_eval_moe.evaluation.reach import shortfall
-from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups, quiet_harness
+from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.languages import canonical_language
@@ -218,9 +219,10 @@ def _evaluate(
                 RoutingWarning,
                 stacklevel=2,
             )
-        plain: dict[str, Any] | None = stock_simple_evaluate(
-            lm, model_args, tasks=tasks, task_manager=manager, **kwargs
-        )
+        with quiet_harness():
+            plain: dict[str, Any] | None = stock_simple_evaluate(
+                lm, model_args, tasks=tasks, task_manager=manager, **kwargs
+            )
         return plain if plain is None or lm.steering is None else add_routing(plain, lm, reference)
     profile = Path(options.profile) if options.profile else None
     given = reference_records(profile, lm, reference) if profile and profile.exists() else {}
@@ -236,7 +238,7 @@ def _evaluate(
     gather = gather_everywhere(lm)
     routed = _RoutedTasks(manager, session, gather)
     try:
-        with quiet_harness(session):
+        with quiet_harness(session.fields):
             results: dict[str, Any] | None = stock_simple_evaluate(
                 lm, model_args, tasks=tasks, task_manager=routed, **kwargs
             )

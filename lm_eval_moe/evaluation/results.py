@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["SCHEMA_VERSION", "add_routing", "aggregate_in_groups", "quiet_harness"]
+__all__ = ["SCHEMA_VERSION", "add_routing", "aggregate_in_groups"]
 
 SCHEMA_VERSION = 1
 _FILTER = "none"
@@ -37,32 +35,6 @@ def aggregate_in_groups(groups: Iterable[Group], fields: Sequence[Field]) -> Non
                 *group.aggregate_metric_list,
                 *(AggMetricConfig(metric=f.name, filter_list=None, weight_by_size=by_size) for f in fields),
             ]
-
-
-@contextmanager
-def quiet_harness(session: RoutingSession) -> Iterator[None]:
-    """Keep lm-eval from warning of what is as it should be.
-
-    That is: a group's reference language has no divergence from itself, and a task with a data function of its own
-    could be given arguments (a hint, once a task).
-    """
-    names = [f"metric '{field.name}" for field in session.fields]
-    hushed = {"lm_eval.api.group": names, "lm_eval.api.task": ["Custom kwargs can be passed to"]}
-    filters = []
-    for name, phrases in hushed.items():
-
-        def worth_saying(record: logging.LogRecord, phrases: list[str] = phrases) -> bool:
-            message = record.getMessage()
-            return not any(phrase in message for phrase in phrases)
-
-        logger = logging.getLogger(name)
-        logger.addFilter(worth_saying)
-        filters.append((logger, worth_saying))
-    try:
-        yield
-    finally:
-        for logger, worth_saying in filters:
-            logger.removeFilter(worth_saying)
 
 
 def add_routing(

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.long
+
 FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "multilingual_gate.yml"
 INSTALLS = "Install"  # the one step that is not run: the package under test is there already
 

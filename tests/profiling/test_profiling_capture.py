@@ -28,6 +28,8 @@ from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.profiling.unfinished import read_unfinished, unfinished_path
 from lm_eval_moe.steering import load_spec, resolve
 
+pytestmark = pytest.mark.long
+
 
 def source(folder: Path, language: str, texts: list[str], **kwargs: Any) -> TextFile:
     file = folder / f"news_{language}.jsonl"

@@ -19,6 +19,8 @@ from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, write_arrays
 from lm_eval_moe.profiling.texts import benchmark_of
 from lm_eval_moe.shape import RoutingShape
 
+pytestmark = pytest.mark.long
+
 DUMPS = SHARED / "routing-qwen3-30b-a3b-mgsm"
 NTREX = SHARED / "bench" / "ntrex"
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 TINY = ["--random", "qwen3_moe", "--layers", "6", "--hidden", "64", "--experts", "4", "--top_k", "2"]
 

@@ -26,6 +26,8 @@ from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 from lm_eval_moe.sweep.cells import cells_of
 from lm_eval_moe.sweep.spec import load_sweep
 
+pytestmark = pytest.mark.long
+
 BASE: dict[str, Any] = {
     "version": 1,
     "name": "base",
