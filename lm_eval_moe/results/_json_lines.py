@@ -93,9 +93,12 @@ def _decoder(keys: tuple[str, ...]) -> Callable[[bytes], tuple[Any, ...]]:
 
     # Keys of a log need not be identifiers.
     fields = [f"field_{number}" for number in range(len(keys))]
-    line_type = msgspec.defstruct(
-        "Line", [(field, Any, ABSENT) for field in fields], rename=dict(zip(fields, keys, strict=True)), gc=False
-    )
+    try:
+        line_type = msgspec.defstruct(
+            "Line", [(field, Any, ABSENT) for field in fields], rename=dict(zip(fields, keys, strict=True)), gc=False
+        )
+    except ValueError:  # a key with a quotation mark, a backslash or a control character
+        return plain
     decode, values = msgspec.json.Decoder(line_type).decode, msgspec.structs.astuple
 
     def fast(line: bytes) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import load_entries
 from lm_eval_moe.profile_file import open_profile
 from lm_eval_moe.results import read_results
+from lm_eval_moe.results._json_lines import Columns, read_columns
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import Metric
 from lm_eval_moe.steering import resolve
@@ -160,6 +161,21 @@ def test_a_sample_beyond_the_largest_double(tmp_path: Path) -> None:
     assert isinstance(found, UserError)
     assert "line 2 (document 1) holds 1000" in str(found)
     assert len(str(found)) < 600
+
+
+@pytest.mark.parametrize("name", ['say "yes"', "back\\slash", "bell\x07", "\ud800"])
+def test_a_metric_with_an_odd_name_is_read_from_its_log(tmp_path: Path, name: str) -> None:
+    path = write_run(tmp_path, {"en": [1.0, 0.0]})
+    log = tmp_path / f"samples_mgsm_direct_en_{DATE}.jsonl"
+    log.write_text(log.read_text().replace('"exact_match"', json.dumps(name)))
+    found = inside("regression", lambda: read_columns(log, ["doc_id", name]))
+    assert isinstance(found, Columns)
+    assert found.values == {"doc_id": [0, 1], name: [1.0, 0.0]}
+    content = json.loads(path.read_text())
+    scores = content["results"]["mgsm_direct_en"]
+    scores[f"{name},flexible-extract"] = scores.pop("exact_match,flexible-extract")
+    path.write_text(json.dumps(content))
+    inside("regression", lambda: read_one(path).score("mgsm_direct_en", Metric(name, "flexible-extract")))
 
 
 def test_a_task_whose_routing_names_no_benchmark(tmp_path: Path) -> None:
