@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.results import Benchmark, Run
+from lm_eval_moe.results.values import is_number
 from lm_eval_moe.statistics import Z95
 
 __all__ = ["ControlGains", "Gain", "control_gains"]
@@ -55,7 +56,7 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
     found = {
         lang: entry
         for lang, cell in cells.items()
-        if (entry := (control["tasks"].get(cell.task) or {}).get(key)) and _is_number(entry.get("gain"))
+        if (entry := (control["tasks"].get(cell.task) or {}).get(key)) and is_number(entry.get("gain"))
     }
     if not found:
         return None
@@ -69,7 +70,7 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
         return ControlGains(seeds, _gain(group), by_language, True)
     value = math.fsum(by_language[lang].value for lang in common) / len(common)
     errors = [found[lang].get("stderr") for lang in common]
-    if not all(_is_number(error) for error in errors):
+    if not all(is_number(error) for error in errors):
         return ControlGains(seeds, Gain(value, None, None), by_language, False)
     half = Z95 * math.sqrt(math.fsum(error * error for error in errors)) / len(common)
     return ControlGains(seeds, Gain(value, value - half, value + half), by_language, False)
@@ -79,7 +80,7 @@ def _group_of(run: Run, tasks: set[str], control: Mapping[str, Any], key: str) -
     """Return the gain of the group that has exactly these tasks."""
     members = run.raw.get("group_subtasks") or {}
     for group, metrics in (control.get("groups") or {}).items():
-        if set(_leaves(group, members)) == tasks and _is_number((metrics.get(key) or {}).get("gain")):
+        if set(_leaves(group, members)) == tasks and is_number((metrics.get(key) or {}).get("gain")):
             found: Mapping[str, Any] = metrics[key]
             return found
     return None
@@ -95,9 +96,5 @@ def _leaves(group: str, members: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 def _gain(entry: Mapping[str, Any]) -> Gain:
     low, high = entry.get("low"), entry.get("high")
-    known = _is_number(low) and _is_number(high)
+    known = is_number(low) and is_number(high)
     return Gain(float(entry["gain"]), float(low) if known else None, float(high) if known else None)  # type: ignore[arg-type]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.report.wording import minus
 from lm_eval_moe.results import Metric
+from lm_eval_moe.results.values import is_number
 
 __all__ = ["SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport", "is_sweep", "read_sweep"]
 
@@ -149,7 +149,7 @@ def _cell(given: Mapping[str, Any]) -> SweepCell:
     effects = {str(name): _effect(each) for name, each in given["effects"].items()}
     names = _names(list(given["settings"]))
     settings = {
-        name: value if _is_number(value) else _shown(value)
+        name: value if is_number(value) else _shown(value)
         for name, value in zip(names, given["settings"].values(), strict=True)
     }
     return SweepCell(settings, int(given["experts"]), str(given["hash"]), effects)
@@ -189,10 +189,6 @@ def _effect(given: Mapping[str, Any]) -> SweepEffect:
 def _number(value: object) -> float | None:
     if value is None:
         return None
-    if not _is_number(value):
+    if not is_number(value):
         raise ValueError(f"{value!r} is no number")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value)

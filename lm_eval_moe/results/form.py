@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.results.values import LARGEST
 
 __all__ = ["check_form"]
 
@@ -68,8 +68,7 @@ def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
             _check(each, form[0], path, (*keys, str(number)))
     else:
         kind = {_TEXT: str, _NUMBER: Real, _WHOLE: int}[form]
-        # JSON's integers have no end, but nothing that is read here is beyond the largest double.
-        too_large = isinstance(value, int) and abs(value) > sys.float_info.max
+        too_large = isinstance(value, int | float) and abs(value) > LARGEST
         if not isinstance(value, kind) or isinstance(value, bool) or too_large:
             raise _wrong(form, value, path, keys)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lm_eval_moe.results.files import ResultsFile, find_results
 from lm_eval_moe.results.form import check_form
 from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.run import LabelledRun
+from lm_eval_moe.results.values import is_number
 
 __all__ = ["read_results"]
 
@@ -120,7 +120,7 @@ def _refuse_nan(table: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     for task, scores in table.items():
         for key, value in scores.items():
             name, comma, _ = key.partition(",")
-            if not comma or name.endswith("_stderr") or not isinstance(value, float) or math.isfinite(value):
+            if not comma or name.endswith("_stderr") or not isinstance(value, float) or is_number(value):
                 continue
             raise UserError(
                 f"the score is {value}",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
 from lm_eval_moe.results.samples import Column, Shared, TaskSamples, of_list, of_log
-from lm_eval_moe.results.values import ROUTING_PREFIXES, SHARES, Divergence, LabelledRun, Metric, Score
+from lm_eval_moe.results.values import ROUTING_PREFIXES, SHARES, Divergence, LabelledRun, Metric, Score, is_number
 from lm_eval_moe.statistics import Estimate
 
 __all__ = ["Divergence", "LabelledRun", "Metric", "Run", "Score", "default_registry", "read_runs"]
@@ -302,8 +301,5 @@ def _items(column: Column) -> Mapping[int, float]:
 
 
 def _number(value: object) -> float | None:
-    """Return a finite number; lm-eval writes 'N/A' for a standard error that it does not know."""
-    try:
-        return float(value) if isinstance(value, Real) and math.isfinite(value) else None
-    except OverflowError:  # an integer beyond the largest double
-        return None
+    """Return a number; lm-eval writes 'N/A' for a standard error that it does not know."""
+    return float(value) if is_number(value) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import sys
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import TaskPairing
 from lm_eval_moe.results._json_lines import ABSENT, Columns, columns_of, read_columns
+from lm_eval_moe.results.values import LARGEST
 
 __all__ = ["Column", "Shared", "TaskSamples", "of_list", "of_log"]
 
@@ -181,12 +181,12 @@ def _column(
         return Column(ids, None, None)
     try:
         numbers = np.array(values, dtype=float)
-    except OverflowError:  # JSON's integers have no end: one beyond the largest double is not finite
-        numbers = np.array([value if abs(value) <= sys.float_info.max else math.inf for value in values], dtype=float)
-    finite = np.isfinite(numbers)
-    if finite.all():
+    except OverflowError:  # JSON's integers have no end
+        numbers = np.array([value if abs(value) <= LARGEST else math.inf for value in values], dtype=float)
+    usable = np.abs(numbers) <= LARGEST
+    if usable.all():
         return Column(ids, numbers, None)
-    first = int(np.argmin(finite))
+    first = int(np.argmin(usable))
     place = f"{_unit(source)} {columns.places[at[first]]} (document {ids[first]})"
     return Column(ids, None, f"{place} holds {values[first]!r:.40}")
 

@@ -6,20 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.statistics import Estimate
 
-__all__ = ["ROUTING_PREFIXES", "SHARES", "Divergence", "LabelledRun", "Metric", "Score"]
+__all__ = ["LARGEST", "ROUTING_PREFIXES", "SHARES", "Divergence", "LabelledRun", "Metric", "Score", "is_number"]
 
 SHARES = ("acc", "exact_match")
 """Beginnings of the names of metrics that are shares of items, in the order in which they are preferred."""
 
 ROUTING_PREFIXES = ("routing_", "steered_")
 """Beginnings of the names of fields about routing."""
+
+LARGEST = 1e100
+"""No score, error or gain is larger: sums and squares of what is read stay finite."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value of a results file is a number that can be reckoned with."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return bool(abs(value) <= LARGEST)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from mutations import BOMB
 from written_profiles import SMALL, spec_of, write
 from written_runs import DATE, write_run
 
+from lm_eval_moe.compare import Settings, build_board, choose_runs
+from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import load_entries
 from lm_eval_moe.profile_file import open_profile
@@ -140,6 +142,27 @@ def test_scores_beyond_the_largest_double(tmp_path: Path) -> None:
     content["results"]["mgsm_direct_en"]["exact_match,flexible-extract"] = 10**400
     path.write_text(json.dumps(content))
     assert list(read_one(path).metrics("mgsm_direct_en")) == []
+
+
+@pytest.mark.parametrize("field", ["exact_match,flexible-extract", "exact_match_stderr,flexible-extract"])
+def test_a_number_whose_square_is_infinite(tmp_path: Path, field: str) -> None:
+    path = write_run(tmp_path, {"en": [1.0, 0.0], "sw": [1.0, 0.0]}, samples=False)
+    content = json.loads(path.read_text())
+    content["results"]["mgsm_direct_en"][field] = 1e308
+    path.write_text(json.dumps(content))
+
+    def leaderboard() -> str:
+        chosen = choose_runs([str(tmp_path)])
+        return render(build_board(chosen.runs, Settings(), notes=chosen.notes), "json", title="Leaderboard")
+
+    found = inside("regression", leaderboard)
+    if "stderr" in field:
+        assert isinstance(found, str)
+        assert "mgsm" in found
+        assert "Infinity" not in found
+    else:
+        assert isinstance(found, UserError)
+        assert "the score is 1e+308" in str(found)
 
 
 @pytest.mark.parametrize("line", ['{"doc_id": ' + "[" * 100_000, "[" * 100_000])
