@@ -86,12 +86,12 @@ def _group_of(run: Run, tasks: set[str], control: Mapping[str, Any], key: str) -
     return None
 
 
-def _leaves(group: str, members: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for name in members.get(group, ()):
-        if members.get(name):
-            yield from _leaves(name, members)
-        else:
+def _leaves(group: str, members: Mapping[str, Sequence[str]], above: tuple[str, ...] = ()) -> Iterator[str]:
+    for name in members.get(group) or ():
+        if not members.get(name):
             yield name
+        elif name not in (*above, group):  # a group that holds itself is nobody's work but a forger's
+            yield from _leaves(name, members, (*above, group))
 
 
 def _gain(entry: Mapping[str, Any]) -> Gain:

@@ -12,10 +12,13 @@ import yaml
 
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.results.run import Run
+from lm_eval_moe.results.values import is_number
 from lm_eval_moe.steering.layers import format_ranges
 
 __all__ = ["Fact", "SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
 
+_YEAR_3000 = 32_503_680_000  # as a POSIX time
+_LAYER = re.compile(r"[0-9]{1,9}")
 _SECRET = re.compile(r"(token|api_?key|password|secret)", re.IGNORECASE)
 
 
@@ -166,6 +169,8 @@ def _model_args(run: Run) -> dict[str, str]:
     given = _config(run).get("model_args") or {}
     if isinstance(given, str):
         given = dict(part.partition("=")[::2] for part in given.split(","))
+    if not isinstance(given, Mapping):
+        return {}
     return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in given.items()}
 
 
@@ -173,10 +178,8 @@ def _shape(run: Run) -> str | None:
     shape = run.routing.get("model_shape")
     if not shape:
         return None
-    return (
-        f"MoE layers {format_ranges(shape['layers'])} of {shape['depth']}, {shape['experts']} experts, "
-        f"top {shape['top_k']}"
-    )
+    depth, experts, top_k = (shape.get(key, "?") for key in ("depth", "experts", "top_k"))
+    return f"MoE layers {format_ranges(run.layers)} of {depth}, {experts} experts, top {top_k}"
 
 
 def _steering(run: Run) -> str | None:
@@ -188,7 +191,7 @@ def _steering(run: Run) -> str | None:
 def _limit(limit: object) -> str:
     if limit is None:
         return "all"
-    return f"{limit:g}" if isinstance(limit, int | float) else str(limit)
+    return f"{limit:g}" if is_number(limit) else str(limit)
 
 
 def _seeds(run: Run) -> str | None:
@@ -202,20 +205,20 @@ def _thousands(count: object) -> str | None:
 
 
 def _date(date: object) -> str | None:
-    if not isinstance(date, int | float):
+    if not is_number(date) or not 0 <= date < _YEAR_3000:
         return None
     return datetime.fromtimestamp(date, tz=timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
 def _documents(run: Run, task: str) -> str:
     counts = (run.raw.get("n-samples") or {}).get(task)
-    return f"{counts['effective']} of {counts['original']}" if counts else ""
+    return f"{counts.get('effective', '?')} of {counts.get('original', '?')}" if counts else ""
 
 
 def _plain(value: Any) -> Any:
     """Return a value as `yaml.safe_dump` wants it, and layers as numbers again: JSON has made them texts."""
     if isinstance(value, Mapping):
-        return {int(key) if str(key).isdecimal() else str(key): _plain(item) for key, item in value.items()}
+        return {int(key) if _LAYER.fullmatch(str(key)) else str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

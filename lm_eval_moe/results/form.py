@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
@@ -12,7 +13,9 @@ from lm_eval_moe.results.values import LARGEST
 
 __all__ = ["check_form"]
 
+_LAYER = re.compile(r"[0-9]{1,9}")
 _TEXT, _NUMBER, _WHOLE = "text", "a number", "a whole number"
+_GAINS = {None: {None: {"gain": _NUMBER, "stderr": _NUMBER, "low": _NUMBER, "high": _NUMBER}}}
 
 # A dictionary: known keys, all of which may be left out; under None the form of every other key's value, if it is read.
 # A list: the form of each entry. A text: the kind of value. Anything may be null
@@ -32,9 +35,15 @@ _FORM: dict[str | None, Any] = {
     "chat_template_sha": _TEXT,
     "system_instruction_sha": _TEXT,
     "routing": {
-        "model_shape": {"layers": [_WHOLE], "bands": {None: [_WHOLE]}},
-        "steering": {"name": _TEXT, "hash": _TEXT, "spec": {"interventions": [{"experts": {}}]}},
-        "control": {"tasks": {None: {}}},
+        "model_shape": {
+            **{"layers": [_WHOLE], "bands": {None: [_WHOLE]}},
+            **{"experts": _WHOLE, "top_k": _WHOLE, "depth": _WHOLE},
+        },
+        "steering": {
+            **{"name": _TEXT, "hash": _TEXT, "spec": {"interventions": [{"experts": {}}]}},
+            **{"experts": {None: [_WHOLE]}, "profiles": [{}]},
+        },
+        "control": {"seeds": [_WHOLE], "tasks": _GAINS, "groups": _GAINS},
         "tasks": {None: {"language": _TEXT, "benchmark": _TEXT, "curves": {None: [_NUMBER]}}},
     },
 }
@@ -44,9 +53,10 @@ def check_form(results: Mapping[str, Any], path: Path) -> None:
     """Check the kinds of the values that are read of a results JSON.
 
     Raises:
-        UserError: A value is of another kind; with the file and the key.
+        UserError: A value is of another kind, or the layers do not fit together; with the file and the key.
     """
     _check(results, _FORM, str(path), ())
+    _check_layers(results.get("routing") or {}, str(path))
 
 
 def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
@@ -71,6 +81,22 @@ def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
         too_large = isinstance(value, int | float) and abs(value) > LARGEST
         if not isinstance(value, kind) or isinstance(value, bool) or too_large:
             raise _wrong(form, value, path, keys)
+
+
+def _check_layers(routing: Mapping[str, Any], path: str) -> None:
+    """Refuse bands and experts of other layers than the model has, and curves of another length."""
+    shape = routing.get("model_shape") or {}
+    layers = shape.get("layers") or []
+    for band, members in (shape.get("bands") or {}).items():
+        if not set(members or ()) <= set(layers):
+            raise _wrong("some of the model's layers", members, path, ("routing", "model_shape", "bands", band))
+    for layer in (routing.get("steering") or {}).get("experts") or {}:
+        if not _LAYER.fullmatch(layer) or (layers and int(layer) not in layers):
+            raise _wrong("a layer of the model's", layer, path, ("routing", "steering", "experts"))
+    for task, entry in (routing.get("tasks") or {}).items():
+        for name, curve in ((entry or {}).get("curves") or {}).items():
+            if curve and len(curve) != len(layers):
+                raise _wrong(f"{len(layers)} values", curve, path, ("routing", "tasks", task, "curves", name))
 
 
 def _wrong(expected: str, value: object, path: str, keys: tuple[str, ...]) -> UserError:

@@ -19,6 +19,8 @@ from written_runs import DATE, write_run
 from lm_eval_moe.compare import Settings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.report.page import report_html
+from lm_eval_moe.report.sources import read_sources
 from lm_eval_moe.results import read_results
 from lm_eval_moe.results.latest import latest
 from lm_eval_moe.results.run import Run
@@ -41,7 +43,9 @@ def documents() -> list[Any]:
     routing["model_shape"] = {"layers": [0, 1, 2], "experts": 4, "top_k": 2, "depth": 3}
     routing["model_shape"]["bands"] = {"early": [0], "middle": [1], "late": [2]}
     routing["steering"]["spec"] = {"interventions": [{"experts": {"random": {"seed": 1}}, "action": {"soft": 0.5}}]}
-    routing["control"] = {"seeds": [1, 2], "tasks": {"mgsm_direct_sw": {"gain": {"exact_match,flexible-extract": 0.1}}}}
+    gain = {"exact_match,flexible-extract": {"gain": 0.1, "stderr": 0.05, "low": 0.0, "high": 0.2}}
+    routing["control"] = {"seeds": [1, 2], "tasks": {f"mgsm_direct_{language}": gain for language in SCORES}}
+    routing["control"]["groups"] = {"mgsm": gain}
     for entry in routing["tasks"].values():
         entry["curves"] = {"divergence": [0.1, None, 0.3], "entropy": [0.5, 0.5, 0.5]}
     ours["groups"] = {"mgsm": {"exact_match,none": 0.5}}
@@ -59,6 +63,12 @@ def folder() -> Iterator[Path]:
         write_run(Path(name) / "baseline", SCORES, model="org/other")
         written(Path(name) / "given")
         yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def drawn(folder: Path) -> str:
+    """The page of good runs: Matplotlib makes its folders when it draws for the first time."""
+    return page(folder)
 
 
 def read_all(paths: list[Path]) -> None:
@@ -104,6 +114,24 @@ def test_what_is_mutated_is_valid(folder: Path) -> None:
 def test_results_files(folder: Path, data: bytes) -> None:
     (folder / "given" / f"results_{DATE}.json").write_bytes(data)
     tried(folder)
+
+
+def page(folder: Path) -> str:
+    """Return the page that `report` makes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RoutingWarning)
+        sources = read_sources([str(folder)])
+        html = report_html(sources.runs, title="Hostile", notes=sources.notes)
+    assert html.encode()
+    return html
+
+
+@given(data=json_bytes(RESULTS))
+@hostile(5)
+def test_reports_on_results_files(folder: Path, drawn: str, data: bytes) -> None:
+    assert "<svg" in drawn
+    (folder / "given" / f"results_{DATE}.json").write_bytes(data)
+    inside("report", lambda: page(folder), cpu_limit=20)
 
 
 @st.composite
