@@ -110,7 +110,7 @@ def _load(path: Path) -> dict[str, Any]:
             raise UserError(
                 f"expected the task's scores, got {type(scores).__name__}",
                 fix="give a results JSON that `run --output_path` wrote",
-                where=f"{path}: results.{task}",
+                where=f"{path}: results.{task[:60]}",
             )
     check_form(results, path)
     return results
@@ -125,5 +125,5 @@ def _refuse_nan(table: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             raise UserError(
                 f"the score is {value}",
                 fix="evaluate the task again, or leave it out with --tasks",
-                where=f"{path}: results.{task}.{key}",
+                where=f"{path}: results.{task[:60]}.{key[:60]}",
             )
