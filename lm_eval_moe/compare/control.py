@@ -80,7 +80,7 @@ def _group_of(run: Run, tasks: set[str], control: Mapping[str, Any], key: str) -
     """Return the gain of the group that has exactly these tasks."""
     members = run.raw.get("group_subtasks") or {}
     for group, metrics in (control.get("groups") or {}).items():
-        if set(_leaves(group, members)) == tasks and is_number((metrics.get(key) or {}).get("gain")):
+        if set(_leaves(group, members)) == tasks and is_number(((metrics or {}).get(key) or {}).get("gain")):
             found: Mapping[str, Any] = metrics[key]
             return found
     return None

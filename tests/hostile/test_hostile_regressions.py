@@ -25,6 +25,12 @@ from lm_eval_moe.results.values import Metric
 from lm_eval_moe.steering import resolve
 from lm_eval_moe.strict_yaml import yaml_value
 
+
+def leaderboard(folder: Path) -> str:
+    chosen = choose_runs([str(folder)])
+    return render(build_board(chosen.runs, Settings(), notes=chosen.notes), "json", title="Leaderboard")
+
+
 ENTRY = "version: 1\nentries: [{{tasks: {tasks}, benchmark: b, item: row, language: sw}}]"
 
 
@@ -115,6 +121,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"routing": {"tasks": {"t": {"curves": {"divergence": ["x"]}}}}}, "divergence.0: expected a number, got 'x'"),
     ({"routing": {"steering": {"spec": {"interventions": [None]}}}}, "interventions.0: expected a table, got None"),
     ({"group_subtasks": {"g": "abc"}}, "group_subtasks.g: expected a list, got 'abc'"),
+    (
+        {"routing": {"model_shape": {"layers": [0, 1], "bands": {"middle": [1, 2]}}}},
+        "routing.model_shape.bands.middle: expected some of the model's layers, got [1, 2]",
+    ),
+    (
+        {"routing": {"model_shape": {"layers": [0, 1]}, "steering": {"experts": {"2": [1]}}}},
+        "routing.steering.experts: expected a layer of the model's, got '2'",
+    ),
+    ({"routing": {"steering": {"experts": {"all": [1]}}}}, "expected a layer of the model's, got 'all'"),
+    (
+        {"routing": {"model_shape": {"layers": [0, 1]}, "tasks": {"t": {"curves": {"entropy": [0.5]}}}}},
+        "routing.tasks.t.curves.entropy: expected 2 values, got [0.5]",
+    ),
+    ({"routing": {"control": {"tasks": {"t": {"acc,none": 0.1}}}}}, "t.acc,none: expected a table, got 0.1"),
 ]
 
 
@@ -136,6 +156,27 @@ def test_results_that_json_cannot_hold(tmp_path: Path, content: str) -> None:
     assert isinstance(inside("regression", lambda: read_one(path)), UserError)
 
 
+GAIN = {"exact_match,flexible-extract": {"gain": 0.5, "low": 0.1, "high": 0.9}}
+TASKS = {"mgsm_direct_en": GAIN, "mgsm_direct_sw": GAIN}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "routing": {"control": {"seeds": [1], "tasks": TASKS, "groups": {"mgsm": None}}},
+            "group_subtasks": {"mgsm": list(TASKS)},
+        },
+        {"routing": {"control": {"seeds": None, "tasks": TASKS, "groups": {"mgsm": {}}}}},
+        {"routing": {"control": {"tasks": TASKS, "groups": {"a": GAIN}}}, "group_subtasks": {"a": ["b"], "b": ["a"]}},
+        {"group_subtasks": {"mgsm": None}},
+    ],
+)
+def test_a_leaderboard_of_odd_groups(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_run(tmp_path, {"en": [1.0, 0.0], "sw": [1.0, 0.0]}, changes=changes)
+    assert isinstance(inside("regression", lambda: leaderboard(tmp_path)), str)
+
+
 def test_scores_beyond_the_largest_double(tmp_path: Path) -> None:
     path = write_run(tmp_path, {"en": [1.0, 0.0]}, samples=False)
     content = json.loads(path.read_text())
@@ -151,11 +192,7 @@ def test_a_number_whose_square_is_infinite(tmp_path: Path, field: str) -> None:
     content["results"]["mgsm_direct_en"][field] = 1e308
     path.write_text(json.dumps(content))
 
-    def leaderboard() -> str:
-        chosen = choose_runs([str(tmp_path)])
-        return render(build_board(chosen.runs, Settings(), notes=chosen.notes), "json", title="Leaderboard")
-
-    found = inside("regression", leaderboard)
+    found = inside("regression", lambda: leaderboard(tmp_path))
     if "stderr" in field:
         assert isinstance(found, str)
         assert "mgsm" in found
