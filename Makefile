@@ -46,7 +46,7 @@ families: $(READY) $(OLD_TRANSFORMERS)
 hostile: $(READY)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/hostile
 
-# What the tests try in short, at full length: an hour.
+# What the tests try in short, at full length: under an hour.
 nightly: test hostile
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/memory.py --variants capture "capture + steering" cache

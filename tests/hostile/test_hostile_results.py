@@ -66,8 +66,10 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def drawn(folder: Path) -> str:
-    """The page of good runs: Matplotlib makes its folders when it draws for the first time."""
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a good run: Matplotlib makes its folders when it draws for the first time."""
+    folder = tmp_path_factory.mktemp("good")
+    written(folder)
     return page(folder)
 
 
