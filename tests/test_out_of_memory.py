@@ -58,14 +58,14 @@ def little_memory(lm: Any) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
 def test_auto_recovers_as_hf_does_and_records_are_exact(kind: str) -> None:
-    auto = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16)
+    auto = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16, max_length=96)
     with little_memory(auto) as seen:
         answers = getattr(auto, kind)(requests(kind), disable_tqdm=True)
     assert max(seen) > ROWS, "the detection must have met the limit"
-    stock = HFLM(pretrained=str(demo_model_path()), device="cpu", batch_size="auto", max_batch_size=16)
+    stock = HFLM(pretrained=str(demo_model_path()), device="cpu", batch_size="auto", max_batch_size=16, max_length=96)
     with little_memory(stock):
         assert getattr(stock, kind)(requests(kind), disable_tqdm=True) == answers
-    alone = HFMoE(pretrained="demo", batch_size=1)
+    alone = HFMoE(pretrained="demo", batch_size=1, max_length=96)
     getattr(alone, kind)(requests(kind), disable_tqdm=True)
     assert set(auto.records) == set(alone.records)
     for number in range(12):
@@ -77,7 +77,7 @@ def test_auto_recovers_as_hf_does_and_records_are_exact(kind: str) -> None:
 
 
 def test_with_the_response_cache_the_batch_size_is_found_once(tmp_path: Path) -> None:
-    lm = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16)
+    lm = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16, max_length=96)
     plain = lm.generate_until(many := requests("generate_until") * 7, disable_tqdm=True)
     lm.clear_records()
     lm.set_response_cache(ResponseCache(tmp_path / "answers"))
