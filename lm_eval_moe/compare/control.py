@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,20 +78,11 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
 
 def _group_of(run: Run, tasks: set[str], control: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     """Return the gain of the group that has exactly these tasks."""
-    members = run.raw.get("group_subtasks") or {}
     for group, metrics in (control.get("groups") or {}).items():
-        if set(_leaves(group, members)) == tasks and is_number(((metrics or {}).get(key) or {}).get("gain")):
+        if set(run.leaves(group)) == tasks and is_number(((metrics or {}).get(key) or {}).get("gain")):
             found: Mapping[str, Any] = metrics[key]
             return found
     return None
-
-
-def _leaves(group: str, members: Mapping[str, Sequence[str]], above: tuple[str, ...] = ()) -> Iterator[str]:
-    for name in members.get(group) or ():
-        if not members.get(name):
-            yield name
-        elif name not in (*above, group):  # a group that holds itself is nobody's work but a forger's
-            yield from _leaves(name, members, (*above, group))
 
 
 def _gain(entry: Mapping[str, Any]) -> Gain:

@@ -110,7 +110,7 @@ def _task_gains(task: str, runs: Sequence[Run]) -> Iterator[tuple[Metric, Contro
 
 
 def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) -> Iterator[tuple[Metric, ControlGain]]:
-    members = list(_leaves(group, runs[0].raw.get("group_subtasks") or {})) or _averaged(group, runs[0])
+    members = list(runs[0].leaves(group)) or _averaged(group, runs[0])
     for metric in runs[0].metrics(group):
         values = [run.score(group, metric) for run in runs]
         if any(value is None for value in values):
@@ -145,14 +145,6 @@ def _languages(
 
 def _same_items(runs: Sequence[Sequence[Mapping[Any, float]]]) -> bool:
     return all([language.keys() for language in run] == [language.keys() for language in runs[0]] for run in runs)
-
-
-def _leaves(group: str, subtasks: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for name in subtasks.get(group, ()):
-        if subtasks.get(name):
-            yield from _leaves(name, subtasks)
-        else:
-            yield name
 
 
 def _averaged(group: str, run: Run) -> list[str]:

@@ -40,12 +40,14 @@ def quiet_harness(fields: Iterable[Field] = ()) -> Iterator[None]:
         logger = logging.getLogger(name)
         logger.addFilter(worth_saying)
         filters.append((logger, worth_saying))
-    original = evaluator.add_env_info
-    evaluator.add_env_info = lambda storage: storage.update(_environment(original, Path.cwd()))
+    original = getattr(evaluator, "add_env_info", None)  # another lm-eval may do without
+    if original is not None:
+        evaluator.add_env_info = lambda storage: storage.update(_environment(original, Path.cwd()))
     try:
         yield
     finally:
-        evaluator.add_env_info = original
+        if original is not None:
+            evaluator.add_env_info = original
         for logger, worth_saying in filters:
             logger.removeFilter(worth_saying)
 

@@ -101,6 +101,20 @@ class Run:
         groups |= {name for name, members in (self.raw.get("group_subtasks") or {}).items() if members}
         return tuple(name for name in self.table if name not in groups)
 
+    def leaves(self, group: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+        """Yield the tasks of a group and of the groups within it; none of what is no group.
+
+        Args:
+            group: Its name.
+            above: The groups that it was reached through: one that holds itself, which only a forger makes, ends there.
+        """
+        members = self.raw.get("group_subtasks") or {}
+        for name in members.get(group) or ():
+            if not members.get(name):
+                yield name
+            elif name not in (*above, group):
+                yield from self.leaves(name, (*above, group))
+
     def metrics(self, task: str) -> Iterator[Metric]:
         """Yield a task's metrics that are not about routing, in the results' order."""
         for key, value in self.table.get(task, {}).items():
