@@ -18,6 +18,8 @@ from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import load_entries
 from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.report.page import report_html
+from lm_eval_moe.report.sources import read_sources
 from lm_eval_moe.results import read_results
 from lm_eval_moe.results._json_lines import Columns, read_columns
 from lm_eval_moe.results.run import Run
@@ -154,6 +156,31 @@ def test_results_that_json_cannot_hold(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     assert isinstance(inside("regression", lambda: read_one(path)), UserError)
+
+
+@pytest.mark.parametrize("scores", [None, {"exact_match,none": float("nan")}])
+def test_a_task_with_an_endless_name(tmp_path: Path, scores: Any) -> None:
+    path = write_run(tmp_path, {"en": [1.0, 0.0]}, samples=False)
+    content = json.loads(path.read_text())
+    content["results"]["a" * 5000] = scores
+    path.write_text(json.dumps(content))
+    found = inside("regression", lambda: read_one(path))
+    assert isinstance(found, UserError)
+    assert len(str(found)) < 600
+
+
+def test_a_report_where_facts_are_missing_or_odd(tmp_path: Path) -> None:
+    changes = {
+        "n-samples": {"mgsm_direct_en": {"effective": 2}},
+        "config": {"model_args": 7, "limit": 10**400},
+        "date": 1e99,
+        "routing": {"model_shape": {"layers": [0, 1]}, "tasks": {}},
+    }
+    write_run(tmp_path, {"en": [1.0, 0.0]}, changes=changes)
+    sources = read_sources([str(tmp_path)])
+    html = report_html(sources.runs, title="Odd")
+    assert "2 of ?" in html
+    assert "MoE layers 0-1 of ?, ? experts, top ?" in html
 
 
 GAIN = {"exact_match,flexible-extract": {"gain": 0.5, "low": 0.1, "high": 0.9}}
