@@ -149,13 +149,11 @@ def _methods(rows: Sequence[Row]) -> Iterator[str]:
 
 def _columns(section: Section) -> Iterator[str]:
     for head in section.heads:
+        mean = f"mean over {len(head.languages)} language{'s' * (len(head.languages) != 1)}"
         if head.kind == "average":
-            yield f"{head.title}: mean over {len(head.languages)} languages."
+            yield f"{head.title}: {mean}."
         elif head.kind == "divergence":
-            yield (
-                f"{head.title}: middle layers, to the reference, mean over {len(head.languages)} languages; lower is "
-                "closer."
-            )
+            yield f"{head.title}: middle layers, to the reference, {mean}; lower is closer."
 
 
 def _controls(section: Section) -> Iterator[str]:
