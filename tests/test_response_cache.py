@@ -25,6 +25,7 @@ from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.packing import pack, unpack
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.identity import PARTS
 from lm_eval_moe.models.response_cache import Entry, ResponseCache
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
@@ -307,9 +308,8 @@ def _entries(file: Path) -> int:
 
 def test_the_model_may_lie_anywhere(tmp_path: Path) -> None:
     """A copy of the model under another name is another model: its entries are not found."""
-    from lm_eval_moe.models.response_cache import model_identity
-
     here = HFMoE(pretrained="demo")
     there = HFMoE(pretrained=str(demo_model_path()))
-    assert model_identity(here)["weights"] == model_identity(there)["weights"]
-    assert model_identity(here) != model_identity(there)
+    before, now = here.identity(), there.identity()
+    assert before.parts["model.weights"] == now.parts["model.weights"]
+    assert [difference.part for difference in before.differences(now, PARTS)] == ["model.source"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.models.hf_moe import HFMoE
+from lm_eval_moe.models.identity import prompting_parts
 from lm_eval_moe.models.response_cache import ResponseCache
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
@@ -141,7 +142,8 @@ def simple_evaluate(
     named = not isinstance(model, HFMoE)
     lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
     plans = control_plans(lm.steering, control_count(control)) if control else []
-    with _answering_from(lm, cache_path):
+    prompting = prompting_parts(lm, kwargs)
+    with _answering_from(lm, cache_path, prompting["prompts.seeds"]):
         results = _evaluate(lm, model_args, tasks, manager, reference, options, _logging_samples(kwargs, bool(plans)))
         if plans:
             _compare_with_controls(results, plans, lm, model_args, tasks, manager, reference, options, kwargs)
@@ -154,13 +156,13 @@ def simple_evaluate(
 
 
 @contextmanager
-def _answering_from(lm: HFMoE, path: str | Path | None) -> Iterator[None]:
+def _answering_from(lm: HFMoE, path: str | Path | None, seeds: Mapping[str, Any]) -> Iterator[None]:
     """Let the model answer from a response cache and keep its answers there, if one is asked for."""
     if path is None:
         yield
         return
     cache = ResponseCache(path)
-    lm.set_response_cache(cache)
+    lm.set_response_cache(cache, seeds)
     try:
         yield
         logger.info("response cache %s: %d answers read, %d computed", cache.path, cache.hits, cache.misses)

@@ -32,6 +32,7 @@ from lm_eval_moe.models.response_cache import answered
 from lm_eval_moe.models.routing_state import RoutingState
 from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.models.uncompiled import core_of, uncompiled
+from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
@@ -88,6 +89,7 @@ class HFMoE(RoutingState, HFLM):
         self._given_name = pretrained if isinstance(pretrained, str) else None
         pretrained = model_path(pretrained)
         refusals.check_arguments(kwargs)
+        self.weights = LoadedWeights(pretrained, {**kwargs, "adapter": adapter})
         if isinstance(pretrained, str):
             # A steering file that does not fit is refused before an hour of loading weights.
             shape = shape_before_loading(pretrained, **kwargs)

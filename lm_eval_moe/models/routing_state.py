@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import ANSWER, Identity
+from lm_eval_moe.models.identity import model_parts
 from lm_eval_moe.models.loading import capture_span, resolve_plan
-from lm_eval_moe.models.response_cache import ResponseCache, model_identity
+from lm_eval_moe.models.response_cache import ResponseCache
+from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.steering.apply import Constants, Steerer
 
@@ -34,11 +37,13 @@ class RoutingState:
         task_languages: Languages of tasks by name; None where it is not known.
         response_cache: Keeps answers, if there is one.
         parts: The records of the last block of requests, by request and window.
+        weights: Knows the hash of the model's weights.
     """
 
     routing_shape: RoutingShape
     registry: ParallelRegistry
     config: Any
+    weights: LoadedWeights
     _given_name: str | None
     _parallel: list[Path]
     _span: Span | None
@@ -55,7 +60,7 @@ class RoutingState:
 
         self.response_cache: ResponseCache | None = None
         self.parts: dict[tuple[RequestKey, int], RoutingRecord] = {}
-        self._identity: dict[str, Any] = {}
+        self._known = Identity()
 
     @property
     def steering(self) -> SteeringPlan | None:
@@ -96,20 +101,39 @@ class RoutingState:
         self.records.clear()
         self.parts.clear()
 
-    def set_response_cache(self, cache: ResponseCache | None) -> None:
-        """Answer from a cache, and keep in it what is computed, until this is called with None."""
-        self.response_cache = cache
-        self._identity = model_identity(self) if cache is not None else {}
+    def identity(self) -> Identity:
+        """Return what the model's answers and their records depend on besides the requests and the run's settings.
 
-    def answer_identity(self) -> dict[str, Any]:
-        """Return what answers and their records belong to besides the requests; JSON-ready."""
+        Raises:
+            UserError: A file that the model comes from is not there any more.
+        """
+        return Identity({**model_parts(self, self.weights), **self._changeable_parts()})
+
+    def _changeable_parts(self) -> dict[str, Any]:
         return {
-            **self._identity,
-            "steering": self._plan.hash if self._plan else None,
-            "span": self.capture,
-            "arrays": sorted(self.record_arrays),
-            "changes": self.record_changes,
+            "steering.hash": self._plan.hash if self._plan else None,
+            "capture.span": self.capture,
+            "capture.arrays": sorted(self.record_arrays) + (["changes"] if self.record_changes else []),
         }
+
+    def set_response_cache(self, cache: ResponseCache | None, seeds: Mapping[str, Any] | None = None) -> None:
+        """Answer from a cache, and keep in it what is computed, until this is called with None.
+
+        Args:
+            cache: The cache.
+            seeds: The run's, to which answers that are drawn at random belong, too.
+        """
+        self.response_cache = cache
+        self._known = self.identity().with_parts({"prompts.seeds": dict(seeds or {})}) if cache else Identity()
+
+    def answer_identity(self, *, sampled: bool) -> str:
+        """Return the hash of all that answers and their records belong to besides the requests.
+
+        Args:
+            sampled: Whether the answers are drawn at random.
+        """
+        names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
+        return self._known.with_parts(self._changeable_parts()).only(names).hash
 
     def record(self, key: RequestKey) -> RoutingRecord | None:
         """Return the record of a request, pooled over its windows, or None."""

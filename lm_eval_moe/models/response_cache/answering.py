@@ -37,11 +37,12 @@ def answered(
         use: Returns the row use of a request, by which its record is found.
         run: Runs some requests, and returns their answers in that order.
         quiet: Whether to show no progress bar.
-        sampled: Whether answers are drawn at random: a block then has a seed of its own.
+        sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a seed
+            of its own.
     """
     if lm.response_cache is None:
         return list(run(requests))
-    blocks = Blocks(lm.response_cache, lm.answer_identity(), lm.batch_size)
+    blocks = Blocks(lm.response_cache, lm.answer_identity(sampled=sampled), lm.batch_size)
     keys = [blocks.key(*depends_on(number)) for number in requests]
 
     def compute(positions: list[int]) -> tuple[Sequence[Any], Sequence[RoutingRecord | None]]:

@@ -29,13 +29,13 @@ class Blocks:
 
     Args:
         cache: Where the answers are kept.
-        identity: What they belong to besides the request; JSON-ready.
+        identity: Hash of what they belong to besides the request.
         batch_size: Rows of a batch; ``auto`` where it is found by trying.
     """
 
-    def __init__(self, cache: ResponseCache, identity: Any, batch_size: int | str) -> None:
+    def __init__(self, cache: ResponseCache, identity: str, batch_size: int | str) -> None:
         self._cache = cache
-        self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self._identity = identity
         self._rows = _BATCHES * batch_size if isinstance(batch_size, int) and batch_size > 0 else _ROWS
 
     def key(self, *request: Any) -> bytes:

@@ -1,0 +1,25 @@
+"""What stored things depend on: answers, sweeps, profiles and results carry it, and are reused only where it agrees.
+
+Needs neither torch nor lm-eval: who has a model or tasks describes them (`models.identity`, `evaluation.identity`).
+"""
+
+from __future__ import annotations
+
+from lm_eval_moe.identity.identity import Difference, Identity
+from lm_eval_moe.identity.parts import PARTS, Part
+from lm_eval_moe.identity.uses import ANSWER, CONTINUATION, DRIFT, MERGING, REFERENCE, ROW, SELECTION, Use
+
+__all__ = [
+    "ANSWER",
+    "CONTINUATION",
+    "DRIFT",
+    "MERGING",
+    "PARTS",
+    "REFERENCE",
+    "ROW",
+    "SELECTION",
+    "Difference",
+    "Identity",
+    "Part",
+    "Use",
+]

@@ -1,0 +1,200 @@
+"""The identity of a loaded model: everything that its answers and their routing depend on besides the requests."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.utils import simple_parse_args_string
+
+from lm_eval_moe._version import __version__
+from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
+from lm_eval_moe.models.weights import LoadedWeights
+
+__all__ = ["model_parts", "prompting_parts", "source_of"]
+
+_BY_VERSION = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lm_eval_moe", "builtins")
+"""Packages whose code is told by their version."""
+
+
+def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
+    """Return the parts ``model``, ``computation``, ``versions`` and, of ``prompts``, what reads text.
+
+    Args:
+        lm: The model, an `HFMoE`.
+        weights: Knows the hash of its weights.
+    """
+    config = lm.model.config
+    peft, delta = weights.arguments.get("peft"), weights.arguments.get("delta")
+    settings = {name: value for name, value in _plain(config.to_dict()).items() if name not in _NOT_OF_THE_MODEL}
+    generation = _plain(lm.model.generation_config.to_dict()) if lm.model.generation_config is not None else {}
+    adapter = weights.arguments.get("adapter")
+    return {
+        "model.source": source_of(lm.model_id),
+        "model.revision": getattr(config, "_commit_hash", None),
+        "model.class": type(lm.model).__qualname__,
+        "model.config": settings,
+        "model.generation_config": {
+            name: value for name, value in generation.items() if value is not None and name not in _NOT_OF_THE_MODEL
+        },
+        "model.weights": weights.hash(lm.model),
+        "model.code": _code(lm.model, lm.tokenizer),
+        "model.adapter": hash_of_files([Path(adapter)]) if adapter is not None else None,
+        "model.peft": _folder(peft),
+        "model.delta": _folder(delta),
+        "model.dtype": {
+            "parameters": _dtypes(lm.model),
+            "softmax": _name(getattr(lm, "softmax_dtype", None)),
+            "mixed_precision": _name(getattr(lm, "mixed_precision_dtype", None)),
+        },
+        "model.quantization": _plain(getattr(config, "quantization_config", None)),
+        "model.attention": getattr(config, "_attn_implementation", None),
+        "model.experts": getattr(config, "_experts_implementation", None),
+        "model.device": lm.device.type,
+        "prompts.tokenizer": _tokenizer(lm.tokenizer),
+        "prompts.special_tokens": {
+            name: getattr(lm, name, None) for name in ("add_bos_token", "prefix_token_id", "eot_token_id")
+        },
+        "prompts.max_length": lm.max_length,
+        "prompts.truncation": bool(lm.truncation),
+        "prompts.thinking": {
+            "enabled": getattr(lm, "enable_thinking", None),
+            "end_token": getattr(lm, "think_end_token", None),
+        },
+        "computation.batch_size": _batch_size(lm),
+        "computation.threads": torch.get_num_threads() if lm.device.type == "cpu" else None,
+        "computation.processes": lm.world_size,
+        "computation.machine": _machine(lm.device),
+        "computation.reuse": bool(lm.logits_cache),
+        "versions.lm_eval_moe": __version__,
+        **{f"versions.{name}": version(name) for name in ("lm_eval", "transformers", "tokenizers", "torch")},
+        "versions.peft": version("peft") if _has_peft(lm.model) else None,
+    }
+
+
+_NOT_OF_THE_MODEL = ("_name_or_path", "_commit_hash", "transformers_version", "quantization_config")
+"""Entries of a config that say where it came from, or that have a part of their own."""
+
+
+def source_of(name: str) -> str:
+    """Return a hub id as it is, of a folder its own name: it may be moved, and be named in many ways."""
+    path = Path(name)
+    return path.resolve().name if name and path.exists() else name
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold, the same in every process."""
+    return json.loads(json.dumps(value, default=_text, sort_keys=True))
+
+
+def _text(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _name(dtype: object) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def _dtypes(model: Any) -> str:
+    return ", ".join(sorted({str(_name(tensor.dtype)) for tensor in model.parameters()}))
+
+
+def _batch_size(lm: Any) -> int | str:
+    size = lm.batch_size_per_gpu
+    return f"{size}, at most {lm.max_batch_size}" if isinstance(size, str) else int(size)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _has_peft(model: Any) -> bool:
+    return bool(getattr(model, "peft_config", None))
+
+
+def _folder(source: Any) -> dict[str, Any] | None:
+    """Return source and hash of an adapter's or delta's folder; the hash of one on the hub is that of its snapshot."""
+    if not source:
+        return None
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = LoadedWeights.snapshot(str(source), {}) or folder
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    kept = [path for path in files if path.suffix in (".safetensors", ".bin", ".json") and path.name[0] != "."]
+    return {"source": source_of(str(source)), "hash": hash_of_files(kept, remember=True) if kept else None}
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """Return a hash of all that turns text into tokens; the chat template is a part of its own."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    rest = [str(getattr(tokenizer, name, None)) for name in ("special_tokens_map", "padding_side")]
+    return hash_of_bytes(json.dumps([type(tokenizer).__qualname__, vocabulary, *rest]).encode())
+
+
+def _code(model: Any, tokenizer: Any) -> str | None:
+    """Return a hash of the source files of all modules' classes that no version tells of; None if there is none."""
+    classes = {type(module) for module in model.modules()} | {type(tokenizer)}
+    files = {file for each in classes for base in each.__mro__ for file in _files_of(base)}
+    return hash_of_files(sorted(files)) if files else None
+
+
+def _files_of(kind: type) -> Iterator[Path]:
+    package = kind.__module__.partition(".")[0]
+    if package in _BY_VERSION or package in sys.stdlib_module_names:
+        return
+    try:
+        file = Path(inspect.getfile(kind))
+    except (TypeError, OSError):  # defined in a session without a file: its weights and config still tell
+        return
+    yield file
+    if package == "transformers_modules":  # its neighbours are what a repository's code imports
+        yield from file.parent.glob("*.py")
+
+
+def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of ``prompts`` that an evaluation's arguments decide.
+
+    Args:
+        lm: The model.
+        arguments: Those of `lm_eval.simple_evaluate`; what is not given has lm-eval's default.
+    """
+    template = arguments.get("apply_chat_template", False)
+    system = arguments.get("system_instruction")
+    samples = arguments.get("samples")
+    return {
+        "prompts.chat_template": {
+            "template": hash_of_bytes(lm.chat_template(template).encode()) if template else None,
+            "arguments": _plain(lm.chat_template_args) if template else None,
+        },
+        "prompts.system_instruction": hash_of_bytes(str(system).encode()) if system else None,
+        "prompts.multiturn": bool(template and arguments.get("fewshot_as_multiturn", True)),
+        "prompts.fewshot": arguments.get("num_fewshot"),
+        "prompts.generation": _generation(arguments.get("gen_kwargs")),
+        "prompts.limit": {"limit": arguments.get("limit"), "samples": _plain(samples) if samples else None},
+        "prompts.fewshot_seed": arguments.get("fewshot_random_seed", 1234),
+        "prompts.seeds": {
+            name: arguments.get(argument, default)
+            for name, argument, default in (
+                ("python", "random_seed", 0),
+                ("numpy", "numpy_random_seed", 1234),
+                ("torch", "torch_random_seed", 1234),
+            )
+        },
+    }
+
+
+def _generation(given: Any) -> dict[str, Any]:
+    arguments = simple_parse_args_string(given) if isinstance(given, str) else given
+    return dict(_plain(arguments or {}))

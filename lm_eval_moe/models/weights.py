@@ -1,0 +1,151 @@
+"""The hash over all weights of a model: of its files while these are what was loaded, else of the loaded parameters."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity.file_hashes import hash_of_files
+
+__all__ = ["LoadedWeights"]
+
+_BLOCK = 1 << 26
+"""Elements that are copied from an accelerator at once."""
+
+
+class LoadedWeights:
+    """Knows the hash of a model's weights.
+
+    The files' bytes are hashed in a thread while the model loads, which costs next to nothing then. They stand for the
+    weights only as long as nobody else holds the model: whoever evaluates a model object of their own may have changed
+    a parameter, so its parameters are read every time.
+
+    Args:
+        pretrained: Hub id, folder, or a loaded model.
+        arguments: The model arguments; those that choose files are heeded.
+
+    Attributes:
+        arguments: The same.
+        are_those_of_the_files: Set by commands that built the model and hand it to nobody.
+    """
+
+    def __init__(self, pretrained: Any, arguments: Mapping[str, Any]) -> None:
+        self.arguments = dict(arguments)
+        self.are_those_of_the_files = False
+        self._source = pretrained if isinstance(pretrained, str) else None
+        self._hash: str | None = None
+        self._problem: UserError | None = None
+        self._thread: threading.Thread | None = None
+        self._begun: Path | None = None
+        self._begin(self._folder(None))
+
+    def _folder(self, commit: str | None) -> Path | None:
+        """Return where the files lie, if on this machine."""
+        if self._source is None:
+            return None
+        if Path(self._source).is_dir():
+            return Path(self._source) / (self.arguments.get("subfolder") or "")
+        return self.snapshot(self._source, {**self.arguments, **({"revision": commit} if commit else {})})
+
+    def _begin(self, folder: Path | None) -> None:
+        """Hash a folder's files, unless that has begun: a hub's snapshot may have become another one by loading."""
+        if folder is None or folder == self._begun:
+            return
+        files = _weight_files(folder, self.arguments.get("gguf_file"))
+        if files:
+            self._begun = folder
+            self._thread = threading.Thread(target=self._hash_files, args=(files,), daemon=True)
+            self._thread.start()
+
+    def _hash_files(self, files: list[Path]) -> None:
+        try:
+            self._hash = hash_of_files(files, remember=True)
+        except UserError as error:  # raised where the hash is asked for
+            self._problem = error
+
+    def hash(self, model: Any) -> dict[str, str]:
+        """Return ``{"files": ..}`` or ``{"parameters": ..}`` with a hash over every element.
+
+        Args:
+            model: The loaded model.
+
+        Raises:
+            UserError: A file cannot be read.
+        """
+        if self.are_those_of_the_files:
+            self._begin(self._folder(getattr(model.config, "_commit_hash", None)))
+            if self._thread is not None:
+                self._thread.join()
+            if self._problem is not None:
+                raise self._problem
+            if self._hash is not None:
+                return {"files": self._hash}
+        return {"parameters": _hash_of_parameters(model)}
+
+    @staticmethod
+    def snapshot(source: str, arguments: Mapping[str, Any]) -> Path | None:
+        """Return where the hub's files of a model lie on this machine, None if they do not."""
+        from transformers.utils import cached_file
+
+        for name in (arguments.get("gguf_file"), "config.json", "adapter_config.json"):
+            if name is None:
+                continue
+            try:
+                file = cached_file(
+                    source,
+                    name,
+                    revision=str(arguments.get("revision") or "main"),
+                    subfolder=arguments.get("subfolder") or "",
+                    local_files_only=True,
+                )
+            except (OSError, ValueError):  # it has no such file
+                continue
+            if file is not None:
+                return Path(file).parent
+        return None
+
+
+def _weight_files(folder: Path, gguf_file: Any) -> list[Path]:
+    """Return the files that transformers loads weights from, with the index that says which they are."""
+    if gguf_file:
+        return [folder / str(gguf_file)] if (folder / str(gguf_file)).is_file() else []
+    for suffix, name in ((".safetensors", "model.safetensors"), (".bin", "pytorch_model.bin")):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            try:
+                shards = set(json.loads(index.read_bytes())["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                shards = {file.name for file in folder.glob(f"*{suffix}")}
+            return [index, *sorted(folder / shard for shard in shards if (folder / shard).is_file())]
+    return sorted(file for suffix in ("safetensors", "bin") for file in folder.glob(f"*.{suffix}"))
+
+
+def _hash_of_parameters(model: Any) -> str:
+    digest = xxhash.xxh3_128()
+    for name, tensor in _tensors(model):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if tensor.device.type == "meta":  # offloaded to disk: name and shape are all there is to see
+            continue
+        flat = tensor.detach().reshape(-1)
+        for start in range(0, flat.numel(), _BLOCK):
+            block = flat[start : start + _BLOCK].cpu().contiguous()
+            digest.update(block.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if hasattr(tensor, "__tensor_flatten__"):  # a quantised tensor is made of plain ones
+            inner, _ = tensor.__tensor_flatten__()
+            yield from ((f"{name}.{part}", getattr(tensor, part)) for part in inner)
+        else:
+            yield name, tensor
