@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import Identity
 from lm_eval_moe.shape import RoutingShape
 
 __all__ = [
@@ -55,6 +56,7 @@ class ProfileHeader:
         span: The tokens that were counted.
         steering: The hash of the steering plan in force; None for the model as it is.
         provenance: How the file was made, JSON-ready; None where the writer did not say.
+        identity: What the items' routing depends on; None in files of early releases.
     """
 
     model: str
@@ -62,6 +64,7 @@ class ProfileHeader:
     span: str
     steering: str | None = None
     provenance: Mapping[str, Any] | None = None
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,16 @@ class ProfileReader:
 
 def profile_metadata(header: ProfileHeader, items: Sequence[ProfileItem]) -> dict[str, str]:
     """Return the metadata of a profile's safetensors file."""
-    head = {**asdict(header), "shape": header.shape.to_dict()}
-    if header.provenance is None:
-        del head["provenance"]
+    head: dict[str, Any] = {
+        "model": header.model,
+        "shape": header.shape.to_dict(),
+        "span": header.span,
+        "steering": header.steering,
+    }
+    if header.provenance is not None:
+        head["provenance"] = dict(header.provenance)
+    if header.identity is not None:
+        head["identity"] = header.identity.to_dict()
     return {
         "format": FORMAT,
         "schema_version": str(SCHEMA_VERSION),
@@ -227,7 +237,8 @@ def _parse_metadata(path: Path, metadata: dict[str, str]) -> tuple[ProfileHeader
         shape = RoutingShape(**{**sizes, "layers": tuple(sizes["layers"])})
         items = tuple(ProfileItem(**item) for item in json.loads(metadata["items"]))
         provenance = header.get("provenance")
-        head = ProfileHeader(header["model"], shape, header["span"], header["steering"], provenance)
+        identity = Identity.from_dict(header["identity"]) if header.get("identity") is not None else None
+        head = ProfileHeader(header["model"], shape, header["span"], header["steering"], provenance, identity)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {str(error)[:300]}") from error
     numbers = (*shape.layers, shape.experts, shape.top_k, shape.depth)

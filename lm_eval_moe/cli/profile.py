@@ -133,9 +133,10 @@ def _capture(args: argparse.Namespace) -> int:
         # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
         sources = _texts(args) if args.texts else None
         lm = _model(args)
+        lm.weights.are_those_of_the_files = True
         if sources is None:
             sources = _task_prompts(args, lm)
-        options = Options(args.model_args, args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
+        options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
         jobs = planned(lm, sources, args.output, options)
         lines = [_run(job) for job in jobs]
     print("\n".join(lines))

@@ -106,7 +106,7 @@ def _run(sweep: SweepSpec, args: argparse.Namespace) -> int:
     _announce(sweep, cells, empty)
     from lm_eval_moe.evaluation.task_index import task_manager
     from lm_eval_moe.models.hf_moe import HFMoE
-    from lm_eval_moe.sweep.runner import run_sweep, settings_of
+    from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
     from lm_eval_moe.sweep.store import RunStore
 
     given = {"pretrained": "demo", **args.model_args}
@@ -116,7 +116,9 @@ def _run(sweep: SweepSpec, args: argparse.Namespace) -> int:
     manager = task_manager(sweep.tasks, [args.include_path] if args.include_path else [])
     lm = HFMoE(**given)
     refuse_several_processes(lm, "sweep")
-    store = RunStore(args.output, settings_of(sweep, lm, args.model_args, args.routing_reference))
+    lm.weights.are_those_of_the_files = True
+    identity = identity_of(sweep, lm, manager)
+    store = RunStore(args.output, settings_of(sweep, lm, args.routing_reference), identity)
     try:
         run_sweep(
             sweep,

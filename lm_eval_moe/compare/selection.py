@@ -14,6 +14,9 @@ from lm_eval_moe.results.labels import unique_labels
 __all__ = ["Chosen", "choose_runs", "named_path"]
 
 
+_UNCHECKED = "; that they are of the same model and prompts could not be checked, since one does not say"
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The runs, and what was left aside on the way."""
@@ -70,7 +73,7 @@ def choose_runs(
                 which = f"{len(each.tasks)} tasks" if len(each.tasks) > 3 else ", ".join(each.tasks)
                 notes.append(
                     f"{each.label}: of several dates the newest counts, {each.newer}; {each.older} ({which}) is left "
-                    "aside. Show all with --all-dates"
+                    f"aside. Show all with --all-dates{_UNCHECKED if not each.checked else ''}"
                 )
         if name:
             found = [replace(run, label=name if len(found) == 1 else f"{name}: {run.label}") for run in found]

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
 from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
-from lm_eval_moe.evaluation.profiles import reference_records, save_profile
+from lm_eval_moe.evaluation.identity import run_identity, task_parts
+from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
 from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.identity import Identity
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.models.hf_moe import HFMoE
 from lm_eval_moe.models.identity import prompting_parts
@@ -141,6 +144,8 @@ def simple_evaluate(
     chosen_fields(options.fields, steered=True)
     named = not isinstance(model, HFMoE)
     lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
+    if named:
+        lm.weights.are_those_of_the_files = True
     plans = control_plans(lm.steering, control_count(control)) if control else []
     prompting = prompting_parts(lm, kwargs)
     with _answering_from(lm, cache_path, prompting["prompts.seeds"]):
@@ -227,44 +232,72 @@ def _evaluate(
             )
         return plain if plain is None or lm.steering is None else add_routing(plain, lm, reference)
     profile = Path(options.profile) if options.profile else None
-    given = reference_records(profile, lm, reference) if profile and profile.exists() else {}
+    given = (
+        ReferenceProfile.read(profile, lm, lm.identity().with_parts(prompting_parts(lm, kwargs)), reference)
+        if profile and profile.exists()
+        else None
+    )
     session = RoutingSession(
         lm,
         chosen_fields(options.fields, steered=lm.steering is not None),
         reference,
         include_reference=options.include_reference,
-        given=given,
-        keep=PROFILE_ARRAYS if profile and not profile.exists() else (),
+        given=given.items if given else {},
+        keep=PROFILE_ARRAYS if profile and given is None else (),
         allow_leak=options.allow_leak,
     )
     gather = gather_everywhere(lm)
-    routed = _RoutedTasks(manager, session, gather)
+    routed = _RoutedTasks(manager, session, gather, partial(_check_reference, given, session, lm, kwargs))
     try:
         with quiet_harness(session.fields):
             results: dict[str, Any] | None = stock_simple_evaluate(
                 lm, model_args, tasks=tasks, task_manager=routed, **kwargs
             )
         tallies = lm.gather_object(dict(session.tallies))
-        if profile and not profile.exists():
-            save_profile(profile, session, gather)
+        identity = run_identity(lm, routed.loaded, kwargs)
+        if profile and given is None:
+            save_profile(profile, session, identity, gather)
         if results is None:
             return None
         if lm.steering is not None:
             short = shortfall(lm.steering, [tally for part in tallies for tally in part.values()])
             if short is not None:
                 warnings.warn(short, RoutingWarning, stacklevel=2)
-        return add_routing(results, lm, reference, session, tallies)
+        add_routing(results, lm, reference, session, tallies)
+        results["routing"]["reference_source"] = given.source() if given else {"kind": "run"}
+        results["routing"]["identity"] = identity.to_dict()
+        return results
     finally:
         lm.clear_records()
 
 
+def _check_reference(
+    profile: ReferenceProfile | None,
+    session: RoutingSession,
+    lm: HFMoE,
+    arguments: Mapping[str, Any],
+    tasks: Mapping[str, Any],
+) -> None:
+    """Refuse a reference whose tasks were prompted otherwise, before anything runs.
+
+    Raises:
+        UserError: They were.
+    """
+    if profile is not None:
+        parts = {name: task_parts(task, arguments) for name, task in tasks.items()}
+        profile.check_tasks([pairing for pairing in session.pairings.values() if pairing], Identity(tasks=parts))
+
+
 def _check_profiled_model(lm: HFMoE) -> None:
-    """Warn where experts were selected on profiles of a model of another name; its shape is known to be the same."""
-    for source in lm.steering.profiles if lm.steering else ():
-        if source.model is not None and source.model != lm.model_id:
+    """Warn where experts were selected on profiles of another model; its shape is known to be the same."""
+    sources = lm.steering.profiles if lm.steering else ()
+    identity = lm.identity() if sources else None
+    for source in sources:
+        stranger = source.differs_from(lm.model_id, identity)
+        if stranger:
             warnings.warn(
-                f"{source.given} is a profile of {source.model}, this run's model is {lm.model_id}: if these are not "
-                "the same weights, its experts mean nothing here",
+                f"{source.given} is the profile of another model than this run's ({stranger}): unless these are the "
+                "same weights, its experts mean nothing here",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -273,13 +306,22 @@ def _check_profiled_model(lm: HFMoE) -> None:
 class _RoutedTasks:
     """lm-eval's task manager, whose loaded tasks report routing fields."""
 
-    def __init__(self, manager: TaskManager, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> None:
-        self._manager, self._session, self._gather = manager, session, gather
+    def __init__(
+        self,
+        manager: TaskManager,
+        session: RoutingSession,
+        gather: Callable[[Any], list[Any]],
+        check: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._manager, self._session, self._gather, self._check = manager, session, gather, check
+        self.loaded: dict[str, Any] = {}
 
     def load(self, task_list: Any) -> Any:
         loaded = self._manager.load(task_list)
-        for task in loaded["tasks"].values():
+        self.loaded = loaded["tasks"]
+        for task in self.loaded.values():
             make_routed(task, self._session, self._gather)
+        self._check(self.loaded)
         aggregate_in_groups(loaded.get("groups", {}).values(), self._session.fields)
         return loaded
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,59 +13,138 @@ from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile, write_profile
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
+from lm_eval_moe.identity import REFERENCE, Identity, check_agreement
 
 if TYPE_CHECKING:
     from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.parallel import TaskPairing
 
-__all__ = ["reference_records", "save_profile"]
+__all__ = ["ReferenceProfile", "save_profile"]
 
 logger = logging.getLogger(__name__)
 
+_FIX = (
+    "give a profile that was captured with this model, prompted alike, or a path where there is no file yet: the items "
+    "of this run are then written there"
+)
 
-def _header(lm: HFMoE) -> ProfileHeader:
+
+def _header(lm: HFMoE, identity: Identity | None = None) -> ProfileHeader:
     return ProfileHeader(
         model=lm.model_id,
         shape=lm.routing_shape,
         span=lm.capture,
         steering=lm.steering.hash if lm.steering else None,
+        identity=identity,
     )
 
 
-def reference_records(path: Path, lm: HFMoE, reference: str) -> dict[ItemKey, RoutingRecord]:
-    """Return a profile's items in the reference language.
+@dataclass(frozen=True)
+class ReferenceProfile:
+    """The reference items that a profile holds.
 
-    Raises:
-        UserError: The profile is of another model or span, or has no item in that language.
+    Attributes:
+        path: The file.
+        header: What it says of itself.
+        items: The reference items by key.
+        tasks: The tasks that they are of, by benchmark.
+        sha256: Of the file.
     """
-    header, items, records = read_profile(path)
-    own = _header(lm)
-    for what, given, needed in (
-        ("model", header.model, own.model),
-        ("routing shape", header.shape, own.shape),
-        ("captured span", header.span, own.span),
-    ):
-        if given != needed:
+
+    path: Path
+    header: ProfileHeader
+    items: dict[ItemKey, RoutingRecord]
+    tasks: Mapping[str, frozenset[str]]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path, lm: HFMoE, identity: Identity, reference: str) -> ReferenceProfile:
+        """Read a profile's items in the reference language.
+
+        Args:
+            path: The file.
+            lm: The model of the run.
+            identity: Of the model and its prompting; tasks are checked later, by `check_tasks`.
+            reference: The language.
+
+        Raises:
+            UserError: The profile is of another model, prompting or span, or has no item in that language.
+        """
+        header, items, records = read_profile(path)
+        own, where = _header(lm), f"--routing_profile {path}"
+        for what, there, needed in (
+            ("routing shape", header.shape, own.shape),
+            ("captured span", header.span, own.span),
+            *([("model", header.model, own.model)] if header.identity is None else []),
+        ):
+            if there != needed:
+                raise UserError(f"the profile's {what} is {there}, this run's is {needed}", fix=_FIX, where=where)
+        check_agreement(header.identity, identity, REFERENCE, what="the profile", where=where, fix=_FIX)
+        records_by_key, tasks = {}, dict[str, set[str]]()
+        for item, record in zip(items, records, strict=True):
+            if item.language == reference:
+                records_by_key[ItemKey(item.benchmark, item.item)] = record
+                tasks.setdefault(item.benchmark, set()).add(item.task)
+        if not records_by_key:
             raise UserError(
-                f"the profile's {what} is {given}, this run's is {needed}",
-                fix="give a profile of the same model and span, or a path where none is to write this run's",
-                where=f"--routing_profile {path}",
+                f"the profile has no item in {reference!r}, it has {sorted({item.language for item in items})}",
+                fix="give a profile of a run that included the reference language, or another --routing_reference",
+                where=where,
             )
-    found = {
-        ItemKey(item.benchmark, item.item): record
-        for item, record in zip(items, records, strict=True)
-        if item.language == reference
-    }
-    if not found:
-        raise UserError(
-            f"the profile has no item in {reference!r}, it has {sorted({item.language for item in items})}",
-            fix="give a profile of a run that included the reference language, or another --routing_reference",
-            where=f"--routing_profile {path}",
+        steered = f", steered by #{header.steering[:8]}" if header.steering else ", unsteered"
+        logger.info("%s: read as reference, %d items in %r%s", path, len(records_by_key), reference, steered)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        by_benchmark = {benchmark: frozenset(names) for benchmark, names in tasks.items()}
+        return cls(path, header, records_by_key, by_benchmark, digest)
+
+    def check_tasks(self, pairings: Iterable[TaskPairing], identity: Identity) -> None:
+        """Refuse tasks that are prompted otherwise than the reference items were.
+
+        Few-shot counts are compared within a benchmark; all else in tasks that the profile and the run both have.
+
+        Args:
+            pairings: The tasks of the run whose language is known.
+            identity: Of the run, with its tasks.
+
+        Raises:
+            UserError: They differ.
+        """
+        there = self.header.identity
+        if there is None:
+            return
+        where = f"--routing_profile {self.path}"
+        check_agreement(
+            Identity(tasks=there.tasks),
+            Identity(tasks=identity.tasks),
+            REFERENCE,
+            what="the profile",
+            where=where,
+            fix=_FIX,
         )
-    logger.info("%s: %d reference items in %r", path, len(found), reference)
-    return found
+        for pairing in pairings:
+            shots = identity.tasks.get(pairing.task, {}).get("fewshot")
+            for task in sorted(self.tasks.get(pairing.benchmark, ())):
+                before = there.tasks.get(task, {}).get("fewshot")
+                if before is not None and shots is not None and before != shots:
+                    raise UserError(
+                        f"the profile's {task} was prompted with {before} examples, {pairing.task} is with {shots}",
+                        fix=_FIX,
+                        where=where,
+                    )
+
+    def source(self) -> dict[str, Any]:
+        """Return where the reference comes from, for the results; JSON-ready."""
+        return {
+            "kind": "profile",
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "model": self.header.model,
+            "steering": self.header.steering,
+            "identity": self.header.identity.hash if self.header.identity else None,
+        }
 
 
-def save_profile(path: Path, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> None:
+def save_profile(path: Path, session: RoutingSession, identity: Identity, gather: Callable[[Any], list[Any]]) -> None:
     """Write the items of all processes; only the first process writes."""
     own = [
         (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task), record)
@@ -81,5 +162,5 @@ def save_profile(path: Path, session: RoutingSession, gather: Callable[[Any], li
             where=f"--routing_profile {path}",
         )
     items, records = zip(*sorted(parts, key=lambda part: (part[0].task, part[0].item)), strict=True)
-    write_profile(path, _header(session.model), items, records)
-    logger.info("wrote the routing of %d items to %s", len(items), path)
+    write_profile(path, _header(session.model, identity), items, records)
+    logger.info("%s: written, the routing of %d items of this run", path, len(items))

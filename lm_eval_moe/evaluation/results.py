@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.config.group import AggMetricConfig
@@ -73,7 +73,13 @@ def add_routing(
 
 def _steering(plan: SteeringPlan) -> dict[str, Any]:
     """Return the plan, with the profiles that its experts were selected from."""
-    sources = [{name: value for name, value in asdict(each).items() if name != "path"} for each in plan.profiles]
+    sources = [
+        {
+            **{field.name: getattr(source, field.name) for field in fields(source) if field.name != "path"},
+            "identity": source.identity.hash if source.identity else None,
+        }
+        for source in plan.profiles
+    ]
     steering = {**plan.to_dict(), "profiles": sources}
     if plan.selected_on:  # thousands of keys that nobody reads here
         counts = {benchmark: len(items) for benchmark, items in plan.selected_on.items()}

@@ -16,7 +16,7 @@ from lm_eval_moe.evaluation.session import RoutingSession
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-__all__ = ["make_routed"]
+__all__ = ["make_routed", "own_class"]
 
 
 def make_routed(task: Task, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> None:
@@ -32,6 +32,12 @@ def make_routed(task: Task, session: RoutingSession, gather: Callable[[Any], lis
         task.__class__ = type(own.__name__, (_RoutedTask, own), {"__module__": own.__module__})
     task._routing = _TaskRouting(session, gather)
     session.add_task(task.task_name, task.get_config("metadata"))
+
+
+def own_class(task: Task) -> type:
+    """Return the class that a task had before it was routed."""
+    kinds = type(task).__mro__
+    return kinds[2] if isinstance(task, _RoutedTask) else kinds[0]
 
 
 class _TaskRouting:

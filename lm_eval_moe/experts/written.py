@@ -40,6 +40,7 @@ def explicit_yaml(found: Found) -> str:
         f"model: {_flow(document['model'])}",
         f"seed: {document['seed']}",
         *_selected_on(document["selected_on"]),
+        *([f"control_of: {_quoted(document['control_of'])}"] if "control_of" in document else []),
         "",
         "interventions:",
     ]
@@ -64,6 +65,7 @@ def explicit_document(found: Found) -> dict[str, Any]:
         "model": {"layers": shape.depth, "experts": shape.experts, "top_k": shape.top_k},
         "seed": plan.seed,
         "selected_on": _items(plan),
+        **({"control_of": plan.control_of} if plan.control_of else {}),
         "interventions": [
             {
                 "layers": _layers(each),
@@ -189,6 +191,7 @@ def _check(text: str, document: dict[str, Any], found: Found) -> None:
     """Read the file back: what is written must do exactly what was resolved."""
     spec = parse_spec(yaml_value(text, where="the file to write"), source="the file to write")
     same = all(getattr(spec, name) == document[name] for name in ("name", "description", "source"))
+    same &= spec.control_of == found.plan.control_of
     same &= {name: list(items) for name, items in spec.selected_on.items()} == document["selected_on"]
     if not same or resolve(spec, found.plan.shape).hash != found.plan.hash:
         raise AssertionError("the explicit file does not say what the rules select")

@@ -5,8 +5,10 @@ Needs neither torch nor lm-eval: who has a model or tasks describes them (`model
 
 from __future__ import annotations
 
+from lm_eval_moe.identity.agreement import check_agreement, listed
 from lm_eval_moe.identity.identity import Difference, Identity
 from lm_eval_moe.identity.parts import PARTS, Part
+from lm_eval_moe.identity.settings import setting_differences
 from lm_eval_moe.identity.uses import ANSWER, CONTINUATION, DRIFT, MERGING, REFERENCE, ROW, SELECTION, Use
 
 __all__ = [
@@ -22,4 +24,7 @@ __all__ = [
     "Identity",
     "Part",
     "Use",
+    "check_agreement",
+    "listed",
+    "setting_differences",
 ]

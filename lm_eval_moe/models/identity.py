@@ -182,7 +182,7 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         "prompts.multiturn": bool(template and arguments.get("fewshot_as_multiturn", True)),
         "prompts.fewshot": arguments.get("num_fewshot"),
         "prompts.generation": _generation(arguments.get("gen_kwargs")),
-        "prompts.limit": {"limit": arguments.get("limit"), "samples": _plain(samples) if samples else None},
+        "prompts.limit": {"limit": _whole(arguments.get("limit")), "samples": _plain(samples) if samples else None},
         "prompts.fewshot_seed": arguments.get("fewshot_random_seed", 1234),
         "prompts.seeds": {
             name: arguments.get(argument, default)
@@ -193,6 +193,11 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
             )
         },
     }
+
+
+def _whole(limit: Any) -> Any:
+    """Return the command line's 6.0 as 6; a share of the documents stays one."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _generation(given: Any) -> dict[str, Any]:

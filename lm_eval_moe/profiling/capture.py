@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.models.requests import RequestLabel
 from lm_eval_moe.profile_file import (
     EXTRA_ARRAYS,
@@ -22,14 +23,8 @@ from lm_eval_moe.profile_file import (
 )
 from lm_eval_moe.profiling.accumulate import ItemRows, PooledRow, Rows
 from lm_eval_moe.profiling.documents import Document, Source
-from lm_eval_moe.profiling.settings import settings_of
-from lm_eval_moe.profiling.unfinished import (
-    Unfinished,
-    differences,
-    read_unfinished,
-    unfinished_path,
-    write_unfinished,
-)
+from lm_eval_moe.profiling.settings import COMPARED, identity_of, settings_of
+from lm_eval_moe.profiling.unfinished import Unfinished, read_unfinished, unfinished_path, write_unfinished
 
 if TYPE_CHECKING:
     from lm_eval_moe.models.hf_moe import HFMoE
@@ -48,7 +43,6 @@ class Options:
     """How to capture.
 
     Attributes:
-        arguments: The model arguments as given.
         limit: Documents of a source at most.
         aggregate: Whether all documents of a language are pooled in one row.
         restart: Whether what is there already is replaced.
@@ -56,7 +50,6 @@ class Options:
         arrays: Which extra arrays the profile shall hold.
     """
 
-    arguments: Mapping[str, Any]
     limit: int | None = None
     aggregate: bool = False
     restart: bool = False
@@ -70,7 +63,8 @@ def planned(lm: HFMoE, sources: Iterable[Source], folder: Path, options: Options
     Raises:
         UserError: Files of other settings are there, and shall not be replaced.
     """
-    return [ProfileJob(lm, source, folder / f"{source.language}.safetensors", options) for source in sources]
+    identity = lm.identity()
+    return [ProfileJob(lm, source, folder / f"{source.language}.safetensors", options, identity) for source in sources]
 
 
 class ProfileJob:
@@ -81,6 +75,7 @@ class ProfileJob:
         source: The documents.
         path: Where the profile will lie.
         options: How to capture.
+        identity: The model's.
 
     Attributes:
         finished: Whether the profile is there.
@@ -90,23 +85,18 @@ class ProfileJob:
         UserError: There is something else at the path, or a profile that was begun with other settings.
     """
 
-    def __init__(self, lm: HFMoE, source: Source, path: Path, options: Options) -> None:
+    def __init__(self, lm: HFMoE, source: Source, path: Path, options: Options, identity: Identity) -> None:
         self.lm, self.source, self.path, self.options = lm, source, path, options
-        self.settings = settings_of(
-            lm,
-            options.arguments,
-            source,
-            limit=options.limit,
-            aggregate=options.aggregate,
-            arrays=options.arrays,
-        )
+        self.settings = settings_of(lm, source, limit=options.limit, aggregate=options.aggregate, arrays=options.arrays)
+        arrays = (*PROFILE_ARRAYS, *options.arrays)
+        self.identity = identity_of(identity, lm, source, limit=options.limit, arrays=arrays)
         self.done = 0
         self._rows: Rows = self._new_rows()
         self._side = unfinished_path(path)
         self.finished = not options.restart and path.exists() and self._is_finished()
         if self._side.exists() and not options.restart and not self.finished:
             state = read_unfinished(self._side)
-            self._refuse_other(state.settings, self._side)
+            self._refuse_other(state.settings, state.identity, self._side)
             self._rows.restore(state.items, state.arrays)
             self.done = state.done
 
@@ -131,7 +121,7 @@ class ProfileJob:
             pause = max(self.options.save_every, _SAVING_SHARE * saving) if self.options.save_every else 0.0
             if time.monotonic() - saved >= pause:
                 start = time.monotonic()
-                write_unfinished(self._side, Unfinished(self.settings, self.done, *self._rows.state()))
+                write_unfinished(self._side, Unfinished(self.settings, self.identity, self.done, *self._rows.state()))
                 saved = time.monotonic()
                 saving = saved - start
         return self._write()
@@ -167,7 +157,7 @@ class ProfileJob:
             )
         lm = self.lm
         steering = lm.steering.hash if lm.steering else None
-        header = ProfileHeader(lm.model_id, lm.routing_shape, lm.capture, steering, self.settings)
+        header = ProfileHeader(lm.model_id, lm.routing_shape, lm.capture, steering, self.settings, self.identity)
         write_arrays(self.path, header, items, arrays)
         self._side.unlink(missing_ok=True)
         self.finished = True
@@ -182,24 +172,22 @@ class ProfileJob:
 
     def _is_finished(self) -> bool:
         with open_profile(self.path) as profile:
-            there = profile.header.provenance
+            there, identity = profile.header.provenance, profile.header.identity
         if there is None:
             raise UserError(
                 "is there already, and does not say how it was made",
                 fix="choose another --output, or replace it with --restart",
                 where=str(self.path),
             )
-        self._refuse_other(there, self.path)
+        self._refuse_other(there, identity, self.path)
         return True
 
-    def _refuse_other(self, settings: Mapping[str, Any], path: Path) -> None:
-        other = differences(settings, self.settings)
+    def _refuse_other(self, settings: Mapping[str, Any], identity: Identity | None, path: Path) -> None:
+        fix = "give the same ones, choose another --output, or start anew with --restart"
+        other = setting_differences(settings, self.settings, COMPARED)
         if other:
-            raise UserError(
-                f"is there already with other settings: {'; '.join(other)}",
-                fix="give the same ones, choose another --output, or start anew with --restart",
-                where=str(path),
-            )
+            raise UserError(f"is there already with other settings: {'; '.join(other)}", fix=fix, where=str(path))
+        check_agreement(identity, self.identity, CONTINUATION, what="what is there already", where=str(path), fix=fix)
 
 
 def _passes(document: Document, lm: HFMoE) -> Iterator[tuple[list[int], list[int]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,11 +37,13 @@ class Source(Protocol):
         language: Canonical tag.
         benchmarks: What its items are of.
         tasks: The lm-eval tasks, or the name of the file or data set.
+        parts: The tasks' part of the identity, by task; none for texts, which `describe` tells apart.
     """
 
     language: str
     benchmarks: tuple[str, ...]
     tasks: tuple[str, ...]
+    parts: Mapping[str, Mapping[str, Any]]
 
     def __len__(self) -> int:
         """Return how many documents there are."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import MERGING, Identity, check_agreement
 from lm_eval_moe.profile_file import (
     EXTRA_ARRAYS,
     PROFILE_ARRAYS,
@@ -23,6 +24,8 @@ from lm_eval_moe.profile_file import (
 from lm_eval_moe.steering.layers import format_ranges
 
 __all__ = ["merge_profiles"]
+
+_FIX = "merge profiles of one model, captured alike"
 
 
 def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
@@ -39,11 +42,13 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*PROFILE_ARRAYS, "tokens")}
     extra: list[str] | None = None
     sources = []
+    tasks: dict[str, Any] = {}
     for path in paths:
         with open_profile(path) as profile:
             first = first or profile.header
             extra = _same_extra(extra, profile, paths[0])
             _refuse_other(first, profile.header, paths[0], path)
+            tasks |= profile.header.identity.tasks if profile.header.identity else {}
             for item in profile.items:
                 if item in homes:
                     raise UserError(
@@ -59,15 +64,17 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
             sources.append({"file": path.name, "sha256": digest, "provenance": profile.header.provenance})
     if first is None or not homes:
         raise UserError("there is nothing to merge", fix="give profiles with items", where="profile merge")
-    header = ProfileHeader(first.model, first.shape, first.span, first.steering, {"merged": sources})
+    identity = Identity(first.identity.parts, tasks) if first.identity else None
+    header = ProfileHeader(first.model, first.shape, first.span, first.steering, {"merged": sources}, identity)
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     write_arrays(out, header, list(homes), arrays)
     return len(homes)
 
 
 def _refuse_other(first: ProfileHeader, header: ProfileHeader, its_path: Path, path: Path) -> None:
+    known = first.identity is not None and header.identity is not None
     for what, one, other in (
-        ("model", first.model, header.model),
+        *([] if known else [("model", first.model, header.model)]),
         ("MoE layers", format_ranges(first.shape.layers), format_ranges(header.shape.layers)),
         ("decoder layers", first.shape.depth, header.shape.depth),
         ("experts", first.shape.experts, header.shape.experts),
@@ -78,9 +85,13 @@ def _refuse_other(first: ProfileHeader, header: ProfileHeader, its_path: Path, p
         if one != other:
             raise UserError(
                 f"its {what} is {other}, that of {its_path} is {one}",
-                fix="merge profiles of one model, captured alike",
+                fix=_FIX,
                 where=str(path),
             )
+    if first.identity is not None or header.identity is not None:
+        check_agreement(
+            first.identity, header.identity or Identity(), MERGING, what=str(its_path), where=str(path), fix=_FIX
+        )
 
 
 def _same_extra(extra: list[str] | None, profile: ProfileReader, first: Path) -> list[str]:

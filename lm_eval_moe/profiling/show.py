@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiling.reading import Overview, overview
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.layers import format_ranges
@@ -55,7 +56,15 @@ def _of_profile(found: Overview) -> list[tuple[str, str]]:
         for value, (items, tokens) in sorted(found.by(field).items()):
             lines.append((label, f"{value or 'not said'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
     made = {name: value for name, value in (header.provenance or {}).items() if name not in _SAID}
-    return lines + _provenance(made)
+    return lines + _provenance(made) + _identity(header.identity)
+
+
+def _identity(identity: Identity | None) -> list[tuple[str, str]]:
+    """Return what the routing depends on, but for the configs, which are long."""
+    if identity is None:
+        return [("identity", "not said")]
+    parts = {name: value for name, value in identity.parts.items() if not name.endswith("config")}
+    return [("identity", identity.hash), *_provenance(parts), *_provenance(identity.tasks)]
 
 
 def _provenance(made: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

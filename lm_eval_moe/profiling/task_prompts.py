@@ -8,11 +8,12 @@ import io
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.evaluation.identity import task_parts
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.evaluation.task_index import task_manager
@@ -34,10 +35,12 @@ class TaskPrompts:
     Args:
         language: Canonical tag.
         documents: One an item.
+        parts: The tasks' part of the identity.
     """
 
-    def __init__(self, language: str, documents: Sequence[Document]) -> None:
+    def __init__(self, language: str, documents: Sequence[Document], parts: Mapping[str, Mapping[str, Any]]) -> None:
         self.language = language
+        self.parts = parts
         self._documents = documents
         self.benchmarks = tuple(dict.fromkeys(document.benchmark for document in documents))
         self.tasks = tuple(dict.fromkeys(document.task for document in documents))
@@ -78,6 +81,7 @@ def task_sources(
     """
     session = RoutingSession(lm, (), "en")
     found: dict[str, list[Document]] = defaultdict(list)
+    parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for task in _loaded(names, include_path):
         make_routed(task, session, lambda own: [own])
         pairing = session.pairings[task.task_name]
@@ -93,6 +97,7 @@ def task_sources(
         task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         with _bars_on_terminals_only():
             task.build_all_requests(limit=limit, rank=0, world_size=1)
+        parts[pairing.language][task.task_name] = task_parts(task, {})
         requests = {RequestKey(i.task_name, i.doc_id, i.idx): i for i in task.instances}
         for item in session.items[task.task_name].values():
             if item.key is not None:
@@ -100,7 +105,7 @@ def task_sources(
                 found[pairing.language].append(
                     Document(item.key.item, pairing.benchmark, task.task_name, text, continuation, windowed)
                 )
-    return [TaskPrompts(language, documents) for language, documents in found.items()]
+    return [TaskPrompts(language, documents, parts[language]) for language, documents in found.items()]
 
 
 def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:

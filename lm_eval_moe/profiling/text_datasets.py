@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lm_eval_moe.errors import UserError
@@ -54,6 +54,7 @@ class TextDataset:
         self.name, self.config, self.split = parse_dataset(given)
         self.language, self.fields, self.limit = language, fields, limit
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
+        self.parts: Mapping[str, Mapping[str, Any]] = {}
         self.benchmarks: tuple[str, ...] = (benchmark or short,)
         self.tasks: tuple[str, ...] = (short,)
         self._where = f"--texts {language}={given}"

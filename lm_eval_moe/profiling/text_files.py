@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class TextFile:
         self, path: Path, language: str, benchmark: str, fields: Fields, *, limit: int | None, named: bool = True
     ) -> None:
         self.path, self.language, self.fields, self.limit = path, language, fields, limit
+        self.parts: Mapping[str, Mapping[str, Any]] = {}
         self.benchmarks: tuple[str, ...] = (benchmark,)
         self.tasks: tuple[str, ...] = (path.name,)
         self._json = path.suffix == ".jsonl"

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import Identity
 from lm_eval_moe.profile_file import ProfileItem, write_safetensors
 
-__all__ = ["Unfinished", "differences", "read_unfinished", "unfinished_path", "write_unfinished"]
+__all__ = ["Unfinished", "read_unfinished", "unfinished_path", "write_unfinished"]
 
-_FORMAT, _SCHEMA_VERSION = "lm-eval-moe unfinished profile", "1"
+_FORMAT, _SCHEMA_VERSION = "lm-eval-moe unfinished profile", "2"
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class Unfinished:
     """A profile in the making.
 
     Attributes:
-        settings: Everything that determines the result.
+        settings: How it is made.
+        identity: Everything else that determines the result.
         done: Documents taken so far.
         items: Of the rows so far.
         arrays: What they add up to.
     """
 
     settings: Mapping[str, Any]
+    identity: Identity
     done: int
     items: Sequence[ProfileItem]
     arrays: Mapping[str, NDArray[Any]]
@@ -50,6 +53,7 @@ def write_unfinished(path: Path, state: Unfinished) -> None:
             "format": _FORMAT,
             "schema_version": _SCHEMA_VERSION,
             "settings": json.dumps(state.settings, ensure_ascii=False),
+            "identity": json.dumps(state.identity.to_dict(), ensure_ascii=False),
             "done": str(state.done),
             "items": json.dumps([asdict(item) for item in state.items], ensure_ascii=False),
         },
@@ -69,23 +73,7 @@ def read_unfinished(path: Path) -> Unfinished:
                 raise ValueError(f"it is of format {metadata.get('format')!r}")
             items = [ProfileItem(**item) for item in json.loads(metadata["items"])]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return Unfinished(json.loads(metadata["settings"]), int(metadata["done"]), items, arrays)
+            identity = Identity.from_dict(json.loads(metadata["identity"]))
+            return Unfinished(json.loads(metadata["settings"]), identity, int(metadata["done"]), items, arrays)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot be gone on with: {error}", fix="start anew with --restart", where=str(path)) from error
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say which settings differ, one a line: ``limit was 10, is 20``."""
-    flat, other = _flat(before), _flat(now)
-    return [
-        f"{name} was {flat.get(name)}, is {other.get(name)}"
-        for name in sorted(flat.keys() | other.keys())
-        if flat.get(name) != other.get(name)
-    ]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lm_eval_moe.compare.control import control_gains
@@ -46,6 +46,7 @@ class RunGains:
         by_language: One a language.
         average: Over the languages that all runs have; None for one language, or where it is not known.
         controls: Labels of the control runs; empty where the run brought its own.
+        checked: Whether the controls are known to be steered in the same way.
     """
 
     run: int
@@ -53,10 +54,15 @@ class RunGains:
     by_language: Mapping[str, Gain]
     average: Gain | None
     controls: tuple[str, ...]
+    checked: bool = True
 
 
 def gains_of(benchmark: Benchmark) -> list[RunGains]:
-    """Return the gains of the steered runs for which there are controls of the same number of experts per layer."""
+    """Return the gains of the steered runs for which there are controls.
+
+    A control is known by the steering that it matches: rule, action, strength, tokens, languages, layers. Results of
+    early releases do not name it; there, as many experts per layer must do, and `RunGains.checked` says so.
+    """
     found = []
     for number, run in enumerate(benchmark.runs):
         if not run.steering or run.is_random_control:
@@ -70,14 +76,15 @@ def gains_of(benchmark: Benchmark) -> list[RunGains]:
             average = None if mean is None else Gain(mean.value, mean.low, mean.high, mean.beyond)
             found.append(RunGains(number, own.seeds, by_language, average, ()))
             continue
+        sure = {control: run.is_controlled_by(other) for control, other in enumerate(benchmark.runs)}
         matched = [
             control
-            for control, other in enumerate(benchmark.runs)
-            if other.is_random_control and _sizes(other) == _sizes(run) and other.model == run.model
+            for control, is_one in sure.items()
+            if is_one or (is_one is None and _sizes(benchmark.runs[control]) == _sizes(run))
         ]
         gains = _beside(benchmark, number, matched)
         if gains is not None:
-            found.append(gains)
+            found.append(replace(gains, checked=all(sure[control] for control in matched)))
     return found
 
 
@@ -142,6 +149,8 @@ def in_words(gains: RunGains, benchmark: Benchmark) -> str:
         parts = [f"better beyond noise in {listing(better)}"] if better else []
         parts += [f"worse beyond noise in {listing(worse)}"] if worse else []
         said += " By language: " + (" and ".join(parts) if parts else "no difference beyond noise in any") + "."
+    if not gains.checked:
+        said += " Whether these controls are steered in the same way could not be checked: the results do not say."
     if gains.draws == 1:
         said += " One draw cannot tell how much the draw of experts matters; the interval covers the items only."
     return said

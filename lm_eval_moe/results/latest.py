@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lm_eval_moe.identity import ROW
+from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.run import LabelledRun, Run
 
@@ -26,37 +28,77 @@ class Superseded:
         older: Date of the older file.
         newer: Date of the file that counts.
         tasks: The tasks in question.
+        checked: Whether both say what they depend on, so that they are known to be of the same run.
     """
 
     label: str
     older: str
     newer: str
     tasks: tuple[str, ...]
+    checked: bool = True
 
 
 def latest(runs: Sequence[LabelledRun]) -> tuple[list[LabelledRun], list[Superseded]]:
     """Merge the dated files of one run, found in one directory: of every task the newest result counts.
 
-    They are of one run if folder, model, its arguments and steering are the same. Tasks that were evaluated at
-    different dates stand side by side in the merged run. Files that were given by name stay as they are.
+    They are of one run if folder, model, its arguments and steering are the same, and nothing differs on which all
+    results of a run depend (weights, prompts, few-shot count, generation arguments, the documents chosen: `ROW`). Tasks
+    that were evaluated at different dates stand side by side in the merged run. Files that were given by name stay as
+    they are.
 
     Returns:
         The runs in the order of their oldest files, relabelled, and what was superseded.
     """
-    homes: dict[object, list[LabelledRun]] = defaultdict(list)
+    folders: dict[object, list[LabelledRun]] = defaultdict(list)
     for number, run in enumerate(runs):
-        homes[number if run.named or not run.date else _identity(run)].append(run)
+        folders[number if run.named or not run.date else _folder_of(run)].append(run)
     merged, notes = [], []
-    for several in homes.values():
-        run, superseded = _merged(sorted(several, key=lambda each: each.date, reverse=True))
-        merged.append(run)
-        notes.append(superseded)
+    for several in folders.values():
+        for row in _rows(sorted(several, key=lambda run: run.date, reverse=True)):
+            run, superseded = _merged(row)
+            merged.append(run)
+            notes.append(superseded)
     relabelled = unique_labels([replace(run, label="") for run in merged])
     said = [replace(each, label=run.label) for run, of in zip(relabelled, notes, strict=True) for each in of]
     return relabelled, said
 
 
-def _identity(run: LabelledRun) -> tuple[object, ...]:
+def _rows(newest_first: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
+    """Return the files of one folder and model by the run that they are of."""
+    rows: list[list[LabelledRun]] = []
+    for run in newest_first:
+        row = next((row for row in rows if all(_are_one_run(run, other) for other in row)), None)
+        if row is None:
+            rows.append([run])
+        else:
+            row.append(run)
+    return rows
+
+
+def _are_one_run(older: LabelledRun, newer: LabelledRun) -> bool:
+    before, now = identity_of(older.results), identity_of(newer.results)
+    if before is not None and now is not None:
+        return not before.mismatch(now, ROW)
+    # Not ours, or of an early release: what lm-eval itself writes down has to do.
+    if _said(older.results) != _said(newer.results):
+        return False
+    shared = older.results["results"].keys() & newer.results["results"].keys()
+    return all(
+        (older.results.get(table) or {}).get(task) == (newer.results.get(table) or {}).get(task)
+        for table in ("n-shot", "n-samples")
+        for task in shared
+    )
+
+
+def _said(results: Mapping[str, Any]) -> tuple[object, ...]:
+    config = results.get("config") or {}
+    return (
+        *(json.dumps(config.get(key), sort_keys=True, default=str) for key in ("limit", "samples", "gen_kwargs")),
+        *(results.get(key) for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")),
+    )
+
+
+def _folder_of(run: LabelledRun) -> tuple[object, ...]:
     config = run.results.get("config") or {}
     steering = Run(run).steering or {}
     return (
@@ -80,7 +122,8 @@ def _merged(newest_first: Sequence[LabelledRun]) -> tuple[LabelledRun, list[Supe
             if task in homes:
                 again[homes[task].date].append(task)
             homes.setdefault(task, run)
-        superseded += [Superseded("", run.date, newer, tuple(tasks)) for newer, tasks in again.items()]
+        checked = None not in (identity_of(run.results), identity_of(newest.results))
+        superseded += [Superseded("", run.date, newer, tuple(tasks), checked) for newer, tasks in again.items()]
     results: dict[str, Any] = dict(newest.results)
     for table in _PER_TASK:
         results[table] = {

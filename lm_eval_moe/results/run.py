@@ -80,9 +80,20 @@ class Run:
 
     @property
     def is_random_control(self) -> bool:
-        """Whether every intervention draws its experts at random."""
+        """Whether every intervention draws its experts at random, or lists experts that were so drawn."""
+        if (self.steering or {}).get("control_of"):
+            return True
         interventions = ((self.steering or {}).get("spec") or {}).get("interventions") or []
         return bool(interventions) and all("random" in (each.get("experts") or {}) for each in interventions)
+
+    def is_controlled_by(self, other: Run) -> bool | None:
+        """Return whether another run is this steered run's random control; None where its results do not say."""
+        own, drawn = self.steering or {}, other.steering or {}
+        if not other.is_random_control or other.model != self.model:
+            return False
+        if not own.get("matching") or not drawn.get("control_of"):
+            return None
+        return bool(own["matching"] == drawn["control_of"])
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from lm_eval_moe.identity import Identity
+from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.run import Run
 
 __all__ = ["Mismatch", "Setup", "setup_differences", "setup_of"]
 
-Kind = Literal[
-    "task version",
-    "few-shot count",
-    "documents",
-    "prompts",
-    "chat template",
-    "system instruction",
-    "generation settings",
-    "dtype",
-    "lm-eval version",
-    "transformers version",
-    "routing span",
-    "routing reference",
-]
+_OF_MODELS = ("model.weights", "model.quantization", "model.attention", "model.experts", "model.device")
+_OF_RUNS = ("prompts.multiturn", "prompts.max_length", "prompts.truncation", "prompts.thinking", "prompts.seeds")
+_SERIOUS = ("prompts.multiturn", "prompts.fewshot_seed", "task.data")
+"""Parts of the identity that decide whether scores can be compared."""
 
 _PROMPT_KEYS = (
     "dataset_path",
@@ -47,14 +39,14 @@ class Mismatch:
 
     Attributes:
         task: The task; empty for what concerns the whole run.
-        kind: What differs.
+        kind: What differs, in words, or the part of the identity: ``model.weights``.
         first: What the first run has, as text.
         second: What the second run has.
         serious: Whether the scores are not comparable; otherwise it is worth a warning.
     """
 
     task: str
-    kind: Kind
+    kind: str
     first: str
     second: str
     serious: bool
@@ -114,11 +106,11 @@ def setup_differences(first: Run, second: Run, tasks: Sequence[str] | None = Non
         task for task in (first.tasks if tasks is None else tasks) if task in first.table and task in second.table
     ]
     found = [mismatch for task in common for mismatch in _of_task(task, setup_of(first, task), setup_of(second, task))]
-    return found + list(_of_run(first, second, common))
+    return found + list(_of_run(first, second, common)) + list(_of_identities(first, second, common))
 
 
 def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
-    def differ(kind: Kind, before: object, after: object, *, serious: bool = True) -> Mismatch:
+    def differ(kind: str, before: object, after: object, *, serious: bool = True) -> Mismatch:
         return Mismatch(task, kind, _shown(before), _shown(after), serious)
 
     # What one of them does not say (written by an early release) cannot be told to differ.
@@ -156,7 +148,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
 
 
 def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
-    kinds: list[tuple[Kind, Callable[[Mapping[str, Any]], object]]] = [
+    kinds: list[tuple[str, Callable[[Mapping[str, Any]], object]]] = [
         ("dtype", lambda raw: (raw.get("config") or {}).get("model_dtype")),
         ("lm-eval version", lambda raw: raw.get("lm_eval_version")),
         ("transformers version", lambda raw: raw.get("transformers_version")),
@@ -169,6 +161,27 @@ def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]
             if before is not None and after is not None and before != after:
                 yield Mismatch("", kind, before, after, serious=False)
                 break
+
+
+def _of_identities(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
+    """Yield what only the identities tell: other weights under one name, other data, another conversation."""
+    said = set()
+    for task in tasks:
+        before, after = (identity_of(run.part(task)) for run in (first, second))
+        if before is None or after is None:
+            continue
+        examples = any(identity.tasks.get(task, {}).get("fewshot") for identity in (before, after))
+        names = [*_OF_RUNS, *(["prompts.fewshot_seed"] if examples else [])]
+        names += _OF_MODELS if first.model == second.model else ()
+        whole = [("", each) for each in before.differences(after, names)]
+        own = Identity(tasks={task: before.tasks.get(task, {})})
+        whole += [(task, each) for each in own.differences(after, ("task.content", "task.data"))]
+        for where, each in whole:
+            if (where, each.part) not in said:
+                said.add((where, each.part))
+                kind = each.part.removeprefix(f"{task}.")
+                serious = any(f"task.{kind}".startswith(part) or kind.startswith(part) for part in _SERIOUS)
+                yield Mismatch(where, kind, _shown(each.old), _shown(each.new), serious)
 
 
 def _generation(of_run: object, of_task: object) -> str | None:

@@ -47,6 +47,7 @@ def random_control(plan: SteeringPlan, seed: int) -> SteeringPlan:
         interventions=interventions,
         spec=spec,
         hash=plan_hash(plan.seed, interventions),
+        control_of=plan.matching,
     )
 
 

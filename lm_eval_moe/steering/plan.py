@@ -68,6 +68,7 @@ class SteeringPlan:
         hash: SHA-256 of the resolved content, in hexadecimal. Names and descriptions do not enter.
         profiles: The files that experts were selected from. The hash covers what was selected, not them.
         selected_on: The items that listed experts were selected on, as the spec says: benchmark → item keys.
+        control_of: Of a random control: the `matching` of what it controls.
     """
 
     name: str
@@ -80,6 +81,12 @@ class SteeringPlan:
     hash: str
     profiles: tuple[ProfileSource, ...] = ()
     selected_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    control_of: str | None = None
+
+    @property
+    def matching(self) -> str:
+        """What its random controls are known by: the hash of its steering, whatever seed breaks ties."""
+        return plan_hash(None, self.interventions)
 
     @property
     def short_hash(self) -> str:
@@ -97,10 +104,13 @@ class SteeringPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return what the results file records: name, hash, spec, and experts per layer."""
         experts = {str(layer): found for layer, found in self.experts_by_layer().items()}
-        return {"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts}
+        return {
+            **{"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts},
+            **{"matching": self.matching, "control_of": self.control_of},
+        }
 
 
-def plan_hash(seed: int, interventions: Sequence[PlannedIntervention]) -> str:
+def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) -> str:
     """Return the SHA-256 of what steering does, however the file words it.
 
     It covers the schema version, the seed, and each intervention's targets, coefficients, action, strength, guard,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import Place, show
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import SELECTION, Identity, listed
 from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, open_profile
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering._count_dump import DumpError, read_count_dump
@@ -55,6 +56,7 @@ class ProfileSource:
         span: The tokens that were counted: ``prompt``, ``continuation`` or ``all``.
         steering: The hash of the steering during the capture.
         items: How many items it holds; ``None`` for pooled counts.
+        identity: What its routing depends on; ``None`` where the file does not say.
     """
 
     given: str
@@ -64,6 +66,18 @@ class ProfileSource:
     span: str | None
     steering: str | None
     items: int | None
+    identity: Identity | None = None
+
+    def differs_from(self, model: str | None, identity: Identity | None) -> str:
+        """Say in what the profiled model is another one; empty where it is not, or where that cannot be told.
+
+        Args:
+            model: The other model's name, None where it is not known.
+            identity: What is known of the other model.
+        """
+        if self.identity is not None and identity is not None:
+            return listed(self.identity.differences(identity, SELECTION.needed()))
+        return f"{self.model}, not {model}" if None not in (self.model, model) and self.model != model else ""
 
 
 @dataclass(frozen=True)
@@ -168,11 +182,11 @@ class ProfileStore:
         if path not in self._read:
             self._read[path] = self._read_json(given) if given.path.suffix == ".json" else self._read_profile(given)
         profile = self._read[path]
-        model = profile.source.model
         for other in self._used.values():
-            if None not in (other.source.model, model) and other.source.model != model:
+            stranger = other.source.differs_from(profile.source.model, profile.source.identity)
+            if stranger:
                 raise given.error(
-                    f"is a profile of {model}, {show(other.source.given)} of {other.source.model}",
+                    f"is a profile of another model than {show(other.source.given)}: {stranger}",
                     "give profiles of one model, the one to steer",
                 )
         self._used[path] = profile
@@ -211,8 +225,8 @@ class ProfileStore:
             )
         if not items:
             raise given.error("holds no items", "give a profile of at least one item")
-        head = (header.model, header.span, header.steering)
-        return Profile(ProfileSource(given.given, given.path, digest.hexdigest(), *head, len(items)), items)
+        head = (header.model, header.span, header.steering, len(items), header.identity)
+        return Profile(ProfileSource(given.given, given.path, digest.hexdigest(), *head), items)
 
     def _check(self, header: ProfileHeader, given: ProfilePath) -> None:
         theirs, ours = header.shape, self.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.shape import RoutingShape
@@ -10,6 +11,7 @@ from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan, plan_hash
 from lm_eval_moe.steering.profiles import ProfileStore
 from lm_eval_moe.steering.selectors import Choice, Scope
+from lm_eval_moe.steering.selectors.random_control import RandomControl
 from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec
 
 __all__ = ["explain", "resolve"]
@@ -29,10 +31,7 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
     """
     store = _store(spec, shape, profiles)
     place = spec.place / "interventions"
-    interventions = tuple(
-        _planned(index, each, _scope(index, spec, store), place / index)
-        for index, each in enumerate(spec.interventions)
-    )
+    interventions = _all_planned(spec, store)
     _check_reachable(interventions, shape, place)
     return SteeringPlan(
         name=spec.name,
@@ -45,7 +44,28 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
         hash=plan_hash(spec.seed, interventions),
         profiles=store.used,
         selected_on=spec.selected_on,
+        control_of=spec.control_of or _controlled(spec, store),
     )
+
+
+def _all_planned(spec: SteeringSpec, store: ProfileStore) -> tuple[PlannedIntervention, ...]:
+    place = spec.place / "interventions"
+    return tuple(
+        _planned(index, each, _scope(index, spec, store), place / index)
+        for index, each in enumerate(spec.interventions)
+    )
+
+
+def _controlled(spec: SteeringSpec, store: ProfileStore) -> str | None:
+    """Return what a spec that draws all of its experts at random is the control of, as `SteeringPlan.matching`."""
+    matched = [
+        replace(each, experts=each.experts.like)
+        for each in spec.interventions
+        if isinstance(each.experts, RandomControl)
+    ]
+    if len(matched) < len(spec.interventions):
+        return None
+    return plan_hash(None, _all_planned(replace(spec, interventions=tuple(matched)), store))
 
 
 def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> list[list[Choice]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,7 @@ class SteeringSpec:
         seed: For ties and random controls.
         interventions: At least one, applied in order.
         selected_on: The items that listed experts were selected on: benchmark → item keys.
+        control_of: Of random experts listed by number: the `SteeringPlan.matching` of what they control.
         place: The file, for error messages.
     """
 
@@ -138,13 +140,15 @@ class SteeringSpec:
     seed: int
     interventions: tuple[InterventionSpec, ...]
     selected_on: Mapping[str, tuple[str, ...]]
+    control_of: str | None
     place: Place = field(compare=False, repr=False)
 
     @classmethod
     def parse(cls, given: Field) -> Self:
         """Read a whole file."""
         fields = given.keys(
-            ["version", "interventions"], ["name", "description", "source", "model", "seed", "selected_on"]
+            ["version", "interventions"],
+            ["name", "description", "source", "model", "seed", "selected_on", "control_of"],
         )
         fields["version"].version(VERSION)
         source = given.place.source
@@ -165,6 +169,7 @@ class SteeringSpec:
             seed=fields["seed"].integer(0, MAX_SEED) if "seed" in fields else 0,
             interventions=tuple(InterventionSpec.parse(entry) for entry in entries),
             selected_on=_selected_on(fields["selected_on"]) if "selected_on" in fields else {},
+            control_of=_control_of(fields["control_of"]) if "control_of" in fields else None,
             place=given.place,
         )
 
@@ -180,6 +185,7 @@ class SteeringSpec:
             "seed": self.seed,
             "interventions": [intervention.dump() for intervention in self.interventions],
             **({"selected_on": items} if items else {}),
+            **({"control_of": self.control_of} if self.control_of else {}),
         }
 
 
@@ -228,6 +234,15 @@ def _selected_on(given: Field) -> dict[str, tuple[str, ...]]:
             raise items.error(f"{show(benchmark)} is no benchmark", f"write it like {like}")
         found[benchmark] = tuple(item.text(empty=False) for item in items.items("[row:0, row:1]"))
     return found
+
+
+def _control_of(given: Field) -> str:
+    text = given.text(empty=False)
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise given.error(
+            f"{show(text)} names no steering", "leave it as `lm-eval-moe experts` wrote it, or take it out"
+        )
+    return text
 
 
 def _default_name(source: str) -> str:

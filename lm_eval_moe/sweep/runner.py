@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import lm_eval
-import torch
-import transformers
 from tqdm import tqdm
 
-from lm_eval_moe._version import __version__
 from lm_eval_moe.evaluation import simple_evaluate
+from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.evaluation.task_index import task_manager
 from lm_eval_moe.sweep.cells import Cell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
@@ -22,34 +19,33 @@ from lm_eval_moe.sweep.store import BASELINE, RunStore
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
+    from lm_eval_moe.identity import Identity
     from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import SteeringPlan
     from lm_eval_moe.sweep.spec import SweepSpec
 
-__all__ = ["run_sweep", "settings_of"]
+__all__ = ["identity_of", "run_sweep", "settings_of"]
 
 
-def settings_of(sweep: SweepSpec, lm: HFMoE, model_args: Mapping[str, Any], reference: str) -> dict[str, Any]:
-    """Return everything besides the steering that determines the results of a run."""
+def settings_of(sweep: SweepSpec, lm: HFMoE, reference: str) -> dict[str, Any]:
+    """Return what the sweep was asked for besides the steering; the rest that determines its runs is their identity."""
     evaluation = asdict(sweep.evaluation)
-    evaluation.pop("batch_size")  # changes no more than the last bits
+    evaluation.pop("batch_size")  # is a part of the identity, by what it changes
     return {
         "model": lm.model_id,
-        "model_args": {str(key): str(value) for key, value in model_args.items()},
-        "revision": str(getattr(lm.config, "_commit_hash", None)),
-        "dtype": str(lm.model.dtype),
         "shape": lm.routing_shape.to_dict(),
         "capture": lm.capture,
         "reference": reference,
         "tasks": list(sweep.tasks),
         "evaluation": evaluation,
-        "versions": {
-            "lm_eval_moe": __version__,
-            "lm_eval": lm_eval.__version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-        },
     }
+
+
+def identity_of(sweep: SweepSpec, lm: HFMoE, manager: TaskManager) -> Identity:
+    """Return what the results of the sweep's runs depend on besides the steering."""
+    with redirect_stderr(io.StringIO()):  # lm-eval's own bars
+        tasks = manager.load(list(sweep.tasks))["tasks"]
+    return run_identity(lm, tasks, sweep.evaluation.arguments())
 
 
 def run_sweep(

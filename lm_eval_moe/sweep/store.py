@@ -9,8 +9,8 @@ from typing import Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
+from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.profiling.unfinished import differences
 
 __all__ = ["BASELINE", "RunStore"]
 
@@ -24,31 +24,38 @@ class RunStore:
 
     Args:
         folder: Where they lie; made if it is not there.
-        settings: Everything besides the steering that determines a run's results; JSON-ready.
+        settings: What the sweep was asked for, besides the steering; JSON-ready.
+        identity: What the runs depend on, besides the steering.
 
     Raises:
         UserError: The folder holds the runs of other settings, or of no sweep.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], identity: Identity) -> None:
         self.folder = folder
         path = folder / "settings.json"
         now = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
         if path.exists():
-            before = _read(path)
-            other = differences(before, now)
-            if other:
-                raise UserError(
-                    "the folder holds runs of other settings:\n     " + "\n     ".join(other),
-                    fix="give another --output, or the settings of before",
-                    where=str(folder),
-                )
+            self._check(_read(path), now, identity)
         elif folder.exists() and any(folder.iterdir()):
             raise UserError(
                 "the folder is not empty and holds no sweep", fix="give a new folder", where=f"--output {folder}"
             )
         else:
-            write_json(path, now, "settings of the sweep")
+            write_json(path, {**now, "identity": identity.to_dict()}, "settings of the sweep")
+
+    def _check(self, before: Mapping[str, Any], now: Mapping[str, Any], identity: Identity) -> None:
+        where, fix = str(self.folder), "give another --output, or the settings of before"
+        other = setting_differences(before, now, now)
+        if other:
+            raise UserError(
+                "the folder holds runs of other settings:\n     " + "\n     ".join(other), fix=fix, where=where
+            )
+        try:
+            stored = Identity.from_dict(before["identity"]) if "identity" in before else None
+        except ValueError as error:
+            raise UserError(f"its settings are damaged: {error}", fix="give another --output", where=where) from error
+        check_agreement(stored, identity, CONTINUATION, what="the sweep", where=where, fix=fix)
 
     def path(self, name: str) -> Path:
         """Return where a run lies: ``baseline``, or the hash of its steering."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def source(folder: Path, texts: list[str]) -> TextFile:
 
 
 def profiled(lm: HFMoE, texts: Any, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, Options(arguments={}, **{"arrays": ARRAYS, **options})).run()
+    ProfileJob(lm, texts, path, Options(**{"arrays": ARRAYS, **options}), lm.identity()).run()
     return path
 
 
@@ -89,6 +90,7 @@ class Texts:
     """Documents that are prompts with an answer, as a task has them."""
 
     language, benchmarks, tasks = "en", ("b",), ("t",)
+    parts: Mapping[str, Any] = {}
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self.pairs = pairs
@@ -157,18 +159,18 @@ def test_a_run_that_broke_off_goes_on_with_it(aggregate: bool, tokenizer: Any, t
     lm = build("qwen3_moe", tokenizer, batch_size=1)
     texts = source(tmp_path, [f"The cat sat on mat number {number}." for number in range(20)])
     whole = profiled(lm, texts, tmp_path / "whole.safetensors", aggregate=aggregate)
-    path, options = tmp_path / "broken.safetensors", Options({}, aggregate=aggregate, save_every=0, arrays=ARRAYS)
+    path, options = tmp_path / "broken.safetensors", Options(aggregate=aggregate, save_every=0, arrays=ARRAYS)
 
     def stop(count: int) -> None:
         if job.done > 8:
             raise KeyboardInterrupt
 
-    job = ProfileJob(lm, texts, path, options)
+    job = ProfileJob(lm, texts, path, options, lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     with pytest.raises(UserError, match=r"other settings: arrays was \['consecutive_overlap'\], is None"):
-        ProfileJob(lm, texts, path, Options({}, aggregate=aggregate))
-    job = ProfileJob(lm, texts, path, options)
+        ProfileJob(lm, texts, path, Options(aggregate=aggregate), lm.identity())
+    job = ProfileJob(lm, texts, path, options, lm.identity())
     assert job.done == 8
     job.run()
     assert path.read_bytes() == whole.read_bytes()

@@ -39,7 +39,7 @@ def source(folder: Path, language: str, texts: list[str], **kwargs: Any) -> Text
 
 
 def profiled(lm: HFMoE, texts: TextFile, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, Options(arguments={}, **options)).run()
+    ProfileJob(lm, texts, path, Options(**options), lm.identity()).run()
     return path
 
 
@@ -96,23 +96,23 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(aggregate: bool, tokeniz
     lm = build("qwen3_moe", tokenizer, batch_size=1)
     texts = source(tmp_path, "en", [f"The cat sat on mat number {number}." for number in range(30)])
     whole = profiled(lm, texts, tmp_path / "whole.safetensors", aggregate=aggregate)
-    options = Options(arguments={}, aggregate=aggregate, save_every=0)
+    options = Options(aggregate=aggregate, save_every=0)
     path = tmp_path / "broken.safetensors"
 
     def stop(count: int) -> None:
         if job.done > 16:
             raise KeyboardInterrupt
 
-    job = ProfileJob(lm, texts, path, options)
+    job = ProfileJob(lm, texts, path, options, lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     assert not path.exists()
-    job = ProfileJob(lm, texts, path, options)
+    job = ProfileJob(lm, texts, path, options, lm.identity())
     assert job.done == 16
     job.run()
     assert path.read_bytes() == whole.read_bytes()
     assert not unfinished_path(path).exists()
-    assert ProfileJob(lm, texts, path, options).finished
+    assert ProfileJob(lm, texts, path, options, lm.identity()).finished
 
 
 def test_a_begun_profile_of_other_settings_is_refused_and_restarted(tokenizer: Any, tmp_path: Path) -> None:
@@ -124,15 +124,15 @@ def test_a_begun_profile_of_other_settings_is_refused_and_restarted(tokenizer: A
         if job.done > 8:
             raise KeyboardInterrupt
 
-    job = ProfileJob(lm, texts, path, Options(arguments={}, save_every=0))
+    job = ProfileJob(lm, texts, path, Options(save_every=0), lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     lm.set_capture("all")
     with pytest.raises(UserError, match=r"other settings: span was prompt, is all"):
-        ProfileJob(lm, texts, path, Options(arguments={}))
+        ProfileJob(lm, texts, path, Options(), lm.identity())
     with pytest.raises(UserError, match=r"source.sha256 was"):
-        ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, Options(arguments={}))
-    job = ProfileJob(lm, texts, path, Options(arguments={}, restart=True))
+        ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, Options(), lm.identity())
+    job = ProfileJob(lm, texts, path, Options(restart=True), lm.identity())
     assert job.done == 0
     job.run()
     with open_profile(path) as profile:
@@ -144,7 +144,7 @@ def test_a_damaged_side_file_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "en.safetensors"
     unfinished_path(path).write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"--restart"):
-        ProfileJob(lm, source(tmp_path, "en", ["A text."]), path, Options(arguments={}))
+        ProfileJob(lm, source(tmp_path, "en", ["A text."]), path, Options(), lm.identity())
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""The identity of an evaluation: its model, and of every task what it says, its functions' code and its documents."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from lm_eval_moe.evaluation.routed_task import own_class
+from lm_eval_moe.identity import Identity
+from lm_eval_moe.identity.file_hashes import hash_of_bytes
+from lm_eval_moe.models.identity import prompting_parts
+
+if TYPE_CHECKING:
+    from lm_eval_moe.models.hf_moe import HFMoE
+
+__all__ = ["hash_of_documents", "run_identity", "task_parts"]
+
+_PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task")
+_ROUTING = ("version", "routing")
+"""What counts of a task's metadata; lm-eval adds the model's arguments to it."""
+
+_hashes: dict[str, str] = {}
+"""Of data sets by their fingerprint: the same split is evaluated again for every cell of a sweep."""
+
+
+def run_identity(lm: HFMoE, tasks: Mapping[str, Any], arguments: Mapping[str, Any]) -> Identity:
+    """Return what the results of an evaluation depend on.
+
+    Args:
+        lm: The model.
+        tasks: The evaluated tasks by name.
+        arguments: Those of `lm_eval.simple_evaluate`.
+    """
+    parts = {name: task_parts(task, arguments) for name, task in tasks.items()}
+    return lm.identity().with_parts(prompting_parts(lm, arguments), parts)
+
+
+def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of the group ``task``, by short name.
+
+    Args:
+        task: A loaded task of lm-eval, before or after lm-eval has applied the arguments to it.
+        arguments: Those of `lm_eval.simple_evaluate`.
+    """
+    config = task.config
+    metadata = config.metadata if isinstance(config.metadata, Mapping) else {}
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    content = {name: value for name, value in settings.items() if name not in _PARTS_OF_THEIR_OWN}
+    content["metadata"] = {name: metadata.get(name) for name in _ROUTING}
+    content["class"] = _described(own_class(task))
+    shots = _fewshot(config.num_fewshot, arguments.get("num_fewshot"))
+    return {
+        "version": metadata.get("version"),
+        "content": hash_of_bytes(json.dumps(_described(content), sort_keys=True).encode()),
+        "data": {
+            "path": config.dataset_path,
+            "name": config.dataset_name,
+            "split": config.test_split or config.validation_split,
+            "documents": hash_of_documents(task.eval_docs),
+            "examples": hash_of_documents(task.fewshot_docs() or ()) if shots else None,
+        },
+        "fewshot": shots,
+        "generation": _described(config.generation_kwargs),
+    }
+
+
+def _fewshot(own: int | None, given: int | None) -> int:
+    """Return the few-shot count in force: a task that says 0 is not overridden, as in lm-eval."""
+    return own or 0 if given is None or own == 0 else given
+
+
+def hash_of_documents(documents: Iterable[Any]) -> str:
+    """Return a hash of documents as JSON, in their order."""
+    fingerprint = getattr(documents, "_fingerprint", None)
+    if fingerprint is not None and fingerprint in _hashes:
+        return _hashes[fingerprint]
+    digest = xxhash.xxh3_128()
+    for document in documents:
+        digest.update(json.dumps(document, sort_keys=True, default=str).encode())
+        digest.update(b"\n")
+    if fingerprint is not None:
+        _hashes[fingerprint] = digest.hexdigest()
+    return digest.hexdigest()
+
+
+def _described(value: Any) -> Any:
+    """Return what JSON can hold of a setting; of a function, its name and the hash of its source."""
+    if isinstance(value, Mapping):
+        return {str(key): _described(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_described(entry) for entry in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, partial):
+        return {"function": _described(value.func), "given": _described([value.args, value.keywords])}
+    if callable(value):
+        return {"function": getattr(value, "__qualname__", type(value).__qualname__), "source": _source(value)}
+    if is_dataclass(value):
+        return {field.name: _described(getattr(value, field.name)) for field in fields(value)}
+    return str(value)
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """Return a hash of the file that a function or class stands in and of the files of our own that it imports."""
+    function = inspect.unwrap(function)
+    try:
+        named = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
+        first = Path(inspect.getfile(named))
+        blocks = [path.read_bytes() for path in dict.fromkeys([first, *_imported(function)])]
+    except (TypeError, OSError):  # typed into a session: its code object is all there is
+        code = getattr(function, "__code__", None)
+        blocks = [code.co_code, repr(code.co_consts).encode()] if code else [repr(type(function)).encode()]
+    return hash_of_bytes(*blocks)
+
+
+def _imported(function: Any) -> Iterator[Path]:
+    """Yield the files of the modules that a function's module takes names from, of those that no version tells of."""
+    seen: set[str] = set()
+    waiting = [getattr(function, "__globals__", None) or vars(sys.modules.get(function.__module__, ModuleType("none")))]
+    while waiting:
+        for value in list(waiting.pop().values()):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            module = sys.modules.get(name) if isinstance(name, str) else None
+            file = getattr(module, "__file__", None)
+            if module is None or not file or name in seen or not _is_own(Path(file)):
+                continue
+            seen.add(str(name))
+            waiting.append(vars(module))
+            yield Path(file)
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file belongs to no installed package and not to Python itself."""
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    return file.suffix == ".py" and not installed and not file.is_relative_to(Path(json.__file__).parents[1])

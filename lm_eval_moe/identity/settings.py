@@ -1,0 +1,32 @@
+"""In what the recorded settings of two commands differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["setting_differences"]
+
+
+def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Say which settings differ, one a line: ``limit was 10, is 20``.
+
+    Args:
+        before: The settings of before, which may be nested.
+        now: Those of now.
+        names: The outermost names to compare; an early release may have recorded more.
+    """
+    wanted = list(names)
+    old, new = (_flat({name: settings.get(name) for name in wanted}) for settings in (before, now))
+    return [
+        f"{name} was {old.get(name)}, is {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
