@@ -10,9 +10,11 @@ import numpy as np
 
 from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
 from lm_eval_moe.gate.policy import DriftLimits
+from lm_eval_moe.identity import DRIFT, listed
 from lm_eval_moe.metrics import normalized_js_divergence
 from lm_eval_moe.profile_file import ProfileReader, open_profile
 from lm_eval_moe.results import Run
+from lm_eval_moe.results.identity import identity_of
 
 __all__ = ["drift_between", "item_spread"]
 
@@ -141,9 +143,12 @@ def _divergence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _stranger(reader: ProfileReader, run: Run) -> str:
-    """Say why a profile is not of a run, as far as the results tell."""
+    """Say why a profile is not of a run, as far as both tell."""
     if not run.routing:
         return ""
+    own = identity_of(run.raw)
+    if reader.header.identity is not None and own is not None:
+        return listed(reader.header.identity.mismatch(own, DRIFT))
     steering = (run.steering or {}).get("hash")
     pairs = [
         ("model", reader.header.model, run.routing.get("model")),

@@ -40,18 +40,12 @@ _FORM: dict[str | None, Any] = {
             **{"experts": _WHOLE, "top_k": _WHOLE, "depth": _WHOLE},
         },
         "steering": {
-            **{
-                "name": _TEXT,
-                "hash": _TEXT,
-                "matching": _TEXT,
-                "control_of": _TEXT,
-                "spec": {"interventions": [{"experts": {}}]},
-            },
-            **{"experts": {None: [_WHOLE]}, "profiles": [{}]},
+            **{"name": _TEXT, "hash": _TEXT, "matching": _TEXT, "control_of": _TEXT},
+            **{"spec": {"interventions": [{"experts": {}}]}, "experts": {None: [_WHOLE]}, "profiles": [{}]},
         },
         "identity": {
             **{"hash": _TEXT, "schema_version": _WHOLE, "tasks": {None: {}}},
-            **dict.fromkeys(("model", "prompts", "steering", "capture", "computation", "versions"), {}),
+            **{"model": {}, "prompts": {}, "steering": {}, "capture": {}, "computation": {}, "versions": {}},
         },
         "control": {"seeds": [_WHOLE], "tasks": _GAINS, "groups": _GAINS},
         "tasks": {None: {"language": _TEXT, "benchmark": _TEXT, "curves": {None: [_NUMBER]}}},

@@ -239,9 +239,7 @@ def _selected_on(given: Field) -> dict[str, tuple[str, ...]]:
 def _control_of(given: Field) -> str:
     text = given.text(empty=False)
     if not re.fullmatch("[0-9a-f]{64}", text):
-        raise given.error(
-            f"{show(text)} names no steering", "leave it as `lm-eval-moe experts` wrote it, or take it out"
-        )
+        raise given.error(f"{show(text)} names no steering", "leave it as `experts --control` wrote it")
     return text
 
 

@@ -60,6 +60,8 @@ def test_a_plan_says_what_the_results_file_records(qwen3: RoutingShape) -> None:
         "hash": plan.hash,
         "spec": spec.to_dict(),
         "experts": {"8": [3, 5, 17], "9": [0]},
+        "matching": plan.matching,
+        "control_of": None,
     }
     assert len(plan.hash) == 64
     assert plan.short_hash == plan.hash[:16]
