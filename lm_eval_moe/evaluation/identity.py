@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["hash_of_documents", "run_identity", "task_parts"]
 
 _PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task")
-_ROUTING = ("version", "routing")
-"""What counts of a task's metadata; lm-eval adds the model's arguments to it."""
-
 _hashes: dict[str, str] = {}
 """Of data sets by their fingerprint: the same split is evaluated again for every cell of a sweep."""
 
@@ -55,7 +52,7 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     metadata = config.metadata if isinstance(config.metadata, Mapping) else {}
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     content = {name: value for name, value in settings.items() if name not in _PARTS_OF_THEIR_OWN}
-    content["metadata"] = {name: metadata.get(name) for name in _ROUTING}
+    content["routing"] = metadata.get("routing")  # lm-eval adds the model's arguments to the other metadata
     content["class"] = _described(own_class(task))
     shots = _fewshot(config.num_fewshot, arguments.get("num_fewshot"))
     return {

@@ -38,7 +38,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
     adapter = weights.arguments.get("adapter")
     return {
         "model.source": source_of(lm.model_id),
-        "model.revision": getattr(config, "_commit_hash", None),
+        "model.revision": weights.commit(),
         "model.class": type(lm.model).__qualname__,
         "model.config": settings,
         "model.generation_config": {
@@ -79,7 +79,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
     }
 
 
-_NOT_OF_THE_MODEL = ("_name_or_path", "_commit_hash", "transformers_version", "quantization_config")
+_NOT_OF_THE_MODEL = ("_name_or_path", "_commit_hash", "transformers_version", "quantization_config", "dtype")
 """Entries of a config that say where it came from, or that have a part of their own."""
 
 

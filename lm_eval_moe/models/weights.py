@@ -44,18 +44,25 @@ class LoadedWeights:
         self._problem: UserError | None = None
         self._thread: threading.Thread | None = None
         self._begun: Path | None = None
-        self._begin(self._folder(None))
+        self._begin(self._folder())
 
-    def _folder(self, commit: str | None) -> Path | None:
-        """Return where the files lie, if on this machine."""
+    def _folder(self) -> Path | None:
+        """Return where the files lie, if on this machine; by loading, a hub's model may have come to lie elsewhere."""
         if self._source is None:
             return None
         if Path(self._source).is_dir():
             return Path(self._source) / (self.arguments.get("subfolder") or "")
-        return self.snapshot(self._source, {**self.arguments, **({"revision": commit} if commit else {})})
+        return self.snapshot(self._source, self.arguments)
+
+    def commit(self) -> str | None:
+        """Return the hub's commit that was loaded, which transformers does not keep from version 5.23 on."""
+        if self._source is None or Path(self._source).is_dir():
+            return None
+        parts = folder.parts if (folder := self._folder()) is not None else ()
+        return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
 
     def _begin(self, folder: Path | None) -> None:
-        """Hash a folder's files, unless that has begun: a hub's snapshot may have become another one by loading."""
+        """Hash a folder's files, unless that has begun."""
         if folder is None or folder == self._begun:
             return
         files = _weight_files(folder, self.arguments.get("gguf_file"))
@@ -80,7 +87,7 @@ class LoadedWeights:
             UserError: A file cannot be read.
         """
         if self.are_those_of_the_files:
-            self._begin(self._folder(getattr(model.config, "_commit_hash", None)))
+            self._begin(self._folder())
             if self._thread is not None:
                 self._thread.join()
             if self._problem is not None:
