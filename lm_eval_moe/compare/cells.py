@@ -90,7 +90,8 @@ def _value(column: Column, place: int, to: int | None, alpha: float) -> Cell:
 
 def _divergence(benchmark: Benchmark, languages: tuple[str, ...], place: int, to: int | None, alpha: float) -> Cell:
     """Return the cell of a run's divergence, compared with the baseline's only where both are the same quantity."""
-    reasons = [] if to is None else benchmark.why_not_compared(place, languages, to=to)
+    both = to is not None and benchmark.shared(place, languages, benchmark.divergence_of, to=to)
+    reasons = benchmark.why_not_compared(place, languages, to=to) if to is not None and both else []
     compared = None if reasons else to
     cell = _without_marks(benchmark, benchmark.divergence_of, languages, place, compared, alpha, higher=False)
     cell = _marked(cell, "routing divergence", benchmark, len(languages), place, compared, divergence=True)

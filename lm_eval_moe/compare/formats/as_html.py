@@ -124,6 +124,6 @@ def _cell(head: Head, cell: Cell) -> dict[str, Any]:
         "change": change_text(cell, head),
         "mark": ("better" if change.better else "worse") if change and marked else "",
         "words": change_words(change) if change and marked else "",
-        "title": "; ".join(legend((*cell.marks, *(change.marks if change else ())))),
+        "title": " ".join(legend((*cell.marks, *(change.marks if change else ())))),
         "interval": interval_text(change, head),
     }
