@@ -216,6 +216,7 @@ def _power(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from lm_eval_moe.files import write_json
+    from lm_eval_moe.gate.margins import BaselineScore, check_margins
     from lm_eval_moe.gate.plan import hypothetical, planned_of
     from lm_eval_moe.gate.policy import load_policy
     from lm_eval_moe.gate.power import power_rows, tests_of
@@ -238,6 +239,9 @@ def _power(args: argparse.Namespace) -> int:
         baseline = _side("baseline", args.paths, args)
         correlation, between, sources = _noise(args, policy, baseline)
         planned = planned_of(policy, baseline, correlation)
+        check_margins(
+            policy, [BaselineScore(each.benchmark, each.language, each.score, each.is_share) for each in planned]
+        )
     tests = tests_of(policy, planned)
     rows = power_rows(policy, planned, tests=tests, between=between, drops=drops)
     if args.items is not None and args.languages > 1:

@@ -7,48 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lm_eval_moe.compare.baselines import baselines_of
-from lm_eval_moe.compare.columns import Column, Plan, plans
+from lm_eval_moe.compare.cells import Cell, cells_of
+from lm_eval_moe.compare.columns import Plan, plans
 from lm_eval_moe.compare.comparable import check_setups
 from lm_eval_moe.compare.control import ControlGains, control_gains
 from lm_eval_moe.compare.settings import Settings
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.results import Benchmark, LabelledRun, Metric, Run, arrange, read_runs
-from lm_eval_moe.results.benchmarks import Of
-from lm_eval_moe.statistics import Difference, Estimate, holm, normal_p
+from lm_eval_moe.results import LabelledRun, Metric, Run, arrange, read_runs
+from lm_eval_moe.results.marks import Mark
 
-__all__ = ["Board", "Cell", "Change", "Head", "Row", "Section", "build_board"]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A value's difference to the baseline's.
-
-    Attributes:
-        difference: Value, standard error, and whether items were paired.
-        interval: Of the level ``1 - alpha``; None without a standard error, and where no item changed.
-        p: Two-sided; None where nothing can be said.
-        adjusted_p: After Holm's correction over the columns that are tested together; p itself for averages.
-        method: How p was found.
-        beyond: Whether it is beyond chance at alpha.
-        better: Whether it is an improvement; None if equal.
-    """
-
-    difference: Difference
-    interval: tuple[float, float] | None
-    p: float | None
-    adjusted_p: float | None
-    method: str
-    beyond: bool
-    better: bool | None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One value of a run; None where it has none."""
-
-    estimate: Estimate | None
-    change: Change | None
+__all__ = ["Board", "Head", "Row", "Section", "build_board"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +62,14 @@ class Section:
     notes: tuple[str, ...]
 
     @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All marks of its values and changes."""
+        cells = [cell for row in self.rows for cell in row.cells]
+        return tuple(
+            dict.fromkeys(mark for cell in cells for mark in (*cell.marks, *(cell.change.marks if cell.change else ())))
+        )
+
+    @property
     def has_control(self) -> bool:
         """Whether a run carries its gain over random controls."""
         return any(row.control for row in self.rows)
@@ -135,6 +112,12 @@ def build_board(
     if not layout:
         raise UserError("there is nothing to show: no task has a score", fix="; ".join(further) or "give other results")
     sections = [_section(plan, runs, settings) for plan in layout]
+    shown = {number for plan in layout for number in plan.runs}
+    further += [
+        f"{run.label} stands in no table: none of its tasks has a score that could be shown"
+        for number, run in enumerate(runs)
+        if number not in shown
+    ]
     _check_sort(sections, settings.sort)
     return Board(tuple(_sorted(section, settings.sort) for section in sections), (*notes, *said, *further), settings)
 
@@ -156,7 +139,7 @@ def _section(plan: Plan, runs: Sequence[Run], settings: Settings) -> Section:
                 steering=str((run.steering or {}).get("name") or ("steering" if run.steering else "")),
                 steering_hash=str((run.steering or {}).get("hash") or ""),
                 baseline=None if to is None else members[to].label,
-                cells=_cells(plan, place, to, settings.alpha),
+                cells=cells_of(plan, place, to, settings.alpha),
                 control=control_gains(run, plan.benchmark) if plan.benchmark else None,
             )
         )
@@ -182,70 +165,8 @@ def _heads(plan: Plan) -> tuple[Head, ...]:
     ]
     if plan.divergence:
         divergence = Head("routing divergence", plan.divergence, None, False, "divergence")
-        heads.insert(_averages(plan), divergence)
+        heads.insert(plan.averages, divergence)
     return tuple(heads)
-
-
-def _averages(plan: Plan) -> int:
-    return sum(not column.tested_together for column in plan.columns)
-
-
-def _cells(plan: Plan, place: int, to: int | None, alpha: float) -> tuple[Cell, ...]:
-    found = [_value(column, place, to, alpha) for column in plan.columns]
-    together = [
-        (number, change)
-        for number, (column, cell) in enumerate(zip(plan.columns, found, strict=True))
-        if column.tested_together and (change := cell.change) is not None and change.p is not None
-    ]
-    adjusted = holm([change.p for _, change in together if change.p is not None])
-    for (number, change), p in zip(together, adjusted, strict=True):
-        found[number] = replace(found[number], change=replace(change, adjusted_p=p, beyond=p < alpha))
-    if plan.divergence:
-        assert plan.benchmark is not None
-        benchmark = plan.benchmark
-        divergence = _cell(benchmark, benchmark.divergence_of, plan.divergence, place, to, alpha, higher=False)
-        found.insert(_averages(plan), divergence)
-    return tuple(found)
-
-
-def _value(column: Column, place: int, to: int | None, alpha: float) -> Cell:
-    benchmark = column.benchmark
-    return _cell(benchmark, benchmark.score_of, column.languages, place, to, alpha, higher=benchmark.higher_is_better)
-
-
-def _cell(
-    benchmark: Benchmark,
-    of: Of,
-    languages: tuple[str, ...],
-    place: int,
-    to: int | None,
-    alpha: float,
-    *,
-    higher: bool,
-) -> Cell:
-    if not languages or not all(lang in benchmark.cells[place] for lang in languages):
-        return Cell(None, None)
-    estimate = benchmark.mean(place, languages, of)
-    if to is None or not all(lang in benchmark.cells[to] for lang in languages):
-        return Cell(estimate, None)
-    difference = benchmark.difference(place, languages, of, to=to)
-    if difference is None:
-        return Cell(estimate, None)
-    test = benchmark.test(place, languages, of, to=to)
-    p = test.p if test else normal_p(difference)
-    return Cell(
-        estimate,
-        Change(
-            difference=difference,
-            # Where no item changed there is no spread to go by: an interval of no width would claim certainty.
-            interval=None if difference.changed == 0 else difference.interval(1 - alpha),
-            p=p,
-            adjusted_p=p,
-            method=test.method if test else "normal, unpaired",
-            beyond=p is not None and p < alpha,
-            better=None if difference.value == 0 else (difference.value > 0) == higher,
-        ),
-    )
 
 
 def _check_sort(sections: Sequence[Section], by: str) -> None:
@@ -259,7 +180,11 @@ def _check_sort(sections: Sequence[Section], by: str) -> None:
 
 
 def _sorted(section: Section, by: str) -> Section:
-    """Order rows by a column, best first; rows without a value come last, and equal ones stay in the order given."""
+    """Order rows by a column, best first, and equal ones as given.
+
+    A value over fewer languages than the column has is no rank among the others: such rows come after them, and those
+    without a value last.
+    """
     if by == "given":
         return section
     if by == "label":
@@ -267,8 +192,9 @@ def _sorted(section: Section, by: str) -> Section:
     place = next((number for number, head in enumerate(section.heads) if head.title == by), 0)
     higher = section.heads[place].higher_is_better
 
-    def key(row: Row) -> tuple[bool, float]:
+    def key(row: Row) -> tuple[bool, bool, float]:
         estimate = row.cells[place].estimate
-        return estimate is None, 0.0 if estimate is None else (-estimate.value if higher else estimate.value)
+        fewer = len(row.cells[place].languages) < len(section.heads[place].languages)
+        return estimate is None, fewer, 0.0 if estimate is None else (-estimate.value if higher else estimate.value)
 
     return replace(section, rows=tuple(sorted(section.rows, key=key)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lm_eval_moe.compare.settings import ColumnsBy
@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         title: What it is about.
-        runs: Numbers of the runs that have something in it.
+        runs: Numbers of the runs that have a task of it.
         columns: Averages first.
         divergence: Languages whose divergence is averaged, of the benchmark; empty: no such column.
         benchmark: The one benchmark of the table, None if it has several.
@@ -53,6 +53,11 @@ class Plan:
     divergence: tuple[str, ...]
     benchmark: Benchmark | None
     notes: tuple[str, ...]
+
+    @property
+    def averages(self) -> int:
+        """How many of the columns are averages, which stand first."""
+        return sum(not column.tested_together for column in self.columns)
 
 
 def plans(
@@ -86,30 +91,42 @@ def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
 def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
     runs = _present(whole)
     benchmark = whole.of_runs(runs)
-    notes = []
-    for number, cells in enumerate(benchmark.cells):
-        missing = [lang for lang in benchmark.languages if lang not in cells]
-        if missing:
-            notes.append(
-                f"{benchmark.runs[number].label} lacks {_listed(missing)}: averages are over the "
-                f"{len(benchmark.common)} languages that all runs of this table have."
-            )
+    notes = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
     columns = list(_averages(benchmark))
     if by == "languages":
         columns += [Column(lang, benchmark, (lang,)) for lang in benchmark.languages]
     else:
-        groups = _groups(benchmark.common, by)
+        groups = _groups(benchmark.languages, by)
         columns += [Column(name, benchmark, langs) for name, langs in groups.items()]
         notes += [f"{name}: {', '.join(langs)}." for name, langs in groups.items()]
     return Plan(benchmark.name, runs, tuple(columns), _compared(benchmark), benchmark, tuple(notes))
 
 
+def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
+    """Say which of a table's languages a run lacks, and where it has the task without the metric."""
+    run, cells = benchmark.runs[number], benchmark.cells[number]
+    unscored = [task for lang, task in benchmark.tasks.items() if lang not in cells and task in run.table]
+    lacking = [lang for lang in benchmark.languages if lang not in cells and benchmark.tasks.get(lang) not in run.table]
+    if unscored:
+        known = dict.fromkeys(metric.key for task in unscored for metric in run.metrics(task))
+        has = f"its metrics are {_listed(list(known))}" if known else "it has no metric with a number"
+        if all(run.is_unscored(task) for task in unscored):
+            has = "it was run with --predict_only, and lm-eval's bypass of 999 is not a score"
+        yield f"{run.label} has no {benchmark.metric.key} of {_listed(unscored)}: {has}."
+    if lacking and cells:
+        yield (
+            f"{run.label} lacks {_listed(lacking)}: its averages are over the languages that it has, its changes over "
+            "those that its baseline has, too."
+        )
+
+
 def _averages(benchmark: Benchmark) -> list[Column]:
-    common, others = benchmark.common, benchmark.others
+    everything = benchmark.languages
+    others = tuple(lang for lang in everything if lang != benchmark.reference)
     found = []
-    if len(common) > 1:
-        found.append(Column(AVERAGE, benchmark, common, tested_together=False))
-    if 1 < len(others) < len(common):
+    if len(everything) > 1:
+        found.append(Column(AVERAGE, benchmark, everything, tested_together=False))
+    if 1 < len(others) < len(everything):
         found.append(Column(f"without {benchmark.reference}", benchmark, others, tested_together=False))
     return found
 
@@ -136,28 +153,28 @@ def _by_benchmark(wholes: Sequence[Benchmark]) -> Plan:
     runs = tuple(sorted({number for whole in wholes for number in _present(whole)}))
     columns, notes = [], []
     for whole in wholes:
-        # A run without the benchmark must not narrow the languages that the others have in common.
-        common = whole.of_runs(_present(whole)).common
-        columns.append(Column(whole.name, whole.of_runs(runs), common))
-        if len(common) > 1:
-            notes.append(f"{whole.name}: average over {len(common)} languages, {', '.join(common)}.")
+        benchmark = whole.of_runs(runs)
+        columns.append(Column(whole.name, benchmark, whole.languages))
+        if len(whole.languages) > 1:
+            notes.append(f"{whole.name}: average over {len(whole.languages)} languages, {', '.join(whole.languages)}.")
+        notes += [note for number in range(len(runs)) for note in _missing(benchmark, number)]
     return Plan("benchmarks", runs, tuple(columns), (), None, tuple(notes))
 
 
 def _present(benchmark: Benchmark) -> tuple[int, ...]:
-    return tuple(number for number, cells in enumerate(benchmark.cells) if cells)
+    """Return the runs that have a task of the benchmark, if only without its metric."""
+    tasks = benchmark.tasks.values()
+    return tuple(
+        number
+        for number, run in enumerate(benchmark.runs)
+        if benchmark.cells[number] or any(t in run.table for t in tasks)
+    )
 
 
 def _compared(benchmark: Benchmark) -> tuple[str, ...]:
-    """Return the languages whose divergence to the reference every run knows that captured routing."""
-    capturing = [
-        cells for cells in benchmark.cells if any(cell.divergence.middle is not None for cell in cells.values())
-    ]
-    return tuple(
-        lang
-        for lang in benchmark.others
-        if capturing and all(cells[lang].divergence.middle is not None for cells in capturing)
-    )
+    """Return the languages whose divergence to the reference any run knows."""
+    known = {lang for run in range(len(benchmark.runs)) for lang in benchmark.having(run, of=benchmark.divergence_of)}
+    return tuple(lang for lang in benchmark.languages if lang in known and lang != benchmark.reference)
 
 
 def _single_tasks(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> tuple[list[Benchmark], list[str]]:
@@ -170,7 +187,7 @@ def _single_tasks(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> tuple[lis
             continue
         cells = tuple(_cell(run, each.task, metric) for run in runs)
         higher = next(run for run in runs if each.task in run.table).higher_is_better(each.task, metric)
-        found.append(Benchmark(each.task, metric, higher, None, tuple(runs), ("",), cells))
+        found.append(Benchmark(each.task, metric, higher, None, tuple(runs), ("",), cells, {"": each.task}))
         notes.append(f"{each.task} stands for itself: {each.reason}")
     return found, notes
 

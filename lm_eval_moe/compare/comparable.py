@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.results import Mismatch, Run, setup_differences
+from lm_eval_moe.results.documents import unrecorded_choice
 
 __all__ = ["check_setups"]
 
@@ -36,6 +37,12 @@ def check_setups(runs: Sequence[Run], baselines: Sequence[int | None], *, allow:
             found = setup_differences(runs[other], run, tasks)
             serious += _sentences([each for each in found if each.serious], runs[other], run)
             slight += _sentences([each for each in found if not each.serious], runs[other], run)
+    slight += [
+        f"documents of {', '.join(chosen)}: {run.label} evaluated chosen ones (--samples) and does not say which; it "
+        "is not known whether the other runs evaluated the same"
+        for run in runs
+        if len(runs) > 1 and (chosen := [task for task in run.tasks if unrecorded_choice(run, task)])
+    ]
     serious, slight = list(dict.fromkeys(serious)), list(dict.fromkeys(slight))
     if serious and not allow:
         more = f"\n  and {len(serious) - _SHOWN} more" if len(serious) > _SHOWN else ""

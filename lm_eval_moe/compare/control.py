@@ -34,7 +34,7 @@ class ControlGains:
 
     Attributes:
         seeds: How many random draws there were.
-        average: Over the languages that all runs of the table have.
+        average: Over the run's languages; None where one of them was not compared with controls.
         by_language: One a language.
         clustered: Whether the interval of the average counts an item's translations as one; otherwise the languages
             are taken as independent.
@@ -62,17 +62,16 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
         return None
     seeds = len(control.get("seeds") or ())
     by_language = {lang: _gain(entry) for lang, entry in found.items()}
-    common = [lang for lang in benchmark.common if lang in found]
-    if len(common) < len(benchmark.common) or not common:
+    if len(found) < len(cells):
         return ControlGains(seeds, None, by_language, False)
-    group = _group_of(run, {cells[lang].task for lang in common}, control, key)
+    group = _group_of(run, {cell.task for cell in cells.values()}, control, key)
     if group is not None:
         return ControlGains(seeds, _gain(group), by_language, True)
-    value = math.fsum(by_language[lang].value for lang in common) / len(common)
-    errors = [found[lang].get("stderr") for lang in common]
+    value = math.fsum(gain.value for gain in by_language.values()) / len(by_language)
+    errors = [entry.get("stderr") for entry in found.values()]
     if not all(is_number(error) for error in errors):
         return ControlGains(seeds, Gain(value, None, None), by_language, False)
-    half = Z95 * math.sqrt(math.fsum(error * error for error in errors)) / len(common)
+    half = Z95 * math.sqrt(math.fsum(error * error for error in errors)) / len(errors)
     return ControlGains(seeds, Gain(value, value - half, value + half), by_language, False)
 
 

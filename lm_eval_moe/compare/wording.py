@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lm_eval_moe.compare.board import Board, Cell, Change, Head, Row, Section
-from lm_eval_moe.compare.control import Gain
+from lm_eval_moe.compare.board import Board, Head, Row, Section
+from lm_eval_moe.compare.cells import Cell, Change
+from lm_eval_moe.results.marks import legend, signs_of
 
 __all__ = [
     "MISSING",
@@ -38,16 +39,18 @@ def _number(value: float, head: Head, *, signed: bool = False) -> str:
 
 
 def value_text(cell: Cell, head: Head) -> str:
-    """Return ``54.0``: shares in per cent, other numbers as they are."""
-    return MISSING if cell.estimate is None else _number(cell.estimate.value, head)
+    """Return ``54.0``, with the signs of its marks: shares in per cent, other numbers as they are."""
+    if cell.estimate is None:
+        return MISSING
+    return f"{_number(cell.estimate.value, head)} {signs_of(cell.marks)}".strip()
 
 
 def change_text(cell: Cell, head: Head) -> str:
-    """Return ``+2.4`` and a triangle where the change is beyond chance; empty without a baseline."""
+    """Return ``+2.4``, a triangle where it is beyond chance, and the signs of its marks; empty without a baseline."""
     change = cell.change
     if change is None:
         return ""
-    return _number(change.difference.value, head, signed=True) + _mark(change)
+    return f"{_number(change.difference.value, head, signed=True)}{_mark(change)} {signs_of(change.marks)}".strip()
 
 
 def _mark(change: Change) -> str:
@@ -74,13 +77,16 @@ def interval_text(change: Change | None, head: Head) -> str:
     return f"[{', '.join(_number(end, head, signed=True) for end in change.interval)}]"
 
 
-def control_text(gain: Gain | None, head: Head) -> tuple[str, str]:
-    """Return a gain over random controls with its mark, and its interval."""
+def control_text(row: Row, head: Head) -> tuple[str, str]:
+    """Return a run's average gain over random controls with its marks, and its interval."""
+    gain = row.control.average if row.control else None
     if gain is None:
         return MISSING, ""
     mark = ""
     if gain.beyond:
         mark = _BETTER if (gain.value > 0) == head.higher_is_better else _WORSE
+    # The first column is over the run's languages, too.
+    mark = f"{mark} {signs_of(row.cells[0].marks)}".rstrip()
     interval = ""
     if gain.low is not None and gain.high is not None:
         interval = f"[{', '.join(_number(end, head, signed=True) for end in (gain.low, gain.high))}]"
@@ -99,7 +105,14 @@ def caption(section: Section) -> str:
 
 def section_notes(section: Section, board: Board) -> list[str]:
     """Return what has to be known to read a table."""
-    return [*_how_compared(section, board), *_columns(section), *_controls(section), *section.notes]
+    return [
+        *legend(section.marks),
+        *_how_compared(section, board),
+        *_columns(section),
+        *_errors(section),
+        *_controls(section),
+        *section.notes,
+    ]
 
 
 def _how_compared(section: Section, board: Board) -> Iterator[str]:
@@ -132,7 +145,7 @@ def _methods(rows: Sequence[Row]) -> Iterator[str]:
             "sign flip sampled": "permutation test (9999 draws)",
         }
         listed = ", ".join(names.get(method, method) for method in sorted(paired))
-        yield f"Paired item by item: {listed}; an item asked in several languages is one cluster."
+        yield f"Paired item by item: {listed}{_clusters(changes)}."
     elif "identical" in methods:
         yield "Paired item by item."
     unpaired = list(dict.fromkeys(row.label for row, change in changes if change.difference.how == "unpaired"))
@@ -145,6 +158,35 @@ def _methods(rows: Sequence[Row]) -> Iterator[str]:
         )
     if any(change.p is None for _, change in changes):
         yield "Changes without a standard error are not tested."
+
+
+def _clusters(changes: Sequence[tuple[Row, Change]]) -> str:
+    """Say what the changes of averages take for independent."""
+    averages = [
+        (row.label, c.difference) for row, c in changes if len(c.languages) > 1 and c.difference.how == "paired"
+    ]
+    # Items without a name are told apart by language: then there are as many clusters as values.
+    apart = dict.fromkeys(label for label, each in averages if each.clusters == each.values)
+    if not apart:
+        return "; an item asked in several languages is one cluster"
+    if len(apart) == len({label for label, _ in averages}):
+        return "; languages count as independent, since it is not known which items are the same"
+    return (
+        "; an item asked in several languages is one cluster, but languages count as independent in "
+        f"{', '.join(apart)}, where it is not known which items are the same"
+    )
+
+
+def _errors(section: Section) -> Iterator[str]:
+    """Name the kinds of standard errors of averages, which CSV and JSON hold."""
+    kinds: dict[str, list[str]] = {}
+    for row in section.rows:
+        for cell in row.cells:
+            if cell.estimate is not None and len(cell.languages) > 1:
+                kinds.setdefault(cell.estimate.kind, []).append(row.label)
+    if len(kinds) > 1:
+        texts = [f"{kind} in {', '.join(dict.fromkeys(labels))}" for kind, labels in kinds.items()]
+        yield f"Standard errors of averages are not all of one kind: {'; '.join(texts)}."
 
 
 def _columns(section: Section) -> Iterator[str]:

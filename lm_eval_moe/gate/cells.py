@@ -49,6 +49,8 @@ def footer(verdict: Verdict) -> str:
         "none": "in each test alone, not over all together",
     }[verdict.correction]
     text = f"Without any difference a regression is called in at most {100 * verdict.alpha:g} of 100 runs, {kept}."
+    if any(line.is_share for line in verdict.lines):
+        text += " Changes and margins of shares are in points."
     if any(line.status == "inconclusive" and line.effect == "fail" for line in verdict.lines):
         text += " Scores that failed because they are inconclusive do not count there."
     return text

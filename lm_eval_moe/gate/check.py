@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.collect import Side, collect
-from lm_eval_moe.gate.drift import drift_between
+from lm_eval_moe.gate.drift import drift_between, identical_profiles
 from lm_eval_moe.gate.judge import judge
+from lm_eval_moe.gate.margins import BaselineScore, check_margins
 from lm_eval_moe.gate.policy import Policy
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.parallel import ParallelRegistry
@@ -51,10 +52,19 @@ def check(
         if {run.source for run in first.runs} & {run.source for run in second.runs}:
             notes.append("the candidate is the baseline itself: the same results file")
         evidence, more = collect(policy, first, second)
+        check_margins(
+            policy,
+            [
+                BaselineScore(each.benchmark, each.language, each.before.value, each.is_share)
+                for each in evidence
+                if each.before is not None
+            ],
+        )
         drift = []
         if policy.routing_drift is not None:
             sides = [(baseline.profile, first.runs[0]), (candidate.profile, second.runs[0])]
             drift = drift_between(policy.routing_drift, evidence, sides[0], sides[1])
+            notes[:0] = identical_profiles(sides[0][0], sides[1][0])
     except UserError as error:
         line = Line("task", "results", None, "unjudged", "unjudged", " ".join(str(error).split()))
         names = [", ".join(str(path) for path in given.paths) for given in (baseline, candidate)]

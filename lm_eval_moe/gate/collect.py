@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.gate.evidence import Evidence
@@ -11,6 +11,8 @@ from lm_eval_moe.gate.policy import Policy
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results import Metric, Run, arrange, setup_differences
 from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.results.documents import unrecorded_choice
+from lm_eval_moe.results.marks import Mark, legend, score_marks
 from lm_eval_moe.results.values import Score
 
 __all__ = ["Home", "Side", "collect", "homes_of"]
@@ -102,6 +104,7 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
     """
     homes = homes_of([*baseline.runs, *candidate.runs], baseline.registry)
     evidence, notes = [], []
+    marks: list[Mark] = []
     skipped, unknown = [], []
     for home in homes.values():
         rules = policy.of(home.benchmark)
@@ -114,18 +117,27 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
             continue
         own = Metric(*rules.metric.split(",", 1)) if rules.metric else home.metric
         evidence.append(_evidence(home, own, before, after))
+        for side, run in (("baseline", before), ("candidate", after)):
+            if run is not None:
+                marks += [replace(mark, run=f"the {side}") for mark in score_marks(run, home.task)]
         if after is not None:
             notes += [
                 f"{each.kind} differs: {each.first} in the baseline, {each.second} in the candidate"
                 for each in setup_differences(before, after, [home.task])
                 if not each.serious
             ]
+            notes += [
+                f"the {side} evaluated chosen documents of {home.task} (--samples) and does not say which; it is not "
+                "known whether the two evaluated the same"
+                for side, run in (("baseline", before), ("candidate", after))
+                if unrecorded_choice(run, home.task)
+            ]
     evidence += _absent(policy, list(evidence))
     if unknown:
         notes.append(f"not judged, since the baseline lacks it: {', '.join(unknown)}")
     if skipped:
         notes.append(f"not judged, since the policy does not list it: {', '.join(skipped)}")
-    return evidence, list(dict.fromkeys(notes))
+    return evidence, list(dict.fromkeys([*legend(marks, signs=False), *notes]))
 
 
 def _absent(policy: Policy, found: Sequence[Evidence]) -> Iterator[Evidence]:
@@ -153,6 +165,7 @@ def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evi
     for run, score, side in ((before, first, "baseline"), (after, second, "candidate")):
         if score is None:
             has = ", ".join(each.key for each in run.metrics(home.task)) or "none"
+            has += ": it was run with --predict_only" if run.is_unscored(home.task) else ""
             return unjudged(f"the {side} has no {metric.key} of {home.task}; its metrics: {has}")
     if first is None or second is None:  # said above
         return unjudged("")

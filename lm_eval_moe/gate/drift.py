@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from lm_eval_moe.profile_file import ProfileReader, open_profile
 from lm_eval_moe.results import Run
 from lm_eval_moe.results.identity import identity_of
 
-__all__ = ["drift_between", "item_spread"]
+__all__ = ["drift_between", "identical_profiles", "item_spread"]
 
 _WRITE = "write it with `lm-eval-moe run --routing_profile FILE`, where FILE does not exist yet"
 
@@ -55,6 +56,9 @@ def drift_between(
             problem = _stranger(reader, run)
             if problem:
                 return [_whole(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
+        same = identical_profiles(baseline[0], candidate[0])
+        if same and _of_other_models(baseline[1], candidate[1]):
+            return [_whole(f"{same[0]}. The runs differ in model or steering: one profile cannot be of both; {_WRITE}")]
         problem = _unlike(first, second)
         if problem:
             return [_whole(f"the two profiles cannot be compared: {problem}")]
@@ -63,6 +67,17 @@ def drift_between(
         if empty:
             return [_whole(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")]
         return [_drift(each, first, second, bands) for each in evidence if each.language and not each.problem]
+
+
+def identical_profiles(baseline: Path | None, candidate: Path | None) -> list[str]:
+    """Say that the two profiles are one file, or copies of each other: a drift of 0 then says nothing."""
+    if baseline is None or candidate is None or not filecmp.cmp(baseline, candidate, shallow=False):
+        return []
+    how = "the same file" if baseline.samefile(candidate) else "byte for byte the same"
+    return [
+        f"IDENTICAL PROFILES: {candidate} of the candidate and {baseline} of the baseline are {how}; unless both were "
+        "captured from these two runs, their drift of 0 says nothing"
+    ]
 
 
 def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str, float]:
@@ -158,6 +173,10 @@ def _stranger(reader: ProfileReader, run: Run) -> str:
     return "; ".join(
         f"its {what} is {given}, the results say {said}" for what, given, said in pairs if said and given != said
     )
+
+
+def _of_other_models(first: Run, second: Run) -> bool:
+    return (first.model, first.steering_title) != (second.model, second.steering_title)
 
 
 def _unlike(first: ProfileReader, second: ProfileReader) -> str:

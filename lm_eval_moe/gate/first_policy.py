@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.gate.power import WANTED, Planned, change_variance
-from lm_eval_moe.gate.sentences import score
+from lm_eval_moe.gate.sentences import amount, score
 from lm_eval_moe.statistics.power import mean_stderr
 
 __all__ = ["DRIFT_SHARE", "noise_margin", "policy_text"]
@@ -62,9 +62,9 @@ def policy_text(
         if averaged:
             macros.append(_macro(averaged, alpha, between))
             lines += [f"      macro: {macros[-1]:g}", "      languages:"]
-            lines += [f"        {each.language}: {_margin(each, alpha):g}  # {_about(each)}" for each in averaged]
+            lines += [f"        {each.language}: {_about(each, _margin(each, alpha))}" for each in averaged]
         else:
-            lines.append(f"      language: {_margin(own[0], alpha):g}  # {_about(own[0])}")
+            lines.append(f"      language: {_about(own[0], _margin(own[0], alpha))}")
         blocks.append("\n".join(lines))
     head = f"""\
 # A policy for `lm-eval-moe gate`, written from {printable(label)}.
@@ -110,23 +110,27 @@ def _samples_line(samples: bool) -> str:
 
 def _margin(planned: Planned, alpha: float) -> float:
     stderr = math.sqrt(change_variance(planned, smoothed=True) / planned.items)
-    return _rounded_up(noise_margin(stderr, alpha), planned)
+    return _rounded_up(noise_margin(stderr, alpha), planned, planned.score)
 
 
 def _macro(own: Sequence[Planned], alpha: float, between: float) -> float:
     variances = [change_variance(each, smoothed=True) for each in own]
     shared = all(each.shared for each in own)
     stderr = mean_stderr(variances, [each.items for each in own], between if shared else 1.0)
-    return _rounded_up(noise_margin(stderr, alpha), own[0])
+    return _rounded_up(noise_margin(stderr, alpha), own[0], math.fsum(each.score for each in own) / len(own))
 
 
-def _rounded_up(margin: float, like: Planned) -> float:
+def _rounded_up(margin: float, like: Planned, largest: float) -> float:
+    """Round a margin up, but keep it below the score: one that no loss could exceed is refused."""
     step = 1e-3 if like.is_share else 10.0 ** (math.floor(math.log10(max(abs(like.score), 1e-9))) - 3)
-    return round(math.ceil(margin / step - 1e-9) * step, 12)
+    steps = math.ceil(margin / step - 1e-9)
+    return round(min(steps, math.ceil(abs(largest) / step - 1e-9) - 1) * step if largest else steps * step, 12)
 
 
-def _about(planned: Planned) -> str:
-    return f"{planned.items} items, {score(planned.score, planned.is_share)}"
+def _about(planned: Planned, margin: float) -> str:
+    """Return a margin, and in a comment what it rests on."""
+    baseline = f"{planned.items} items, {score(planned.score, planned.is_share)}"
+    return f"{margin:g}  # {amount(margin, planned.is_share)}; {baseline}"
 
 
 def _quoted(text: str) -> str:

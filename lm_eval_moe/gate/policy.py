@@ -38,21 +38,26 @@ Samples = Literal["required", "preferred"]
 
 @dataclass(frozen=True)
 class Margin:
-    """How much a score may fall: in its own units, or as a share of the baseline's score."""
+    """How much a score may fall: in its own units, or as a share of the baseline's score; and where that is written."""
 
     value: float
     relative: bool = False
+    where: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, given: Field) -> Self:
         """Read ``0.05`` or ``{relative: 0.1}``."""
         if isinstance(given.value, Mapping):
-            return cls(given.keys(["relative"])["relative"].number(0, 1), relative=True)
-        return cls(given.number(0, 1_000_000))
+            return cls(given.keys(["relative"])["relative"].number(0, 1), True, given.place.where)
+        return cls(given.number(0, 1_000_000), where=given.place.where)
 
     def of(self, score: float) -> float:
         """Return the margin in the score's units."""
         return self.value * abs(score) if self.relative else self.value
+
+    def hides_any_loss(self, score: float) -> bool:
+        """Whether it is no smaller than the score, so that no loss is a regression; of 0 there is nothing to lose."""
+        return score != 0 and self.of(score) >= abs(score)
 
 
 @dataclass(frozen=True)

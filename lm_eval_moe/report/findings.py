@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lm_eval_moe.report.table import averages_of, marks_of
 from lm_eval_moe.report.wording import Scale, listing, plural, sentence_case
 from lm_eval_moe.results.benchmarks import Benchmark
+from lm_eval_moe.results.marks import legend
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.statistics import Difference
 
@@ -107,13 +109,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
     scale = Scale(benchmark.metric)
-    languages = benchmark.common
+    languages = benchmark.shared(run)
     overall = benchmark.difference(run, languages, benchmark.score_of) if languages else None
     if overall is None:
-        yield "the two runs have no task of this benchmark in common."
+        yield "the two runs have no score of this benchmark in common."
         return
     sentence = f"{benchmark.metric.title} over {plural(len(languages), 'language')}: {in_a_sentence(overall, scale)}"
-    others = benchmark.others
+    others = tuple(lang for lang in languages if lang != benchmark.reference)
     if 0 < len(others) < len(languages):
         rest = benchmark.difference(run, others, benchmark.score_of)
         assert rest is not None
@@ -122,6 +124,8 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
     if len(languages) > 1 and overall.verdict not in ("identical", "unknown"):
         yield _one_by_one(benchmark, run, scale)
     yield from _divergence_against(benchmark, run)
+    marks = [mark for number in (0, run) for mark in benchmark.marks(number, languages)]
+    yield from legend(marks, signs=False)
     shares = [
         share
         for cell in benchmark.cells[run].values()
@@ -135,7 +139,7 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
 
 
 def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> str:
-    languages = benchmark.common
+    languages = benchmark.shared(run)
     each = {lang: benchmark.difference(run, [lang], benchmark.score_of) for lang in languages}
     beyond = [
         f"{lang} ({scale.change(found.value)})"
@@ -153,7 +157,12 @@ def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> str:
 
 
 def _divergence_against(benchmark: Benchmark, run: int) -> Iterator[str]:
-    others, of = benchmark.others, benchmark.divergence_of
+    of = benchmark.divergence_of
+    others = benchmark.shared(run, of=of)
+    reasons = benchmark.why_not_compared(run, others)
+    if reasons:
+        yield f"their divergences are not the same quantity and are not compared: {'; '.join(reasons)}."
+        return
     before, after = (benchmark.mean(each, others, of) if others else None for each in (0, run))
     difference = benchmark.difference(run, others, of) if others else None
     if before is None or after is None or difference is None:
@@ -171,7 +180,7 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
     steered = [(n, run) for n, run in enumerate(benchmark.runs) if run.steering and not run.is_random_control]
     for number, run in steered:
         for control, control_run in controls:
-            found = benchmark.difference(number, benchmark.common, benchmark.score_of, to=control)
+            found = benchmark.difference(number, benchmark.shared(number, to=control), benchmark.score_of, to=control)
             if found is not None:
                 yield Finding(
                     f"{run.label} against {control_run.label}, which steers random experts",
@@ -181,6 +190,44 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
         yield Finding(
             "Control",
             "No run steers random experts: without that control nothing can be said for the choice of experts.",
+        )
+
+
+def _averages(benchmark: Benchmark) -> Iterator[str]:
+    """Name the kinds of the averages' standard errors."""
+    if not averages_of(benchmark):
+        return
+    kinds: dict[str, list[str]] = {}
+    for number, run in enumerate(benchmark.runs):
+        mean = benchmark.mean(number, benchmark.having(number), benchmark.score_of)
+        if mean is not None and mean.kind != "of one task":
+            kinds.setdefault(mean.kind, []).append(run.label)
+    texts = {
+        "clustered by item": "treat the same item in several languages as one cluster",
+        "languages as independent": "take the languages as independent, as it is not known here which items are the "
+        "same across languages",
+        "unknown": "are not known",
+    }
+    said = [
+        f"their standard errors {texts[kind]}{'' if len(kinds) == 1 else f' in {listing(labels)}'}"
+        for kind, labels in kinds.items()
+    ]
+    yield f"Averages weigh every language alike; {'; '.join(said)}." if said else "Averages weigh every language alike."
+
+
+def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
+    """Say what a run lacks of the table."""
+    run = benchmark.runs[number]
+    missing = [lang for lang in benchmark.languages if lang not in benchmark.cells[number]]
+    unscored = [lang for lang in missing if benchmark.tasks.get(lang) in run.table]
+    lacking = [lang for lang in missing if lang not in unscored]
+    if unscored:
+        only = ", as it was run with --predict_only" * all(run.is_unscored(benchmark.tasks[lang]) for lang in unscored)
+        yield f"{run.label} has no {benchmark.metric.title} in {listing(unscored)}{only}."
+    if lacking:
+        yield (
+            f"{run.label} lacks {listing(lacking)}: its averages are over the languages that it has, differences over "
+            "those that both runs have."
         )
 
 
@@ -195,7 +242,7 @@ def notes(benchmark: Benchmark) -> list[str]:
     differences = [
         found
         for run in range(1, len(benchmark.runs))
-        for lang in benchmark.common
+        for lang in benchmark.shared(run)
         if (found := benchmark.difference(run, [lang], benchmark.score_of)) is not None
     ]
     if any(difference.how == "paired" for difference in differences):
@@ -205,18 +252,11 @@ def notes(benchmark: Benchmark) -> list[str]:
             "Some standard errors of differences are unpaired, as the per-item scores of the same documents are not in "
             "both runs' results or the metric is no mean over items: they are usually too large."
         )
-    said.append(
-        "Averages weigh every language alike; their standard errors treat the same item in several languages as one "
-        "cluster."
-        if benchmark.items_are_named
-        else "Averages weigh every language alike; their standard errors take the languages as independent, as it is "
-        "not known here which items are the same across languages."
-    )
+    said += _averages(benchmark)
     if any(difference.stderr is None for difference in differences):
         said.append("Where no ± is given, the results have no standard error.")
-    missing = [lang for lang in benchmark.languages if lang not in benchmark.common]
-    if missing:
-        said.append(f"The averages leave out {listing(missing)}, which not all runs have.")
+    said += legend(marks_of(benchmark))
+    said += [text for number in range(len(benchmark.runs)) for text in _missing(benchmark, number)]
     if any(cell.divergence.middle for cells in benchmark.cells for cell in cells.values()):
         said.append(
             f"Divergence compares the routing of each item with that of the same item in {benchmark.reference} in the "

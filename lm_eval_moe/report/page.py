@@ -19,7 +19,8 @@ from lm_eval_moe.report.palette import DARK, LIGHT, RUN_COLOURS, css, page_colou
 from lm_eval_moe.report.provenance import facts, mismatches, steering_facts, task_facts
 from lm_eval_moe.report.wording import Scale, listing, minus, plural, sentence_case
 from lm_eval_moe.results import LabelledRun, Run, arrange, read_runs
-from lm_eval_moe.results.benchmarks import LeftOut
+from lm_eval_moe.results.arrangement import LeftOut
+from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
     from lm_eval_moe.analysis import Material
@@ -181,7 +182,7 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
         sweeps=content.sweeps,
         placed=placed,
         outline=_outline(content),
-        left_out=[_plain_row(entry) for entry in content.left_out],
+        left_out=[_plain_row(entry, runs) for entry in content.left_out],
         facts=facts(runs),
         steerings=steering_facts(runs),
         tasks=task_facts(runs),
@@ -255,8 +256,10 @@ def _cell(value: str | int | float | None) -> str:
     return minus(f"{value:.4f}") if isinstance(value, float) else str(value)
 
 
-def _plain_row(entry: LeftOut) -> tuple[str, str, list[str]]:
+def _plain_row(entry: LeftOut, runs: Sequence[Run]) -> tuple[str, str, list[str]]:
     texts = [
-        f"{found[0].key} {Scale(found[0]).estimate(found[1])}" if found is not None else "" for found in entry.values
+        f"{value[0].key} {Scale(value[0]).estimate(value[1])}" if value is not None else "" for value in entry.values
     ]
-    return entry.task, entry.reason, texts
+    shown = [run for run, value in zip(runs, entry.values, strict=True) if value is not None]
+    said = legend((mark for run in shown for mark in score_marks(run, entry.task)), signs=False)
+    return entry.task, ". ".join([entry.reason, *map(sentence_case, said)]), texts

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lm_eval_moe.report.wording import listing
+from lm_eval_moe.results.marks import steered
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import is_number
 from lm_eval_moe.steering.layers import format_ranges
@@ -64,6 +65,7 @@ def facts(runs: Sequence[Run]) -> list[Fact]:
         "Routing shape": _shape,
         "Captured tokens": lambda run: run.routing.get("capture"),
         "Reference language": lambda run: run.routing.get("reference"),
+        "Reference records": _reference,
         "Steering": _steering,
         "Documents per task at most": lambda run: _limit(_config(run).get("limit")),
         "Batch size": lambda run: _config(run).get("batch_size"),
@@ -182,9 +184,20 @@ def _shape(run: Run) -> str | None:
     return f"MoE layers {format_ranges(run.layers)} of {depth}, {experts} experts, top {top_k}"
 
 
+def _reference(run: Run) -> str | None:
+    source = run.routing.get("reference_source")
+    if not source:
+        return None
+    where = "this run"
+    if source.get("kind") == "profile":
+        where = f"{source.get('file') or 'a profile'} (SHA-256 {str(source.get('sha256') or 'not said')[:16]})"
+    of = f", model {source['model']}" if source.get("model") else ""
+    return f"{where}{of}, {steered(source.get('steering'))}"
+
+
 def _steering(run: Run) -> str | None:
     if run.steering is None:
-        return "none" if run.routing else None
+        return "none" if run.routing or "steering" in _config(run) else None
     return f"{run.steering.get('name') or 'steering'} (hash {str(run.steering.get('hash') or 'not said')[:16]})"
 
 

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_moe.report.wording import Scale
-from lm_eval_moe.results.benchmarks import Benchmark, Of
+from lm_eval_moe.results.benchmarks import Benchmark
+from lm_eval_moe.results.marks import Mark, signs_of
 from lm_eval_moe.statistics import Difference, Estimate
 
-__all__ = ["Entry", "Row", "curve_rows", "score_rows"]
+__all__ = ["Entry", "Row", "averages_of", "curve_rows", "marks_of", "score_rows"]
 
 _NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a run has in a row: texts, and whether its difference to the baseline is beyond noise."""
+    """What a run has in a row: texts, and whether its difference to the baseline is beyond noise.
+
+    ``signs``, ``change_signs`` and ``divergence_signs`` are those of what has to be known of each number.
+    """
 
     score: str
     score_error: str
@@ -25,6 +29,9 @@ class Entry:
     beyond: bool
     divergence: str
     divergence_error: str
+    signs: str
+    change_signs: str
+    divergence_signs: str
 
 
 @dataclass(frozen=True)
@@ -42,31 +49,72 @@ def score_rows(benchmark: Benchmark) -> list[Row]:
     rows = []
     for lang in benchmark.languages:
         detail = "reference" if lang == benchmark.reference else ""
-        rows.append(Row(lang, detail, False, _entries(benchmark, [lang])))
-    common, others = benchmark.common, benchmark.others
-    if len(common) > 1:
-        rows.append(Row("average", f"{len(common)} languages", True, _entries(benchmark, common)))
-    if 1 < len(others) < len(common):
-        rows.append(
-            Row(f"without {benchmark.reference}", f"{len(others)} languages", True, _entries(benchmark, others))
-        )
+        rows.append(Row(lang, detail, False, _entries(benchmark, lang, [lang])))
+    for name, languages in averages_of(benchmark):
+        rows.append(Row(name, f"{len(languages)} languages", True, _entries(benchmark, name, languages)))
     return rows
 
 
-def _entries(benchmark: Benchmark, languages: Sequence[str]) -> tuple[Entry, ...]:
-    return tuple(_entry(benchmark, run, languages) for run in range(len(benchmark.runs)))
+def averages_of(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the averages of the table by name: over all languages, and over all but the reference."""
+    everything = benchmark.languages
+    others = tuple(lang for lang in everything if lang != benchmark.reference)
+    averages = [("average", everything)] if len(everything) > 1 else []
+    return [*averages, (f"without {benchmark.reference}", others)] if 1 < len(others) < len(everything) else averages
 
 
-def _entry(benchmark: Benchmark, run: int, languages: Sequence[str]) -> Entry:
+def marks_of(benchmark: Benchmark) -> list[Mark]:
+    """Return all marks of the table."""
+    rows = [(lang, (lang,)) for lang in benchmark.languages] + averages_of(benchmark)
+    return [
+        mark
+        for name, languages in rows
+        for run in range(len(benchmark.runs))
+        for marks in _marks(benchmark, run, name, languages)
+        for mark in marks
+    ]
+
+
+def _marks(
+    benchmark: Benchmark, run: int, name: str, languages: Sequence[str]
+) -> tuple[tuple[Mark, ...], tuple[Mark, ...], tuple[Mark, ...]]:
+    """Return what has to be known of a run's score, of its change, and of its divergence in a row."""
+    label, own = benchmark.runs[run].label, benchmark.having(run, languages)
+    score, change = list(benchmark.marks(run, own)), list[Mark]()
+    if 0 < len(own) < len(languages):
+        score.append(Mark("fewer languages", label, name, len(own), len(languages)))
+    mean = benchmark.mean(run, own, benchmark.score_of)
+    if mean is not None and mean.kind == "languages as independent":
+        score.append(Mark("independent", label, name))
+    shared = benchmark.shared(run, languages) if run else ()
+    if shared:
+        change += benchmark.marks(0, shared)
+        if len(shared) < len(own):
+            change.append(Mark("fewer languages", label, f"the change of {name}", len(shared), len(languages)))
+    compared = benchmark.having(run, languages, benchmark.divergence_of)
+    divergence = list(benchmark.marks(run, compared, divergence=True))
+    wanted = [lang for lang in languages if lang != benchmark.reference]
+    if 0 < len(compared) < len(wanted):
+        divergence.append(Mark("fewer languages", label, f"the divergence of {name}", len(compared), len(wanted)))
+    return tuple(score), tuple(change), tuple(divergence)
+
+
+def _entries(benchmark: Benchmark, name: str, languages: Sequence[str]) -> tuple[Entry, ...]:
+    return tuple(_entry(benchmark, run, name, languages) for run in range(len(benchmark.runs)))
+
+
+def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str]) -> Entry:
     scale = Scale(benchmark.metric)
-    score = _mean(benchmark, run, languages, benchmark.score_of)
+    score = benchmark.mean(run, benchmark.having(run, languages), benchmark.score_of)
     # The reference has no divergence from itself: an average over all languages is that over the others.
-    compared = [lang for lang in languages if lang != benchmark.reference]
-    divergence = _mean(benchmark, run, compared, benchmark.divergence_of)
-    change = benchmark.difference(run, languages, benchmark.score_of) if run else None
+    whole = benchmark.reference not in languages
+    compared = benchmark.having(run, languages, benchmark.divergence_of) if whole else ()
+    divergence = benchmark.mean(run, compared, benchmark.divergence_of)
+    change = benchmark.difference(run, benchmark.shared(run, languages), benchmark.score_of) if run else None
     score_text, score_error = _texts(score, scale)
     change_text, change_error = _change_texts(change, scale)
-    divergence_text, divergence_error = _texts(divergence if len(compared) == len(languages) else None, Scale(None))
+    divergence_text, divergence_error = _texts(divergence, Scale(None))
+    marks, change_marks, divergence_marks = _marks(benchmark, run, name, languages)
     return Entry(
         score=score_text,
         score_error=score_error,
@@ -75,12 +123,10 @@ def _entry(benchmark: Benchmark, run: int, languages: Sequence[str]) -> Entry:
         beyond=change is not None and change.verdict == "beyond noise",
         divergence=divergence_text,
         divergence_error=divergence_error,
+        signs=signs_of(marks),
+        change_signs=signs_of(change_marks),
+        divergence_signs=signs_of(divergence_marks if divergence else ()),
     )
-
-
-def _mean(benchmark: Benchmark, run: int, languages: Sequence[str], of: Of) -> Estimate | None:
-    present = bool(languages) and all(lang in benchmark.cells[run] for lang in languages)
-    return benchmark.mean(run, languages, of) if present else None
 
 
 def _texts(estimate: Estimate | None, scale: Scale) -> tuple[str, str]:

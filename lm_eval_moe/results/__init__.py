@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.results.benchmarks import Benchmark, LeftOut, arrange
+from lm_eval_moe.results.arrangement import LeftOut, arrange
+from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.latest import Superseded, latest
 from lm_eval_moe.results.reading import read_results
 from lm_eval_moe.results.run import LabelledRun, Metric, Run, read_runs

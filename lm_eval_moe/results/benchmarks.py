@@ -1,20 +1,21 @@
-"""Arrange the runs' tasks by benchmark and language, and compare runs with the baseline."""
+"""A benchmark's tasks by language and run: averages over languages, and runs compared with each other."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
-from lm_eval_moe.results.run import Run, default_registry
-from lm_eval_moe.results.values import Divergence, Metric, Score
+from lm_eval_moe.results.divergences import why_not_compared
+from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks
+from lm_eval_moe.results.run import Run
+from lm_eval_moe.results.values import Average, Divergence, ErrorKind, Metric, Score, is_number
 from lm_eval_moe.statistics import ClusteredValues, Difference, Estimate, PairedTest, paired_test, unpaired
 
-__all__ = ["Benchmark", "Cell", "LeftOut", "Of", "arrange"]
+__all__ = ["Benchmark", "Cell", "Of"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,6 @@ class Cell:
     divergence: Divergence
     documents: int  # 0: not known
     item_names: Mapping[int, str] | None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A task that stands in no benchmark's table, and why."""
-
-    task: str
-    reason: str
-    values: tuple[tuple[Metric, Estimate] | None, ...]  # one a run
 
 
 Of = Callable[[Cell], Score | None]
@@ -52,6 +44,7 @@ class Benchmark:
         runs: The first is the baseline.
         languages: The reference first, then from the baseline's best score to its worst.
         cells: One mapping a run, by language.
+        tasks: The benchmark's task by language; a run may have it without the metric.
     """
 
     name: str
@@ -61,6 +54,7 @@ class Benchmark:
     runs: tuple[Run, ...]
     languages: tuple[str, ...]
     cells: tuple[dict[str, Cell], ...]
+    tasks: Mapping[str, str] = field(default_factory=dict)
     _layouts: dict[Hashable, _Layout] = field(default_factory=dict, compare=False, repr=False)
 
     def of_runs(self, numbers: Sequence[int]) -> Benchmark:
@@ -82,6 +76,31 @@ class Benchmark:
         """The languages that every run has, but for the reference."""
         return tuple(lang for lang in self.common if lang != self.reference)
 
+    def having(self, run: int, languages: Sequence[str] | None = None, of: Of | None = None) -> tuple[str, ...]:
+        """Return the languages of which a run has a value; by default its score."""
+        cells, value = self.cells[run], of or self.score_of
+        chosen = self.languages if languages is None else languages
+        return tuple(lang for lang in chosen if lang in cells and value(cells[lang]) is not None)
+
+    def shared(
+        self, run: int, languages: Sequence[str] | None = None, of: Of | None = None, *, to: int = 0
+    ) -> tuple[str, ...]:
+        """Return the languages of which both runs have a value."""
+        return self.having(run, self.having(to, languages, of), of)
+
+    def marks(self, run: int, languages: Sequence[str], *, divergence: bool = False) -> tuple[Mark, ...]:
+        """Return what has to be known of a run's scores, or of its divergences, in some languages."""
+        marks: list[Mark] = []
+        for task in [self.cells[run][lang].task for lang in languages if lang in self.cells[run]]:
+            marks += score_marks(self.runs[run], task)
+            marks += divergence_marks(self.runs[run], task) if divergence else ()
+        return tuple(dict.fromkeys(marks))
+
+    def why_not_compared(self, run: int, languages: Sequence[str], *, to: int = 0) -> list[str]:
+        """Return why a run's divergences are not the same quantity as another's; empty if they are."""
+        tasks = [self.cells[run][lang].task for lang in self.shared(run, languages, self.divergence_of, to=to)]
+        return why_not_compared(self.runs[to], self.runs[run], tasks)
+
     @staticmethod
     def score_of(cell: Cell) -> Score:
         """Return the main metric's score."""
@@ -92,11 +111,11 @@ class Benchmark:
         """Return the middle-layer divergence."""
         return cell.divergence.middle
 
-    def mean(self, run: int, languages: Sequence[str], of: Of) -> Estimate | None:
+    def mean(self, run: int, languages: Sequence[str], of: Of) -> Average | None:
         """Return the mean over languages; None if one of them has no value.
 
-        The standard error is clustered by item where the items' names are known, otherwise the languages are taken
-        as independent.
+        The standard error is clustered by item where the items' names are known: from the samples, else as the run
+        itself computed it of the same tasks. Otherwise the languages are taken as independent, and the average says so.
         """
         scores = self._scores(run, languages, of)
         if not scores:
@@ -105,10 +124,28 @@ class Benchmark:
             layout = self._layout(run, languages, scores)
             if layout.named or len(scores) == 1:
                 values = np.concatenate([score.vector for score in scores])
-                return ClusteredValues(values, layout.group, layout.cluster).mean()
+                clustered = ClusteredValues(values, layout.group, layout.cluster).mean()
+                return _average(clustered, "clustered by item" if len(scores) > 1 else "of one task")
+        if len(scores) == 1:
+            return _average(scores[0].estimate, "of one task")
         zero = [Estimate(0.0, 0.0)] * len(scores)
         difference = unpaired(zero, [score.estimate for score in scores])
-        return Estimate(difference.value, difference.stderr)
+        reported = self._reported_stderr(run, languages, scores[0].key, difference.value)
+        if reported is not None:
+            return Average(difference.value, reported, "clustered by item")
+        return _average(Estimate(difference.value, difference.stderr), "languages as independent")
+
+    def _reported_stderr(self, run: int, languages: Sequence[str], key: str, value: float) -> float | None:
+        """Return the clustered standard error that the run computed of just these tasks."""
+        results = self.runs[run]
+        tasks = {lang: [self.cells[run][lang].task] for lang in languages}
+        for name, entry in (results.routing.get("groups") or {}).items():
+            stderr = ((entry or {}).get("clustered_stderr") or {}).get(key)
+            mean = (results.table.get(name) or {}).get(key)
+            same = is_number(mean) and math.isclose(mean, value, rel_tol=1e-6, abs_tol=1e-9)
+            if same and is_number(stderr) and entry.get("languages") == tasks:
+                return float(stderr)
+        return None
 
     def difference(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> Difference | None:
         """Return the mean over languages of a run minus that of another; None if a value is missing."""
@@ -158,10 +195,9 @@ class Benchmark:
         known = [score for score in scores if score is not None]
         return known if len(known) == len(languages) else []
 
-    @property
-    def items_are_named(self) -> bool:
-        """Whether the baseline's items are known across all languages."""
-        return all(cell.item_names for cell in self.cells[0].values())
+
+def _average(estimate: Estimate, kind: ErrorKind) -> Average:
+    return Average(estimate.value, estimate.stderr, "unknown" if estimate.stderr is None else kind)
 
 
 @dataclass(frozen=True)
@@ -193,123 +229,3 @@ def _same_documents(first: Score, second: Score) -> bool:
         return False
     same_ids = first.ids == second.ids or first.items.keys() == second.items.keys()
     return same_ids and (first.documents is second.documents or first.documents == second.documents)
-
-
-def arrange(
-    runs: Sequence[Run], *, registry: ParallelRegistry | None = None, metric: str | None = None
-) -> tuple[tuple[Benchmark, ...], tuple[LeftOut, ...]]:
-    """Sort all tasks of all runs into benchmarks, and list those that fit in none.
-
-    A task needs a language and the metric that is the main one of its benchmark. What a run does not say of a task (a
-    run of another model type knows no languages) is taken from the other runs, then from the task's name.
-
-    Args:
-        runs: The first is the baseline.
-        registry: What is known of tasks' languages; by default of lm-eval's own.
-        metric: Look at this metric (``acc_norm``, or with its filter ``exact_match,flexible-extract``), not at the
-            main one.
-
-    Raises:
-        UserError: No task has the metric.
-    """
-    registry = registry or default_registry()
-    if metric is not None:
-        _check_metric(runs, metric)
-    reference = next((run.routing["reference"] for run in runs if run.routing.get("reference")), None)
-    tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
-    homes: dict[str, dict[str, str]] = {}  # benchmark -> language -> task
-    left_out: dict[str, str] = {}
-    pairings = {}
-    metrics: dict[str, Metric] = {}
-    for task in tasks:
-        # A run that says the language itself goes before one where it is known from the task's name only.
-        saying = sorted(
-            (run for run in runs if task in run.table), key=lambda run: task not in (run.routing.get("tasks") or {})
-        )
-        pairing, problem = _pairing(task, saying, registry)
-        chosen = next((main for run in runs if (main := _metric_of(run, task, metric))), None)
-        if chosen is None:
-            left_out[task] = f"it has no {metric}" if metric else "it has no metric with a number"
-        elif pairing is None:
-            left_out[task] = problem
-        elif metrics.setdefault(pairing.benchmark, chosen) != chosen:
-            left_out[task] = f"its main metric is not {metrics[pairing.benchmark].key}, as in {pairing.benchmark}"
-        elif pairing.language in (home := homes.setdefault(pairing.benchmark, {})):
-            left_out[task] = f"{home[pairing.language]} already is {pairing.benchmark} in {pairing.language}"
-        else:
-            home[pairing.language] = task
-            pairings[task] = pairing
-    benchmarks = []
-    for name, home in homes.items():
-        main_metric = metrics[name]
-        cells = []
-        for run in runs:
-            of_run = {}
-            for lang, task in home.items():
-                score = run.score(task, main_metric)
-                if score is not None:
-                    of_run[lang] = Cell(
-                        task,
-                        score,
-                        run.divergence(task),
-                        run.documents(task),
-                        run.item_names(task, pairings[task]),
-                    )
-            cells.append(of_run)
-        task, first = next((task, run) for task in home.values() for run in runs if task in run.table)
-        higher = first.higher_is_better(task, main_metric)
-        languages = _ordered(home, cells, reference, higher)
-        benchmarks.append(Benchmark(name, main_metric, higher, reference, tuple(runs), languages, tuple(cells)))
-    plain = tuple(
-        LeftOut(task, reason, tuple(_plain(run, task, metric) for run in runs)) for task, reason in left_out.items()
-    )
-    return tuple(benchmarks), plain
-
-
-def _metric_of(run: Run, task: str, name: str | None) -> Metric | None:
-    if name is None:
-        return run.main_metric(task)
-    return next((each for each in run.metrics(task) if name in (each.name, each.key)), None)
-
-
-def _check_metric(runs: Sequence[Run], name: str) -> None:
-    known = dict.fromkeys(
-        text for run in runs for task in run.tasks for each in run.metrics(task) for text in (each.name, each.key)
-    )
-    if name not in known:
-        raise UserError(
-            f"no task has the metric {name!r}{did_you_mean(name, known)}",
-            fix=f"the metrics are {', '.join(known)}",
-            where="--metric",
-        )
-
-
-def _pairing(task: str, runs: Sequence[Run], registry: ParallelRegistry) -> tuple[TaskPairing | None, str]:
-    """Return the first run's pairing that is known, or why there is none."""
-    problem = "its language is not known"
-    for run in runs:
-        try:
-            pairing = run.pairing(task, registry)
-        except UserError as error:  # results that are there can be shown, whatever the task is called
-            problem = error.problem
-            continue
-        if pairing is not None:
-            return pairing, ""
-    return None, problem
-
-
-def _ordered(
-    languages: Sequence[str] | dict[str, str], cells: Sequence[dict[str, Cell]], reference: str | None, higher: bool
-) -> tuple[str, ...]:
-    def place(lang: str) -> tuple[bool, bool, float, str]:
-        cell = cells[0].get(lang)
-        value = cell.score.estimate.value if cell else 0.0
-        return lang != reference, cell is None, -value if higher else value, lang
-
-    return tuple(sorted(languages, key=place))
-
-
-def _plain(run: Run, task: str, metric: str | None) -> tuple[Metric, Estimate] | None:
-    chosen = _metric_of(run, task, metric)
-    score = run.score(task, chosen) if chosen else None
-    return (chosen, score.estimate) if chosen and score else None

@@ -14,7 +14,7 @@ from lm_eval_moe.results.values import LARGEST
 __all__ = ["check_form"]
 
 _LAYER = re.compile(r"[0-9]{1,9}")
-_TEXT, _NUMBER, _WHOLE = "text", "a number", "a whole number"
+_TEXT, _NUMBER, _WHOLE, _FLAG = "text", "a number", "a whole number", "true or false"
 _GAINS = {None: {None: {"gain": _NUMBER, "stderr": _NUMBER, "low": _NUMBER, "high": _NUMBER}}}
 
 # A dictionary: known keys, all of which may be left out; under None the form of every other key's value, if it is read.
@@ -48,7 +48,17 @@ _FORM: dict[str | None, Any] = {
             **{"model": {}, "prompts": {}, "steering": {}, "capture": {}, "computation": {}, "versions": {}},
         },
         "control": {"seeds": [_WHOLE], "tasks": _GAINS, "groups": _GAINS},
-        "tasks": {None: {"language": _TEXT, "benchmark": _TEXT, "curves": {None: [_NUMBER]}}},
+        "reference": _TEXT,
+        "capture": _TEXT,
+        "reference_source": dict.fromkeys(("kind", "file", "sha256", "model", "steering"), _TEXT),
+        "groups": {None: {"languages": {None: [_TEXT]}, "clustered_stderr": {None: _NUMBER}}},
+        "tasks": {
+            None: {
+                **{"language": _TEXT, "benchmark": _TEXT, "reference": _TEXT, "curves": {None: [_NUMBER]}},
+                **{"documents": _WHOLE, "document_hash": _TEXT, "curve_documents": {None: _WHOLE}},
+                **{"leaked_documents": _WHOLE, "leak_unknown": _FLAG, "steered_tokens": _WHOLE},
+            }
+        },
     },
 }
 
@@ -81,9 +91,9 @@ def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
                 raise _wrong(form[0] if isinstance(form[0], str) else "a table", each, path, (*keys, str(number)))
             _check(each, form[0], path, (*keys, str(number)))
     else:
-        kind = {_TEXT: str, _NUMBER: Real, _WHOLE: int}[form]
+        kind = {_TEXT: str, _NUMBER: Real, _WHOLE: int, _FLAG: bool}[form]
         too_large = isinstance(value, int | float) and abs(value) > LARGEST
-        if not isinstance(value, kind) or isinstance(value, bool) or too_large:
+        if not isinstance(value, kind) or isinstance(value, bool) != (form == _FLAG) or too_large:
             raise _wrong(form, value, path, keys)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lm_eval_moe.errors import UserError
@@ -18,6 +18,7 @@ __all__ = ["Divergence", "LabelledRun", "Metric", "Run", "Score", "default_regis
 
 _NAMING = ("peft", "delta", "pretrained", "model", "path", "engine")
 _GAIN = "_gain_over_control"
+_BYPASS = "bypass"
 _MEANS = ("acc", "acc_norm", "exact_match")  # aggregated by the mean in every task that has them
 _UNKNOWN: tuple[str, ...] = ()  # of a pairing's item: the run knew what names an item, but did not write it down
 
@@ -50,14 +51,18 @@ class Run:
         self.routing: Mapping[str, Any] = run.results.get("routing") or {}
 
     @cached_property
+    def arguments(self) -> Mapping[str, Any]:
+        """The model's arguments, by name."""
+        given = (self.raw.get("config") or {}).get("model_args")
+        if isinstance(given, str):
+            given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
+        return given if isinstance(given, Mapping) else {}
+
+    @cached_property
     def model(self) -> str:
         """The model's name: as the results say, of a local folder the last two parts."""
-        arguments = (self.raw.get("config") or {}).get("model_args")
-        if isinstance(arguments, str):
-            arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
-        named = arguments if isinstance(arguments, Mapping) else {}
         # In lm-eval's order; its own model_name is a random one where the model was handed over as an object.
-        given = next((named[key] for key in _NAMING if named.get(key)), None)
+        given = next((self.arguments[key] for key in _NAMING if self.arguments.get(key)), None)
         name = str(given or self.raw.get("model_name") or self.routing.get("model") or "unnamed model")
         path = Path(name)
         return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else name
@@ -73,10 +78,22 @@ class Run:
         """Return the results that a task comes from, where several files were merged."""
         return self._run.parts.get(task, self.raw)
 
-    @property
+    @cached_property
     def steering(self) -> Mapping[str, Any] | None:
-        """The steering's name, hash, spec and experts per layer; None if unsteered."""
-        return self.routing.get("steering")
+        """The steering's name, hash, spec and experts per layer; None if unsteered.
+
+        Results of lm-eval's own command have no ``routing`` object: there it is the name and hash that the model said
+        of itself, else the file among the model's arguments.
+        """
+        if self.routing:
+            steering: Mapping[str, Any] | None = self.routing.get("steering")
+            return steering
+        config = self.raw.get("config") or {}
+        said = config.get("steering")
+        if isinstance(said, Mapping):
+            return {name: str(said[name]) for name in ("name", "hash") if said.get(name)}
+        given = None if "steering" in config else self.arguments.get("steering")
+        return {"name": PurePath(str(given)).name} if given else None
 
     @property
     def is_random_control(self) -> bool:
@@ -130,9 +147,13 @@ class Run:
         """Yield a task's metrics that are not about routing, in the results' order."""
         for key, value in self.table.get(task, {}).items():
             name, comma, filtered = key.partition(",")
-            beside = name.endswith(("_stderr", _GAIN)) or name.startswith(ROUTING_PREFIXES)
+            beside = name.endswith(("_stderr", _GAIN)) or name.startswith(ROUTING_PREFIXES) or name == _BYPASS
             if comma and not beside and _number(value) is not None:
                 yield Metric(name, filtered)
+
+    def is_unscored(self, task: str) -> bool:
+        """Whether a task was run with ``--predict_only``: lm-eval then writes a ``bypass`` of 999, not a score."""
+        return any(key.startswith(f"{_BYPASS},") for key in self.table.get(task, {})) and not any(self.metrics(task))
 
     def main_metric(self, task: str) -> Metric | None:
         """Return accuracy, else exact match, else the first metric that is not about routing."""
@@ -161,7 +182,7 @@ class Run:
         samples = self.samples_of(task)
         found = _column(samples, metric) if samples else None
         if samples is None or found is None:
-            return Score(estimate, None, {})
+            return Score(estimate, None, {}, metric.key)
         column, documents = found
         if column.nan and samples.source:
             raise UserError(
@@ -181,7 +202,7 @@ class Run:
                 fix="put back the log that was written with the results, or leave samples out with --no-samples",
                 where=str(samples.source),
             )
-        return Score(estimate, _items(column) if is_mean else None, documents)
+        return Score(estimate, _items(column) if is_mean else None, documents, metric.key)
 
     def _is_a_mean(self, task: str, metric: Metric) -> bool:
         listed = ((self.raw.get("configs") or {}).get(task) or {}).get("metric_list") or []

@@ -6,14 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.statistics import Estimate
 
-__all__ = ["LARGEST", "ROUTING_PREFIXES", "SHARES", "Divergence", "LabelledRun", "Metric", "Score", "is_number"]
+__all__ = [
+    "LARGEST",
+    "ROUTING_PREFIXES",
+    "SHARES",
+    "Average",
+    "Divergence",
+    "ErrorKind",
+    "LabelledRun",
+    "Metric",
+    "Score",
+    "is_number",
+]
 
 SHARES = ("acc", "exact_match")
 """Beginnings of the names of metrics that are shares of items, in the order in which they are preferred."""
@@ -91,6 +102,20 @@ class Metric:
         return {"acc": "accuracy", "exact_match": "exact match"}.get(self.name, self.name)
 
 
+ErrorKind = Literal["of one task", "clustered by item", "languages as independent", "unknown"]
+
+
+@dataclass(frozen=True)
+class Average(Estimate):
+    """A mean over languages.
+
+    Attributes:
+        kind: What its standard error takes for independent: items with all their translations, or languages.
+    """
+
+    kind: ErrorKind = "unknown"
+
+
 @dataclass(frozen=True)
 class Score:
     """A task's value of one metric in one run.
@@ -99,11 +124,13 @@ class Score:
         estimate: Value and standard error as the run reports them.
         items: Per-document values by ``doc_id``, if the samples are there, are numbers and have the value as mean.
         documents: What names each document's content, by ``doc_id``; empty without samples.
+        key: The metric's key in the results; empty where the value was computed from others.
     """
 
     estimate: Estimate
     items: Mapping[int, float] | None
     documents: Mapping[int, str]
+    key: str = ""
 
     @cached_property
     def ids(self) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from statsmodels.stats.multitest import multipletests
 from written_runs import sem, write_run
 
 from lm_eval_moe.compare import Board, Section, Settings, build_board, choose_runs
-from lm_eval_moe.compare.board import Cell, Row
+from lm_eval_moe.compare.board import Row
+from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.wording import section_notes
 from lm_eval_moe.errors import UserError
 
@@ -194,14 +195,60 @@ def test_the_baseline_can_be_named_and_a_wrong_name_is_refused(two: list[str]) -
         board_of(*two, baseline="sofd")
 
 
-def test_a_language_missing_in_one_run_narrows_the_averages_and_is_said(tmp_path: Path) -> None:
+def test_a_language_missing_in_one_run_narrows_that_runs_averages_and_is_said(tmp_path: Path) -> None:
     fewer = {lang: values for lang, values in SOFT.items() if lang != "th"}
     paths = write_run(tmp_path / "a", BASE), write_run(tmp_path / "b", fewer, steering="soft")
     (section,) = board_of(f"base={paths[0]}", f"soft={paths[1]}").sections
     assert cell(section, "soft", "th") == Cell(None, None)
-    expected = np.mean([BASE[lang] for lang in LANGUAGES if lang != "th"])
-    assert cell(section, "base", "average").estimate.value == pytest.approx(expected)  # type: ignore[union-attr]
+    base, soft = (cell(section, label, "average") for label in ("base", "soft"))
+    assert base.estimate is not None
+    assert base.estimate.value == pytest.approx(np.mean(list(BASE.values())))
+    assert base.marks == ()
+    assert soft.estimate is not None
+    assert soft.estimate.value == pytest.approx(np.mean(list(fewer.values())))
+    assert [(mark.kind, mark.count, mark.of) for mark in soft.marks] == [("fewer languages", 4, 5)]
+    assert soft.change is not None
+    assert soft.change.languages == tuple(lang for lang in section.heads[0].languages if lang != "th")
+    assert soft.change.difference.value == pytest.approx(np.mean([changes_in(lang) for lang in fewer]))
     assert any("soft lacks th" in note for note in section.notes)
+
+
+def test_a_run_of_one_language_does_not_narrow_the_others_and_is_no_rank_among_them(tmp_path: Path) -> None:
+    """Its average would be the best: it is over English alone."""
+    paths = (
+        write_run(tmp_path / "a", BASE),
+        write_run(tmp_path / "b", SOFT, steering="soft"),
+        write_run(tmp_path / "c", {"en": [1.0] * 60}, steering="english"),
+    )
+    (section,) = board_of(
+        *(f"{n}={p}" for n, p in zip(("base", "soft", "one"), paths, strict=True)), sort="average"
+    ).sections
+    assert [row.label for row in section.rows][-1] == "one"
+    average = cell(section, "soft", "average")
+    assert average.languages == section.heads[0].languages
+    assert len(average.languages) == 5
+    assert average.change is not None
+    assert len(average.change.languages) == 5
+    one = cell(section, "one", "average")
+    assert one.languages == ("en",)
+    assert one.change is not None
+    assert one.change.difference.value == pytest.approx(1 - np.mean(BASE["en"]))
+    assert cell(section, "one", "without en") == Cell(None, None)
+
+
+def test_a_baseline_with_fewer_languages_narrows_the_change_and_not_the_value(tmp_path: Path) -> None:
+    fewer = {lang: values for lang, values in BASE.items() if lang != "th"}
+    paths = write_run(tmp_path / "a", fewer), write_run(tmp_path / "b", SOFT, steering="soft")
+    (section,) = board_of(f"base={paths[0]}", f"soft={paths[1]}").sections
+    soft = cell(section, "soft", "average")
+    assert soft.estimate is not None
+    assert soft.estimate.value == pytest.approx(np.mean(list(SOFT.values())))
+    assert soft.marks == ()
+    assert soft.change is not None
+    assert soft.change.difference.value == pytest.approx(np.mean([changes_in(lang) for lang in fewer]))
+    assert [(mark.kind, mark.where, mark.count, mark.of) for mark in soft.change.marks] == [
+        ("fewer languages", "the change of average", 4, 5)
+    ]
 
 
 @pytest.mark.parametrize(

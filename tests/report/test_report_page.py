@@ -328,12 +328,19 @@ def test_languages_of_stock_results_are_known_from_the_tasks_names(tmp_path: Pat
     assert page.row("sw")[1].startswith("40.0")
 
 
-def test_a_language_that_a_run_lacks_is_left_out_of_the_averages(tmp_path: Path) -> None:
+def test_a_language_that_a_run_lacks_is_left_out_of_its_averages_alone(tmp_path: Path) -> None:
     fewer = {lang: values for lang, values in STEERED.items() if lang != "tr"}
     _, page = written(tmp_path, LabelledRun("plain", results_of(BASELINE)), LabelledRun("fewer", results_of(fewer)))
     assert page.row("tr")[3:5] == ["–", "–"]
-    assert page.row("average")[0] == "average4 languages"
-    assert "The averages leave out tr, which not all runs have." in page.text
+    average = page.row("average")
+    assert average[0] == "average5 languages"
+    assert average[1].startswith(percent(np.mean(list(BASELINE.values()))))
+    assert average[3].startswith(percent(np.mean(list(fewer.values()))))
+    assert average[3].endswith("F")
+    change = np.mean([np.subtract(fewer[lang], BASELINE[lang]) for lang in fewer])
+    assert average[4].startswith(("+" if change > 0 else "") + percent(change))
+    assert "F: over fewer languages than the column has: fewer (4 of 5 in average" in page.text
+    assert "fewer lacks tr: its averages are over the languages that it has" in page.text
 
 
 def test_many_languages_and_layers_fit(tmp_path: Path) -> None:

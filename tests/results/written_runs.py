@@ -98,3 +98,13 @@ def write_run(
     path = folder / (f"{name}_{date}.json" if date else f"{name}.json")
     path.write_text(json.dumps(results, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+def amend(path: Path, *, tasks: Mapping[str, Mapping[str, Any]] | None = None, **routing: Any) -> Path:
+    """Add to the ``routing`` object of a written run, and to its entries of some tasks; return the path."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    results["routing"] |= routing
+    for task, entry in (tasks or {}).items():
+        results["routing"]["tasks"][task] |= entry
+    path.write_text(json.dumps(results), encoding="utf-8")
+    return path

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from lm_eval_moe.compare.board import Board, Cell, Head, Row, Section
+from lm_eval_moe.compare.board import Board, Head, Row, Section
+from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.escaping import csv_cell
+from lm_eval_moe.results.marks import Mark
 
 __all__ = ["FIELDS", "record", "records", "render"]
 
@@ -35,6 +37,10 @@ FIELDS = (
     "method",
     "values",
     "changed",
+    "stderr_kind",
+    "change_languages",
+    "marks",
+    "change_marks",
 )
 
 Value = str | float | int | bool | None
@@ -54,11 +60,13 @@ def record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Valu
     values = _named(section, row) | {
         "column": head.title,
         "kind": head.kind,
-        "languages": " ".join(head.languages),
+        "languages": " ".join(cell.languages),
         "metric": head.metric.key if head.metric else "routing_divergence,none",
         "value": cell.estimate.value if cell.estimate else None,
         "stderr": cell.estimate.stderr if cell.estimate else None,
+        "stderr_kind": cell.estimate.kind if cell.estimate else None,
         "baseline": row.baseline,
+        "marks": _kinds(cell.marks),
     }
     change = cell.change
     if change is not None:
@@ -75,8 +83,14 @@ def record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Valu
             "method": change.method,
             "values": change.difference.values,
             "changed": change.difference.changed,
+            "change_languages": " ".join(change.languages),
+            "change_marks": _kinds(change.marks),
         }
     return {field: values.get(field) for field in FIELDS}
+
+
+def _kinds(marks: Sequence[Mark]) -> str | None:
+    return "; ".join(dict.fromkeys(mark.kind for mark in marks)) or None
 
 
 def _named(section: Section, row: Row) -> dict[str, Value]:

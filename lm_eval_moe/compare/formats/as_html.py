@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.compare.board import Board, Cell, Head, Row, Section
+from lm_eval_moe.compare.board import Board, Head, Row, Section
+from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.wording import (
     caption,
     change_text,
@@ -21,6 +22,7 @@ from lm_eval_moe.compare.wording import (
 )
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
+from lm_eval_moe.results.marks import legend
 
 __all__ = ["render"]
 
@@ -99,7 +101,7 @@ def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
         yield _cell(head, cell)
     if section.has_control:
         gain = row.control.average if row.control else None
-        value, interval = control_text(gain, section.heads[0])
+        value, interval = control_text(row, section.heads[0])
         yield {
             "kind": "average",
             "number": gain.value if gain else None,
@@ -107,6 +109,7 @@ def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
             "change": "",
             "mark": "",
             "words": "",
+            "title": "",
             "interval": interval,
         }
 
@@ -121,5 +124,6 @@ def _cell(head: Head, cell: Cell) -> dict[str, Any]:
         "change": change_text(cell, head),
         "mark": ("better" if change.better else "worse") if change and marked else "",
         "words": change_words(change) if change and marked else "",
+        "title": " ".join(legend((*cell.marks, *(change.marks if change else ())))),
         "interval": interval_text(change, head),
     }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from lm_eval_moe.compare.board import Board, Section
 from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
+from lm_eval_moe.results.marks import SIGNS
 
 __all__ = ["SCHEMA_VERSION", "render"]
 
@@ -44,5 +46,6 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
             for head in section.heads
         ],
         "runs": [row.label for row in section.rows],
+        "marks": [{"sign": SIGNS[mark.kind], **asdict(mark)} for mark in section.marks],
         "notes": section_notes(section, board),
     }

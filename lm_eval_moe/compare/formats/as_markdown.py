@@ -44,7 +44,7 @@ def _values(section: Section, row: Row) -> Iterator[str]:
         change = change_text(cell, head)
         yield f"{value_text(cell, head)} ({change})" if change else value_text(cell, head)
     if section.has_control:
-        value, interval = control_text(row.control.average if row.control else None, section.heads[0])
+        value, interval = control_text(row, section.heads[0])
         yield f"{value} {interval}".strip()
 
 

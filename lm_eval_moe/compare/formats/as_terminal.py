@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.compare.board import Board, Cell, Row, Section
+from lm_eval_moe.compare.board import Board, Row, Section
+from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.wording import (
     caption,
     change_text,
@@ -126,7 +127,7 @@ def _columns(section: Section, intervals: bool) -> Iterator[_Column]:
     if section.has_control:
         texts = []
         for row in section.rows:
-            value, interval = control_text(row.control.average if row.control else None, section.heads[0])
+            value, interval = control_text(row, section.heads[0])
             texts.append((value, *_interval_lines(interval)))
         yield _Column("vs random control", tuple(texts), ("dim",) * len(texts))
 

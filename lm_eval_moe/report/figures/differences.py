@@ -35,19 +35,22 @@ _MEAN = "mean"
 
 def differences_figure(benchmark: Benchmark) -> ReportFigure | None:
     """Draw the differences to the baseline as dots with 95 % intervals, a row a language and one for their mean."""
-    rows = [(lang, [lang]) for lang in benchmark.languages]
-    if len(benchmark.common) > 1:
-        rows.append((_MEAN, list(benchmark.common)))
+    rows: list[tuple[str, tuple[str, ...]]] = [(lang, (lang,)) for lang in benchmark.languages]
+    if len(benchmark.languages) > 1:
+        rows.append((_MEAN, benchmark.languages))
     found = {
         (name, run): difference
         for name, languages in rows
         for run in range(1, len(benchmark.runs))
-        if (difference := benchmark.difference(run, languages, benchmark.score_of)) is not None
+        if (difference := benchmark.difference(run, benchmark.shared(run, languages), benchmark.score_of)) is not None
     }
     if not found:
         return None
     baseline, others = benchmark.runs[0].label, [run.label for run in benchmark.runs[1:]]
-    averaged = f" The mean is over {len(benchmark.common)} languages." if len(benchmark.common) > 1 else ""
+    counts = sorted({len(shared) for run in range(1, len(benchmark.runs)) if (shared := benchmark.shared(run))})
+    over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    averaged = f" The mean is over the {over} languages that a run shares with the baseline."
+    averaged *= len(benchmark.languages) > 1
     return ReportFigure(
         "differences",
         f"Change of {benchmark.metric.title} against {baseline}",

@@ -1,0 +1,66 @@
+"""Whether the divergences of two runs are one quantity: only then does a difference between them mean anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm_eval_moe.results.marks import divergence_marks, steered
+from lm_eval_moe.results.run import Run
+
+__all__ = ["why_not_compared"]
+
+
+def why_not_compared(first: Run, second: Run, tasks: Sequence[str]) -> list[str]:
+    """Return why the two runs' divergences of some tasks are not one quantity; empty if nothing speaks against it.
+
+    They have to be to one reference language, over the same span of tokens, in routing of one shape that was read by
+    one adapter, over as many documents, and to references that were steered alike or each as its own run. What one of
+    the two does not say cannot be told to differ.
+    """
+    return list(dict.fromkeys(_reasons(first, second, tasks)))
+
+
+def _reasons(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[str]:
+    def differ(what: str, one: object, other: object) -> Iterator[str]:
+        if one is not None and other is not None and one != other:
+            yield f"{what} {one} in {first.label}, {other} in {second.label}"
+
+    for task in tasks:
+        yield from differ("reference language", _reference(first, task), _reference(second, task))
+    yield from differ("span", first.routing.get("capture"), second.routing.get("capture"))
+    yield from differ("routing shape", _shape(first), _shape(second))
+    if first.routing and second.routing:
+        adapters = [str(run.arguments.get("adapter") or "of the model's family") for run in (first, second)]
+        yield from differ("adapter", *adapters)
+    if not _refers_to_itself(first) or not _refers_to_itself(second):
+        references = [f"a reference {steered(_reference_steering(run))}" for run in (first, second)]
+        yield from differ("divergence to", *references)
+    for task in tasks:
+        over = [next((m.count for m in divergence_marks(run, task) if m.of), None) for run in (first, second)]
+        if over[0] != over[1]:
+            texts = ["all documents" if count is None else str(count) for count in over]
+            yield f"{task} over {texts[0]} in {first.label}, over {texts[1]} in {second.label}"
+
+
+def _reference(run: Run, task: str) -> Any:
+    entry = (run.routing.get("tasks") or {}).get(task) or {}
+    return entry.get("reference") or run.routing.get("reference")
+
+
+def _shape(run: Run) -> str | None:
+    shape = run.routing.get("model_shape") or {}
+    if not shape.get("layers"):
+        return None
+    return f"of {len(shape['layers'])} layers of {shape.get('experts')} experts, top {shape.get('top_k')}"
+
+
+def _reference_steering(run: Run) -> str | None:
+    own: str | None = (run.steering or {}).get("hash")
+    source = run.routing.get("reference_source") or {}
+    steering: str | None = source.get("steering", own)
+    return steering
+
+
+def _refers_to_itself(run: Run) -> bool:
+    return _reference_steering(run) == (run.steering or {}).get("hash")

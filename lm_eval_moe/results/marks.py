@@ -1,0 +1,151 @@
+"""What has to be known of a number before it is believed: the one list of marks, for tables, verdicts and pages.
+
+A run writes into its results on which documents its experts were selected, whether its steering reached a task, and
+over how many documents a divergence is. What a run does not say (an early release's, lm-eval's own) is not marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lm_eval_moe.results.run import Run
+
+__all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "score_marks", "signs_of", "steered"]
+
+Kind = Literal[
+    "leaked",
+    "leak unknown",
+    "unreached",
+    "partial",
+    "other reference",
+    "not compared",
+    "fewer languages",
+    "independent",
+]
+
+SIGNS: Mapping[Kind, str] = {
+    "leaked": "L",
+    "leak unknown": "U",
+    "unreached": "N",
+    "partial": "D",
+    "other reference": "R",
+    "not compared": "X",
+    "fewer languages": "F",
+    "independent": "I",
+}
+"""The sign that stands beside a number in a table."""
+
+_MEANINGS: Mapping[Kind, str] = {
+    "leaked": "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing",
+    "leak unknown": "it could not be checked on which items the steering's experts were selected",
+    "unreached": "steering was in force, but reached no token of the task: the run is unsteered there",
+    "partial": "divergence over fewer documents than were evaluated",
+    "other reference": "divergence to a reference that was not steered as the run was",
+    "not compared": "divergences that are not the same quantity are not compared",
+    "fewer languages": "over fewer languages than the column has",
+    "independent": "the standard error takes languages as independent, since it is not known which items are the same",
+}
+_MOST = 8
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One thing to know of a run's number.
+
+    Attributes:
+        kind: What it is.
+        run: The run's label.
+        where: The task or the column, or for ``not compared`` the reason.
+        count: How many documents or languages it is about; 0 where that is not counted.
+        of: Of how many.
+    """
+
+    kind: Kind
+    run: str
+    where: str
+    count: int = 0
+    of: int = 0
+
+    @property
+    def text(self) -> str:
+        """What it says beside the run's name."""
+        return f"{self.count} of {self.of} in {self.where}" if self.of else self.where
+
+
+def score_marks(run: Run, task: str) -> tuple[Mark, ...]:
+    """Return what has to be known of all numbers of a task in a run."""
+    return tuple(_of_scores(run, task)) if run.steering else ()
+
+
+def divergence_marks(run: Run, task: str) -> tuple[Mark, ...]:
+    """Return what has to be known of a task's divergence, beside its `score_marks`."""
+    return tuple(_of_divergence(run, task))
+
+
+def _of_scores(run: Run, task: str) -> Iterator[Mark]:
+    if not run.routing:  # made by lm-eval's own command: nothing was checked
+        yield Mark("leak unknown", run.label, task)
+        return
+    entry = (run.routing.get("tasks") or {}).get(task) or {}
+    if entry.get("leaked_documents"):
+        yield Mark("leaked", run.label, task, entry["leaked_documents"], _documents(run, task))
+    if entry.get("leak_unknown"):
+        yield Mark("leak unknown", run.label, task)
+    if entry.get("steered_tokens") == 0:
+        yield Mark("unreached", run.label, task)
+
+
+def _of_divergence(run: Run, task: str) -> Iterator[Mark]:
+    middle = run.divergence(task).middle
+    if middle is None:
+        return
+    entry = (run.routing.get("tasks") or {}).get(task) or {}
+    compared = (entry.get("curve_documents") or {}).get("divergence")
+    if compared is None and middle.items is not None:
+        compared = len(middle.items)
+    documents = _documents(run, task)
+    if compared is not None and compared < documents:
+        yield Mark("partial", run.label, task, compared, documents)
+    source = run.routing.get("reference_source") or {}
+    if "steering" in source and source["steering"] != (run.steering or {}).get("hash"):
+        yield Mark("other reference", run.label, f"to a reference {steered(source['steering'])}")
+
+
+def steered(digest: str | None) -> str:
+    """Say how a reference was steered."""
+    return f"steered with #{digest[:8]}" if digest else "without steering"
+
+
+def _documents(run: Run, task: str) -> int:
+    entry = (run.routing.get("tasks") or {}).get(task) or {}
+    return int(entry.get("documents") or run.documents(task))
+
+
+def signs_of(marks: Iterable[Mark]) -> str:
+    """Return the signs of marks, each once, in the order of `SIGNS`."""
+    kinds = {mark.kind for mark in marks}
+    return "".join(sign for kind, sign in SIGNS.items() if kind in kinds)
+
+
+def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
+    """Return a sentence for every kind of mark: its sign, what it means, and the runs and tasks that have it.
+
+    Args:
+        marks: The marks.
+        signs: Begin with the signs, which stand in a table.
+    """
+    by_kind: dict[Kind, dict[str, list[str]]] = {}
+    for mark in dict.fromkeys(marks):
+        by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
+    return [
+        f"{sign}: " * signs
+        + f"{_MEANINGS[kind]}: {_listed([f'{run} ({_listed(texts)})' for run, texts in by_kind[kind].items()])}."
+        for kind, sign in SIGNS.items()
+        if kind in by_kind
+    ]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_MOST]) + (f" and {len(texts) - _MOST} more" if len(texts) > _MOST else "")
