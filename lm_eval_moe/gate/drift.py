@@ -11,7 +11,7 @@ import numpy as np
 
 from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
 from lm_eval_moe.gate.policy import DriftLimits
-from lm_eval_moe.identity import DRIFT, listed
+from lm_eval_moe.identity import DRIFT
 from lm_eval_moe.metrics import normalized_js_divergence
 from lm_eval_moe.profile_file import ProfileReader, open_profile
 from lm_eval_moe.results import Run
@@ -163,7 +163,8 @@ def _stranger(reader: ProfileReader, run: Run) -> str:
         return ""
     own = identity_of(run.raw)
     if reader.header.identity is not None and own is not None:
-        return listed(reader.header.identity.mismatch(own, DRIFT))
+        differences = reader.header.identity.mismatch(own, DRIFT)
+        return "; ".join(each.say("its {part} is {old}, the results say {new}") for each in differences)
     steering = (run.steering or {}).get("hash")
     pairs = [
         ("model", reader.header.model, run.routing.get("model")),

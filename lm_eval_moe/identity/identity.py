@@ -32,7 +32,11 @@ class Difference:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.part} was {_shown(self.old)}, is {_shown(self.new)}"
+        return self.say("{part} was {old}, is {new}")
+
+    def say(self, template: str) -> str:
+        """Return the difference in other words: of ``{part}``, ``{old}`` and ``{new}``."""
+        return template.format(part=self.part, old=_shown(self.old), new=_shown(self.new))
 
 
 @dataclass(frozen=True)

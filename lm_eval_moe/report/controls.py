@@ -44,7 +44,7 @@ class RunGains:
         run: Its number.
         draws: How many draws of random experts there are.
         by_language: One a language.
-        average: Over the languages that all runs have; None for one language, or where it is not known.
+        average: Over the languages that the run and its controls have; None for one language, or where it is not known.
         controls: Labels of the control runs; empty where the run brought its own.
         checked: Whether the controls are known to be steered in the same way.
     """
@@ -93,10 +93,11 @@ def _sizes(run: Run) -> dict[str, int]:
 
 
 def _beside(benchmark: Benchmark, run: int, controls: Sequence[int]) -> RunGains | None:
-    by_language = {lang: gain for lang in benchmark.common if (gain := _gain(benchmark, run, controls, [lang]))}
+    languages = [lang for lang in benchmark.languages if all(lang in benchmark.cells[n] for n in (run, *controls))]
+    by_language = {lang: gain for lang in languages if (gain := _gain(benchmark, run, controls, [lang]))}
     if not controls or not by_language:
         return None
-    average = _gain(benchmark, run, controls, benchmark.common) if len(benchmark.common) > 1 else None
+    average = _gain(benchmark, run, controls, languages) if len(languages) > 1 else None
     labels = tuple(benchmark.runs[number].label for number in controls)
     return RunGains(run, len(controls), by_language, average, labels)
 

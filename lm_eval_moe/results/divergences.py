@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.marks import divergence_marks, steered
 from lm_eval_moe.results.run import Run
 
@@ -30,13 +31,11 @@ def _reasons(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[str]:
         yield from differ("reference language", _reference(first, task), _reference(second, task))
     yield from differ("span", first.routing.get("capture"), second.routing.get("capture"))
     yield from differ("routing shape", _shape(first), _shape(second))
-    if first.routing and second.routing:
-        adapters = [str(run.arguments.get("adapter") or "of the model's family") for run in (first, second)]
-        yield from differ("adapter", *adapters)
-    if not _refers_to_itself(first) or not _refers_to_itself(second):
-        references = [f"a reference {steered(_reference_steering(run))}" for run in (first, second)]
-        yield from differ("divergence to", *references)
+    yield from differ("adapter", _adapter(first), _adapter(second))
     for task in tasks:
+        references = [_reference_steering(run, task) for run in (first, second)]
+        if references != [(run.steering or {}).get("hash") for run in (first, second)]:
+            yield from differ("divergence to", *(f"a reference {steered(digest)}" for digest in references))
         over = [next((m.count for m in divergence_marks(run, task) if m.of), None) for run in (first, second)]
         if over[0] != over[1]:
             texts = ["all documents" if count is None else str(count) for count in over]
@@ -55,12 +54,17 @@ def _shape(run: Run) -> str | None:
     return f"of {len(shape['layers'])} layers of {shape.get('experts')} experts, top {shape.get('top_k')}"
 
 
-def _reference_steering(run: Run) -> str | None:
+def _adapter(run: Run) -> str | None:
+    """Return the adapter file that read the routing, with the hash of what it says where that is known."""
+    if not run.routing:
+        return None
+    identity = identity_of(run.raw)
+    content = identity.parts.get("model.adapter") if identity else None
+    return str(run.arguments.get("adapter") or "of the model's family") + (f" #{content[:8]}" if content else "")
+
+
+def _reference_steering(run: Run, task: str) -> str | None:
     own: str | None = (run.steering or {}).get("hash")
-    source = run.routing.get("reference_source") or {}
+    source = run.routing_of(task).get("reference_source") or {}
     steering: str | None = source.get("steering", own)
     return steering
-
-
-def _refers_to_itself(run: Run) -> bool:
-    return _reference_steering(run) == (run.steering or {}).get("hash")

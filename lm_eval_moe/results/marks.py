@@ -108,7 +108,7 @@ def _of_divergence(run: Run, task: str) -> Iterator[Mark]:
     documents = _documents(run, task)
     if compared is not None and compared < documents:
         yield Mark("partial", run.label, task, compared, documents)
-    source = run.routing.get("reference_source") or {}
+    source = run.routing_of(task).get("reference_source") or {}
     if "steering" in source and source["steering"] != (run.steering or {}).get("hash"):
         yield Mark("other reference", run.label, f"to a reference {steered(source['steering'])}")
 

@@ -78,6 +78,10 @@ class Run:
         """Return the results that a task comes from, where several files were merged."""
         return self._run.parts.get(task, self.raw)
 
+    def routing_of(self, task: str) -> Mapping[str, Any]:
+        """Return the routing object that a task comes with, where several files were merged."""
+        return self.part(task).get("routing") or {}
+
     @cached_property
     def steering(self) -> Mapping[str, Any] | None:
         """The steering's name, hash, spec and experts per layer; None if unsteered.

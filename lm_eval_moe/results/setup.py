@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.identity import Identity
+from lm_eval_moe.results.documents import evaluated_documents
 from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.run import Run
 
@@ -61,6 +62,7 @@ class Setup:
     documents: int | None
     original: int | None
     limit: str | None
+    evaluated: str | None
     task_hash: str | None
     prompt_fields: Mapping[str, str]
     template: str | None
@@ -85,6 +87,7 @@ def setup_of(run: Run, task: str) -> Setup:
         documents=_count(counts.get("effective")),
         original=_count(counts.get("original")),
         limit=_text(config.get("limit")),
+        evaluated=evaluated_documents(run, task),
         task_hash=_text((raw.get("task_hashes") or {}).get(task)),
         prompt_fields={key: str(of_task[key]) for key in _PROMPT_KEYS if of_task.get(key) is not None},
         template=_text(raw.get("chat_template_sha")),
@@ -126,6 +129,8 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
         yield differ("documents", _documents(first), _documents(second))
     elif first.original is not None and second.original is not None and first.original != second.original:
         yield differ("documents", f"of {first.original}", f"of {second.original}")
+    elif first.evaluated and second.evaluated and first.evaluated != second.evaluated:
+        yield differ("documents", f"the choice #{first.evaluated[:8]}", f"the choice #{second.evaluated[:8]}")
     # Two models with a template each are prompted each in its own way: that is no mistake.
     own_templates = bool(first.template and second.template) and first.model != second.model
     if first.template != second.template:

@@ -107,7 +107,7 @@ def test_the_same_run_passes(
     ("change", "message"),
     [
         ("none", "the policy limits routing drift, and no profile of the candidate is given: --candidate_profile FILE"),
-        ("swapped", "is not the profile of the candidate: its steering is none, the results say "),
+        ("swapped", "is not the profile of the candidate: its steering.hash is none, the results say "),
         ("short", "40 items are only in the baseline's profile"),
     ],
 )
