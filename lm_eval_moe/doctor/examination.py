@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA_VERSION", "Examination", "examine"]
 
 SCHEMA_VERSION = 1
+
+_SELECTION = "selection"
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,14 @@ class Examination:
         return tuple(entry for entry in self.findings if entry[1].outcome == "fail")
 
     @property
+    def not_proven(self) -> tuple[tuple[Proof, Finding], ...]:
+        """The proofs that could observe nothing which would tell."""
+        return tuple(entry for entry in self.findings if entry[1].outcome == "not proven")
+
+    @property
     def ok(self) -> bool:
-        """Whether nothing speaks against capturing and steering this model."""
-        return self.refusal is None and not self.failed
+        """Whether all that was to be shown is shown."""
+        return self.refusal is None and not self.failed and not self.not_proven
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -108,7 +115,7 @@ def examine(
     with undisturbed(lm):
         lm.set_steering(None)
         anatomy = anatomy_of(lm.model, runs.sites, _scoring(lm, runs))
-        findings = tuple((entry, _examined(entry, runs)) for entry in all_proofs())
+        findings = _findings(runs)
         reach = _reach(runs, plan) if plan is not None else None
     return Examination(lm.model_id or anatomy.model_class, anatomy, findings, plan, reach)
 
@@ -135,10 +142,27 @@ def _examined(entry: Proof, runs: Runs) -> Finding:
         return Finding("fail", problem, fix)
 
 
+def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
+    """Examine all; proofs that take the adapter's word for the selection prove nothing where it is not borne out."""
+    found = {entry: _examined(entry, runs) for entry in all_proofs()}
+    borne_out = all(finding.outcome == "pass" for entry, finding in found.items() if entry.name == _SELECTION)
+    if borne_out:
+        return tuple(found.items())
+    return tuple((entry, _doubted(finding) if entry.of_selection else finding) for entry, finding in found.items())
+
+
+def _doubted(finding: Finding) -> Finding:
+    if finding.outcome != "pass":
+        return finding
+    summary = f"rests on the adapter's selection, which the proof '{_SELECTION}' does not bear out ({finding.summary})"
+    return replace(finding, outcome="not proven", summary=summary)
+
+
 def _finding_to_dict(entry: Proof, finding: Finding) -> dict[str, Any]:
     return {
         "name": entry.name,
         "title": entry.title,
+        "observed": entry.observes,
         "outcome": finding.outcome,
         "summary": finding.summary,
         "advice": finding.advice,

@@ -10,6 +10,7 @@ from lm_eval_moe.errors import RoutingBypassedError
 from lm_eval_moe.models.uncompiled import uncompiled
 from lm_eval_moe.routers import RouterSite, intercepted
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
+from lm_eval_moe.routers.looking import Looking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
-class _Probe:
-    """A listener that only looks."""
+class _Probe(Looking):
+    """Sees how many experts there are, how many are selected, and how they are scored."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.experts: set[int] = set()
         self.top_k: set[int] = set()
         self.scoring: str | None = None
@@ -32,19 +34,11 @@ class _Probe:
         return logits
 
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
+        super().selected(position, indices, weights)
         self.top_k.add(indices.shape[-1])
 
     def scored(self, position: int, how: str | None) -> None:
         self.scoring = how
-
-    def guarded(self, position: int, logits: Tensor) -> None:
-        return None
-
-    def compares(self, position: int) -> bool:
-        return False
-
-    def unchanged(self, position: int, indices: Tensor) -> None:
-        raise AssertionError("never asked for")
 
 
 def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device: torch.device) -> str | None:

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["examine"]
 
 
-@proof("effect", "each router decides its layer", order=60)
+@proof(
+    "effect",
+    "each router decides its layer",
+    observes="the logits when one layer alone is steered, and what its experts are called with",
+    order=60,
+    of_selection=True,
+)
 def examine(runs: Runs) -> Finding:
     """Activate the least used experts of one layer at a time."""
     layers: dict[int, dict[str, Any]] = {}

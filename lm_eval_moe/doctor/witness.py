@@ -1,0 +1,375 @@
+"""See from outside which experts a layer's tokens use, and with what weights; compare that with what is recorded.
+
+An expert whose parameters are zero for a moment changes the block's output ``y`` at the tokens that use it, and at no
+other: ``y - y_without_e = w_e * (f_e - f_e_muted)``. The expert's own part ``f_e - f_e_muted`` is seen alone in one of
+three ways, so that the weight ``w_e`` follows. Nothing of this asks the adapter how it reads a selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_moe.doctor.replay import Call, rows_of
+from lm_eval_moe.routers import intercepted
+from lm_eval_moe.routers.looking import Looking
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lm_eval_moe.routers import RouterSite
+    from lm_eval_moe.routers.parts import ExpertParts
+
+__all__ = ["LayerWitness", "Recorded", "witness"]
+
+ONE_HOT = "one-hot calls of the experts"
+OWN_MODULE = "the experts' own modules"
+RAISED = "raised logits (up to one factor for each expert and token)"
+SCALED = "the experts' scaled inputs"
+
+_RAISED_LOGIT = 20.0  # against -20 for all others: a softmax of this is one-hot, a sigmoid is 0 or 1
+_SIGMAS = 8.0
+_RELATIVE = 1e-4  # experts that are called with other numbers of tokens sum in another order
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the interception recorded in one layer, N tokens and E experts.
+
+    Attributes:
+        chosen: ``[N, E]`` whether an expert is in the selection.
+        weights: ``[N, E]`` its combine weight, 0 where it is not chosen.
+        repeated: How often an expert is named twice for a token.
+        outside: How many indices are below 0, or E or more where no other column stands for that.
+    """
+
+    chosen: Tensor
+    weights: Tensor
+    repeated: int
+    outside: int
+
+    @classmethod
+    def of(cls, indices: Tensor, weights: Tensor, experts: int, *, skips: bool) -> Recorded:
+        """Make it of a selection ``[N, K]``; an index of E or more stands for no routed expert."""
+        indices, values = indices.detach().cpu().long(), weights.detach().cpu().double()
+        routed = (indices >= 0) & (indices < experts)
+        placed = indices.masked_fill(~routed, experts)
+        counts = torch.zeros(len(indices), experts + 1).scatter_add_(1, placed, torch.ones(indices.shape))
+        dense = torch.zeros(len(indices), experts + 1, dtype=torch.double).scatter_add_(1, placed, values)
+        outside = ~routed if not skips else indices < 0
+        repeated = (counts[:, :experts] - 1).clamp_min(0).sum()
+        return cls(counts[:, :experts] > 0, dense[:, :experts], int(repeated), int(outside.sum()))
+
+
+@dataclass(frozen=True)
+class LayerWitness:
+    """What one layer's experts did, beside what is recorded; a pair is a token and an expert.
+
+    Attributes:
+        tokens: How many were looked at.
+        recorded: Pairs that are recorded with a weight.
+        effective: Pairs where muting the expert changes the token's output.
+        silent: Pairs that are recorded, but without any effect; those lost in rounding are not counted.
+        unrecorded: Pairs with an effect that are not recorded.
+        wrong_weights: Pairs whose effect is not the recorded weight times the expert's own output.
+        weighed: Pairs whose weight was seen.
+        weights_seen_by: How the experts' own outputs were seen, None if they were not.
+        rows_received: Rows that the experts' own modules were called with, None where they have none.
+        not_seen: Why nothing, or no weight, could be seen.
+    """
+
+    tokens: int
+    recorded: int = 0
+    effective: int = 0
+    silent: int = 0
+    unrecorded: int = 0
+    wrong_weights: int = 0
+    weighed: int = 0
+    weights_seen_by: str | None = None
+    rows_received: int | None = None
+    not_seen: str | None = None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything that was seen contradicts the record."""
+        return bool(self.silent or self.unrecorded or self.wrong_weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass
+class _Effect:
+    """What muting one expert did."""
+
+    change: Tensor  # [N, H]: the output minus the output without the expert
+    changed: Tensor  # [N] bool
+    alone: Tensor | None = None  # [N, H]: the expert's own part; NaN where it was not seen
+    unit: Tensor | None = None  # [N]: the weight that `alone` was seen with, as recorded then; None: 1
+
+
+class _Stage:
+    """A call of the innermost module that combines the experts' outputs, to be repeated with an expert muted.
+
+    Args:
+        site: The layer.
+        parts: Its experts' parts.
+        call: How the module was called.
+        top_k: Experts selected per token, K.
+    """
+
+    def __init__(self, site: RouterSite, parts: ExpertParts, call: Call, top_k: int) -> None:
+        self.site, self.parts, self.call, self.top_k = site, parts, call, top_k
+        with _rows_of_modules(parts, range(parts.count)) as self.received:
+            self.output = call.again()
+        again = call.again()
+        self.noise = float((again.double() - self.output.double()).abs().nan_to_num(0.0).max())
+        self.eps = torch.finfo(self.output.dtype).eps
+        self._keys = [] if call.hidden is None else [_key(row) for row in call.hidden.cpu()]
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the module gives by itself what it gave in the forward pass."""
+        drift = (self.output.double() - self.call.output.double()).abs().nan_to_num(0.0).amax(-1)
+        size = self.call.output.double().abs().nan_to_num(0.0).amax(-1)
+        return bool((drift <= 16 * self.eps * size + 4 * self.noise).all())
+
+    def mute(self, expert: int, *, recorded: bool) -> _Effect:
+        """Mute one expert and see what changes; see its own part alone, too, if that can be done.
+
+        Args:
+            expert: The expert.
+            recorded: Whether it is recorded for any token, so that its own part is wanted in any case.
+        """
+        with _rows_of_modules(self.parts, [expert]) as rows, self.parts.muted(expert):
+            without = self.call.again()
+        change = (self.output.double() - without.double()).cpu()
+        different = self.output != without
+        different &= ~(self.output.isnan() & without.isnan())
+        changed = different.any(-1).cpu() & (change.abs().nan_to_num(torch.inf).amax(-1) > 4 * self.noise)
+        effect = _Effect(change, changed)
+        if not recorded and not changed.any():
+            return effect
+        if self.call.selection is not None:
+            effect.alone = self._one_hot(expert)
+        elif (own := self._own_module(expert, rows, changed)) is not None:
+            effect.alone = own
+        elif self.call.module is self.site.module:
+            effect.alone, effect.unit = self._raised(expert)
+        return effect
+
+    @property
+    def seen_by(self) -> str:
+        """How an expert's own part is seen first of all."""
+        if self.call.selection is not None:
+            return ONE_HOT
+        return OWN_MODULE if self.received else RAISED
+
+    def _one_hot(self, expert: int) -> Tensor:
+        """Hand the experts module one expert for all tokens, with weight 1; the other places have weight 0."""
+        assert self.call.selection is not None
+        indices, weights = (self.call.arguments[place] for place in self.call.selection)
+        one = (torch.arange(indices.shape[1], device=indices.device) + expert) % self.parts.count
+        unit = torch.zeros_like(weights)
+        unit[:, 0] = 1
+        other = dict(zip(self.call.selection, (one.to(indices.dtype).expand_as(indices), unit), strict=True))
+        whole = self.call.again(other)
+        with self.parts.muted(expert):
+            without = self.call.again(other)
+        return (whole.double() - without.double()).cpu()
+
+    def _own_module(self, expert: int, muted: dict[int, list[tuple[Tensor, Tensor]]], changed: Tensor) -> Tensor | None:
+        """Find what the expert's module returned for each token, which is known by its hidden state."""
+        if expert not in self.received or len(self.received[expert]) != len(muted.get(expert, [])):
+            return None
+        known: dict[bytes, Tensor] = {}
+        for (rows, whole), (_, without) in zip(self.received[expert], muted[expert], strict=True):
+            if whole.shape != without.shape:
+                return None
+            parts = (whole.double() - without.double()).cpu()
+            known.update(zip(map(_key, rows.cpu()), parts, strict=True))
+        alone = torch.full((len(self._keys), self.output.shape[-1]), torch.nan, dtype=torch.double)
+        for token, key in enumerate(self._keys):
+            part = known.get(key)
+            if part is not None and part.shape == alone[token].shape:
+                alone[token] = part
+        return None if len(alone) != len(changed) or alone[changed].isnan().any() else alone
+
+    def _raised(self, expert: int) -> tuple[Tensor | None, Tensor | None]:
+        """Raise the expert's logit far above all others at every token, and mute it then."""
+        raised = _Raised(expert)
+        with intercepted((self.site,), raised, top_k=self.top_k, whole=False):
+            whole = self.call.again()
+            if 0 not in raised.selections:  # the router that is said to be this block's is not called in it
+                return None, None
+            recorded = Recorded.of(*raised.selections[0], self.parts.count, skips=True)
+            with self.parts.muted(expert):
+                without = self.call.again()
+        alone, unit = (whole.double() - without.double()).cpu(), recorded.weights[:, expert]
+        if len(unit) != len(alone):
+            return None, None
+        alone[unit == 0] = torch.nan
+        return alone, unit
+
+    def scaled_inputs(self, home: Call | None) -> Tensor | None:
+        """Return weights ``[N, E]`` where each expert gets every token's hidden state, scaled by its weight."""
+        hidden = self.call.hidden
+        given = home.hidden if home is not None else None
+        if hidden is None or given is None or given.shape != (self.parts.count * len(hidden), hidden.shape[1]):
+            return None
+        tokens, scaled = hidden.double().cpu(), given.double().cpu().view(self.parts.count, *hidden.shape)
+        weights = torch.einsum("enh,nh->ne", scaled, tokens) / tokens.square().sum(-1, keepdim=True)
+        rest = (scaled - torch.einsum("ne,nh->enh", weights, tokens)).norm(dim=-1)
+        return weights if bool((rest <= 4 * self.eps * tokens.norm(dim=-1)).all()) else None
+
+
+def witness(
+    site: RouterSite, parts: ExpertParts, calls: list[Call], home: Call | None, recorded: Recorded, top_k: int
+) -> LayerWitness:
+    """Compare a layer's record of one forward pass with what its experts did.
+
+    Args:
+        site: The layer.
+        parts: What belongs to each expert alone.
+        calls: How the modules that hold all experts were called, the innermost first.
+        home: The call of the innermost of them, if it was called.
+        recorded: What was recorded of the pass.
+        top_k: Experts selected per token, K.
+    """
+    tokens = len(recorded.chosen)
+    call = next((call for call in calls if call.selection is not None), calls[-1] if calls else None)
+    if call is None or (call.selection is None and call.module is not site.module):
+        return LayerWitness(tokens, not_seen="the block is not called once, as a module, in a forward pass")
+    if len(call.output) != tokens:
+        return LayerWitness(
+            tokens, not_seen=f"the block returns {len(call.output)} rows, where {tokens} tokens are recorded"
+        )
+    with parts.in_memory():
+        stage = _Stage(site, parts, call, top_k)
+        if not stage.repeats:
+            return LayerWitness(tokens, not_seen="the block gives another output when it is called again")
+        effects = [stage.mute(e, recorded=bool(recorded.chosen[:, e].any())) for e in range(parts.count)]
+    changed = torch.stack([effect.changed for effect in effects], 1)
+    rows = {expert: sum(len(taken) for taken, _ in calls) for expert, calls in stage.received.items()}
+    seen = LayerWitness(
+        tokens,
+        recorded=int((recorded.chosen & (recorded.weights != 0)).sum()),
+        effective=int(changed.sum()),
+        rows_received=sum(rows.values()) if rows else None,
+    )
+    if not changed.any():
+        return _with(seen, not_seen="putting zeros in place of the experts' parameters changes nothing")
+    seen = _with(
+        seen,
+        unrecorded=int((changed & ~recorded.chosen).sum()) + recorded.outside,
+        silent=_silent(stage, effects, recorded, changed) + recorded.repeated,
+    )
+    return _weighed(seen, stage, effects, recorded, stage.scaled_inputs(home))
+
+
+def _silent(stage: _Stage, effects: list[_Effect], recorded: Recorded, changed: Tensor) -> int:
+    """Count recorded pairs without effect, but for those whose part in the output is lost in rounding."""
+    size = stage.output.double().abs().amax(-1).cpu()
+    silent = 0
+    for expert, effect in enumerate(effects):
+        weights = recorded.weights[:, expert]
+        if effect.alone is None:
+            expected = weights.abs() * size
+        else:
+            unit = 1.0 if effect.unit is None else effect.unit
+            expected = (weights / unit).abs() * effect.alone.abs().amax(-1)
+        # What was not seen alone is NaN: it is not small.
+        small = (weights == 0) | (expected <= stage.eps * size + 4 * stage.noise)
+        silent += int((recorded.chosen[:, expert] & ~changed[:, expert] & ~small).sum())
+    return silent
+
+
+def _weighed(
+    seen: LayerWitness, stage: _Stage, effects: list[_Effect], recorded: Recorded, scaled: Tensor | None
+) -> LayerWitness:
+    """Compare the recorded weights with those that the effects show."""
+    if scaled is not None:
+        off = (scaled - recorded.weights).abs() > 4 * stage.eps * (1 + recorded.weights.abs())
+        return _with(
+            seen,
+            wrong_weights=int((off & recorded.chosen).sum()),
+            weighed=int(recorded.chosen.sum()),
+            weights_seen_by=SCALED,
+        )
+    compared = wrong = other = 0
+    output = stage.output.double().cpu().abs()
+    for expert, effect in enumerate(effects):
+        if effect.alone is None:
+            continue
+        own = effect.alone if effect.unit is None else effect.alone / effect.unit[:, None]
+        at = effect.changed & recorded.chosen[:, expert] & (own.norm(dim=-1) > 0)
+        own, change, weights, size = own[at], effect.change[at], recorded.weights[at, expert], output[at]
+        length = own.norm(dim=-1)
+        shown = (change * own).sum(-1) / length.square()
+        # Each of about K + 2 roundings of an element is off by half a unit in its last place at most.
+        magnitude = size + (shown[:, None] * own).abs()
+        spread = 0.5 * stage.eps * (stage.top_k + 2) ** 0.5 * magnitude
+        slack = (4 * stage.eps + _RELATIVE) * weights.abs() * length
+        off = (shown - weights).abs() * length > _SIGMAS * (spread * own).norm(dim=-1) / length + slack
+        rest = (change - shown[:, None] * own).norm(dim=-1)
+        along = rest <= _SIGMAS * spread.norm(dim=-1) + (32 * stage.eps + 10 * _RELATIVE) * shown.abs() * length
+        compared, wrong, other = (
+            compared + int(at.sum()),
+            wrong + int((off | ~along).sum()),
+            other + int((~along).sum()),
+        )
+    if not compared or 10 * other > compared:
+        why = "an expert's effect is not a multiple of what it gives alone" if compared else "no expert is seen alone"
+        return _with(seen, not_seen=f"the combine weights: {why}")
+    return _with(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=stage.seen_by)
+
+
+def _with(seen: LayerWitness, **changes: Any) -> LayerWitness:
+    return LayerWitness(**{**asdict(seen), **changes})
+
+
+class _Raised(Looking):
+    """Raises one expert's logit far above all others."""
+
+    def __init__(self, expert: int) -> None:
+        super().__init__()
+        self._expert = expert
+
+    def route(self, position: int, logits: Tensor) -> Tensor:
+        raised = torch.full_like(logits, -_RAISED_LOGIT)
+        raised[:, self._expert] = _RAISED_LOGIT
+        return raised
+
+
+@contextmanager
+def _rows_of_modules(parts: ExpertParts, experts: Any) -> Iterator[dict[int, list[tuple[Tensor, Tensor]]]]:
+    """Note, by expert, the rows that its own module is called with and those that it returns."""
+    seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def noted(expert: int) -> Any:
+        def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            rows, returned = rows_of([*args, *kwargs.values()]), rows_of(output)
+            if rows is not None and returned is not None and len(rows) == len(returned):
+                seen.setdefault(expert, []).append((rows.clone(), returned.clone()))
+
+        return note
+
+    handles = []
+    if len(parts.containers) == 1 and not parts.stacks:
+        for expert in experts:
+            [module] = parts.modules(expert)
+            handles.append(module.register_forward_hook(noted(expert), with_kwargs=True))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _key(row: Tensor) -> bytes:
+    return row.contiguous().view(torch.uint8).numpy().tobytes()
