@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
 from lm_eval_moe.doctor.reach_of_file import Reach, measure
 from lm_eval_moe.doctor.runs import Runs, undisturbed
-from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
 from lm_eval_moe.models.loading import resolve_plan
 from lm_eval_moe.models.probe import probe
 
@@ -122,7 +123,9 @@ def examine(
 
 def _scoring(lm: HFMoE, runs: Runs) -> str | None:
     try:
-        return probe(lm.model, runs.sites, runs.shape, lm.device) or AFTERWARDS
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RoutingWarning)  # loading has warned, and the proofs say more
+            return probe(lm.model, runs.sites, runs.shape, lm.device) or AFTERWARDS
     except RoutingBypassedError:
         return None  # the proofs meet it again and say so
 
@@ -154,7 +157,7 @@ def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
 def _doubted(finding: Finding) -> Finding:
     if finding.outcome != "pass":
         return finding
-    summary = f"rests on the adapter's selection, which the proof '{_SELECTION}' does not bear out ({finding.summary})"
+    summary = f"takes the selection as the adapter reads it, which is not proven ({finding.summary})"
     return replace(finding, outcome="not proven", summary=summary)
 
 

@@ -117,10 +117,10 @@ def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
 
 def _proofs(found: Examination, verbose: bool) -> str:
     width = max(len(entry.title) for entry, _ in found.findings)
-    signs = max(5, *(len(_SIGNS[finding.outcome]) for _, finding in found.findings))
+    signs = max(7, *(len(_SIGNS[finding.outcome]) + 1 for _, finding in found.findings))
     lines = ["proofs"]
     for entry, finding in found.findings:
-        head = f"  {_SIGNS[finding.outcome]:<{signs}}  {entry.title:<{width}}  "
+        head = f"  {_SIGNS[finding.outcome]:<{signs}}{entry.title:<{width}}  "
         lines.append(_wrapped(head, finding.summary))
         if verbose:
             lines.append(_wrapped(" " * len(head) + "observed: ", entry.observes))

@@ -32,6 +32,7 @@ RAISED = "raised logits (up to one factor for each expert and token)"
 SCALED = "the experts' scaled inputs"
 
 _RAISED_LOGIT = 20.0  # against -20 for all others: a softmax of this is one-hot, a sigmoid is 0 or 1
+_RAISED_EXPERTS = 2
 _SIGMAS = 8.0
 _RELATIVE = 1e-4  # experts that are called with other numbers of tokens sum in another order
 
@@ -78,6 +79,8 @@ class LayerWitness:
         wrong_weights: Pairs whose effect is not the recorded weight times the expert's own output.
         weighed: Pairs whose weight was seen.
         weights_seen_by: How the experts' own outputs were seen, None if they were not.
+        unfollowed: Tokens at which, with one expert's logit raised, the record of it and its effect differ; None where
+            the experts get their selection as arguments.
         rows_received: Rows that the experts' own modules were called with, None where they have none.
         not_seen: Why nothing, or no weight, could be seen.
     """
@@ -90,13 +93,14 @@ class LayerWitness:
     wrong_weights: int = 0
     weighed: int = 0
     weights_seen_by: str | None = None
+    unfollowed: int | None = None
     rows_received: int | None = None
     not_seen: str | None = None
 
     @property
     def wrong(self) -> bool:
         """Whether anything that was seen contradicts the record."""
-        return bool(self.silent or self.unrecorded or self.wrong_weights)
+        return bool(self.silent or self.unrecorded or self.wrong_weights or self.unfollowed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -159,16 +163,10 @@ class _Stage:
             effect.alone = self._one_hot(expert)
         elif (own := self._own_module(expert, rows, changed)) is not None:
             effect.alone = own
-        elif self.call.module is self.site.module:
-            effect.alone, effect.unit = self._raised(expert)
+        elif (raised := self.raised(expert)) is not None:
+            effect.alone, effect.unit = raised
+            effect.alone[effect.unit == 0] = torch.nan
         return effect
-
-    @property
-    def seen_by(self) -> str:
-        """How an expert's own part is seen first of all."""
-        if self.call.selection is not None:
-            return ONE_HOT
-        return OWN_MODULE if self.received else RAISED
 
     def _one_hot(self, expert: int) -> Tensor:
         """Hand the experts module one expert for all tokens, with weight 1; the other places have weight 0."""
@@ -200,21 +198,22 @@ class _Stage:
                 alone[token] = part
         return None if len(alone) != len(changed) or alone[changed].isnan().any() else alone
 
-    def _raised(self, expert: int) -> tuple[Tensor | None, Tensor | None]:
-        """Raise the expert's logit far above all others at every token, and mute it then."""
+    def raised(self, expert: int) -> tuple[Tensor, Tensor] | None:
+        """Raise the expert's logit far above all others at every token, and mute it then.
+
+        Returns:
+            What muting changes ``[N, H]``, and the recorded weight of the expert ``[N]``; None if nothing was recorded.
+        """
         raised = _Raised(expert)
         with intercepted((self.site,), raised, top_k=self.top_k, whole=False):
             whole = self.call.again()
             if 0 not in raised.selections:  # the router that is said to be this block's is not called in it
-                return None, None
+                return None
             recorded = Recorded.of(*raised.selections[0], self.parts.count, skips=True)
             with self.parts.muted(expert):
                 without = self.call.again()
         alone, unit = (whole.double() - without.double()).cpu(), recorded.weights[:, expert]
-        if len(unit) != len(alone):
-            return None, None
-        alone[unit == 0] = torch.nan
-        return alone, unit
+        return (alone, unit) if len(unit) == len(alone) else None
 
     def scaled_inputs(self, home: Call | None) -> Tensor | None:
         """Return weights ``[N, E]`` where each expert gets every token's hidden state, scaled by its weight."""
@@ -269,7 +268,20 @@ def witness(
         unrecorded=int((changed & ~recorded.chosen).sum()) + recorded.outside,
         silent=_silent(stage, effects, recorded, changed) + recorded.repeated,
     )
+    if call.selection is None:
+        used = recorded.chosen.sum(0)
+        raised = [stage.raised(expert) for expert in used.argsort()[:_RAISED_EXPERTS].tolist()]
+        known = [pair for pair in raised if pair is not None]
+        if not known:
+            seen = _with(seen, not_seen="the router is not called within the block")
+        else:
+            seen = _with(seen, unfollowed=sum(_unfollowed(*pair, 4 * stage.noise) for pair in known))
     return _weighed(seen, stage, effects, recorded, stage.scaled_inputs(home))
+
+
+def _unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
+    """Count the tokens at which an expert is recorded, but has no effect, or the other way round."""
+    return int(((change.abs().nan_to_num(torch.inf).amax(-1) > noise) != (weights != 0)).sum())
 
 
 def _silent(stage: _Stage, effects: list[_Effect], recorded: Recorded, changed: Tensor) -> int:
@@ -326,7 +338,9 @@ def _weighed(
     if not compared or 10 * other > compared:
         why = "an expert's effect is not a multiple of what it gives alone" if compared else "no expert is seen alone"
         return _with(seen, not_seen=f"the combine weights: {why}")
-    return _with(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=stage.seen_by)
+    relative = any(effect.unit is not None for effect in effects)
+    how = ONE_HOT if stage.call.selection is not None else RAISED if relative else OWN_MODULE
+    return _with(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=how)
 
 
 def _with(seen: LayerWitness, **changes: Any) -> LayerWitness:

@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lm_eval_moe.routers.blocks import RoutedBlock
 
 __all__ = ["ExpertParts", "expert_parts"]
@@ -42,6 +40,29 @@ class ExpertParts:
     def modules(self, expert: int) -> list[nn.Module]:
         """Return an expert's own modules, none if its parameters are a slice of larger ones."""
         return [list(container.children())[expert] for container in self.containers]
+
+    @contextmanager
+    def counted(self) -> Iterator[list[int]]:
+        """Count the rows that each expert's own module is called with; all stay 0 where experts have no modules."""
+        rows = [0] * self.count
+
+        def counter(expert: int) -> Any:
+            def count(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+                rows[expert] += tensors[0].numel() // tensors[0].shape[-1] if tensors else 0
+
+            return count
+
+        handles = []
+        if len(self.containers) == 1 and not self.stacks:
+            for expert in range(self.count):
+                [module] = self.modules(expert)
+                handles.append(module.register_forward_pre_hook(counter(expert), with_kwargs=True))
+        try:
+            yield rows
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def tensors(self, expert: int) -> Iterator[Tensor]:
         """Yield an expert's own parameters, which share the memory of the model's."""

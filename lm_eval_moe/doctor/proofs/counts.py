@@ -55,4 +55,4 @@ def examine(runs: Runs) -> Finding:
             layers,
             details,
         )
-    return Finding("pass", f"{selections:,} selections counted anew from outside: all equal", None, layers, details)
+    return Finding("pass", f"{selections:,} selections counted anew: all equal", None, layers, details)

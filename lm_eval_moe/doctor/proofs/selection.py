@@ -63,6 +63,7 @@ def _in_words(layer: int, seen: LayerWitness) -> str:
         (seen.silent, "recorded without effect"),
         (seen.unrecorded, "with an effect that is not recorded"),
         (seen.wrong_weights, "with another weight than is recorded"),
+        (seen.unfollowed, "where a raised logit is recorded otherwise than it takes effect"),
     ]
     said = ", ".join(f"{count} {what}" for count, what in found if count)
     return (
