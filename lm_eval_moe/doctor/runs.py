@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lm_eval_moe.capture import RecordStore
-from lm_eval_moe.doctor.replay import noted_calls
 from lm_eval_moe.doctor.sentences import SENTENCES
 from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
-from lm_eval_moe.doctor.witness import LayerWitness, Recorded, witness
+from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
-from lm_eval_moe.models.uncompiled import uncompiled
-from lm_eval_moe.routers import find_sites, intercepted
-from lm_eval_moe.routers.looking import Looking
-from lm_eval_moe.routers.parts import ExpertParts, expert_parts
+from lm_eval_moe.routers import find_sites
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lm_eval_moe.capture import RoutingRecord
     from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
@@ -34,7 +27,7 @@ __all__ = ["Asked", "Generated", "Runs", "Scored", "steering_of", "undisturbed"]
 
 _BATCH = 4
 _NEW_TOKENS = 6
-_MUTED_TOKENS = 128
+_MUTED_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -196,40 +189,10 @@ class Runs:
 
     @cached_property
     def witnesses(self) -> dict[int, LayerWitness]:
-        """By decoder layer, what its experts do, beside what is recorded, over the tokens of all sentences in a row."""
-        self._prepare("experts, noted", None, "off")
+        """By decoder layer, what its experts do, beside what is recorded, over tokens of the sentences in a row."""
+        self._prepare("plain run", None, "off")
         tokens = [token for ask in self.asked for token in ask.tokens][: min(_MUTED_TOKENS, self.lm.max_length)]
-        parts = [expert_parts(site.module, site.block) for site in self.sites]
-        modules = {
-            (position, name): module
-            for position, (site, own) in enumerate(zip(self.sites, parts, strict=True))
-            for name, module in _homes(site.module, own)
-        }
-        looking = Looking()
-        with torch.no_grad(), uncompiled(self.lm.model), self._autocast():
-            with noted_calls(modules) as calls, intercepted(self.sites, looking, top_k=self.shape.top_k):
-                self.lm.model(torch.tensor([tokens], device=self.lm.device))
-            seen = {}
-            for position, (site, own) in enumerate(zip(self.sites, parts, strict=True)):
-                self._progress(f"muting experts of layer {site.layer}")
-                recorded = Recorded.of(*looking.selections[position], self.shape.experts, skips=bool(site.block.extra))
-                if own is None:
-                    why = "nothing in the block comes once for each expert"
-                    seen[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
-                    continue
-                once = {
-                    name: calls[position, name][0]
-                    for name, _ in _homes(site.module, own)
-                    if len(calls[position, name]) == 1
-                }
-                seen[site.layer] = witness(
-                    site, own, list(once.values()), once.get(own.home), recorded, self.shape.top_k
-                )
-        return seen
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = self.lm.mixed_precision_dtype
-        return torch.autocast(self.lm.device.type, dtype=dtype, enabled=dtype is not None)
+        return witnesses(self.lm, self.sites, self.shape, tokens, self._progress)
 
     # ------------------------------------------------------------------ one run
 
@@ -341,13 +304,3 @@ def _rows_of(shape: tuple[int, ...], seen: int, row: int, length: int) -> slice:
     width = seen // shape[0]
     start = row * width + (width - shape[1])
     return slice(start, start + length)
-
-
-def _homes(block: nn.Module, parts: ExpertParts | None) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules that hold all experts of a block, by name, from the innermost to the block itself."""
-    if parts is None:
-        return
-    names = parts.home.split(".") if parts.home else []
-    for depth in range(len(names), -1, -1):
-        name = ".".join(names[:depth])
-        yield name, block.get_submodule(name)

@@ -1,69 +1,37 @@
-"""See from outside which experts a layer's tokens use, and with what weights; compare that with what is recorded.
-
-An expert whose parameters are zero for a moment changes the block's output ``y`` at the tokens that use it, and at no
-other: ``y - y_without_e = w_e * (f_e - f_e_muted)``. The expert's own part ``f_e - f_e_muted`` is seen alone in one of
-three ways, so that the weight ``w_e`` follows. Nothing of this asks the adapter how it reads a selection.
-"""
+"""Which experts a layer's tokens use, and with what weights, as muting the experts shows; compared with the record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_moe.doctor.replay import Call, rows_of
+from lm_eval_moe.doctor.replay import Call, noted_calls
+from lm_eval_moe.doctor.stage import Effect, Recorded, Stage
+from lm_eval_moe.models.uncompiled import uncompiled
 from lm_eval_moe.routers import intercepted
 from lm_eval_moe.routers.looking import Looking
+from lm_eval_moe.routers.parts import ExpertParts, expert_parts
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.routers import RouterSite
-    from lm_eval_moe.routers.parts import ExpertParts
+    from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["LayerWitness", "Recorded", "witness"]
+__all__ = ["LayerWitness", "witness", "witnesses"]
 
 ONE_HOT = "one-hot calls of the experts"
 OWN_MODULE = "the experts' own modules"
 RAISED = "raised logits (up to one factor for each expert and token)"
 SCALED = "the experts' scaled inputs"
 
-_RAISED_LOGIT = 20.0  # against -20 for all others: a softmax of this is one-hot, a sigmoid is 0 or 1
 _RAISED_EXPERTS = 2
 _SIGMAS = 8.0
 _RELATIVE = 1e-4  # experts that are called with other numbers of tokens sum in another order
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What the interception recorded in one layer, N tokens and E experts.
-
-    Attributes:
-        chosen: ``[N, E]`` whether an expert is in the selection.
-        weights: ``[N, E]`` its combine weight, 0 where it is not chosen.
-        repeated: How often an expert is named twice for a token.
-        outside: How many indices are below 0, or E or more where no other column stands for that.
-    """
-
-    chosen: Tensor
-    weights: Tensor
-    repeated: int
-    outside: int
-
-    @classmethod
-    def of(cls, indices: Tensor, weights: Tensor, experts: int, *, skips: bool) -> Recorded:
-        """Make it of a selection ``[N, K]``; an index of E or more stands for no routed expert."""
-        indices, values = indices.detach().cpu().long(), weights.detach().cpu().double()
-        routed = (indices >= 0) & (indices < experts)
-        placed = indices.masked_fill(~routed, experts)
-        counts = torch.zeros(len(indices), experts + 1).scatter_add_(1, placed, torch.ones(indices.shape))
-        dense = torch.zeros(len(indices), experts + 1, dtype=torch.double).scatter_add_(1, placed, values)
-        outside = ~routed if not skips else indices < 0
-        repeated = (counts[:, :experts] - 1).clamp_min(0).sum()
-        return cls(counts[:, :experts] > 0, dense[:, :experts], int(repeated), int(outside.sum()))
 
 
 @dataclass(frozen=True)
@@ -107,124 +75,52 @@ class LayerWitness:
         return asdict(self)
 
 
-@dataclass
-class _Effect:
-    """What muting one expert did."""
-
-    change: Tensor  # [N, H]: the output minus the output without the expert
-    changed: Tensor  # [N] bool
-    alone: Tensor | None = None  # [N, H]: the expert's own part; NaN where it was not seen
-    unit: Tensor | None = None  # [N]: the weight that `alone` was seen with, as recorded then; None: 1
-
-
-class _Stage:
-    """A call of the innermost module that combines the experts' outputs, to be repeated with an expert muted.
+def witnesses(
+    lm: HFMoE,
+    sites: tuple[RouterSite, ...],
+    shape: RoutingShape,
+    tokens: Sequence[int],
+    progress: Callable[[str], object],
+) -> dict[int, LayerWitness]:
+    """Run tokens through a model once, then mute every expert of every layer.
 
     Args:
-        site: The layer.
-        parts: Its experts' parts.
-        call: How the module was called.
-        top_k: Experts selected per token, K.
+        lm: The model.
+        sites: Its routers.
+        shape: Its routing shape.
+        tokens: One row.
+        progress: Is told of each layer.
+
+    Returns:
+        By decoder layer, what its experts did, beside what was recorded.
     """
+    parts = [expert_parts(site.module, site.block) for site in sites]
+    homes = [dict(_homes(site.module, own)) if own else {} for site, own in zip(sites, parts, strict=True)]
+    modules = {(position, name): module for position, named in enumerate(homes) for name, module in named.items()}
+    looking = Looking()
+    dtype = lm.mixed_precision_dtype
+    seen: dict[int, LayerWitness] = {}
+    with torch.no_grad(), uncompiled(lm.model), torch.autocast(lm.device.type, dtype, enabled=dtype is not None):
+        with noted_calls(modules) as calls, intercepted(sites, looking, top_k=shape.top_k):
+            lm.model(torch.tensor([list(tokens)], device=lm.device))
+        for position, (site, own) in enumerate(zip(sites, parts, strict=True)):
+            progress(f"muting experts of layer {site.layer}")
+            recorded = Recorded.of(*looking.selections[position], shape.experts, skips=bool(site.block.extra))
+            if own is None:
+                why = "nothing in the block comes once for each expert"
+                seen[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
+                continue
+            once = {name: calls[position, name][0] for name in homes[position] if len(calls[position, name]) == 1}
+            seen[site.layer] = witness(site, own, list(once.values()), once.get(own.home), recorded, shape.top_k)
+    return seen
 
-    def __init__(self, site: RouterSite, parts: ExpertParts, call: Call, top_k: int) -> None:
-        self.site, self.parts, self.call, self.top_k = site, parts, call, top_k
-        with _rows_of_modules(parts, range(parts.count)) as self.received:
-            self.output = call.again()
-        again = call.again()
-        self.noise = float((again.double() - self.output.double()).abs().nan_to_num(0.0).max())
-        self.eps = torch.finfo(self.output.dtype).eps
-        self._keys = [] if call.hidden is None else [_key(row) for row in call.hidden.cpu()]
 
-    @property
-    def repeats(self) -> bool:
-        """Whether the module gives by itself what it gave in the forward pass."""
-        drift = (self.output.double() - self.call.output.double()).abs().nan_to_num(0.0).amax(-1)
-        size = self.call.output.double().abs().nan_to_num(0.0).amax(-1)
-        return bool((drift <= 16 * self.eps * size + 4 * self.noise).all())
-
-    def mute(self, expert: int, *, recorded: bool) -> _Effect:
-        """Mute one expert and see what changes; see its own part alone, too, if that can be done.
-
-        Args:
-            expert: The expert.
-            recorded: Whether it is recorded for any token, so that its own part is wanted in any case.
-        """
-        with _rows_of_modules(self.parts, [expert]) as rows, self.parts.muted(expert):
-            without = self.call.again()
-        change = (self.output.double() - without.double()).cpu()
-        different = self.output != without
-        different &= ~(self.output.isnan() & without.isnan())
-        changed = different.any(-1).cpu() & (change.abs().nan_to_num(torch.inf).amax(-1) > 4 * self.noise)
-        effect = _Effect(change, changed)
-        if not recorded and not changed.any():
-            return effect
-        if self.call.selection is not None:
-            effect.alone = self._one_hot(expert)
-        elif (own := self._own_module(expert, rows, changed)) is not None:
-            effect.alone = own
-        elif (raised := self.raised(expert)) is not None:
-            effect.alone, effect.unit = raised
-            effect.alone[effect.unit == 0] = torch.nan
-        return effect
-
-    def _one_hot(self, expert: int) -> Tensor:
-        """Hand the experts module one expert for all tokens, with weight 1; the other places have weight 0."""
-        assert self.call.selection is not None
-        indices, weights = (self.call.arguments[place] for place in self.call.selection)
-        one = (torch.arange(indices.shape[1], device=indices.device) + expert) % self.parts.count
-        unit = torch.zeros_like(weights)
-        unit[:, 0] = 1
-        other = dict(zip(self.call.selection, (one.to(indices.dtype).expand_as(indices), unit), strict=True))
-        whole = self.call.again(other)
-        with self.parts.muted(expert):
-            without = self.call.again(other)
-        return (whole.double() - without.double()).cpu()
-
-    def _own_module(self, expert: int, muted: dict[int, list[tuple[Tensor, Tensor]]], changed: Tensor) -> Tensor | None:
-        """Find what the expert's module returned for each token, which is known by its hidden state."""
-        if expert not in self.received or len(self.received[expert]) != len(muted.get(expert, [])):
-            return None
-        known: dict[bytes, Tensor] = {}
-        for (rows, whole), (_, without) in zip(self.received[expert], muted[expert], strict=True):
-            if whole.shape != without.shape:
-                return None
-            parts = (whole.double() - without.double()).cpu()
-            known.update(zip(map(_key, rows.cpu()), parts, strict=True))
-        alone = torch.full((len(self._keys), self.output.shape[-1]), torch.nan, dtype=torch.double)
-        for token, key in enumerate(self._keys):
-            part = known.get(key)
-            if part is not None and part.shape == alone[token].shape:
-                alone[token] = part
-        return None if len(alone) != len(changed) or alone[changed].isnan().any() else alone
-
-    def raised(self, expert: int) -> tuple[Tensor, Tensor] | None:
-        """Raise the expert's logit far above all others at every token, and mute it then.
-
-        Returns:
-            What muting changes ``[N, H]``, and the recorded weight of the expert ``[N]``; None if nothing was recorded.
-        """
-        raised = _Raised(expert)
-        with intercepted((self.site,), raised, top_k=self.top_k, whole=False):
-            whole = self.call.again()
-            if 0 not in raised.selections:  # the router that is said to be this block's is not called in it
-                return None
-            recorded = Recorded.of(*raised.selections[0], self.parts.count, skips=True)
-            with self.parts.muted(expert):
-                without = self.call.again()
-        alone, unit = (whole.double() - without.double()).cpu(), recorded.weights[:, expert]
-        return (alone, unit) if len(unit) == len(alone) else None
-
-    def scaled_inputs(self, home: Call | None) -> Tensor | None:
-        """Return weights ``[N, E]`` where each expert gets every token's hidden state, scaled by its weight."""
-        hidden = self.call.hidden
-        given = home.hidden if home is not None else None
-        if hidden is None or given is None or given.shape != (self.parts.count * len(hidden), hidden.shape[1]):
-            return None
-        tokens, scaled = hidden.double().cpu(), given.double().cpu().view(self.parts.count, *hidden.shape)
-        weights = torch.einsum("enh,nh->ne", scaled, tokens) / tokens.square().sum(-1, keepdim=True)
-        rest = (scaled - torch.einsum("ne,nh->enh", weights, tokens)).norm(dim=-1)
-        return weights if bool((rest <= 4 * self.eps * tokens.norm(dim=-1)).all()) else None
+def _homes(block: nn.Module, parts: ExpertParts) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that hold all experts of a block, by name, from the innermost to the block itself."""
+    names = parts.home.split(".") if parts.home else []
+    for depth in range(len(names), -1, -1):
+        name = ".".join(names[:depth])
+        yield name, block.get_submodule(name)
 
 
 def witness(
@@ -249,33 +145,35 @@ def witness(
             tokens, not_seen=f"the block returns {len(call.output)} rows, where {tokens} tokens are recorded"
         )
     with parts.in_memory():
-        stage = _Stage(site, parts, call, top_k)
+        stage = Stage(site, parts, call, top_k)
         if not stage.repeats:
             return LayerWitness(tokens, not_seen="the block gives another output when it is called again")
-        effects = [stage.mute(e, recorded=bool(recorded.chosen[:, e].any())) for e in range(parts.count)]
+        return _compared(stage, recorded, home)
+
+
+def _compared(stage: Stage, recorded: Recorded, home: Call | None) -> LayerWitness:
+    experts = stage.parts.count
+    effects = [stage.mute(expert, recorded=bool(recorded.chosen[:, expert].any())) for expert in range(experts)]
     changed = torch.stack([effect.changed for effect in effects], 1)
-    rows = {expert: sum(len(taken) for taken, _ in calls) for expert, calls in stage.received.items()}
     seen = LayerWitness(
-        tokens,
+        len(recorded.chosen),
         recorded=int((recorded.chosen & (recorded.weights != 0)).sum()),
         effective=int(changed.sum()),
-        rows_received=sum(rows.values()) if rows else None,
+        rows_received=stage.rows_received,
     )
     if not changed.any():
-        return _with(seen, not_seen="putting zeros in place of the experts' parameters changes nothing")
-    seen = _with(
+        return replace(seen, not_seen="putting zeros in place of the experts' parameters changes nothing")
+    seen = replace(
         seen,
         unrecorded=int((changed & ~recorded.chosen).sum()) + recorded.outside,
         silent=_silent(stage, effects, recorded, changed) + recorded.repeated,
     )
-    if call.selection is None:
-        used = recorded.chosen.sum(0)
-        raised = [stage.raised(expert) for expert in used.argsort()[:_RAISED_EXPERTS].tolist()]
-        known = [pair for pair in raised if pair is not None]
-        if not known:
-            seen = _with(seen, not_seen="the router is not called within the block")
-        else:
-            seen = _with(seen, unfollowed=sum(_unfollowed(*pair, 4 * stage.noise) for pair in known))
+    if stage.call.selection is None:
+        least_used = recorded.chosen.sum(0).argsort()[:_RAISED_EXPERTS]
+        raised = [pair for expert in least_used.tolist() if (pair := stage.raised(expert)) is not None]
+        if not raised:
+            return replace(seen, not_seen="the router is not called within the block")
+        seen = replace(seen, unfollowed=sum(_unfollowed(*pair, 4 * stage.noise) for pair in raised))
     return _weighed(seen, stage, effects, recorded, stage.scaled_inputs(home))
 
 
@@ -284,7 +182,7 @@ def _unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
     return int(((change.abs().nan_to_num(torch.inf).amax(-1) > noise) != (weights != 0)).sum())
 
 
-def _silent(stage: _Stage, effects: list[_Effect], recorded: Recorded, changed: Tensor) -> int:
+def _silent(stage: Stage, effects: list[Effect], recorded: Recorded, changed: Tensor) -> int:
     """Count recorded pairs without effect, but for those whose part in the output is lost in rounding."""
     size = stage.output.double().abs().amax(-1).cpu()
     silent = 0
@@ -302,12 +200,12 @@ def _silent(stage: _Stage, effects: list[_Effect], recorded: Recorded, changed: 
 
 
 def _weighed(
-    seen: LayerWitness, stage: _Stage, effects: list[_Effect], recorded: Recorded, scaled: Tensor | None
+    seen: LayerWitness, stage: Stage, effects: list[Effect], recorded: Recorded, scaled: Tensor | None
 ) -> LayerWitness:
     """Compare the recorded weights with those that the effects show."""
     if scaled is not None:
         off = (scaled - recorded.weights).abs() > 4 * stage.eps * (1 + recorded.weights.abs())
-        return _with(
+        return replace(
             seen,
             wrong_weights=int((off & recorded.chosen).sum()),
             weighed=int(recorded.chosen.sum()),
@@ -337,53 +235,7 @@ def _weighed(
         )
     if not compared or 10 * other > compared:
         why = "an expert's effect is not a multiple of what it gives alone" if compared else "no expert is seen alone"
-        return _with(seen, not_seen=f"the combine weights: {why}")
+        return replace(seen, not_seen=f"the combine weights: {why}")
     relative = any(effect.unit is not None for effect in effects)
     how = ONE_HOT if stage.call.selection is not None else RAISED if relative else OWN_MODULE
-    return _with(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=how)
-
-
-def _with(seen: LayerWitness, **changes: Any) -> LayerWitness:
-    return LayerWitness(**{**asdict(seen), **changes})
-
-
-class _Raised(Looking):
-    """Raises one expert's logit far above all others."""
-
-    def __init__(self, expert: int) -> None:
-        super().__init__()
-        self._expert = expert
-
-    def route(self, position: int, logits: Tensor) -> Tensor:
-        raised = torch.full_like(logits, -_RAISED_LOGIT)
-        raised[:, self._expert] = _RAISED_LOGIT
-        return raised
-
-
-@contextmanager
-def _rows_of_modules(parts: ExpertParts, experts: Any) -> Iterator[dict[int, list[tuple[Tensor, Tensor]]]]:
-    """Note, by expert, the rows that its own module is called with and those that it returns."""
-    seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
-
-    def noted(expert: int) -> Any:
-        def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            rows, returned = rows_of([*args, *kwargs.values()]), rows_of(output)
-            if rows is not None and returned is not None and len(rows) == len(returned):
-                seen.setdefault(expert, []).append((rows.clone(), returned.clone()))
-
-        return note
-
-    handles = []
-    if len(parts.containers) == 1 and not parts.stacks:
-        for expert in experts:
-            [module] = parts.modules(expert)
-            handles.append(module.register_forward_hook(noted(expert), with_kwargs=True))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _key(row: Tensor) -> bytes:
-    return row.contiguous().view(torch.uint8).numpy().tobytes()
+    return replace(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=how)

@@ -62,10 +62,10 @@ def test_a_right_adapter_passes(kind: str, dtype: torch.dtype, tokenizer: Any) -
     assert found.ok, render_text(found, verbose=True)
     (selection,) = (finding for entry, finding in found.findings if entry.name == "selection")
     for row in selection.layers.values():
-        # 128 tokens in a row; those whose second weight is lost in half precision may be missing among the effects
-        assert (row["tokens"], row["recorded"]) == (128, 256)
-        assert 250 <= row["weighed"] == row["effective"] <= 256
-        assert row["rows_received"] == {"list": 256, "dense": 128 * EXPERTS}.get(kind)
+        # 64 tokens in a row; those whose second weight is lost in half precision may be missing among the effects
+        assert (row["tokens"], row["recorded"]) == (64, 128)
+        assert 125 <= row["weighed"] == row["effective"] <= 128
+        assert row["rows_received"] == {"list": 128, "dense": 64 * EXPERTS}.get(kind)
         assert row["weights_seen_by"] == WEIGHTS_SEEN_BY[kind]
     after = model.state_dict()
     assert all(torch.equal(tensor.view(torch.uint8), after[name].view(torch.uint8)) for name, tensor in before.items())
