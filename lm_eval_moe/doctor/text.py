@@ -70,7 +70,7 @@ def verdict(found: Examination) -> str:
         names = ", ".join(f"'{entry.title}'" for entry, _ in found.not_proven)
         return (
             f"NOT PROVEN. Nothing failed, but {len(found.not_proven)} of {len(found.findings)} proofs could observe "
-            f"nothing besides what the adapter says: {names}."
+            f"nothing besides what the adapter says: {names}. --allow_unproven makes the exit code 0."
         )
     idle = [entry.title for entry, finding in found.findings if finding.outcome == "not applicable"]
     aside = f" (not applicable: {', '.join(idle)})" if idle else ""
