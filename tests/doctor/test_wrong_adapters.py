@@ -94,9 +94,33 @@ def test_a_wrong_adapter_is_found_out(kind: str, wrong: str, dtype: torch.dtype,
     found = examine(lm)
     assert outcomes(found)["selection"] == "fail", render_text(found, verbose=True)
     assert not found.ok
+    (selection,) = (finding for entry, finding in found.findings if entry.name == "selection")
+    seen_as = {name for row in selection.layers.values() for name in SEEN_AS["all"] if row[name]}
+    assert SEEN_AS.get(wrong, SEEN_AS["all"] - {"wrong_weights"}) <= seen_as
+    assert not UNSEEN.get(wrong, set()) & seen_as
     # What takes the adapter's word for the selection is not called proven.
     trusting = {"capture_counts", "padding", "effect", "reach", "generation"}
     assert all(outcomes(found)[name] in ("fail", "not proven") for name in trusting)
+
+
+SEEN_AS = {
+    "all": {"silent", "unrecorded", "wrong_weights"},
+    "K too large": {"silent"},
+    "K too small": {"unrecorded"},
+    "uniform weights": {"wrong_weights"},
+    "raw weights": {"wrong_weights"},
+    "swapped weights": {"wrong_weights"},
+    "shared expert as the first": {"silent"},
+}
+UNSEEN = {
+    "K too large": {"unrecorded"},
+    "K too small": {"silent"},
+    "uniform weights": {"silent", "unrecorded"},
+    "raw weights": {"silent", "unrecorded"},
+    "swapped weights": {"silent", "unrecorded"},
+    "shared expert as the first": {"unrecorded"},
+}
+"""What a layer's row must count of each wrong adapter, and must not."""
 
 
 class Altered(RoutedBlock):
