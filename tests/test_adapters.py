@@ -12,6 +12,7 @@ import pytest
 import torch
 from hf_cases import PAIRS, likelihoods, scored
 from small_models import ROOT, VOCABULARY
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.capture import RequestKey
@@ -73,6 +74,16 @@ class OwnForCausalLM(Qwen2ForCausalLM):
             layer.mlp = MyMoEBlock(config.hidden_size)
 """
 
+ALL_IN_ONE = f"""class All(nn.Linear):
+    def __init__(self, hidden):
+        super().__init__(hidden, {EXPERTS} * hidden)
+
+    def __iter__(self):
+        return iter([lambda rows, n=n: self(rows).chunk({EXPERTS}, -1)[n] for n in range({EXPERTS})])
+
+
+"""
+
 KINDS = {
     "gate": {"gate": "Gate(hidden)", "choose": "return self.gate(flat)[:2]"},
     "linear": {
@@ -85,8 +96,6 @@ KINDS = {
 
 def saved(kind: str, folder: Path, tokenizer: Any) -> str:
     """Save a model with its own code as a hub repository holds it."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     folder.mkdir()
     code = MODELING.format(experts=EXPERTS, top_k=TOP_K, **KINDS[kind])
     (folder / f"modeling_{kind}.py").write_text(code, encoding="utf-8")
@@ -169,6 +178,65 @@ def test_a_block_of_unknown_form_is_refused_until_an_adapter_is_given(
     with pytest.raises(RoutingBypassedError, match=r"Linear returns no selected indices(?s:.*)docs/adapters.md"):
         HFMoE(**arguments)
     check(HFMoE(**arguments, adapter=adapter))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("", "", None),
+        (".topk(top_k)", ".topk(top_k, largest=False)", ["recorded without effect", "an effect that is not recorded"]),
+        ("weights / weights.sum(-1, keepdim=True)", "weights", ["with another weight than is recorded"]),
+        ("return indices", "return (indices + 1) % 6", ["recorded without effect"]),
+    ],
+)
+def test_doctor_proves_an_adapter_and_finds_a_wrong_one(
+    right: str,
+    wrong: str,
+    words: list[str] | None,
+    adapter: Path,
+    tokenizer: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = saved("linear", tmp_path / "model", tokenizer)
+    adapter.write_text(adapter.read_text(encoding="utf-8").replace(right, wrong), encoding="utf-8")
+    arguments = ["doctor", "--trust_remote_code", "--model_args", f"pretrained={path},adapter={adapter}"]
+    assert main(arguments) == (0 if words is None else 1)
+    assert main([*arguments, "--allow_unproven"]) == (0 if words is None else 1)
+    printed = capsys.readouterr()
+    said = " ".join(printed.out.split())
+    assert ("verdict: OK" if words is None else "verdict: NOT OK") in said
+    assert all(word in said for word in words or [])
+    assert ("lm-eval-moe doctor shows what is wrong" in printed.err) is (words is not None and "effect" in words[0])
+
+
+def test_an_expert_that_no_module_or_parameter_is_of_is_not_proven_unless_allowed(
+    adapter: Path, tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved("linear", tmp_path / "model", tokenizer)
+    code = tmp_path / "model" / "modeling_linear.py"
+    # One linear for all experts: nothing shows from outside which of its rows are whose.
+    one = code.read_text(encoding="utf-8")
+    one = one.replace(
+        f"self.experts = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range({EXPERTS}))",
+        "self.experts = All(hidden)",
+    )
+    one = one.replace("class MyMoEBlock", ALL_IN_ONE + "class MyMoEBlock")
+    code.write_text(one, encoding="utf-8")
+    from safetensors.torch import save_file
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=True)
+    torch.manual_seed(0)
+    fresh = AutoModelForCausalLM.from_config(config, trust_remote_code=True)
+    save_file(fresh.state_dict(), tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    text = adapter.read_text(encoding="utf-8").replace("len(block.experts)", str(EXPERTS))
+    adapter.write_text(text, encoding="utf-8")
+    arguments = ["doctor", "--trust_remote_code", "--model_args", f"pretrained={path},adapter={adapter}"]
+    assert main([*arguments, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["verdict"].split(".")[0]) == (False, "NOT PROVEN")
+    assert main([*arguments, "--allow_unproven"]) == 0
+    assert "NOT PROVEN the experts do what is recorded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

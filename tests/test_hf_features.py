@@ -15,6 +15,7 @@ from small_models import make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.doctor.runs import Runs, undisturbed
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import parse_spec
 
@@ -166,8 +167,15 @@ def test_offloaded_layers_are_captured_and_steered(on_disk: str, tmp_path: Path)
         for key in lm.records:
             assert np.array_equal(lm.record(key).counts, memory.record(key).counts)
             assert np.array_equal(lm.record(key).hit, memory.record(key).hit)
+    lm.set_steering(None)
+    with undisturbed(lm):
+        seen = Runs(lm).witnesses.values()  # the doctor loads a layer's experts to mute them
+    assert all(each.effective > 0 and each.weighed and not each.wrong and each.not_seen is None for each in seen)
+    assert all(parameter.is_meta for parameter in lm.model.model.layers.parameters())
+    lm.clear_records()
+    memory.set_steering(None)
+    assert answers(lm) == answers(memory)
     assert vars(gate)["forward"] is wrapped
-    assert gate.weight.is_meta
 
 
 # ---------------------------------------------------------------------- adapters

@@ -86,7 +86,7 @@ def anatomy_of(model: Any, sites: tuple[RouterSite, ...] | None = None, scoring:
     found = find_sites(model) if sites is None else sites
     shape = routing_shape(model, found)
     first = found[0]
-    parent = model.get_submodule(first.name.rpartition(".")[0])
+    parent = first.module
     by_token = tuple(
         layer for layer, module in _other_layers(model, found) if _has_experts(module) and _by_id(model, module)
     )
@@ -125,8 +125,8 @@ def _other_layers(model: Any, sites: tuple[RouterSite, ...]) -> list[tuple[int, 
 
 
 def _layer_name(site: RouterSite) -> str:
-    """Return the qualified name of the decoder layer that a router is in."""
-    parts = site.name.split(".")
+    """Return the qualified name of the decoder layer that a block is in."""
+    parts = site.path.split(".")
     return ".".join(parts[: parts.index(str(site.layer)) + 1])
 
 

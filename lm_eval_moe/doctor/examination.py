@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
 from lm_eval_moe.doctor.reach_of_file import Reach, measure
 from lm_eval_moe.doctor.runs import Runs, undisturbed
-from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
 from lm_eval_moe.models.loading import resolve_plan
 from lm_eval_moe.models.probe import probe
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA_VERSION", "Examination", "examine"]
 
 SCHEMA_VERSION = 1
+
+_SELECTION = "selection"
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,14 @@ class Examination:
         return tuple(entry for entry in self.findings if entry[1].outcome == "fail")
 
     @property
+    def not_proven(self) -> tuple[tuple[Proof, Finding], ...]:
+        """The proofs that could observe nothing which would tell."""
+        return tuple(entry for entry in self.findings if entry[1].outcome == "not proven")
+
+    @property
     def ok(self) -> bool:
-        """Whether nothing speaks against capturing and steering this model."""
-        return self.refusal is None and not self.failed
+        """Whether all that was to be shown is shown."""
+        return self.refusal is None and not self.failed and not self.not_proven
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -108,14 +116,16 @@ def examine(
     with undisturbed(lm):
         lm.set_steering(None)
         anatomy = anatomy_of(lm.model, runs.sites, _scoring(lm, runs))
-        findings = tuple((entry, _examined(entry, runs)) for entry in all_proofs())
+        findings = _findings(runs)
         reach = _reach(runs, plan) if plan is not None else None
     return Examination(lm.model_id or anatomy.model_class, anatomy, findings, plan, reach)
 
 
 def _scoring(lm: HFMoE, runs: Runs) -> str | None:
     try:
-        return probe(lm.model, runs.sites, runs.shape, lm.device) or AFTERWARDS
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RoutingWarning)  # loading has warned, and the proofs say more
+            return probe(lm.model, runs.sites, runs.shape, lm.device) or AFTERWARDS
     except RoutingBypassedError:
         return None  # the proofs meet it again and say so
 
@@ -135,10 +145,27 @@ def _examined(entry: Proof, runs: Runs) -> Finding:
         return Finding("fail", problem, fix)
 
 
+def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
+    """Examine all; proofs that take the adapter's word for the selection prove nothing where it is not borne out."""
+    found = {entry: _examined(entry, runs) for entry in all_proofs()}
+    borne_out = all(finding.outcome == "pass" for entry, finding in found.items() if entry.name == _SELECTION)
+    if borne_out:
+        return tuple(found.items())
+    return tuple((entry, _doubted(finding) if entry.of_selection else finding) for entry, finding in found.items())
+
+
+def _doubted(finding: Finding) -> Finding:
+    if finding.outcome != "pass":
+        return finding
+    summary = f"takes the selection as the adapter reads it, which is not proven ({finding.summary})"
+    return replace(finding, outcome="not proven", summary=summary)
+
+
 def _finding_to_dict(entry: Proof, finding: Finding) -> dict[str, Any]:
     return {
         "name": entry.name,
         "title": entry.title,
+        "observed": entry.observes,
         "outcome": finding.outcome,
         "summary": finding.summary,
         "advice": finding.advice,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Outcome", "Proof", "all_proofs", "proof"]
 
-Outcome = Literal["pass", "fail", "not applicable"]
+Outcome = Literal["pass", "fail", "not proven", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Finding:
     """The outcome of one proof on one model.
 
     Attributes:
-        outcome: Whether what was to be shown holds.
+        outcome: Whether what was to be shown holds; "not proven" where nothing could be observed that would tell.
         summary: One line that says what was seen.
         advice: What to do where it does not hold.
         layers: By decoder layer, what was seen there; JSON-ready.
@@ -42,24 +42,31 @@ class Proof:
     Attributes:
         name: Its name in JSON.
         title: What is to be shown, in a few words.
+        observes: What it observes that neither the adapter nor the record says.
         order: Where it stands among the others.
+        of_selection: Whether it takes the adapter's word for the selection, which another proof holds against the
+            experts: without that proof, it proves nothing.
         examine: Shows it, or not.
     """
 
     name: str
     title: str
+    observes: str
     order: int
+    of_selection: bool
     examine: Callable[[Runs], Finding]
 
 
 _PROOFS: dict[str, Proof] = {}
 
 
-def proof(name: str, title: str, *, order: int) -> Callable[[Callable[[Runs], Finding]], Callable[[Runs], Finding]]:
+def proof(
+    name: str, title: str, *, observes: str, order: int, of_selection: bool = False
+) -> Callable[[Callable[[Runs], Finding]], Callable[[Runs], Finding]]:
     """Enter a function into the table of proofs; see `Proof`."""
 
     def register(examine: Callable[[Runs], Finding]) -> Callable[[Runs], Finding]:
-        _PROOFS[name] = Proof(name, title, order, examine)
+        _PROOFS[name] = Proof(name, title, observes, order, of_selection, examine)
         return examine
 
     return register

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.capture import RecordStore
 from lm_eval_moe.doctor.sentences import SENTENCES
 from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
+from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
 from lm_eval_moe.routers import find_sites
 
@@ -26,6 +27,7 @@ __all__ = ["Asked", "Generated", "Runs", "Scored", "steering_of", "undisturbed"]
 
 _BATCH = 4
 _NEW_TOKENS = 6
+_MUTED_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Runs:
     @staticmethod
     def planned(lm: HFMoE) -> int:
         """Return how many runs a full examination makes."""
-        return 13 + len(lm.routing_shape.layers)
+        return 14 + 2 * len(lm.routing_shape.layers)
 
     @property
     def few(self) -> tuple[Asked, ...]:
@@ -184,6 +186,13 @@ class Runs:
     def generated_captured(self) -> Generated:
         """Greedy generation with capture on."""
         return self.generate("captured generation", capture="all")
+
+    @cached_property
+    def witnesses(self) -> dict[int, LayerWitness]:
+        """By decoder layer, what its experts do, beside what is recorded, over tokens of the sentences in a row."""
+        self._prepare("plain run", None, "off")
+        tokens = [token for ask in self.asked for token in ask.tokens][: min(_MUTED_TOKENS, self.lm.max_length)]
+        return witnesses(self.lm, self.sites, self.shape, tokens, self._progress)
 
     # ------------------------------------------------------------------ one run
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["render_text", "verdict"]
 
 _WIDTH = 96
-_SIGNS = {"pass": "ok", "fail": "FAILED", "not applicable": "n/a"}
+_SIGNS = {"pass": "ok", "fail": "FAILED", "not proven": "NOT PROVEN", "not applicable": "n/a"}
+_ADVISED = ("fail", "not proven")
 _SHARES = {
     "activate": "activate",
     "activate_guarded": "activate + guard",
@@ -43,7 +44,7 @@ def render_text(found: Examination, *, verbose: bool = False) -> str:
     if found.anatomy is not None:
         blocks.append(_block("routing", _anatomy(found.anatomy)))
     if found.findings:
-        blocks.append(_proofs(found))
+        blocks.append(_proofs(found, verbose))
         blocks += [table for entry in found.findings if (table := _layer_table(*entry, verbose))]
     if found.plan is not None:
         blocks.append(_steering(found.plan, found.reach))
@@ -64,6 +65,12 @@ def verdict(found: Examination) -> str:
         return (
             f"NOT OK. {len(found.failed)} of {len(found.findings)} proofs failed: {names}. Results of hf-moe on this "
             "model cannot be trusted until they hold."
+        )
+    if found.not_proven:
+        names = ", ".join(f"'{entry.title}'" for entry, _ in found.not_proven)
+        return (
+            f"NOT PROVEN. Nothing failed, but {len(found.not_proven)} of {len(found.findings)} proofs could observe "
+            f"nothing besides what the adapter says: {names}. --allow_unproven makes the exit code 0."
         )
     idle = [entry.title for entry, finding in found.findings if finding.outcome == "not applicable"]
     aside = f" (not applicable: {', '.join(idle)})" if idle else ""
@@ -108,13 +115,16 @@ def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
     return rows
 
 
-def _proofs(found: Examination) -> str:
+def _proofs(found: Examination, verbose: bool) -> str:
     width = max(len(entry.title) for entry, _ in found.findings)
+    signs = max(7, *(len(_SIGNS[finding.outcome]) + 1 for _, finding in found.findings))
     lines = ["proofs"]
     for entry, finding in found.findings:
-        head = f"  {_SIGNS[finding.outcome]:<7}{entry.title:<{width}}  "
+        head = f"  {_SIGNS[finding.outcome]:<{signs}}{entry.title:<{width}}  "
         lines.append(_wrapped(head, finding.summary))
-        if finding.outcome == "fail" and finding.advice:
+        if verbose:
+            lines.append(_wrapped(" " * len(head) + "observed: ", entry.observes))
+        if finding.outcome in _ADVISED and finding.advice:
             lines.append(_wrapped(" " * len(head) + "-> ", finding.advice))
     return "\n".join(lines)
 
@@ -126,13 +136,19 @@ def _layer_table(entry: Proof, finding: Finding, verbose: bool) -> str:
     if columns:
         rows = {layer: [_percent(row.get(name)) for name in columns] for layer, row in shares.items()}
         differ = len({tuple(row) for row in rows.values()}) > 1
-        if not (differ or verbose or finding.outcome == "fail"):
+        if not (differ or verbose or finding.outcome in _ADVISED):
             return ""
         title = "reach by layer: tokens at which all activated experts, or any masked expert, are selected"
         return _table(title, ["layer", *(_SHARES[name] for name in columns)], rows)
     if not finding.layers or not (verbose or finding.outcome == "fail"):
         return ""
-    names = list(next(iter(finding.layers.values())))
+    # What is said in words is in the summary; a table of 96 characters has no room for it.
+    columns_of = {name: [row[name] for row in finding.layers.values()] for name in next(iter(finding.layers.values()))}
+    names = [
+        name
+        for name, values in columns_of.items()
+        if any(value is not None for value in values) and not any(isinstance(value, str) for value in values)
+    ]
     rows = {layer: [_cell(row[name]) for name in names] for layer, row in finding.layers.items()}
     return _table(f"{entry.title}, by layer", ["layer", *(name.replace("_", " ") for name in names)], rows)
 

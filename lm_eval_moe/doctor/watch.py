@@ -42,14 +42,12 @@ class ForwardPass:
         received: By router position, what the experts received.
         returned: By router position, the indices ``[N, K]`` that the router's call returned, None where it returns
             none.
-        called: By router position, how many tokens each expert ``[E]`` of a list of experts was called with.
     """
 
     tokens: NDArray[np.int64] | None
     logits: Tensor | None = None
     received: dict[int, Selected] = field(default_factory=dict)
     returned: dict[int, NDArray[np.int64] | None] = field(default_factory=dict)
-    called: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -70,7 +68,7 @@ def watched(
         top_k: Experts selected per token, K.
         positions: The routers whose experts are watched; None: all.
         logits: Whether to keep the logits.
-        routers: Whether to keep what the routers return, and what each expert of a list is called with, too.
+        routers: Whether to keep what the routers return, too.
     """
     passes: list[ForwardPass] = []
 
@@ -86,8 +84,6 @@ def watched(
     for position, site in enumerate(sites):
         if positions is None or position in positions:
             handles += _site_hooks(position, site.block, passes, top_k, routers)
-            if routers and site.block.experts is None:
-                handles += _list_hooks(position, model.get_submodule(site.name.rpartition(".")[0]), passes)
     try:
         yield passes
     finally:
@@ -120,23 +116,6 @@ def _site_hooks(position: int, block: RoutedBlock, passes: list[ForwardPass], to
     if routers or not block.hands_on_selection:
         hooks.append(block.router.register_forward_hook(on_router))
     return hooks
-
-
-def _list_hooks(position: int, parent: nn.Module, passes: list[ForwardPass]) -> list[Any]:
-    """Count the tokens that each expert of a list is called with."""
-    experts = getattr(parent, "experts", None)
-    if not isinstance(experts, torch.nn.ModuleList):
-        return []
-
-    def counter(expert: int) -> Any:
-        def count(_: Any, args: tuple[Any, ...]) -> None:
-            if passes:
-                counts = passes[-1].called.setdefault(position, np.zeros(len(experts), np.int64))
-                counts[expert] += args[0].numel() // args[0].shape[-1]
-
-        return count
-
-    return [each.register_forward_pre_hook(counter(number)) for number, each in enumerate(experts)]
 
 
 def _received(block: RoutedBlock, args: tuple[Any, ...], kwargs: dict[str, Any], top_k: int) -> tuple[Tensor, Tensor]:

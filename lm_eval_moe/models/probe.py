@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning
 from lm_eval_moe.models.uncompiled import uncompiled
 from lm_eval_moe.routers import RouterSite, intercepted
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
+from lm_eval_moe.routers.looking import Looking
+from lm_eval_moe.routers.parts import expert_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
-class _Probe:
-    """A listener that only looks."""
+class _Probe(Looking):
+    """Sees how many experts there are, how many are selected, and how they are scored."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.experts: set[int] = set()
         self.top_k: set[int] = set()
         self.scoring: str | None = None
@@ -32,19 +37,11 @@ class _Probe:
         return logits
 
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
+        super().selected(position, indices, weights)
         self.top_k.add(indices.shape[-1])
 
     def scored(self, position: int, how: str | None) -> None:
         self.scoring = how
-
-    def guarded(self, position: int, logits: Tensor) -> None:
-        return None
-
-    def compares(self, position: int) -> bool:
-        return False
-
-    def unchanged(self, position: int, indices: Tensor) -> None:
-        raise AssertionError("never asked for")
 
 
 def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device: torch.device) -> str | None:
@@ -64,12 +61,54 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
     """
     listener = _Probe()
     tokens = torch.ones((1, 2), dtype=torch.long, device=device)
-    with torch.no_grad(), uncompiled(model), intercepted(sites, listener, top_k=shape.top_k):
-        model(tokens)
+    with ExitStack() as stack:
+        parts = [expert_parts(site.module, site.block) for site in sites]
+        rows = [stack.enter_context(own.counted()) if own is not None else [] for own in parts]
+        with torch.no_grad(), uncompiled(model), intercepted(sites, listener, top_k=shape.top_k):
+            model(tokens)
     if listener.experts != {shape.experts} or listener.top_k != {shape.top_k}:
         raise RoutingBypassedError(
             f"{type(model).__name__} routes among {sorted(listener.experts)} experts and selects "
             f"{sorted(listener.top_k)}, where {shape.experts} and {shape.top_k} are expected",
             fix=NEEDS_ADAPTER,
         )
+    _check_experts(sites, listener)
+    _compare_rows(sites, listener, rows)
     return listener.scoring
+
+
+def _check_experts(sites: tuple[RouterSite, ...], listener: _Probe) -> None:
+    for position, (indices, _) in listener.selections.items():
+        block, chosen = sites[position].block, indices.tolist()
+        beyond = block.num_experts if not block.extra else None
+        odd = sorted({i for row in chosen for i in row if i < 0 or (beyond is not None and i >= beyond)})
+        if odd:
+            raise RoutingBypassedError(
+                f"the selection of layer {sites[position].layer} names the expert(s) {odd}, where there are "
+                f"{block.num_experts}, counted from 0",
+                fix="an adapter whose router has columns for shared, zero or skip experts says so by `extra` "
+                "(docs/adapters.md); experts that see every token are no part of the selection",
+            )
+
+
+def _compare_rows(sites: tuple[RouterSite, ...], listener: _Probe, rows: list[list[int]]) -> None:
+    """Warn where experts that are modules of their own are called with other tokens than are recorded.
+
+    This costs nothing, and sees only whether the numbers agree; ``lm-eval-moe doctor`` shows the rest.
+    """
+    for position, received in enumerate(rows):
+        indices = listener.selections[position][0]
+        recorded = [int((indices == expert).sum()) for expert in range(len(received))]
+        called = [count == len(indices) for count in received]
+        # Some blocks call an expert with all tokens, or every expert with all of them, and choose afterwards.
+        whole = all(called) or called == [count > 0 for count in recorded] == [count > 0 for count in received]
+        if any(received) and received != recorded and not whole:
+            expert = next(e for e, (one, other) in enumerate(zip(received, recorded, strict=True)) if one != other)
+            warnings.warn(
+                f"layer {sites[position].layer}: expert {expert} is called with {received[expert]} token(s), where "
+                f"{recorded[expert]} are recorded with it: the adapter may read another selection than the model's; "
+                "lm-eval-moe doctor shows what is wrong",
+                RoutingWarning,
+                stacklevel=2,
+            )
+            return

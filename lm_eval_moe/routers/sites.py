@@ -36,12 +36,16 @@ class RouterSite:
         layer: Index of the decoder layer.
         name: Qualified name of the router module.
         block: The layer's parts, and how its logits and its selection are read.
+        module: The block itself: what calls the router and combines its experts.
+        path: Qualified name of the block.
         depth: Decoder layers of the model, dense ones included.
     """
 
     layer: int
     name: str
     block: RoutedBlock
+    module: nn.Module
+    path: str
     depth: int
 
 
@@ -88,7 +92,7 @@ def _iter_sites(model: nn.Module) -> Iterator[RouterSite]:
         if block is not None:
             check_router(block, names[id(block.router)])
             layer, depth = _layer_of(name, modules)
-            yield RouterSite(layer, names[id(block.router)], block, depth)
+            yield RouterSite(layer, names[id(block.router)], block, module, name, depth)
 
 
 def _layer_of(name: str, modules: dict[str, nn.Module]) -> tuple[int, int]:

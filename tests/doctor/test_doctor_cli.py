@@ -86,6 +86,7 @@ def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None
     assert [each["name"] for each in found["proofs"]] == [
         "intercepted",
         "capture_identity",
+        "selection",
         "capture_counts",
         "padding",
         "zero_strength",
@@ -228,7 +229,7 @@ def test_a_proof_that_fails_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, caps
     out = capsys.readouterr().out
     assert "  FAILED each router decides its layer" in out
     assert "-> load the model without replaced kernels" in out
-    assert "verdict: NOT OK. 2 of 8 proofs failed" in out
+    assert "verdict: NOT OK. 2 of 9 proofs failed" in out
     assert max(map(len, out.splitlines())) <= 96
 
 

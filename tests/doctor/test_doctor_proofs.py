@@ -37,6 +37,7 @@ from lm_eval_moe.steering.apply import Steerer
 PROOFS = [
     "intercepted",
     "capture_identity",
+    "selection",
     "capture_counts",
     "padding",
     "zero_strength",
@@ -274,7 +275,8 @@ def test_a_list_of_experts_is_watched_expert_by_expert(kind: type[ExpertsInAList
     handed_on = [row["experts_get_what_router_returns"] for row in finding(found, "effect").layers.values()]
     assert handed_on == [True, in_order, True]
     if not in_order:
-        assert failed(found) == ["effect"], "only the experts themselves tell"
+        assert failed(found) == ["selection", "effect"], "only the experts themselves tell"
+        assert {entry.name for entry, _ in found.not_proven} == {"capture_counts", "padding", "reach", "generation"}
 
 
 def test_wrong_counts_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

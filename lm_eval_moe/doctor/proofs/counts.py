@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["examine"]
 
 
-@proof("capture_counts", "capture matches the experts", order=30)
+@proof(
+    "capture_counts",
+    "capture matches the experts",
+    observes="the selection as torch hooks see it in a run without interception, counted anew by sentence",
+    order=30,
+    of_selection=True,
+)
 def examine(runs: Runs) -> Finding:
     """Count anew, in NumPy, over each sentence's own tokens."""
     experts = runs.shape.experts
@@ -49,4 +55,4 @@ def examine(runs: Runs) -> Finding:
             layers,
             details,
         )
-    return Finding("pass", f"{selections:,} selections counted anew from outside: all equal", None, layers, details)
+    return Finding("pass", f"{selections:,} selections counted anew: all equal", None, layers, details)

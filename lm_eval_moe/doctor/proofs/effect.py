@@ -19,12 +19,17 @@ from lm_eval_moe.steering.layers import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs, Scored
-    from lm_eval_moe.doctor.watch import ForwardPass
 
 __all__ = ["examine"]
 
 
-@proof("effect", "each router decides its layer", order=60)
+@proof(
+    "effect",
+    "each router decides its layer",
+    observes="the logits when one layer alone is steered, and what its experts then receive or do",
+    order=60,
+    of_selection=True,
+)
 def examine(runs: Runs) -> Finding:
     """Activate the least used experts of one layer at a time."""
     layers: dict[int, dict[str, Any]] = {}
@@ -35,7 +40,10 @@ def examine(runs: Runs) -> Finding:
             for ask in runs.few
             for plain, now in zip(runs.plain_few.logits(ask), steered.logits(ask), strict=True)
         )
-        layers[layer] = {"tokens_changed": changed, "experts_get_what_router_returns": _handed_on(steered, position)}
+        layers[layer] = {
+            "tokens_changed": changed,
+            "experts_get_what_router_returns": _handed_on(runs, steered, position),
+        }
     still = [layer for layer, found in layers.items() if not found["tokens_changed"]]
     other = [layer for layer, found in layers.items() if found["experts_get_what_router_returns"] is False]
     tokens = sum(len(ask.tokens) for ask in runs.few)
@@ -81,22 +89,15 @@ def _least_used(runs: Runs, position: int) -> list[int]:
     return sorted(int(expert) for expert in np.argsort(used, kind="stable")[: min(runs.shape.top_k, 2)])
 
 
-def _handed_on(run: Scored, position: int) -> bool | None:
+def _handed_on(runs: Runs, run: Scored, position: int) -> bool | None:
     """Whether the experts received the choice that the router returned; None if that cannot be seen."""
+    if not runs.sites[position].block.hands_on_selection:
+        unfollowed = runs.witnesses[runs.shape.layers[position]].unfollowed
+        return None if unfollowed is None else not unfollowed
     same = True
     for each in run.passes:
-        if position in each.called:
-            same = same and _called_as_chosen(each, position)
-            continue
         returned = each.returned.get(position)
         if returned is None:
             return None
         same = same and bool((np.sort(returned) == np.sort(each.received[position].indices)).all())
     return same
-
-
-def _called_as_chosen(each: ForwardPass, position: int) -> bool:
-    """Whether every expert of a list was called with as many tokens as chose it, or else with all tokens."""
-    chosen, called = each.received[position].indices, each.called[position]
-    counts = np.bincount(chosen.ravel(), minlength=len(called))[: len(called)]
-    return bool((called == counts).all() or (called == len(chosen)).all())

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["examine"]
 
 
-@proof("generation", "generation is unchanged", order=80)
+@proof(
+    "generation",
+    "generation is unchanged",
+    observes="the tokens that are fed step by step, with and without capture",
+    order=80,
+    of_selection=True,
+)
 def examine(runs: Runs) -> Finding:
     """Compare the tokens fed step by step, and the records with them."""
     plain, captured = runs.generated, runs.generated_captured

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["examine"]
 
 
-@proof("intercepted", "every MoE layer is intercepted", order=10)
+@proof(
+    "intercepted",
+    "every MoE layer is intercepted",
+    observes="the modules of all decoder layers: which of them have experts",
+    order=10,
+)
 def examine(runs: Runs) -> Finding:
     """Look for layers of which nothing was recorded, and for experts that no router was found for."""
     seen = {

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["examine"]
 
 
-@proof("padding", "padding is not counted", order=40)
+@proof(
+    "padding",
+    "padding is not counted",
+    observes="the tokens that the model is fed",
+    order=40,
+    of_selection=True,
+)
 def examine(runs: Runs) -> Finding:
     """Compare what was counted with the requests' own tokens, K selections for each."""
     run, top_k = runs.captured, runs.shape.top_k

@@ -21,7 +21,13 @@ _LARGE = 1000.0  # a bias that decides any comparison of logits
 _Targets = dict[int, list[int]]
 
 
-@proof("reach", "activate and mask reach", order=70)
+@proof(
+    "reach",
+    "activate and mask reach",
+    observes="the selection as torch hooks see it in steered runs",
+    order=70,
+    of_selection=True,
+)
 def examine(runs: Runs) -> Finding:
     """Measure, by what the experts receive, the share of tokens at which all targets, or any masked expert, are chosen.
 

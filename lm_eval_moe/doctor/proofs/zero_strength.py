@@ -16,7 +16,12 @@ __all__ = ["examine"]
 _ACTIONS = ("soft", "bias", "proportional")
 
 
-@proof("zero_strength", "zero strength changes no bit", order=50)
+@proof(
+    "zero_strength",
+    "zero strength changes no bit",
+    observes="the logits of runs with strength 0 and without steering",
+    order=50,
+)
 def examine(runs: Runs) -> Finding:
     """Steer every expert of every layer with strength 0, with all actions at once, and singly if that differs."""
     names = ", ".join(f"{name} 0" for name in _ACTIONS)

@@ -1,0 +1,72 @@
+"""The selection that is recorded is what the experts do: muting an expert changes its tokens' output, and no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.witness import LayerWitness
+from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
+from lm_eval_moe.steering.layers import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs
+
+__all__ = ["examine"]
+
+
+@proof(
+    "selection",
+    "the experts do what is recorded",
+    observes="the output of each block with one expert after the other muted, and what each expert gives alone",
+    order=25,
+)
+def examine(runs: Runs) -> Finding:
+    """Mute every expert of every layer, one at a time, and compare what changes with what is recorded."""
+    seen = runs.witnesses
+    layers = {layer: witness.to_dict() for layer, witness in seen.items()}
+    first = next(iter(seen.values()))
+    ways = sorted({witness.weights_seen_by for witness in seen.values() if witness.weights_seen_by})
+    details = {"tokens": first.tokens, "weights_seen_by": ways}
+    if wrong := {layer: witness for layer, witness in seen.items() if witness.wrong}:
+        return Finding(
+            "fail",
+            f"layer(s) {format_ranges(wrong)} record other experts or weights than take effect: "
+            + _in_words(*next(iter(wrong.items()))),
+            "the adapter reads another selection than the model's: mend it (docs/adapters.md); for a model without an "
+            "adapter of your own, please report it",
+            layers,
+            details,
+        )
+    if unseen := {layer: witness.not_seen for layer, witness in seen.items() if witness.not_seen}:
+        return Finding(
+            "not proven",
+            f"in layer(s) {format_ranges(unseen)} this cannot be observed from outside: {next(iter(unseen.values()))}",
+            f"compare the selections by hand with what the model's code computes; if they are not read as they should "
+            f"be, {NEEDS_ADAPTER}",
+            layers,
+            details,
+        )
+    effective = sum(witness.effective for witness in seen.values())
+    return Finding(
+        "pass",
+        f"{effective:,} effects of single experts on the outputs of {first.tokens} tokens: all are recorded, none "
+        f"besides; weights as seen in {' and '.join(ways)}",
+        None,
+        layers,
+        details,
+    )
+
+
+def _in_words(layer: int, seen: LayerWitness) -> str:
+    found = [
+        (seen.silent, "recorded without effect"),
+        (seen.unrecorded, "with an effect that is not recorded"),
+        (seen.wrong_weights, "with another weight than is recorded"),
+        (seen.unfollowed, "where a raised logit is recorded otherwise than it takes effect"),
+    ]
+    said = ", ".join(f"{count} {what}" for count, what in found if count)
+    return (
+        f"in layer {layer}, {seen.recorded} pairs of token and expert are recorded and muting shows {seen.effective}: "
+        f"{said}"
+    )

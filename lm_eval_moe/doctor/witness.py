@@ -1,0 +1,241 @@
+"""Which experts a layer's tokens use, and with what weights, as muting the experts shows; compared with the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_moe.doctor.replay import Call, noted_calls
+from lm_eval_moe.doctor.stage import Effect, Recorded, Stage
+from lm_eval_moe.models.uncompiled import uncompiled
+from lm_eval_moe.routers import intercepted
+from lm_eval_moe.routers.looking import Looking
+from lm_eval_moe.routers.parts import ExpertParts, expert_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.routers import RouterSite
+    from lm_eval_moe.shape import RoutingShape
+
+__all__ = ["LayerWitness", "witness", "witnesses"]
+
+ONE_HOT = "one-hot calls of the experts"
+OWN_MODULE = "the experts' own modules"
+RAISED = "raised logits (up to one factor for each expert and token)"
+SCALED = "the experts' scaled inputs"
+
+_RAISED_EXPERTS = 2
+_SIGMAS = 8.0
+_RELATIVE = 1e-4  # experts that are called with other numbers of tokens sum in another order
+
+
+@dataclass(frozen=True)
+class LayerWitness:
+    """What one layer's experts did, beside what is recorded; a pair is a token and an expert.
+
+    Attributes:
+        tokens: How many were looked at.
+        recorded: Pairs that are recorded with a weight.
+        effective: Pairs where muting the expert changes the token's output.
+        silent: Pairs that are recorded, but without any effect; those lost in rounding are not counted.
+        unrecorded: Pairs with an effect that are not recorded.
+        wrong_weights: Pairs whose effect is not the recorded weight times the expert's own output.
+        weighed: Pairs whose weight was seen.
+        weights_seen_by: How the experts' own outputs were seen, None if they were not.
+        unfollowed: Tokens at which, with one expert's logit raised, the record of it and its effect differ; None where
+            the experts get their selection as arguments.
+        rows_received: Rows that the experts' own modules were called with, None where they have none.
+        not_seen: Why nothing, or no weight, could be seen.
+    """
+
+    tokens: int
+    recorded: int = 0
+    effective: int = 0
+    silent: int = 0
+    unrecorded: int = 0
+    wrong_weights: int = 0
+    weighed: int = 0
+    weights_seen_by: str | None = None
+    unfollowed: int | None = None
+    rows_received: int | None = None
+    not_seen: str | None = None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything that was seen contradicts the record."""
+        return bool(self.silent or self.unrecorded or self.wrong_weights or self.unfollowed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return asdict(self)
+
+
+def witnesses(
+    lm: HFMoE,
+    sites: tuple[RouterSite, ...],
+    shape: RoutingShape,
+    tokens: Sequence[int],
+    progress: Callable[[str], object],
+) -> dict[int, LayerWitness]:
+    """Run tokens through a model once, then mute every expert of every layer.
+
+    Args:
+        lm: The model.
+        sites: Its routers.
+        shape: Its routing shape.
+        tokens: One row.
+        progress: Is told of each layer.
+
+    Returns:
+        By decoder layer, what its experts did, beside what was recorded.
+    """
+    parts = [expert_parts(site.module, site.block) for site in sites]
+    homes = [dict(_homes(site.module, own)) if own else {} for site, own in zip(sites, parts, strict=True)]
+    modules = {(position, name): module for position, named in enumerate(homes) for name, module in named.items()}
+    looking = Looking()
+    dtype = lm.mixed_precision_dtype
+    seen: dict[int, LayerWitness] = {}
+    with torch.no_grad(), uncompiled(lm.model), torch.autocast(lm.device.type, dtype, enabled=dtype is not None):
+        with noted_calls(modules) as calls, intercepted(sites, looking, top_k=shape.top_k):
+            lm.model(torch.tensor([list(tokens)], device=lm.device))
+        for position, (site, own) in enumerate(zip(sites, parts, strict=True)):
+            progress(f"muting experts of layer {site.layer}")
+            recorded = Recorded.of(*looking.selections[position], shape.experts, skips=bool(site.block.extra))
+            if own is None:
+                why = "nothing in the block comes once for each expert"
+                seen[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
+                continue
+            once = {name: calls[position, name][0] for name in homes[position] if len(calls[position, name]) == 1}
+            seen[site.layer] = witness(site, own, list(once.values()), once.get(own.home), recorded, shape.top_k)
+    return seen
+
+
+def _homes(block: nn.Module, parts: ExpertParts) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that hold all experts of a block, by name, from the innermost to the block itself."""
+    names = parts.home.split(".") if parts.home else []
+    for depth in range(len(names), -1, -1):
+        name = ".".join(names[:depth])
+        yield name, block.get_submodule(name)
+
+
+def witness(
+    site: RouterSite, parts: ExpertParts, calls: list[Call], home: Call | None, recorded: Recorded, top_k: int
+) -> LayerWitness:
+    """Compare a layer's record of one forward pass with what its experts did.
+
+    Args:
+        site: The layer.
+        parts: What belongs to each expert alone.
+        calls: How the modules that hold all experts were called, the innermost first.
+        home: The call of the innermost of them, if it was called.
+        recorded: What was recorded of the pass.
+        top_k: Experts selected per token, K.
+    """
+    tokens = len(recorded.chosen)
+    call = next((call for call in calls if call.selection is not None), calls[-1] if calls else None)
+    if call is None or (call.selection is None and call.module is not site.module):
+        return LayerWitness(tokens, not_seen="the block is not called once, as a module, in a forward pass")
+    if len(call.output) != tokens:
+        return LayerWitness(
+            tokens, not_seen=f"the block returns {len(call.output)} rows, where {tokens} tokens are recorded"
+        )
+    with parts.in_memory():
+        stage = Stage(site, parts, call, top_k)
+        if not stage.repeats:
+            return LayerWitness(tokens, not_seen="the block gives another output when it is called again")
+        return _compared(stage, recorded, home)
+
+
+def _compared(stage: Stage, recorded: Recorded, home: Call | None) -> LayerWitness:
+    experts = stage.parts.count
+    effects = [stage.mute(expert, recorded=bool(recorded.chosen[:, expert].any())) for expert in range(experts)]
+    changed = torch.stack([effect.changed for effect in effects], 1)
+    seen = LayerWitness(
+        len(recorded.chosen),
+        recorded=int((recorded.chosen & (recorded.weights != 0)).sum()),
+        effective=int(changed.sum()),
+        rows_received=stage.rows_received,
+    )
+    if not changed.any():
+        return replace(seen, not_seen="putting zeros in place of the experts' parameters changes nothing")
+    seen = replace(
+        seen,
+        unrecorded=int((changed & ~recorded.chosen).sum()) + recorded.outside,
+        silent=_silent(stage, effects, recorded, changed) + recorded.repeated,
+    )
+    if stage.call.selection is None:
+        least_used = recorded.chosen.sum(0).argsort()[:_RAISED_EXPERTS]
+        raised = [pair for expert in least_used.tolist() if (pair := stage.raised(expert)) is not None]
+        if not raised:
+            return replace(seen, not_seen="the router is not called within the block")
+        seen = replace(seen, unfollowed=sum(_unfollowed(*pair, 4 * stage.noise) for pair in raised))
+    return _weighed(seen, stage, effects, recorded, stage.scaled_inputs(home))
+
+
+def _unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
+    """Count the tokens at which an expert is recorded, but has no effect, or the other way round."""
+    return int(((change.abs().nan_to_num(torch.inf).amax(-1) > noise) != (weights != 0)).sum())
+
+
+def _silent(stage: Stage, effects: list[Effect], recorded: Recorded, changed: Tensor) -> int:
+    """Count recorded pairs without effect, but for those whose part in the output is lost in rounding."""
+    size = stage.output.double().abs().amax(-1).cpu()
+    silent = 0
+    for expert, effect in enumerate(effects):
+        weights = recorded.weights[:, expert]
+        if effect.alone is None:
+            expected = weights.abs() * size
+        else:
+            unit = 1.0 if effect.unit is None else effect.unit
+            expected = (weights / unit).abs() * effect.alone.abs().amax(-1)
+        # What was not seen alone is NaN: it is not small.
+        small = (weights == 0) | (expected <= stage.eps * size + 4 * stage.noise)
+        silent += int((recorded.chosen[:, expert] & ~changed[:, expert] & ~small).sum())
+    return silent
+
+
+def _weighed(
+    seen: LayerWitness, stage: Stage, effects: list[Effect], recorded: Recorded, scaled: Tensor | None
+) -> LayerWitness:
+    """Compare the recorded weights with those that the effects show."""
+    if scaled is not None:
+        off = (scaled - recorded.weights).abs() > 4 * stage.eps * (1 + recorded.weights.abs())
+        return replace(
+            seen,
+            wrong_weights=int((off & recorded.chosen).sum()),
+            weighed=int(recorded.chosen.sum()),
+            weights_seen_by=SCALED,
+        )
+    compared = wrong = other = 0
+    output = stage.output.double().cpu().abs()
+    for expert, effect in enumerate(effects):
+        if effect.alone is None:
+            continue
+        own = effect.alone if effect.unit is None else effect.alone / effect.unit[:, None]
+        at = effect.changed & recorded.chosen[:, expert] & (own.norm(dim=-1) > 0)
+        own, change, weights, size = own[at], effect.change[at], recorded.weights[at, expert], output[at]
+        length = own.norm(dim=-1)
+        shown = (change * own).sum(-1) / length.square()
+        # Each of about K + 2 roundings of an element is off by half a unit in its last place at most.
+        magnitude = size + (shown[:, None] * own).abs()
+        spread = 0.5 * stage.eps * (stage.top_k + 2) ** 0.5 * magnitude
+        slack = (4 * stage.eps + _RELATIVE) * weights.abs() * length
+        off = (shown - weights).abs() * length > _SIGMAS * (spread * own).norm(dim=-1) / length + slack
+        rest = (change - shown[:, None] * own).norm(dim=-1)
+        along = rest <= _SIGMAS * spread.norm(dim=-1) + (32 * stage.eps + 10 * _RELATIVE) * shown.abs() * length
+        compared, wrong, other = (
+            compared + int(at.sum()),
+            wrong + int((off | ~along).sum()),
+            other + int((~along).sum()),
+        )
+    if not compared or 10 * other > compared:
+        why = "an expert's effect is not a multiple of what it gives alone" if compared else "no expert is seen alone"
+        return replace(seen, not_seen=f"the combine weights: {why}")
+    relative = any(effect.unit is not None for effect in effects)
+    how = ONE_HOT if stage.call.selection is not None else RAISED if relative else OWN_MODULE
+    return replace(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=how)
