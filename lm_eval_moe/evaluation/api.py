@@ -25,6 +25,7 @@ from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.evaluation.thinking import warn_of_unended
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.models.hf_moe import HFMoE
 from lm_eval_moe.models.response_cache import ResponseCache
@@ -251,6 +252,7 @@ def _evaluate(
             short = shortfall(lm.steering, [tally for part in tallies for tally in part.values()])
             if short is not None:
                 warnings.warn(short, RoutingWarning, stacklevel=2)
+        warn_of_unended({name: [part[name].thinking for part in tallies if name in part] for name in session.pairings})
         return add_routing(results, lm, reference, session, tallies)
     finally:
         lm.clear_records()
