@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.models.stopping import is_readable
+from lm_eval_moe.models.stopping import is_left_out
 
 __all__ = [
     "check_arguments",
@@ -35,15 +35,12 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
     """Warn of an end of thinking that lm-eval cannot find, so that it would score the thinking as the answer."""
-    if isinstance(think_end, str) and think_end and not is_readable(tokenizer, think_end):
+    if isinstance(think_end, str) and think_end and is_left_out(tokenizer, think_end):
         ids = tokenizer.encode(think_end, add_special_tokens=False)
-        known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
-        advice = (
-            f"give its number instead, think_end_token={ids[0]}" if known else "give the text that the model writes"
-        )
+        advice = f"its number instead, think_end_token={ids[0]}" if len(ids) == 1 else "a part that is not special"
         warnings.warn(
-            f"think_end_token={think_end!r} cannot be seen in the text that lm-eval reads, where special tokens are left "
-            f"out: the thinking would be scored as the answer; {advice}",
+            f"think_end_token={think_end!r} cannot be seen in the text that lm-eval reads, where special tokens are "
+            f"left out: the thinking will be scored as the answer; give {advice}",
             RoutingWarning,
             stacklevel=3,
         )

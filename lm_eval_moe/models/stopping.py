@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["RowReading", "StopRule", "is_readable"]
+__all__ = ["RowReading", "StopRule", "is_left_out"]
 
 # A decoded tail may differ from the same tokens decoded in place at its first few tokens only.
 _MARGIN = 8
 
 
-def is_readable(tokenizer: Any, text: str) -> bool:
-    """Return whether a text can be seen in what lm-eval decodes, where special tokens are left out."""
+def is_left_out(tokenizer: Any, text: str) -> bool:
+    """Return whether a text is special to the tokenizer, and cannot be seen in what lm-eval decodes."""
     ids = tokenizer.encode(text, add_special_tokens=False)
-    return text.strip() in tokenizer.decode(ids, skip_special_tokens=True)
+    whole, seen = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True))
+    return text.strip() in whole and text.strip() not in seen
 
 
 class StopRule:
