@@ -26,6 +26,7 @@ from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
 from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.evaluation.session import TaskTally
 from lm_eval_moe.models.stopping import RowReading, StopRule
 from lm_eval_moe.resources import tasks_dir
 
@@ -290,9 +291,20 @@ def test_every_beginning_of_a_text_is_read_as_lm_eval_reads_it(think_end: str | 
             else:
                 text = read
             assert reading.thinking == ended
-            if ended != count:  # a token that ends the thinking is thinking, whatever else it holds
-                assert reading.stopped == any(stop in text for stop in until), repr(read)
+            assert reading.stopped == any(stop in text for stop in until), repr(read)
             assert reading.ended == (reading.stopped and think_end is None)
+
+
+def test_special_tokens_in_between_do_not_hide_a_stop_string(tokenizer: Any) -> None:
+    before, after = (tokenizer.encode(piece, add_special_tokens=False) for piece in ("</thi", "nk> Q"))
+    between = [tokenizer.eos_token_id] * 40
+    reading = RowReading(StopRule(tokenizer, ["Q:"], [], "</think>"))
+    for token in before + between + after + between:
+        reading.add(token)
+    assert (reading.thinking, reading.stopped) == (len(before + between + after) - 2, False)
+    (colon,) = tokenizer.encode(":", add_special_tokens=False)
+    reading.add(colon)
+    assert reading.stopped
 
 
 # ---------------------------------------------------------------------- steering
@@ -489,6 +501,15 @@ def test_an_end_of_thinking_that_lm_eval_leaves_out_is_a_warning() -> None:
     lm = HFMoE(**arguments, think_end_token=CHAINS.ids[MARK])
     (text,) = lm.generate_until(generated(["a special stop"], until=["\n\n"]), disable_tqdm=True)
     assert text.startswith("th</think>")
+
+
+def test_tallies_of_processes_add_up() -> None:
+    one, other = TaskTally(), TaskTally()
+    for tally, lengths in ((one, (3, 0, None)), (other, (9,))):
+        for length in lengths:
+            tally.thinking.add(length)
+    one.merge(other)
+    assert one.thinking.to_dict() == {"generations": 3, "never_ended": 1, "mean_tokens": 6.0}
 
 
 def test_pools_of_several_records_have_no_one_end_of_thinking() -> None:

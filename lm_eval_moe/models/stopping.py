@@ -94,7 +94,7 @@ class RowReading:
             self.stopped = False
             self._start = tail if isinstance(rule.think_end, str) else self.thinking
             self._settled = self.thinking
-        elif not self.stopped:
+        if not self.stopped:
             self.stopped = self._stops(tail)
         self.ended = token in rule.token_ids or (self.stopped and not rule.thinks)
 
