@@ -55,6 +55,15 @@ class Routed:
         return np.array(rows)
 
 
+def check(record: Any, routed: Routed, tokens: slice, experts: int = 8) -> None:
+    """Compare a record of the package with some tokens of a sequence."""
+    assert np.array_equal(record.counts, routed.counts(tokens, experts))
+    np.testing.assert_allclose(record.gate_mass, routed.gate_mass(tokens, experts), atol=1e-5, rtol=1e-6)
+    np.testing.assert_allclose(record.importance, routed.importance(tokens, experts), atol=1e-6)
+    np.testing.assert_allclose(record.importance_dense, routed.importance_dense(tokens), atol=1e-6)
+    np.testing.assert_allclose(record.overlap, routed.overlap(tokens), atol=1e-6)
+
+
 def routers(model: Any) -> list[tuple[int, Any]]:
     """Return the decoder layers that route and their router modules, found by attribute path."""
     found = []

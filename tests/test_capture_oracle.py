@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from lm_eval.api.instance import Instance
+from oracle import check
 from small_models import FAMILIES, make_model
 
 from lm_eval_moe import HFMoE
@@ -26,14 +27,6 @@ def instances(kind: str, arguments: list[tuple[Any, ...]], repeats: int = 1) -> 
         Instance(kind, doc={}, arguments=args, idx=0, metadata=("task", number, repeats))
         for number, args in enumerate(arguments)
     ]
-
-
-def check(record: Any, routed: oracle.Routed, tokens: slice, experts: int = 8) -> None:
-    assert np.array_equal(record.counts, routed.counts(tokens, experts))
-    np.testing.assert_allclose(record.gate_mass, routed.gate_mass(tokens, experts), atol=1e-5, rtol=1e-6)
-    np.testing.assert_allclose(record.importance, routed.importance(tokens, experts), atol=1e-6)
-    np.testing.assert_allclose(record.importance_dense, routed.importance_dense(tokens), atol=1e-6)
-    np.testing.assert_allclose(record.overlap, routed.overlap(tokens), atol=1e-6)
 
 
 def pairs_of(texts: dict[str, list[str]]) -> list[tuple[str, str]]:

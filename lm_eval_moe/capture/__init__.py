@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from lm_eval_moe.capture.attribution import ExpectedRow, RequestKey, RowQueue, RowUse
-from lm_eval_moe.capture.layout import BatchLayout, GenerationTracker
+from lm_eval_moe.capture.generation import GENERATED, GenerationTracker
+from lm_eval_moe.capture.layout import BatchLayout
 from lm_eval_moe.capture.recorder import Recorder
 from lm_eval_moe.capture.records import ARRAYS, SPANS, RoutingRecord, Span
 from lm_eval_moe.capture.store import RecordStore
 
 __all__ = [
     "ARRAYS",
+    "GENERATED",
     "SPANS",
     "BatchLayout",
     "ExpectedRow",

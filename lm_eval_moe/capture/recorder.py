@@ -7,7 +7,7 @@ copied to the host before the batch is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,32 @@ class Recorder:
         tokens, joined = layout.tallies()
         self._tokens = tokens if self._tokens is None else self._tokens + tokens
         self._joined = joined if self._joined is None else self._joined + joined
+
+    def join(self, rows: NDArray[np.bool_], segments: Sequence[int]) -> None:
+        """Make consecutive segments one, the first of them.
+
+        Args:
+            rows: ``[B]`` in which rows.
+            segments: In the order of the sequence.
+        """
+        tokens, joined = self._tokens, self._joined
+        if tokens is None or joined is None:
+            return
+        into, *others = segments
+        for row in np.flatnonzero(rows):
+            there = [segment for segment in segments if tokens[row, segment]]
+            if not there:
+                continue
+            if "pairs_before" in self._sums:  # the links between them are inside now
+                before, inside = (self._sums[name][:, row] for name in ("pairs_before", "pairs_inside"))
+                inside[:, into] += before[:, there[1:]].sum(1)
+                before[:, there[1:]] = 0
+            for sums in self._sums.values():
+                sums[:, row, into] += sums[:, row, others].sum(1)
+                sums[:, row, others] = 0
+            tokens[row, into] = tokens[row, segments].sum()
+            joined[row, into] = joined[row, there[0]]
+            tokens[row, others] = joined[row, others] = 0
 
     def logits(self, position: int, logits: Tensor) -> None:
         """Take the logits ``[N, E]`` that the model goes on with."""

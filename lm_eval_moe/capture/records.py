@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 __all__ = ["ARRAYS", "SPANS", "RoutingRecord", "SegmentSums", "Span"]
 
-Span = Literal["prompt", "continuation", "all"]
+Span = Literal["prompt", "thinking", "continuation", "all"]
 SPANS: tuple[Span, ...] = get_args(Span)
+"""The spans, in their order in a sequence: ``thinking`` is what is generated up to and including the end of thinking,
+``continuation`` the scored answer."""
 
 ARRAYS = ("counts", "gate_mass", "importance", "importance_dense", "overlap")
 """The optional arrays of a record, by name."""
@@ -40,10 +42,13 @@ class SegmentSums:
     hit: NDArray[np.float64]  # [S, L]
     changed: NDArray[np.float64]  # [S, L]
 
-    def take(self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str]) -> RoutingRecord:
+    def take(
+        self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str], thinking: int | None = None
+    ) -> RoutingRecord:
         """Return the record of consecutive segments; only ``arrays`` are kept, the rest is None.
 
-        What steering did is reported for the ``whole`` sequence, whatever span the routing is compared on.
+        What steering did is reported for the ``whole`` sequence, whatever span the routing is compared on; so is
+        ``thinking`` (see `RoutingRecord`).
         """
         chosen, own = list(segments), list(whole)
         tokens = int(self.tokens[chosen].sum())
@@ -63,6 +68,7 @@ class SegmentSums:
             targeted=self.targeted[own].sum(0).astype(np.int64),
             hit=self.hit[own].sum(0).astype(np.int64),
             changed=self.changed[own].sum(0).astype(np.int64),
+            thinking=thinking,
         )
 
 
@@ -89,6 +95,9 @@ class RoutingRecord:
             asked for).
         pairs: Pairs of consecutive tokens that ``overlap`` is the mean of; None for one unbroken sequence, whose pairs
             are one less than its tokens.
+        thinking: Tokens generated up to and including the end of thinking, whatever the span; 0 where the thinking
+            never ended, None where there was none to end (scored texts, a model without ``think_end_token``) and in
+            pools of several records.
     """
 
     tokens: int
@@ -101,6 +110,7 @@ class RoutingRecord:
     hit: NDArray[np.int64]
     changed: NDArray[np.int64]
     pairs: int | None = None
+    thinking: int | None = None
 
     @property
     def consecutive(self) -> int:
@@ -116,7 +126,9 @@ class RoutingRecord:
         shares = np.array([record.tokens / max(tokens, 1) for record in records])
         pairs = np.array([record.consecutive for record in records])
         pooled: dict[str, object] = {"tokens": tokens, "pairs": int(pairs.sum())}
-        for field in fields(RoutingRecord)[1:-1]:
+        for field in fields(RoutingRecord):
+            if field.name in ("tokens", "pairs", "thinking"):
+                continue
             values = [getattr(record, field.name) for record in records]
             if values[0] is None:
                 pooled[field.name] = None

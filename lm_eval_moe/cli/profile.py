@@ -90,7 +90,8 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--span",
-        choices=("prompt", "continuation", "all"),
+        choices=("prompt", "continuation", "all", "thinking"),
+        metavar="{prompt,continuation,all}",  # a run's fourth span is refused with the reason
         default="prompt",
         help="tokens to count (default: prompt). A text is all prompt; the continuation of a document with choices "
         "is its gold choice",
@@ -188,6 +189,12 @@ def _check(args: argparse.Namespace) -> None:
     if not args.save_every >= 0:
         raise UserError(
             f"{args.save_every} is no time", fix="give seconds, 0 to save as often as possible", where="--save_every"
+        )
+    if args.span == "thinking":
+        raise UserError(
+            "profile generates nothing, so there is no thinking to count",
+            fix="use `lm-eval-moe run --routing_profile` with capture=thinking, or another --span",
+            where="--span",
         )
     if args.texts and args.span == "continuation":
         raise UserError("a text has no continuation", fix="leave out --span", where="--span")

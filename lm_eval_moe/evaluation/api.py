@@ -27,6 +27,7 @@ from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.evaluation.thinking import warn_of_unended
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.models.hf_moe import HFMoE
@@ -263,6 +264,7 @@ def _evaluate(
             short = shortfall(lm.steering, [tally for part in tallies for tally in part.values()])
             if short is not None:
                 warnings.warn(short, RoutingWarning, stacklevel=2)
+        warn_of_unended({name: [part[name].thinking for part in tallies if name in part] for name in session.pairings})
         add_routing(results, lm, reference, session, tallies)
         results["routing"]["reference_source"] = given.source() if given else {"kind": "run"}
         results["routing"]["identity"] = identity.to_dict()

@@ -111,4 +111,5 @@ def _task_entry(name: str, session: RoutingSession, tallies: Sequence[dict[str, 
         "leaked_documents": total.leaked,
         "tokens": total.tokens,
         "curves": total.means(),
+        **({"thinking": total.thinking.to_dict()} if total.thinking.generations else {}),
     }

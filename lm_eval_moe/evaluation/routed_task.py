@@ -57,6 +57,7 @@ class _RoutedTask(Task):
 
     def build_all_requests(self, *, samples: list[int] | None = None, **kwargs: Any) -> None:
         super().build_all_requests(samples=samples, **kwargs)
+        self._routing.session.check_span(self.task_name, {instance.request_type for instance in self.instances})
         rows = sorted(set(samples)) if samples else None
         by_document: dict[int, list[Instance]] = defaultdict(list)
         for instance in self.instances:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
 from lm_eval_moe.evaluation.leak import leak_error, selection_items
+from lm_eval_moe.evaluation.thinking import ThinkingTally
+from lm_eval_moe.models import refusals
 from lm_eval_moe.parallel import TaskPairing
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class TaskTally:
     leaked: int = 0  # those that the steering's experts were selected on
     tokens: int = 0
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> [2, L]: sums, counts
+    thinking: ThinkingTally = field(default_factory=ThinkingTally)
 
     def add(self, name: str, curve: NDArray[np.float64]) -> None:
         """Add one document's curve; layers without a value (NaN) are left out of the mean."""
@@ -62,6 +65,7 @@ class TaskTally:
         self.documents += other.documents
         self.leaked += other.leaked
         self.tokens += other.tokens
+        self.thinking.merge(other.thinking)
         for name, sums in other.curves.items():
             self.curves[name] = self.curves.get(name, 0) + sums
 
@@ -138,6 +142,19 @@ class RoutingSession:
         self.items[task][doc_id] = item
         self._wanted.update(item.requests)
 
+    def check_span(self, task: str, kinds: Collection[str]) -> None:
+        """Check that a task has the captured span before anything runs.
+
+        Args:
+            task: Its name.
+            kinds: The request types of its instances.
+
+        Raises:
+            UserError: Thinking is to be captured, but the task generates nothing.
+        """
+        if self.model.capture == "thinking" and set(kinds) - {"generate_until"}:
+            raise refusals.nothing_generated(task)
+
     def check_leak(self, task: str) -> None:
         """Count the task's documents that experts were selected on.
 
@@ -177,14 +194,19 @@ class RoutingSession:
 
     def record(self, item: Item) -> RoutingRecord | None:
         """Return an item's record, pooled over its repeats; None where nothing was captured."""
-        records = [record for key in item.requests if (record := self.model.record(key)) is not None]
-        records = [record for record in records if record.tokens]
-        return RoutingRecord.pooled(records) if records else None
+        return _pooled(self._records(item))
+
+    def _records(self, item: Item) -> list[RoutingRecord]:
+        return [record for key in item.requests if (record := self.model.record(key)) is not None]
 
     def values(self, task: str, doc_id: int) -> dict[str, float]:
         """Return a document's result fields, and count it in the task's tally."""
         item = self.items[task].get(doc_id)
-        record = self.record(item) if item else None
+        records = self._records(item) if item else []
+        tally = self.tallies[task]
+        for generation in records:
+            tally.thinking.add(generation.thinking)
+        record = _pooled(records)
         if item is None or record is None:
             self._explain_once(task, f"{task}: no routing was captured for some documents")
             return {}
@@ -195,7 +217,6 @@ class RoutingSession:
             for curve in self.curves
             if reference is not None or not curve.compares
         }
-        tally = self.tallies[task]
         tally.documents += 1
         tally.tokens += record.tokens
         for curve, values in curves.items():
@@ -242,3 +263,8 @@ class RoutingSession:
         if task not in self._explained:
             self._explained.add(task)
             logger.warning(why)
+
+
+def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:
+    with_tokens = [record for record in records if record.tokens]
+    return RoutingRecord.pooled(with_tokens) if with_tokens else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,14 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_moe.capture import (
+    GENERATED,
     BatchLayout,
     ExpectedRow,
     GenerationTracker,
     Recorder,
     RowQueue,
     RowUse,
+    Span,
 )
 from lm_eval_moe.capture.layout import cut_points, segments_of
 from lm_eval_moe.models import refusals
@@ -30,7 +31,7 @@ from lm_eval_moe.models.probe import probe
 from lm_eval_moe.models.requests import LabelQueue, RequestLabel, TokenRequests, labels_of, window_labels
 from lm_eval_moe.models.response_cache import answered
 from lm_eval_moe.models.routing_state import RoutingState
-from lm_eval_moe.models.stopping import StopRule
+from lm_eval_moe.models.stopping import RowReading, StopRule
 from lm_eval_moe.models.uncompiled import core_of, uncompiled
 from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.parallel import ParallelRegistry
@@ -59,7 +60,8 @@ class HFMoE(RoutingState, HFLM):
     Args:
         pretrained: Hub id, local path, a loaded ``PreTrainedModel``, or ``demo`` for the bundled tiny model.
         steering: A steering YAML file, or a spec or plan made in Python. None: the model as it is.
-        capture: Which tokens' routing is recorded: ``prompt`` (also ``true``), ``continuation``, ``all`` or ``off``.
+        capture: Which tokens' routing is recorded: ``prompt`` (also ``true``), ``thinking`` (needs a
+            ``think_end_token``), ``continuation``, ``all`` or ``off``.
         parallel: Further files that say which task is which language, before the bundled one.
         adapter: A Python file with the adapter of a family that has none (docs/adapters.md).
         **kwargs: Passed on to `HFLM`.
@@ -82,7 +84,7 @@ class HFMoE(RoutingState, HFLM):
     ) -> None:
         if adapter is not None:
             load_adapter(adapter)
-        self._span = capture_span(capture)
+        self._span = capture_span(capture, kwargs.get("think_end_token"))
         files = [parallel] if isinstance(parallel, str) else list(parallel)
         self._parallel = [Path(file) for file in files]
         self.registry = ParallelRegistry.default(self._parallel)
@@ -101,6 +103,7 @@ class HFMoE(RoutingState, HFLM):
             raise encoder_decoder_error(type(self.model).__name__)
         if self.device.type == "meta":
             raise refusals.nowhere()
+        refusals.check_think_end(self.tokenizer, self.think_end_token)
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
         self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
@@ -114,14 +117,20 @@ class HFMoE(RoutingState, HFLM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations; each request's routing is recorded under its task, document and index."""
+        self._check_span(requests)
         with self.labelled(labels_of(requests)):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
+        self._check_span(requests)
         texts = [self.tok_encode(request.args[0]) for request in requests]
         with self.labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    def _check_span(self, requests: Sequence[Instance]) -> None:
+        if self._span == "thinking" and requests:
+            raise refusals.nothing_generated(requests[0].task_name)
 
     @contextmanager
     def labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
@@ -181,7 +190,12 @@ class HFMoE(RoutingState, HFLM):
             batch.start_pass(inps, layout, [row.language for row in rows] or [None] * len(inps))
             logits = super()._model_call(inps, attn_mask, labels)
             batch.end_pass()
-        self._collect(recorder, rows, [len(row.tokens or ()) for row in rows])
+
+        def segments(index: int, use: RowUse, span: Span) -> list[int]:
+            length = len(rows[index].tokens or ())
+            return segments_of(use, cut_points(rows[index], length), length, span)
+
+        self._collect(recorder, rows, segments)
         return logits
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
@@ -257,7 +271,8 @@ class HFMoE(RoutingState, HFLM):
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
         rows = self._queue.take_texts(self._prompts)
         mask = generation_kwargs["attention_mask"].bool().cpu().numpy()
-        tracker = GenerationTracker(mask, StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs)))
+        rule = StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs), self.think_end_token)
+        tracker = GenerationTracker(mask, [RowReading(rule) for _ in rows], thinks=rule.thinks)
         recorder = self._new_recorder(rows)
         batch = self._new_batch(recorder, rows)
         languages = [row.language for row in rows]
@@ -266,7 +281,10 @@ class HFMoE(RoutingState, HFLM):
             tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
             if tokens is None:  # prompt tuning feeds the prompt as embeddings, behind its virtual tokens
                 tokens = context
-            batch.start_pass(tokens, tracker.layout(tokens.tolist()), languages)
+            layout = tracker.layout(tokens.tolist())
+            if recorder is not None:
+                recorder.join(tracker.thought, GENERATED)
+            batch.start_pass(tokens, layout, languages)
 
         def end(*_: Any) -> None:
             batch.end_pass()
@@ -280,18 +298,16 @@ class HFMoE(RoutingState, HFLM):
             finally:
                 for hook in hooks:
                     hook.remove()
-        lengths = mask.sum(1).tolist()
-        whole = [
-            ExpectedRow(tuple(replace(use, boundary=length) for use in row.uses), row.language)
-            for row, length in zip(rows, lengths, strict=True)
-        ]
-        self._collect(recorder, whole, [length + 1 for length in lengths])
+        tracker.finish(generated[:, -1].tolist())
+        if recorder is not None:
+            recorder.join(tracker.thought, GENERATED)
+        self._collect(recorder, rows, lambda row, use, span: tracker.segments_of(span), tracker.thinking)
         return generated
 
     def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:
-        given = (self.eot_token_id, self.model.generation_config.eos_token_id, generation_kwargs.get("eos_token_id"))
-        several = [ids if isinstance(ids, (list, tuple)) else [ids] for ids in given]
-        return {token for ids in several for token in ids if token is not None}
+        """Return the tokens at which ``generate`` ends a row; the tokenizer's own may not be among them."""
+        ids = generation_kwargs.get("eos_token_id", self.model.generation_config.eos_token_id)
+        return set(ids) if isinstance(ids, (list, tuple)) else {ids} - {None}
 
     # ------------------------------------------------------------------ the common path
 
@@ -321,20 +337,31 @@ class HFMoE(RoutingState, HFLM):
             recorder, self._new_steerer(), compare=self.record_changes, rows=rows, layers=self.routing_shape.layers
         )
 
-    def _collect(self, recorder: Recorder | None, rows: list[ExpectedRow], lengths: list[int]) -> None:
-        """Keep the records of the wanted requests of a batch."""
+    def _collect(
+        self,
+        recorder: Recorder | None,
+        rows: list[ExpectedRow],
+        segments: Callable[[int, RowUse, Span], list[int]],
+        thinking: Callable[[int], int | None] = lambda row: None,
+    ) -> None:
+        """Keep the records of the wanted requests of a batch.
+
+        Args:
+            recorder: What was recorded of it, if anything.
+            rows: Its rows.
+            segments: Returns the segments of a row that make up a span of one of its uses.
+            thinking: Returns after how many generated tokens a row's thinking ended (see `RoutingRecord`).
+        """
         if recorder is None or self._span is None:
             return
         kept = [index for index, row in enumerate(rows) if any(self._wants(use) for use in row.uses)]
         if not kept:
             return
         for index, sums in zip(kept, recorder.sums_of(kept), strict=True):
-            cuts = cut_points(rows[index], lengths[index])
             for use in rows[index].uses:
                 if use.key is not None and self._wants(use):
-                    segments = segments_of(use, cuts, lengths[index], self._span)
-                    whole = segments_of(use, cuts, lengths[index], "all")
-                    record = sums.take(segments, whole, self.record_arrays)
+                    own, whole = segments(index, use, self._span), segments(index, use, "all")
+                    record = sums.take(own, whole, self.record_arrays, thinking(index))
                     self.records.add(use.key, record)
                     if self.response_cache is not None:
                         self.parts[use.key, use.window] = record

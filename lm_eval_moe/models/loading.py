@@ -25,14 +25,24 @@ def model_path(pretrained: Any) -> Any:
     return str(demo_model_path())
 
 
-def capture_span(capture: str | bool) -> Span | None:
+def capture_span(capture: str | bool, think_end: str | int | None) -> Span | None:
     """Return the span to record, None for ``off``.
 
+    Args:
+        capture: As the user gave it.
+        think_end: What ends the model's thinking, None where that is not known.
+
     Raises:
-        UserError: Another value was given.
+        UserError: Another value was given, or there can be no thinking to record.
     """
     if isinstance(capture, bool):
         return "prompt" if capture else None
+    if capture == "thinking" and think_end in (None, ""):
+        raise UserError(
+            "capture=thinking needs to know where the thinking ends",
+            fix="add think_end_token, the text or the number of the token that ends it (think_end_token=</think>)",
+            where="--model_args capture",
+        )
     if capture in SPANS:
         return capture
     if capture.lower() in ("off", "false", "none"):
@@ -41,7 +51,7 @@ def capture_span(capture: str | bool) -> Span | None:
         return "prompt"
     raise UserError(
         f"capture={capture!r} is not a span{did_you_mean(capture, [*SPANS, 'off'])}",
-        fix="use capture=prompt, continuation, all or off",
+        fix=f"use capture={', '.join(SPANS)} or off",
         where="--model_args capture",
     )
 

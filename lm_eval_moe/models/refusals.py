@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.models.stopping import is_left_out
 
-__all__ = ["check_arguments", "nowhere", "quantised_loading", "response_cache", "tensor_parallelism"]
+__all__ = [
+    "check_arguments",
+    "check_think_end",
+    "nothing_generated",
+    "nowhere",
+    "quantised_loading",
+    "response_cache",
+    "tensor_parallelism",
+]
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -21,6 +31,32 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     for name in ("load_in_8bit", "load_in_4bit"):
         if arguments.get(name):
             raise quantised_loading(name)
+
+
+def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
+    """Warn of an end of thinking that lm-eval cannot find, so that it would score the thinking as the answer."""
+    if isinstance(think_end, str) and think_end and is_left_out(tokenizer, think_end):
+        ids = tokenizer.encode(think_end, add_special_tokens=False)
+        advice = f"its number instead, think_end_token={ids[0]}" if len(ids) == 1 else "a part that is not special"
+        warnings.warn(
+            f"think_end_token={think_end!r} cannot be seen in the text that lm-eval reads, where special tokens are "
+            f"left out: the thinking will be scored as the answer; give {advice}",
+            RoutingWarning,
+            stacklevel=3,
+        )
+
+
+def nothing_generated(task: str | None) -> UserError:
+    """Return the error for ``capture=thinking`` on a task that scores texts.
+
+    Args:
+        task: Its name, if it has one.
+    """
+    return UserError(
+        f"the task {task!r} scores texts that are there already: nothing is generated, so there is no thinking",
+        fix="choose tasks with generated answers, or another span (capture=prompt, continuation or all)",
+        where="--model_args capture",
+    )
 
 
 def nowhere() -> UserError:

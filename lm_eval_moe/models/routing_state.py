@@ -44,6 +44,7 @@ class RoutingState:
     registry: ParallelRegistry
     config: Any
     weights: LoadedWeights
+    think_end_token: str | int | None
     _given_name: str | None
     _parallel: list[Path]
     _span: Span | None
@@ -78,12 +79,16 @@ class RoutingState:
 
     @property
     def capture(self) -> str:
-        """The captured span: ``prompt``, ``continuation``, ``all`` or ``off``."""
+        """The captured span: ``prompt``, ``thinking``, ``continuation``, ``all`` or ``off``."""
         return self._span or "off"
 
     def set_capture(self, capture: str | bool) -> None:
-        """Change which tokens' routing is recorded from now on."""
-        self._span = capture_span(capture)
+        """Change which tokens' routing is recorded from now on.
+
+        Raises:
+            UserError: There is no such span, or the model does not say where its thinking ends.
+        """
+        self._span = capture_span(capture, self.think_end_token)
 
     @property
     def model_id(self) -> str:

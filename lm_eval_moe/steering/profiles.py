@@ -53,7 +53,7 @@ class ProfileSource:
         path: Where that is.
         sha256: Of its bytes, in hexadecimal.
         model: The model that was profiled; ``None``, as the next two, where the file does not say.
-        span: The tokens that were counted: ``prompt``, ``continuation`` or ``all``.
+        span: The tokens that were counted: ``prompt``, ``thinking``, ``continuation`` or ``all``.
         steering: The hash of the steering during the capture.
         items: How many items it holds; ``None`` for pooled counts.
         identity: What its routing depends on; ``None`` where the file does not say.

@@ -30,7 +30,7 @@ from small_models import FAMILIES
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import BatchLayout, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
-from lm_eval_moe.models.stopping import StopRule
+from lm_eval_moe.models.stopping import RowReading
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
 
@@ -342,7 +342,7 @@ def test_a_mask_that_does_nothing_is_found_out(tokenizer: Any, monkeypatch: pyte
 
 
 def test_generated_tokens_that_are_not_counted_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StopRule, "__call__", lambda self, generated: True)
+    monkeypatch.setattr(RowReading, "add", lambda self, token: setattr(self, "ended", True))
     found = examine(build("qwen3_moe", tokenizer))
     assert failed(found) == ["generation"]
     assert "tokens were counted" in finding(found, "generation").summary

@@ -83,5 +83,5 @@ def _tokens(runs: Runs, run: Generated, ask: Asked) -> tuple[list[int], list[int
 
 
 def _ends(runs: Runs) -> set[int]:
-    given = (runs.lm.eot_token_id, runs.lm.model.generation_config.eos_token_id)
-    return {token for ids in given for token in (ids if isinstance(ids, (list, tuple)) else [ids]) if token is not None}
+    ids = runs.lm.model.generation_config.eos_token_id
+    return set(ids) if isinstance(ids, (list, tuple)) else {ids} - {None}
