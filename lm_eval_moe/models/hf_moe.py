@@ -32,6 +32,7 @@ from lm_eval_moe.models.response_cache import answered
 from lm_eval_moe.models.routing_state import RoutingState
 from lm_eval_moe.models.stopping import StopRule
 from lm_eval_moe.models.uncompiled import core_of, uncompiled
+from lm_eval_moe.models.weights import checked_loading
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
@@ -61,11 +62,19 @@ class HFMoE(RoutingState, HFLM):
         capture: Which tokens' routing is recorded: ``prompt`` (also ``true``), ``continuation``, ``all`` or ``off``.
         parallel: Further files that say which task is which language, before the bundled one.
         adapter: A Python file with the adapter of a family that has none (docs/adapters.md).
+        allow_missing_weights: Go on where weights of routers, experts or embeddings are missing from the checkpoint, of
+            another shape, or of no use to the model; what is missing is drawn at random.
         **kwargs: Passed on to `HFLM`.
 
+    Attributes:
+        weights_incomplete: Whether weights were drawn at random, so that the files do not say what the model is.
+
     Raises:
-        UserError: The model is dense, its routers cannot be intercepted, or the steering does not fit it.
+        UserError: The model is dense, its routers cannot be intercepted, the steering does not fit it, or its
+            checkpoint does not.
     """
+
+    weights_incomplete = False
 
     batch_size_per_gpu: int | str  # set by HFLM
 
@@ -77,11 +86,13 @@ class HFMoE(RoutingState, HFLM):
         capture: str | bool = "prompt",
         parallel: str | Sequence[str] = (),
         adapter: str | Path | None = None,
+        allow_missing_weights: bool = False,
         **kwargs: Any,
     ) -> None:
         if adapter is not None:
             load_adapter(adapter)
         self._span = capture_span(capture)
+        self._allow_missing_weights = allow_missing_weights
         files = [parallel] if isinstance(parallel, str) else list(parallel)
         self._parallel = [Path(file) for file in files]
         self.registry = ParallelRegistry.default(self._parallel)
@@ -107,6 +118,10 @@ class HFMoE(RoutingState, HFLM):
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
+
+    def _create_model(self, *args: Any, **kwargs: Any) -> None:
+        with checked_loading(self, allow=self._allow_missing_weights):
+            super()._create_model(*args, **kwargs)
 
     # ------------------------------------------------------------------ log-likelihood
 
