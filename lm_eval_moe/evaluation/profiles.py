@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile, write_profile
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.evaluation.paired_items import check_unique
 from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def reference_records(path: Path, lm: HFMoE, reference: str) -> dict[ItemKey, Ro
                 fix="give a profile of the same model and span, or a path where none is to write this run's",
                 where=f"--routing_profile {path}",
             )
+    keys = [(f"{item.benchmark} {item.item}", row) for row, item in enumerate(items) if item.language == reference]
+    for task in {item.task for item in items}:  # tasks may hold the same items: any of them will do
+        check_unique(
+            f"--routing_profile {path}",
+            [(key, row) for key, row in keys if items[row].task == task and items[row].item],
+            "write it anew, from tasks whose items have one key each",
+        )
     found = {
         ItemKey(item.benchmark, item.item): record
         for item, record in zip(items, records, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.evaluation.paired_items import gold_answer
 from lm_eval_moe.evaluation.session import RoutingSession
 
 if TYPE_CHECKING:
@@ -59,7 +61,9 @@ class _RoutedTask(Task):
             chosen = _representative(self, instances)
             keys = [RequestKey(self.task_name, doc_id, chosen.idx, repeat) for repeat in range(chosen.repeats or 1)]
             row = rows[doc_id] if rows else doc_id
-            self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys)
+            answer = partial(gold_answer, self, chosen.doc)
+            self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys, answer)
+        self._routing.session.check_pairing(self.task_name, self._routing.gather)
         self._routing.session.check_leak(self.task_name)
 
     def apply_filters(self) -> Any:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
 from lm_eval_moe.evaluation.leak import leak_error, selection_items
+from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
 from lm_eval_moe.parallel import TaskPairing
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ class RoutingSession:
         self.pairings: dict[str, TaskPairing | None] = {}
         self.items: dict[str, dict[int, Item]] = defaultdict(dict)
         self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
+        self._rows: dict[str, list[tuple[str, int, str | None]]] = defaultdict(list)  # key, row, right answer
+        self._answers: list[tuple[TaskPairing, dict[str, str | None]]] = []  # of the tasks before this one
         self._given = given or {}
         self._own_references: dict[ItemKey, Item] = {}
         self._references: RecordStore[ItemKey] | None = None  # of other processes
@@ -130,13 +133,44 @@ class RoutingSession:
         if pairing is not None:
             self.model.task_languages[name] = pairing.language
 
-    def add_item(self, task: str, doc_id: int, doc: Any, row: int, requests: Iterable[RequestKey]) -> None:
-        """Learn of a document of this process, and of the requests that stand for it."""
+    def add_item(
+        self,
+        task: str,
+        doc_id: int,
+        doc: Any,
+        row: int,
+        requests: Iterable[RequestKey],
+        answer: Callable[[], str | None],
+    ) -> None:
+        """Learn of a document of this process, of the requests that stand for it, and how to ask for its answer."""
         pairing = self.pairings[task]
         key = ItemKey(pairing.benchmark, pairing.item_key(doc, row)) if pairing else None
+        if key is not None and pairing is not None:
+            self._rows[task].append((key.item, row, answer() if _is_place(key.item) else None))
         item = Item(key, tuple(requests))
         self.items[task][doc_id] = item
         self._wanted.update(item.requests)
+
+    def check_pairing(self, task: str, gather: Callable[[Any], list[Any]]) -> None:
+        """Check that a task's documents can be told apart, and are the same as the reference's. Every process calls it.
+
+        Raises:
+            UserError: A key names two documents.
+        """
+        rows = [row for part in gather(self._rows.pop(task, [])) for row in part]
+        pairing = self.pairings[task]
+        if pairing is None:
+            return
+        check_unique(
+            f"task {task}",
+            [(key, row) for key, row, _ in rows],
+            f"its items are named by {named_by(pairing)}: remove what is there twice, or choose fields that identify "
+            "an item in metadata.routing.item of the task, or in a file given with --parallel",
+        )
+        answers = {key: answer for key, _, answer in rows}
+        if self.model.rank == 0:
+            warn_of_shuffles(pairing, answers, self._answers, self.reference)
+        self._answers.append((pairing, answers))
 
     def check_leak(self, task: str) -> None:
         """Count the task's documents that experts were selected on.
@@ -242,3 +276,8 @@ class RoutingSession:
         if task not in self._explained:
             self._explained.add(task)
             logger.warning(why)
+
+
+def _is_place(key: str) -> bool:
+    """Whether a key is the place of an item in its file, so that files in another order pair wrongly."""
+    return key.removeprefix("row:").isdecimal()
