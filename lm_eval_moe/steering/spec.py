@@ -95,9 +95,20 @@ class InterventionSpec:
                 f"the action {action.name!r} neither forces nor bans experts, so it cannot be guarded",
                 f"write guard: false, or choose the action {listing(guarded)}",
             )
+        selector = parse_selector(fields["experts"])
+        weighted = None if action.weighs else selector.weighted_at()
+        if weighted is not None:
+            weighing = [name for name, each in sorted(Action.registry.items()) if each.weighs]
+            place = fields["experts"].place / selector.name
+            for key in weighted:
+                place = place / key
+            raise place.error(
+                f"the action {action.name!r} does not use coefficients",
+                f"give the experts as a list without them, or choose the action {listing(weighing)}",
+            )
         return cls(
             LayerExpression.parse(fields["layers"]),
-            parse_selector(fields["experts"]),
+            selector,
             action,
             guard,
             fields["tokens"].choice(TOKENS) if "tokens" in fields else "all",
