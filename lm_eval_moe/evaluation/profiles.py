@@ -74,7 +74,7 @@ def reference_records(path: Path, lm: HFMoE, reference: str) -> dict[ItemKey, Ro
 def save_profile(path: Path, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> None:
     """Write the items of all processes; only the first process writes."""
     own = [
-        (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task), record)
+        (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task, " ".join(item.texts)), record)
         for task, pairing in session.pairings.items()
         for item in session.items[task].values()
         if pairing and item.key and (record := session.record(item)) is not None

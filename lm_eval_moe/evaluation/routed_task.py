@@ -12,6 +12,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.evaluation.leak import document_texts, main_fields
 from lm_eval_moe.evaluation.paired_items import gold_answer
 from lm_eval_moe.evaluation.session import RoutingSession
 
@@ -54,6 +55,7 @@ class _RoutedTask(Task):
     def build_all_requests(self, *, samples: list[int] | None = None, **kwargs: Any) -> None:
         super().build_all_requests(samples=samples, **kwargs)
         rows = sorted(set(samples)) if samples else None
+        fields = main_fields(self.eval_docs)
         by_document: dict[int, list[Instance]] = defaultdict(list)
         for instance in self.instances:
             by_document[instance.doc_id].append(instance)
@@ -62,7 +64,8 @@ class _RoutedTask(Task):
             keys = [RequestKey(self.task_name, doc_id, chosen.idx, repeat) for repeat in range(chosen.repeats or 1)]
             row = rows[doc_id] if rows else doc_id
             answer = partial(gold_answer, self, chosen.doc)
-            self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys, answer)
+            texts = partial(document_texts, self, chosen.doc, chosen.args[0], fields)
+            self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys, answer, texts)
         self._routing.session.check_pairing(self.task_name, self._routing.gather)
         self._routing.session.check_leak(self.task_name)
 

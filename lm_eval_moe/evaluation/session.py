@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
-from lm_eval_moe.evaluation.leak import leak_error, selection_items
+from lm_eval_moe.evaluation.leak import leak_error, selection_of
 from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
 from lm_eval_moe.parallel import TaskPairing
 
@@ -37,10 +37,14 @@ class ItemKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat)."""
+    """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat).
+
+    ``texts`` are the hashes of its texts, where somebody asks for them.
+    """
 
     key: ItemKey | None
     requests: tuple[RequestKey, ...]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -111,7 +115,9 @@ class RoutingSession:
         self._explained: set[str] = set()
         self._wanted: set[RequestKey] = set()
         self._steered = model.steering is not None
-        self._selected_on = selection_items(model.steering)
+        self._selection = selection_of(model.steering)
+        self.leak_unknown = self._selection.unknown
+        self._needs_texts = bool(self._selection.texts or tuple(keep))
         self._allow_leak = allow_leak
         self.curves = [c for c in CURVES.values() if self._is_drawn(c)]
         model.clear_records()
@@ -141,13 +147,14 @@ class RoutingSession:
         row: int,
         requests: Iterable[RequestKey],
         answer: Callable[[], str | None],
+        texts: Callable[[], tuple[str, ...]],
     ) -> None:
-        """Learn of a document of this process, of the requests that stand for it, and how to ask for its answer."""
+        """Learn of a document of this process, of the requests that stand for it, and how to ask for more of it."""
         pairing = self.pairings[task]
         key = ItemKey(pairing.benchmark, pairing.item_key(doc, row)) if pairing else None
         if key is not None and pairing is not None:
             self._rows[task].append((key.item, row, answer() if _is_place(key.item) else None))
-        item = Item(key, tuple(requests))
+        item = Item(key, tuple(requests), texts() if self._needs_texts else ())
         self.items[task][doc_id] = item
         self._wanted.update(item.requests)
 
@@ -178,11 +185,15 @@ class RoutingSession:
         Raises:
             UserError: There are some, and that was not allowed.
         """
-        keys = [item.key for item in self.items[task].values()]
-        leaked = [key for key in keys if key in self._selected_on]
+        items = self.items[task]
+        leaked = [
+            (item.key.item if item.key else f"document {doc_id}", source)
+            for doc_id, item in items.items()
+            if (source := self._selection.source_of(item.key, item.texts)) is not None
+        ]
         self.tallies[task].leaked = len(leaked)
         if leaked and not self._allow_leak:
-            raise leak_error(task, leaked, len(keys), self._selected_on)
+            raise leak_error(task, len(items), leaked)
 
     # ------------------------------------------------------------------ after they have run
 

@@ -46,6 +46,8 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
         hash=plan_hash(spec.seed, interventions),
         profiles=store.used,
         selected_on=spec.selected_on,
+        selected_on_texts=spec.selected_on_texts,
+        selected_on_unknown=spec.selected_on_unknown,
     )
 
 
