@@ -117,7 +117,7 @@ def _start(command: Callable[[Path], list[str]], folder: Path) -> subprocess.Pop
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "lm_eval_moe", *command(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={"OMP_NUM_THREADS": "1", **os.environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

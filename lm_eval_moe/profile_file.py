@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,20 @@ class ProfileHeader:
 class ProfileItem:
     """What names an item, in the order of the arrays' rows.
 
-    A row may also pool several items: its ``item`` is empty. ``language`` is empty where it is not known.
+    A row may also pool several items: its ``item`` is empty. ``language`` is empty where it is not known. ``text`` has
+    the hashes of the item's texts (`lm_eval_moe.text_hash`) with spaces between; it names nothing, and older files lack
+    it.
     """
 
     benchmark: str
     item: str
     language: str
     task: str
+    text: str = field(default="", compare=False)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what a file says of it."""
+        return {name: value for name, value in asdict(self).items() if value or name != "text"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def profile_metadata(header: ProfileHeader, items: Sequence[ProfileItem]) -> dic
         "format": FORMAT,
         "schema_version": str(SCHEMA_VERSION),
         "header": json.dumps(head, ensure_ascii=False),
-        "items": json.dumps([asdict(item) for item in items], ensure_ascii=False),
+        "items": json.dumps([item.to_dict() for item in items], ensure_ascii=False),
     }
 
 

@@ -7,13 +7,16 @@ import os
 from typing import Any
 
 import pytest
-import torch
-from small_models import SENTENCES, SHARED, train_tokenizer
 
+# Before torch is imported: this process and every process that a test starts then count their threads alike. What is
+# compared byte for byte depends on their number. One by default, since the models are tiny: a second one only waits.
+os.environ["MKL_NUM_THREADS"] = os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MKL_DYNAMIC"] = "FALSE"  # as many as asked for, even where there are fewer cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-torch.set_num_threads(1)  # the models are tiny: a second thread only waits
+
+from small_models import SENTENCES, SHARED, train_tokenizer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,9 +12,6 @@ from small_models import make_model
 
 from lm_eval_moe import HFMoE
 
-# Models this small spend their time on waking threads.
-torch.set_num_threads(1)
-
 PAIRS = [
     ("The cat sat", " on the mat."),
     ("Die Katze", " saß auf"),

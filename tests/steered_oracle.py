@@ -31,10 +31,11 @@ class Change:
     tokens: str = "all"
 
     def spec(self, **more: Any) -> dict[str, Any]:
-        """Return the same as an entry of a steering file."""
+        """Return the same as an entry of a steering file, in which one action alone takes coefficients."""
+        listed = {layer: list(experts) for layer, experts in self.experts.items()}
         return {
             "layers": sorted(self.experts),
-            "experts": {"ids": self.experts},
+            "experts": {"ids": self.experts if self.action == "proportional" else listed},
             "action": self.action
             if self.action in ("activate", "deactivate", "mask")
             else {self.action: self.strength},

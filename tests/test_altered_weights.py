@@ -154,7 +154,6 @@ def test_models_in_several_threads(tokenizer: Any) -> None:
     found: list[Any] = [None] * len(models)
 
     def run(number: int) -> None:
-        torch.set_num_threads(1)
         rotated = [*STEERINGS[number:], *STEERINGS[:number]]
         seen = observed(models[number], rotated)
         found[number] = [*seen[len(seen) - number :], *seen[: len(seen) - number]]

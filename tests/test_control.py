@@ -22,7 +22,7 @@ TASKS = ["demo_arith_zh", "demo_arith_sw"]
 
 
 def spec(experts: dict[str, Any], **changes: Any) -> Any:
-    intervention = {"layers": "middle", "experts": experts, "action": {"soft": 1.0}, **changes}
+    intervention = {"layers": "middle", "experts": experts, "action": {"proportional": 1.0}, **changes}
     return parse_spec({"version": 1, "name": "chosen", "seed": 4, "interventions": [intervention]}, base_dir=Path())
 
 

@@ -379,7 +379,7 @@ def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager
     (tmp_path / "loader.py").write_text(
         "from datasets import Dataset, DatasetDict\n"
         "def load(**_):\n"
-        "    rows = [{'item_id': 'a', 'prompt': '1 + 1 =', 'choices': ['1', '2'], 'gold': 1}] * 3\n"
+        "    rows = [{'item_id': name, 'prompt': '1 + 1 =', 'choices': ['1', '2'], 'gold': 1} for name in 'abc']\n"
         "    return DatasetDict(test=Dataset.from_list(rows), validation=Dataset.from_list(rows))\n",
         encoding="utf-8",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -56,10 +55,7 @@ def run(launcher: list[str], folder: Path, name: str, cache: str, *more: str) ->
         *("--steering", str(steering_configs_dir() / "demo_task_experts.yaml"), "--control", "random:1"),
         *("--use_cache", str(folder / cache), "--output_path", str(folder / name), *more),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     (file,) = (folder / name).rglob("results_*.json")
     logs = sorted((folder / name).rglob("samples_*.jsonl"))

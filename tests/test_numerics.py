@@ -42,7 +42,8 @@ FORMULAS: dict[str, tuple[Any, Formula]] = {
 
 
 def steering(action: Any) -> Any:
-    entry = {"layers": 1, "experts": {"ids": {1: TARGETS}}, "action": action}
+    targets = TARGETS if "proportional" in action else list(TARGETS)  # no other action takes coefficients
+    entry = {"layers": 1, "experts": {"ids": {1: targets}}, "action": action}
     return parse_spec({"version": 1, "interventions": [entry]})
 
 

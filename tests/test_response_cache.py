@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 import sqlite3
 import subprocess
@@ -279,8 +278,7 @@ def test_a_killed_command_goes_on_and_writes_the_same_file(tmp_path: Path) -> No
         arguments += ["--output_path", str(tmp_path / out), "--log_samples"]
         return [*arguments, *(["--use_cache", str(tmp_path / cache)] if cache else [])]
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command("killed", "cache"), **quiet)  # type: ignore[call-overload]
     deadline = time.monotonic() + 120
     wanted = 100

@@ -72,8 +72,8 @@ def test_an_action_equals_its_formula(name: str, case: tuple[str, Any, Any, list
     lm.clear_records()
     values = likelihoods(lm, scored(REQUESTS))
     expected, selections = by_hand(lm, family, plain, changes, keyed=True)
-    # A sum of ten log-probabilities has float32 units of 4e-6 itself.
-    np.testing.assert_allclose(values, expected, atol=1e-5, rtol=2.5e-7)
+    # A sum of ten log-probabilities has float32 units of 4e-6 itself; which of them depends on the number of threads.
+    np.testing.assert_allclose(values, expected, atol=1e-5, rtol=1e-6)
     assert np.abs(np.subtract(values, unsteered)).max() > 0.05, "steering must matter for the test to mean anything"
 
     position = lm.routing_shape.layers.index(1)

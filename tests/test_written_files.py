@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import subprocess
@@ -21,7 +20,6 @@ RUN = [
     *(sys.executable, "-m", "lm_eval_moe", "run", "--model", "hf-moe", "--model_args", "pretrained=demo"),
     *("--tasks", "demo_arith_en,demo_arith_sw", "--limit", "6", "--batch_size", "6", "--log_samples"),
 ]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def limited() -> None:
@@ -34,7 +32,6 @@ def test_a_full_disk_is_an_error_that_names_the_file_after_the_table(tmp_path: P
     before.write_text("{}")
     done = subprocess.run(
         [*RUN, "--output_path", str(tmp_path / "out")],
-        env=ENVIRONMENT,
         preexec_fn=limited,
         capture_output=True,
         text=True,
@@ -52,7 +49,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_after_the_table(tmp_path: P
 
 @pytest.mark.parametrize("output", ["out", "out/results.json"])
 def test_a_run_leaves_its_files_and_nothing_else(tmp_path: Path, output: str) -> None:
-    subprocess.run([*RUN, "--output_path", str(tmp_path / output)], env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run([*RUN, "--output_path", str(tmp_path / output)], check=True, capture_output=True)
     names = sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert len(names) == 3
     assert names[0].startswith("results_")
@@ -77,7 +74,6 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -
             "--output_path",
             str(tmp_path),
         ],
-        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,48 +3,103 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.parallel.data_sets import data_item
 from lm_eval_moe.steering.selected_on import selected_on
+from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
     from lm_eval_moe.evaluation.session import ItemKey
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["leak_error", "selection_items"]
+__all__ = ["Selection", "document_texts", "leak_error", "main_fields", "selection_of"]
 
 _SHOWN = 3
+_LOOKED_AT = 64
 
 
-def selection_items(plan: SteeringPlan | None) -> dict[tuple[str, str], str]:
-    """Return the items that a plan's experts were selected on, by benchmark and key, with the profile they are in.
+@dataclass(frozen=True)
+class Selection:
+    """The items that experts were selected on.
 
-    A translation of an item is the same item. Warns of profiles that do not say which items they counted.
+    Attributes:
+        items: By data set and key: the profile or file that says so.
+        texts: By the hash of one of its texts, likewise.
+        unknown: Whether there may be others.
+    """
+
+    items: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    unknown: bool = False
+
+    def source_of(self, key: ItemKey | None, texts: Iterable[str]) -> str | None:
+        """Return what says that a document is one of them; None where nothing does.
+
+        A translation of an item is the same item, and so is the item in another benchmark of the same data set.
+
+        Args:
+            key: The document's; None where its benchmark is unknown.
+            texts: The hashes of its texts.
+        """
+        by_key = self.items.get(data_item(*key)) if key is not None else None
+        return by_key or next((self.texts[text] for text in texts if text in self.texts), None)
+
+
+def selection_of(plan: SteeringPlan | None) -> Selection:
+    """Return the items that a plan's experts were selected on. Warns of profiles that do not say which they counted.
 
     Raises:
         UserError: A profile cannot be read.
     """
     if plan is None:
-        return {}
+        return Selection()
     found = selected_on(plan)
-    for given in found.unknown:
+    for source in found.unknown:
         warnings.warn(
-            f"{given} does not say which items were counted: whether experts were selected on items of this run cannot "
-            "be checked",
+            f"{source} does not say which items were counted: whether experts were selected on items of this run "
+            "cannot be checked",
             RoutingWarning,
             stacklevel=2,
         )
-    return found.items
+    items = {data_item(*item): source for item, source in found.items.items()}
+    return Selection(items, found.texts, bool(found.unknown))
 
 
-def leak_error(
-    task: str, leaked: Sequence[ItemKey], documents: int, selected_on: Mapping[tuple[str, str], str]
-) -> UserError:
-    """Return the error that refuses a task whose documents experts were selected on."""
-    files = sorted({selected_on[key] for key in leaked})
-    shown = ", ".join(repr(key.item) for key in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
+def main_fields(documents: Any) -> tuple[str, ...]:
+    """Return the fields of a task's documents that hold a text of each document's own: no instruction, no subject.
+
+    Args:
+        documents: All of the task's; the first of them are looked at.
+    """
+    head = [documents[row] for row in range(min(len(documents), _LOOKED_AT))]
+    if len(head) < 2 or not all(isinstance(doc, Mapping) for doc in head):
+        return ()  # of one document nothing can be told
+    texts = {name: {doc[name] for doc in head if isinstance(doc.get(name), str)} for name in head[0]}
+    return tuple(name for name, values in texts.items() if 2 * len(values) >= len(head))
+
+
+def document_texts(task: Any, doc: Any, prompt: str, fields: Iterable[str]) -> tuple[str, ...]:
+    """Return the hashes of a document's texts: its prompt as the model gets it, its question alone, its main fields."""
+    question = task.doc_to_text(doc) if task.OUTPUT_TYPE != "loglikelihood_rolling" else None
+    texts = [prompt, question, *(doc.get(name) for name in fields)]
+    hashes = (text_hash(text) for text in texts if isinstance(text, str))
+    return tuple(dict.fromkeys(value for value in hashes if value))
+
+
+def leak_error(task: str, documents: int, leaked: Sequence[tuple[str, str]]) -> UserError:
+    """Return the error that refuses a task whose documents experts were selected on.
+
+    Args:
+        task: Its name.
+        documents: How many it has.
+        leaked: The names of those, with what says so.
+    """
+    files = sorted({source for _, source in leaked})
+    shown = ", ".join(repr(name) for name, _ in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
     return UserError(
         f"{len(leaked)} of its {documents} documents are items that experts were selected on "
         f"({', '.join(files)}: {shown}): a gain on them would say nothing",

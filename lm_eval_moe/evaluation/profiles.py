@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile, write_profile
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.evaluation.paired_items import check_unique
 from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
 from lm_eval_moe.identity import REFERENCE, Identity, check_agreement
 
@@ -91,6 +92,16 @@ class ReferenceProfile:
                 fix="give a profile of a run that included the reference language, or another --routing_reference",
                 where=where,
             )
+        for task in {item.task for item in items}:  # tasks may hold the same items: any of them will do
+            check_unique(
+                where,
+                [
+                    (f"{item.benchmark} {item.item}", row)
+                    for row, item in enumerate(items)
+                    if item.item and item.task == task and item.language == reference
+                ],
+                "write it anew, from tasks whose items have one key each",
+            )
         steered = f", steered by #{header.steering[:8]}" if header.steering else ", unsteered"
         logger.info("%s: read as reference, %d items in %r%s", path, len(records_by_key), reference, steered)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -147,7 +158,7 @@ class ReferenceProfile:
 def save_profile(path: Path, session: RoutingSession, identity: Identity, gather: Callable[[Any], list[Any]]) -> None:
     """Write the items of all processes; only the first process writes."""
     own = [
-        (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task), record)
+        (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task, " ".join(item.texts)), record)
         for task, pairing in session.pairings.items()
         for item in session.items[task].values()
         if pairing and item.key and (record := session.record(item)) is not None

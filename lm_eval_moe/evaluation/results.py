@@ -81,10 +81,12 @@ def _steering(plan: SteeringPlan) -> dict[str, Any]:
         for source in plan.profiles
     ]
     steering = {**plan.to_dict(), "profiles": sources}
-    if plan.selected_on:  # thousands of keys that nobody reads here
-        counts = {benchmark: len(items) for benchmark, items in plan.selected_on.items()}
-        steering["spec"] = {**plan.spec, "selected_on": counts}
-    return steering
+    counts: dict[str, Any] = {}  # of thousands of keys that nobody reads here
+    if plan.selected_on:
+        counts["selected_on"] = {benchmark: len(items) for benchmark, items in plan.selected_on.items()}
+    if plan.selected_on_texts:
+        counts["selected_on_texts"] = len(plan.selected_on_texts)
+    return {**steering, "spec": {**plan.spec, **counts}}
 
 
 def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
@@ -109,6 +111,7 @@ def _task_entry(name: str, session: RoutingSession, tallies: Sequence[dict[str, 
         "reference": session.reference if "divergence" in total.curves else None,
         "documents": total.documents,
         "leaked_documents": total.leaked,
+        "leak_unknown": session.leak_unknown,
         "tokens": total.tokens,
         "curves": total.means(),
         **({"thinking": total.thinking.to_dict()} if total.thinking.generations else {}),

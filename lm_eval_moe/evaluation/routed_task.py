@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task
 
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.evaluation.leak import document_texts, main_fields
+from lm_eval_moe.evaluation.paired_items import gold_answer
 from lm_eval_moe.evaluation.session import RoutingSession
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class _RoutedTask(Task):
         super().build_all_requests(samples=samples, **kwargs)
         self._routing.session.check_span(self.task_name, {instance.request_type for instance in self.instances})
         rows = sorted(set(samples)) if samples else None
+        fields = main_fields(self.eval_docs)
         by_document: dict[int, list[Instance]] = defaultdict(list)
         for instance in self.instances:
             by_document[instance.doc_id].append(instance)
@@ -66,7 +70,10 @@ class _RoutedTask(Task):
             chosen = _representative(self, instances)
             keys = [RequestKey(self.task_name, doc_id, chosen.idx, repeat) for repeat in range(chosen.repeats or 1)]
             row = rows[doc_id] if rows else doc_id
-            self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys)
+            answer = partial(gold_answer, self, chosen.doc)
+            texts = partial(document_texts, self, chosen.doc, chosen.args[0], fields)
+            self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys, answer, texts)
+        self._routing.session.check_pairing(self.task_name, self._routing.gather)
         self._routing.session.check_leak(self.task_name)
 
     def apply_filters(self) -> Any:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
-from lm_eval_moe.evaluation.leak import leak_error, selection_items
+from lm_eval_moe.evaluation.leak import leak_error, selection_of
+from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
 from lm_eval_moe.evaluation.thinking import ThinkingTally
 from lm_eval_moe.models import refusals
 from lm_eval_moe.parallel import TaskPairing
@@ -38,10 +39,14 @@ class ItemKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat)."""
+    """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat).
+
+    ``texts`` are the hashes of its texts, where somebody asks for them.
+    """
 
     key: ItemKey | None
     requests: tuple[RequestKey, ...]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -106,13 +111,17 @@ class RoutingSession:
         self.pairings: dict[str, TaskPairing | None] = {}
         self.items: dict[str, dict[int, Item]] = defaultdict(dict)
         self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
+        self._rows: dict[str, list[tuple[str, int, str | None]]] = defaultdict(list)  # key, row, right answer
+        self._answers: list[tuple[TaskPairing, dict[str, str | None]]] = []  # of the tasks before this one
         self._given = given or {}
         self._own_references: dict[ItemKey, Item] = {}
         self._references: RecordStore[ItemKey] | None = None  # of other processes
         self._explained: set[str] = set()
         self._wanted: set[RequestKey] = set()
         self._steered = model.steering is not None
-        self._selected_on = selection_items(model.steering)
+        self._selection = selection_of(model.steering)
+        self.leak_unknown = self._selection.unknown
+        self._needs_texts = bool(self._selection.texts or tuple(keep))
         self._allow_leak = allow_leak
         self.curves = [c for c in CURVES.values() if self._is_drawn(c)]
         model.clear_records()
@@ -134,11 +143,22 @@ class RoutingSession:
         if pairing is not None:
             self.model.task_languages[name] = pairing.language
 
-    def add_item(self, task: str, doc_id: int, doc: Any, row: int, requests: Iterable[RequestKey]) -> None:
-        """Learn of a document of this process, and of the requests that stand for it."""
+    def add_item(
+        self,
+        task: str,
+        doc_id: int,
+        doc: Any,
+        row: int,
+        requests: Iterable[RequestKey],
+        answer: Callable[[], str | None],
+        texts: Callable[[], tuple[str, ...]],
+    ) -> None:
+        """Learn of a document of this process, of the requests that stand for it, and how to ask for more of it."""
         pairing = self.pairings[task]
         key = ItemKey(pairing.benchmark, pairing.item_key(doc, row)) if pairing else None
-        item = Item(key, tuple(requests))
+        if key is not None and pairing is not None:
+            self._rows[task].append((key.item, row, answer() if _is_place(key.item) else None))
+        item = Item(key, tuple(requests), texts() if self._needs_texts else ())
         self.items[task][doc_id] = item
         self._wanted.update(item.requests)
 
@@ -155,17 +175,42 @@ class RoutingSession:
         if self.model.capture == "thinking" and set(kinds) - {"generate_until"}:
             raise refusals.nothing_generated(task)
 
+    def check_pairing(self, task: str, gather: Callable[[Any], list[Any]]) -> None:
+        """Check that a task's documents can be told apart, and are the same as the reference's. Every process calls it.
+
+        Raises:
+            UserError: A key names two documents.
+        """
+        rows = [row for part in gather(self._rows.pop(task, [])) for row in part]
+        pairing = self.pairings[task]
+        if pairing is None:
+            return
+        check_unique(
+            f"task {task}",
+            [(key, row) for key, row, _ in rows],
+            f"its items are named by {named_by(pairing)}: remove what is there twice, or choose fields that identify "
+            "an item in metadata.routing.item of the task, or in a file given with --parallel",
+        )
+        answers = {key: answer for key, _, answer in rows}
+        if self.model.rank == 0:
+            warn_of_shuffles(pairing, answers, self._answers, self.reference)
+        self._answers.append((pairing, answers))
+
     def check_leak(self, task: str) -> None:
         """Count the task's documents that experts were selected on.
 
         Raises:
             UserError: There are some, and that was not allowed.
         """
-        keys = [item.key for item in self.items[task].values()]
-        leaked = [key for key in keys if key in self._selected_on]
+        items = self.items[task]
+        leaked = [
+            (item.key.item if item.key else f"document {doc_id}", source)
+            for doc_id, item in items.items()
+            if (source := self._selection.source_of(item.key, item.texts)) is not None
+        ]
         self.tallies[task].leaked = len(leaked)
         if leaked and not self._allow_leak:
-            raise leak_error(task, leaked, len(keys), self._selected_on)
+            raise leak_error(task, len(items), leaked)
 
     # ------------------------------------------------------------------ after they have run
 
@@ -268,3 +313,8 @@ class RoutingSession:
 def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:
     with_tokens = [record for record in records if record.tokens]
     return RoutingRecord.pooled(with_tokens) if with_tokens else None
+
+
+def _is_place(key: str) -> bool:
+    """Whether a key is the place of an item in its file, so that files in another order pair wrongly."""
+    return key.removeprefix("row:").isdecimal()

@@ -15,6 +15,7 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering import Choice, ProfileStore, SteeringPlan, SteeringSpec, explain, resolve
 from lm_eval_moe.steering.plan import PlannedIntervention
+from lm_eval_moe.steering.resolve import effective
 from lm_eval_moe.steering.selectors import Selector
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 
@@ -144,7 +145,7 @@ def select(spec: SteeringSpec, shape: RoutingShape, thresholds: Sequence[float] 
                 plan.interventions[index],
                 each.experts,
                 layers,
-                tuple(choices),
+                tuple(effective(each, choices)),
                 others if _has_threshold(each.experts) else {},
             )
         )

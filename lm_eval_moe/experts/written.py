@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import yaml
 
 from lm_eval_moe.experts.selection import Found, FoundByRule
 from lm_eval_moe.experts.words import count, file_name, layers_in_words, profile_in_words, rule_in_words
-from lm_eval_moe.steering import SteeringPlan, parse_spec, resolve
+from lm_eval_moe.steering import parse_spec, resolve
 from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.plan import PlannedIntervention
 from lm_eval_moe.steering.selected_on import selected_on
@@ -40,6 +40,8 @@ def explicit_yaml(found: Found) -> str:
         f"model: {_flow(document['model'])}",
         f"seed: {document['seed']}",
         *_selected_on(document["selected_on"]),
+        *_names("selected_on_texts", document["selected_on_texts"]),
+        *_names("selected_on_unknown", document["selected_on_unknown"]),
         *([f"control_of: {_quoted(document['control_of'])}"] if "control_of" in document else []),
         "",
         "interventions:",
@@ -54,6 +56,7 @@ def explicit_yaml(found: Found) -> str:
 def explicit_document(found: Found) -> dict[str, Any]:
     """Return what the file holds."""
     plan, shape = found.plan, found.plan.shape
+    selected = selected_on(plan)
     given = plan.description.strip()
     if given and not given.endswith((".", "!", "?")):
         given += "."
@@ -64,7 +67,9 @@ def explicit_document(found: Found) -> dict[str, Any]:
         "source": plan.source,
         "model": {"layers": shape.depth, "experts": shape.experts, "top_k": shape.top_k},
         "seed": plan.seed,
-        "selected_on": _items(plan),
+        "selected_on": _by_benchmark(selected.items),
+        "selected_on_texts": list(selected.texts),
+        "selected_on_unknown": [file_name(source) for source in selected.unknown],
         **({"control_of": plan.control_of} if plan.control_of else {}),
         "interventions": [
             {
@@ -80,26 +85,33 @@ def explicit_document(found: Found) -> dict[str, Any]:
     }
 
 
-def _items(plan: SteeringPlan) -> dict[str, list[str]]:
+def _by_benchmark(items: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Return the items that experts were selected on: a run on them is refused, as with the profiles themselves."""
-    items: dict[str, list[str]] = {}
-    for benchmark, item in selected_on(plan).items:
-        items.setdefault(benchmark, []).append(item)
-    return items
+    keys: dict[str, list[str]] = {}
+    for benchmark, item in items:
+        keys.setdefault(benchmark, []).append(item)
+    return keys
 
 
 def _selected_on(items: dict[str, list[str]]) -> Iterator[str]:
     if items:
         yield "selected_on:"
     for benchmark, keys in items.items():
-        line = f"  {_quoted(benchmark)}: ["
-        for place, key in enumerate(keys):
-            entry = _quoted(key) + (", " if place < len(keys) - 1 else "]")
-            if len(line) + len(entry.rstrip()) > _WIDTH and line.strip():
-                yield line.rstrip()
-                line = "    "
-            line += entry
-        yield line
+        yield from _names(f"  {_quoted(benchmark)}", keys)
+
+
+def _names(key: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield a list over as many lines as it needs; nothing where there is none."""
+    if not names:
+        return
+    line, indent = f"{key}: [", " " * (len(key) - len(key.lstrip()) + 2)
+    for place, name in enumerate(names):
+        entry = _quoted(name) + (", " if place < len(names) - 1 else "]")
+        if len(line) + len(entry.rstrip()) > _WIDTH and line.strip():
+            yield line.rstrip()
+            line = indent
+        line += entry
+    yield line
 
 
 def _layers(found: FoundByRule) -> str | list[str]:
@@ -193,5 +205,8 @@ def _check(text: str, document: dict[str, Any], found: Found) -> None:
     same = all(getattr(spec, name) == document[name] for name in ("name", "description", "source"))
     same &= spec.control_of == found.plan.control_of
     same &= {name: list(items) for name, items in spec.selected_on.items()} == document["selected_on"]
+    same &= all(
+        list(getattr(spec, f"selected_on_{of}")) == document[f"selected_on_{of}"] for of in ("texts", "unknown")
+    )
     if not same or resolve(spec, found.plan.shape).hash != found.plan.hash:
         raise AssertionError("the explicit file does not say what the rules select")

@@ -25,6 +25,7 @@ from lm_eval_moe.capture import (
 from lm_eval_moe.capture.layout import cut_points, segments_of
 from lm_eval_moe.models import refusals
 from lm_eval_moe.models.batch import RoutedBatch
+from lm_eval_moe.models.checkpoint import checked_loading
 from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
 from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.models.probe import probe
@@ -64,10 +65,13 @@ class HFMoE(RoutingState, HFLM):
             ``think_end_token``), ``continuation``, ``all`` or ``off``.
         parallel: Further files that say which task is which language, before the bundled one.
         adapter: A Python file with the adapter of a family that has none (docs/adapters.md).
+        allow_missing_weights: Go on where weights of routers, experts or embeddings are missing from the checkpoint, of
+            another shape, or of no use to the model; what is missing is drawn at random.
         **kwargs: Passed on to `HFLM`.
 
     Raises:
-        UserError: The model is dense, its routers cannot be intercepted, or the steering does not fit it.
+        UserError: The model is dense, its routers cannot be intercepted, the steering does not fit it, or its
+            checkpoint does not.
     """
 
     batch_size_per_gpu: int | str  # set by HFLM
@@ -80,11 +84,13 @@ class HFMoE(RoutingState, HFLM):
         capture: str | bool = "prompt",
         parallel: str | Sequence[str] = (),
         adapter: str | Path | None = None,
+        allow_missing_weights: bool = False,
         **kwargs: Any,
     ) -> None:
         if adapter is not None:
             load_adapter(adapter)
         self._span = capture_span(capture, kwargs.get("think_end_token"))
+        self._allow_missing_weights = allow_missing_weights
         files = [parallel] if isinstance(parallel, str) else list(parallel)
         self._parallel = [Path(file) for file in files]
         self.registry = ParallelRegistry.default(self._parallel)
@@ -112,6 +118,10 @@ class HFMoE(RoutingState, HFLM):
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
+
+    def _create_model(self, *args: Any, **kwargs: Any) -> None:
+        with checked_loading(self, allow=self._allow_missing_weights):
+            super()._create_model(*args, **kwargs)
 
     # ------------------------------------------------------------------ log-likelihood
 

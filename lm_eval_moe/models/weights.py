@@ -34,11 +34,13 @@ class LoadedWeights:
     Attributes:
         arguments: The same.
         are_those_of_the_files: Set by commands that built the model and hand it to nobody.
+        incomplete: Whether any weight was drawn at random, since the files lack it: its parameters are then read, too.
     """
 
     def __init__(self, pretrained: Any, arguments: Mapping[str, Any]) -> None:
         self.arguments = dict(arguments)
         self.are_those_of_the_files = False
+        self.incomplete = False
         self._source = pretrained if isinstance(pretrained, str) else None
         self._hash: str | None = None
         self._problem: UserError | None = None
@@ -86,7 +88,7 @@ class LoadedWeights:
         Raises:
             UserError: A file cannot be read.
         """
-        if self.are_those_of_the_files:
+        if self.are_those_of_the_files and not self.incomplete:
             self._begin(self._folder())
             if self._thread is not None:
                 self._thread.join()

@@ -25,6 +25,7 @@ from lm_eval_moe.profiling.accumulate import ItemRows, PooledRow, Rows
 from lm_eval_moe.profiling.documents import Document, Source
 from lm_eval_moe.profiling.settings import COMPARED, identity_of, settings_of
 from lm_eval_moe.profiling.unfinished import Unfinished, read_unfinished, unfinished_path, write_unfinished
+from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
     from lm_eval_moe.models.hf_moe import HFMoE
@@ -141,7 +142,8 @@ class ProfileJob:
             for number, document in enumerate(chunk):
                 record = lm.record(RequestKey(document.task, number, 0))
                 if record is not None and record.tokens:  # none in a span that the document does not have
-                    name = ProfileItem(document.benchmark, document.item, self.source.language, document.task)
+                    text = " ".join(document.hashes or (text_hash(document.text),))
+                    name = ProfileItem(document.benchmark, document.item, self.source.language, document.task, text)
                     self._rows.add(name, record)
         finally:
             lm.clear_records()

@@ -20,6 +20,7 @@ class Document:
         text: The text, or the prompt.
         continuation: What a choice adds to the prompt; None where there is only a text.
         windowed: Whether a text that is longer than the model takes is cut into windows; a prompt keeps its end.
+        hashes: Of the texts that the item is known by, where they are others than ``text``.
     """
 
     item: str
@@ -28,6 +29,7 @@ class Document:
     text: str
     continuation: str | None = None
     windowed: bool = True
+    hashes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -17,6 +17,7 @@ from lm_eval_moe.evaluation.identity import task_parts
 from lm_eval_moe.evaluation.routed_task import make_routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.evaluation.task_index import task_manager
+from lm_eval_moe.profile_file import PROFILE_ARRAYS
 from lm_eval_moe.profiling.documents import Document, Source
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def task_sources(
     Raises:
         UserError: A task is unknown, its language is, or it has no text to take for the span.
     """
-    session = RoutingSession(lm, (), "en")
+    session = RoutingSession(lm, (), "en", keep=PROFILE_ARRAYS)
     found: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for task in _loaded(names, include_path):
@@ -103,7 +104,7 @@ def task_sources(
             if item.key is not None:
                 text, continuation, windowed = _text_of(requests[item.requests[0]], lm.capture)
                 found[pairing.language].append(
-                    Document(item.key.item, pairing.benchmark, task.task_name, text, continuation, windowed)
+                    Document(item.key.item, pairing.benchmark, task.task_name, text, continuation, windowed, item.texts)
                 )
     return [TaskPrompts(language, documents, parts[language]) for language, documents in found.items()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def write_unfinished(path: Path, state: Unfinished) -> None:
             "settings": json.dumps(state.settings, ensure_ascii=False),
             "identity": json.dumps(state.identity.to_dict(), ensure_ascii=False),
             "done": str(state.done),
-            "items": json.dumps([asdict(item) for item in state.items], ensure_ascii=False),
+            "items": json.dumps([item.to_dict() for item in state.items], ensure_ascii=False),
         },
     )
 

@@ -68,6 +68,8 @@ class SteeringPlan:
         hash: SHA-256 of the resolved content, in hexadecimal. Names and descriptions do not enter.
         profiles: The files that experts were selected from. The hash covers what was selected, not them.
         selected_on: The items that listed experts were selected on, as the spec says: benchmark → item keys.
+        selected_on_texts: Hashes of their texts, likewise.
+        selected_on_unknown: Profiles of theirs that do not say which items they counted, likewise.
         control_of: Of a random control: the `matching` of what it controls.
     """
 
@@ -81,6 +83,8 @@ class SteeringPlan:
     hash: str
     profiles: tuple[ProfileSource, ...] = ()
     selected_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    selected_on_texts: tuple[str, ...] = ()
+    selected_on_unknown: tuple[str, ...] = ()
     control_of: str | None = None
 
     @property

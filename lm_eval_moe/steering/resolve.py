@@ -14,7 +14,7 @@ from lm_eval_moe.steering.selectors import Choice, Scope
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec
 
-__all__ = ["explain", "resolve"]
+__all__ = ["effective", "explain", "resolve"]
 
 
 def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> SteeringPlan:
@@ -44,6 +44,8 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
         hash=plan_hash(spec.seed, interventions),
         profiles=store.used,
         selected_on=spec.selected_on,
+        selected_on_texts=spec.selected_on_texts,
+        selected_on_unknown=spec.selected_on_unknown,
         control_of=spec.control_of or _controlled(spec, store),
     )
 
@@ -71,11 +73,18 @@ def _controlled(spec: SteeringSpec, store: ProfileStore) -> str | None:
 def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> list[list[Choice]]:
     """Return the experts that each intervention targets, with the reasons: those of :func:`resolve`.
 
+    Their coefficients are the rule's, whether the action heeds them or not.
+
     Raises:
         UserError: As :func:`resolve`, but for what the actions add up to.
     """
     store = _store(spec, shape, profiles)
     return [each.experts.explain(_scope(index, spec, store)) for index, each in enumerate(spec.interventions)]
+
+
+def effective(intervention: InterventionSpec, choices: Sequence[Choice]) -> list[Choice]:
+    """Return the choices with the coefficients that the action heeds: what has no effect is no part of a plan."""
+    return [choice if intervention.action.weighs else replace(choice, coefficient=1.0) for choice in choices]
 
 
 def _store(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None) -> ProfileStore:
@@ -93,12 +102,13 @@ def _scope(index: int, spec: SteeringSpec, store: ProfileStore) -> Scope:
 
 
 def _planned(index: int, each: InterventionSpec, scope: Scope, place: Place) -> PlannedIntervention:
-    selection = each.experts.select(scope)
-    targets = {}
-    for layer, chosen in sorted(selection.items()):
-        if chosen:
-            experts = tuple(sorted(chosen))
-            targets[layer] = LayerTargets(layer, experts, tuple(chosen[expert] for expert in experts))
+    chosen: dict[int, dict[int, float]] = {}
+    for choice in effective(each, each.experts.explain(scope)):
+        chosen.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
+    targets = {
+        layer: LayerTargets(layer, tuple(sorted(weights)), tuple(weights[expert] for expert in sorted(weights)))
+        for layer, weights in sorted(chosen.items())
+    }
     if not targets:
         raise scope.place.error(
             f"no expert is targeted in layers {format_ranges(scope.layers)}",

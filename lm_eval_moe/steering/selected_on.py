@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profile_file import ProfileItem, open_profile
 from lm_eval_moe.steering.plan import SteeringPlan
 
 __all__ = ["SelectedOn", "selected_on"]
@@ -16,10 +16,12 @@ class SelectedOn:
 
     Attributes:
         items: By benchmark and item key, in order: what says so.
-        unknown: Profiles that do not say which items they counted.
+        texts: By the hash of a text of an item: what says so.
+        unknown: What does not say which items were counted: profiles, and those that a file names.
     """
 
     items: dict[tuple[str, str], str]
+    texts: dict[str, str]
     unknown: tuple[str, ...]
 
 
@@ -29,16 +31,17 @@ def selected_on(plan: SteeringPlan) -> SelectedOn:
     Raises:
         UserError: A profile cannot be read.
     """
-    items = {
-        (benchmark, key): f"{plan.name}: selected_on" for benchmark, keys in plan.selected_on.items() for key in keys
-    }
-    unknown = []
+    own = f"{plan.name}: selected_on"
+    items = {(benchmark, key): own for benchmark, keys in plan.selected_on.items() for key in keys}
+    texts = dict.fromkeys(plan.selected_on_texts, own)
+    unknown = list(plan.selected_on_unknown)
     for source in plan.profiles:
-        named: list[tuple[str, str]] = []
+        rows: tuple[ProfileItem, ...] = ()
         if source.path.suffix != ".json":
             with open_profile(source.path) as profile:
-                named = [(item.benchmark, item.item) for item in profile.items if item.item]
-        if not named:
+                rows = profile.items
+        if not rows or not all(item.item for item in rows):  # pooled counts, or some among the items
             unknown.append(source.given)
-        items.update(dict.fromkeys(named, source.given))
-    return SelectedOn(items, tuple(unknown))
+        items.update({(item.benchmark, item.item): source.given for item in rows if item.item})
+        texts.update({text: source.given for item in rows for text in item.text.split()})
+    return SelectedOn(items, texts, tuple(dict.fromkeys(unknown)))

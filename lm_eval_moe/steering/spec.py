@@ -96,9 +96,20 @@ class InterventionSpec:
                 f"the action {action.name!r} neither forces nor bans experts, so it cannot be guarded",
                 f"write guard: false, or choose the action {listing(guarded)}",
             )
+        selector = parse_selector(fields["experts"])
+        weighted = None if action.weighs else selector.weighted_at()
+        if weighted is not None:
+            weighing = [name for name, each in sorted(Action.registry.items()) if each.weighs]
+            place = fields["experts"].place / selector.name
+            for key in weighted:
+                place = place / key
+            raise place.error(
+                f"the action {action.name!r} does not use coefficients",
+                f"give the experts as a list without them, or choose the action {listing(weighing)}",
+            )
         return cls(
             LayerExpression.parse(fields["layers"]),
-            parse_selector(fields["experts"]),
+            selector,
             action,
             guard,
             fields["tokens"].choice(TOKENS) if "tokens" in fields else "all",
@@ -129,6 +140,8 @@ class SteeringSpec:
         seed: For ties and random controls.
         interventions: At least one, applied in order.
         selected_on: The items that listed experts were selected on: benchmark → item keys.
+        selected_on_texts: Hashes of their texts.
+        selected_on_unknown: Profiles of theirs that do not say which items they counted.
         control_of: Of random experts listed by number: the `SteeringPlan.matching` of what they control.
         place: The file, for error messages.
     """
@@ -140,6 +153,8 @@ class SteeringSpec:
     seed: int
     interventions: tuple[InterventionSpec, ...]
     selected_on: Mapping[str, tuple[str, ...]]
+    selected_on_texts: tuple[str, ...]
+    selected_on_unknown: tuple[str, ...]
     control_of: str | None
     place: Place = field(compare=False, repr=False)
 
@@ -148,7 +163,10 @@ class SteeringSpec:
         """Read a whole file."""
         fields = given.keys(
             ["version", "interventions"],
-            ["name", "description", "source", "model", "seed", "selected_on", "control_of"],
+            [
+                *("name", "description", "source", "model", "seed"),
+                *("selected_on", "selected_on_texts", "selected_on_unknown", "control_of"),
+            ],
         )
         fields["version"].version(VERSION)
         source = given.place.source
@@ -169,13 +187,19 @@ class SteeringSpec:
             seed=fields["seed"].integer(0, MAX_SEED) if "seed" in fields else 0,
             interventions=tuple(InterventionSpec.parse(entry) for entry in entries),
             selected_on=_selected_on(fields["selected_on"]) if "selected_on" in fields else {},
+            selected_on_texts=_texts(fields.get("selected_on_texts"), "[0b8e27a0c911]"),
+            selected_on_unknown=_texts(fields.get("selected_on_unknown"), "[pooled.safetensors]"),
             control_of=_control_of(fields["control_of"]) if "control_of" in fields else None,
             place=given.place,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as given, defaults included; JSON-ready, and what :func:`parse_spec` reads."""
-        items = {name: list(keys) for name, keys in self.selected_on.items()}
+        selected = {
+            "selected_on": {name: list(keys) for name, keys in self.selected_on.items()},
+            "selected_on_texts": list(self.selected_on_texts),
+            "selected_on_unknown": list(self.selected_on_unknown),
+        }
         return {
             "version": VERSION,
             "name": self.name,
@@ -184,7 +208,7 @@ class SteeringSpec:
             **({} if self.model is None else {"model": self.model.dump()}),
             "seed": self.seed,
             "interventions": [intervention.dump() for intervention in self.interventions],
-            **({"selected_on": items} if items else {}),
+            **{key: value for key, value in selected.items() if value},
             **({"control_of": self.control_of} if self.control_of else {}),
         }
 
@@ -234,6 +258,10 @@ def _selected_on(given: Field) -> dict[str, tuple[str, ...]]:
             raise items.error(f"{show(benchmark)} is no benchmark", f"write it like {like}")
         found[benchmark] = tuple(item.text(empty=False) for item in items.items("[row:0, row:1]"))
     return found
+
+
+def _texts(given: Field | None, like: str) -> tuple[str, ...]:
+    return () if given is None else tuple(entry.text(empty=False) for entry in given.items(like))
 
 
 def _control_of(given: Field) -> str:

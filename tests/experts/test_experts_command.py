@@ -128,6 +128,23 @@ def test_the_written_file_does_what_the_rule_does(
     assert yaml.safe_load(text)["interventions"][0]["languages"] == plan.interventions[0].languages.dump()
 
 
+def test_a_rule_s_coefficients_are_written_for_the_action_that_heeds_them_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shared = ["shared", "--profiles", "en=en.json", "sw=sw.json", "--top_m", "2", "--threshold", "0.9"]
+    shape = ["--shape", "layers=3,experts=4,top_k=2,moe_layers=1-2"]
+    weighted = read_json(capsys, *shared, *shape, "--action", "proportional=0.5", "--output", "weighted.yaml")
+    plain = read_json(capsys, *shared, *shape, "--action", "soft=0.5", "--output", "plain.yaml")
+    assert any(choice["coefficient"] != 1 for choice in weighted["interventions"][0]["choices"])
+    assert {choice["coefficient"] for choice in plain["interventions"][0]["choices"]} == {1}
+    ids = [
+        yaml.safe_load(Path(f"{name}.yaml").read_text(encoding="utf-8"))["interventions"][0]["experts"]["ids"]
+        for name in ("weighted", "plain")
+    ]
+    assert {layer: list(experts) for layer, experts in ids[0].items()} == ids[1]
+    assert resolve(load_spec("plain.yaml"), SMALL).hash == plain["hash"]
+
+
 def test_flags_and_a_steering_file_are_one_road(capsys: pytest.CaptureFixture[str]) -> None:
     rule = {"task": {"profile": "task.safetensors", "baseline": "base.safetensors", "threshold": 0.9}}
     entries = [{"layers": [1, 2], "experts": rule, "action": {"soft": 0.5}}]

@@ -38,7 +38,7 @@ SELECTORS: list[dict[str, Any]] = [
     },
     {"random": {"like": {"ids": {1: [0], 2: [1]}}, "seed": 1}},
 ]
-ACTIONS: list[Any] = ["mask", "activate", {"soft": 0.5}, "deactivate", {"bias": 1.0}, {"proportional": 0.022}]
+ACTIONS: list[Any] = [{"proportional": 0.022}, "activate", {"soft": 0.5}, "deactivate", {"bias": 1.0}, "mask"]
 STEERING: list[Any] = [
     {
         "version": 1,

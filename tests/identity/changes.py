@@ -208,7 +208,7 @@ CHANGES: dict[str, Change] = {
     "capture.span": model_args(capture="all"),
     "capture.arrays": more_arrays,
     "computation.batch_size": model_args(batch_size=2),
-    "computation.threads": lambda base, folder: (base, replace(base, threads=2)),
+    "computation.threads": lambda base, folder: (base, replace(base, threads=1)),
     "computation.reuse": model_args(logits_cache=False),
 }
 

@@ -46,18 +46,19 @@ class Evaluation:
         tasks: Folder of the task files.
         model_args: Further model arguments.
         arguments: Further arguments of `simple_evaluate`.
-        threads: Of torch.
+        threads: More than the test itself has.
     """
 
     model: Path
     tasks: Path
     model_args: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
-    threads: int = 1
+    threads: int = 0
 
     def run(self, cache: Path | None = None, **more: Any) -> dict[str, Any]:
         """Evaluate, through everything that a user's run goes through."""
-        torch.set_num_threads(self.threads)
+        own = torch.get_num_threads()
+        torch.set_num_threads(own + self.threads)
         try:
             results = simple_evaluate(
                 "hf-moe",
@@ -68,7 +69,7 @@ class Evaluation:
                 **{"limit": 2, "bootstrap_iters": 0, **self.arguments, **more},
             )
         finally:
-            torch.set_num_threads(1)
+            torch.set_num_threads(own)
         assert results is not None
         return results
 

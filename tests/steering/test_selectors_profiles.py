@@ -36,7 +36,7 @@ interventions:
      action: activate}
   - {layers: all, experts: {random: {like: {task: {profile: runs/gsm8k_en.safetensors,
      baseline: runs/flores_en.safetensors, threshold: 0.25}}, seed: 1}}, action: {soft: 0.5}}
-  - {layers: all, experts: {ids: {1: {3: 0.41}}}, action: mask}
+  - {layers: all, experts: {ids: {1: [3]}}, action: mask}
 """
 
 
@@ -67,9 +67,9 @@ def test_a_steering_file_with_every_rule(folder: Path, monkeypatch: pytest.Monke
         {1: {0: 1.0}},
         {2: {1: 1.0}},
         {1: {0: pytest.approx(0.5)}, 2: {0: pytest.approx(0.5)}},
-        {1: {1: pytest.approx(1.0)}, 2: {1: pytest.approx(9 / 14)}},
+        {1: {1: 1.0}, 2: {1: 1.0}},  # `bias` heeds no coefficients; those of the rule are 1 and 9 / 14
         {1: {0: 1.0}},
-        {1: {3: 0.41}},
+        {1: {3: 1.0}},
     ]
     assert [len(experts) for experts in control.values()] == [1]
     assert 0 not in control[1]

@@ -40,7 +40,8 @@ def test_layers_in_every_form(layers: Any, expected: Any, qwen3: RoutingShape, p
 
 
 def test_ids_keep_their_coefficients_in_ascending_order(deepseek: RoutingShape, planned: Planned) -> None:
-    plan = planned(deepseek, layers="1-4", experts={"ids": {"2-3": {7: 0.41, "1": 2}, 1: [6, 0], 4: []}})
+    ids = {"2-3": {7: 0.41, "1": 2}, 1: [6, 0], 4: []}
+    plan = planned(deepseek, layers="1-4", experts={"ids": ids}, action={"proportional": 0.5})
     assert dict(plan.interventions[0].targets) == {
         1: LayerTargets(1, (0, 6), (1.0, 1.0)),
         2: LayerTargets(2, (1, 7), (2.0, 0.41)),
@@ -219,7 +220,8 @@ def test_a_random_control_matches_in_number_and_coefficients_and_shares_no_exper
     ids: dict[int, dict[int, float]], seed: int
 ) -> None:
     shape = RoutingShape(layers=tuple(range(48)), experts=128, top_k=8, depth=48)
-    entry = {"layers": "all", "experts": {"random": {"like": {"ids": ids}, "seed": seed}}, "action": "activate"}
+    entry = {"layers": "all", "experts": {"random": {"like": {"ids": ids}, "seed": seed}}}
+    entry["action"] = {"proportional": 0.5}
     targets = resolve(parse_spec({"version": 1, "interventions": [entry]}), shape).interventions[0].targets
     assert sorted(targets) == sorted(ids)
     for layer, drawn in targets.items():
@@ -257,7 +259,7 @@ def test_every_other_expert_is_drawn_equally_often(deepseek: RoutingShape, plann
 
 # The hash
 
-BASE: dict[str, Any] = {"layers": "8-9", "experts": {"ids": {8: [3, 17], 9: {0: 0.5}}}, "action": {"soft": 0.5}}
+BASE: dict[str, Any] = {"layers": "8-9", "experts": {"ids": {8: [3, 17], 9: {0: 0.5}}}, "action": {"proportional": 0.5}}
 
 
 def hashed(shape: RoutingShape, *, seed: int = 0, name: str = "x", **fields: Any) -> str:
@@ -287,7 +289,8 @@ def test_the_hash_does_not_depend_on_the_spelling_of_a_language(qwen3: RoutingSh
 
 
 def test_the_hash_changes_with_every_resolved_field(qwen3: RoutingShape) -> None:
-    activate = {"action": "activate"}
+    listed = {"experts": {"ids": {8: [3, 17], 9: [0]}}}  # only one action takes coefficients
+    activate = {**listed, "action": "activate"}
     variants: list[dict[str, Any]] = [
         {},
         {"seed": 1},
@@ -295,8 +298,10 @@ def test_the_hash_changes_with_every_resolved_field(qwen3: RoutingShape) -> None
         {"experts": {"ids": {8: [3, 17]}}},
         {"experts": {"ids": {8: [3, 17], 9: {0: 0.25}}}},
         {"experts": {"ids": {9: [3, 17], 8: {0: 0.5}}}},
-        {"action": {"soft": 0.25}},
-        {"action": {"bias": 0.5}},
+        listed,
+        {"action": {"proportional": 0.25}},
+        {**listed, "action": {"soft": 0.5}},
+        {**listed, "action": {"bias": 0.5}},
         activate,
         {**activate, "guard": True},
         {"tokens": "prompt"},
@@ -309,7 +314,7 @@ def test_the_hash_changes_with_every_resolved_field(qwen3: RoutingShape) -> None
 
 
 def test_the_hash_changes_with_the_order_of_interventions(qwen3: RoutingShape) -> None:
-    entries = [BASE, {**BASE, "action": "mask"}]
+    entries = [BASE, {**BASE, "experts": {"ids": {8: [3]}}, "action": "mask"}]
     forwards, backwards = (
         resolve(parse_spec({"version": 1, "interventions": order}), qwen3).hash for order in (entries, entries[::-1])
     )
@@ -317,4 +322,4 @@ def test_the_hash_changes_with_the_order_of_interventions(qwen3: RoutingShape) -
 
 
 def test_the_hash_stays_the_same_between_releases(qwen3: RoutingShape) -> None:
-    assert hashed(qwen3)[:16] == "7d1e44eabb517a02"
+    assert hashed(qwen3)[:16] == "430b4b823b8d4363"

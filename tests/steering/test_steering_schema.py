@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import LanguageFilter, SteeringSpec, load_spec, parse_spec, resolve
+from lm_eval_moe.steering.actions import Action, ActionTargets
+from lm_eval_moe.steering.actions._base import SwitchAction
 from lm_eval_moe.strict_yaml import yaml_value
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "steering_configs"
@@ -90,7 +93,7 @@ def test_the_example_of_the_contract_is_read(profiles: Path) -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_selection_rule_is_read_and_dumped_as_given(name: str, profiles: Path) -> None:
-    spec = parse_spec(document(experts={name: RULES[name]}), base_dir=profiles)
+    spec = parse_spec(document(experts={name: RULES[name]}, action={"proportional": 0.02}), base_dir=profiles)
     dumped = spec.to_dict()
     assert dumped["interventions"][0]["experts"] == {name: RULES[name]}
     assert parse_spec(json.loads(json.dumps(dumped)), base_dir=profiles) == spec
@@ -101,6 +104,40 @@ def test_every_selection_rule_is_read_and_dumped_as_given(name: str, profiles: P
 )
 def test_every_action_is_read_and_dumped_as_given(action: Any) -> None:
     assert parse_spec(document(action=action)).to_dict()["interventions"][0]["action"] == action
+
+
+UNWEIGHTED = sorted(name for name, action in Action.registry.items() if not action.weighs)
+
+
+@pytest.mark.parametrize("name", UNWEIGHTED)
+@pytest.mark.parametrize(
+    ("experts", "place"),
+    [
+        ({"ids": {8: [3], "9-11": {1: 1.0, 0: 0.41}}}, "ids.9-11.0"),
+        ({"random": {"like": {"ids": {8: {3: -1}}}}}, "random.like.ids.8.3"),
+    ],
+)
+def test_coefficients_that_an_action_does_not_use_are_refused(name: str, experts: Any, place: str) -> None:
+    bare = issubclass(Action.registry[name], SwitchAction)
+    with pytest.raises(
+        UserError, match=rf"interventions.0.experts.{place}: the action '{name}' does not use coeff"
+    ) as e:
+        parse_spec(document(experts=experts, action=name if bare else {name: 0.5}))
+    assert "or choose the action proportional" in str(e.value)
+
+
+def test_an_action_that_says_it_heeds_coefficients_does() -> None:
+    """And the others are equal in every bit whatever they are."""
+    assert UNWEIGHTED == ["activate", "bias", "deactivate", "mask", "soft"]
+    logits, experts = torch.randn(5, 8), torch.tensor([2, 6])
+    for name, action in Action.registry.items():
+        made = action() if issubclass(action, SwitchAction) else action(0.5)
+        noise = torch.full((5, 2), 0.001)
+        one, other = (
+            made.apply(logits, ActionTargets(experts, torch.tensor(weights), noise))
+            for weights in ([1.0, 1.0], [0.25, -2.0])
+        )
+        assert torch.equal(one, other) is (not action.weighs), name
 
 
 def test_defaults_are_written_out() -> None:
@@ -358,6 +395,16 @@ IDS = st.dictionaries(
     | st.dictionaries(st.integers(0, 127), st.floats(-10, 10), min_size=1),
     min_size=1,
 )
+
+
+def without_idle_coefficients(entry: dict[str, Any]) -> dict[str, Any]:
+    """List the experts where the action does not heed their coefficients."""
+    if "proportional" not in entry["action"]:
+        rule = entry["experts"].get("random", {}).get("like", entry["experts"])
+        rule["ids"] = {layers: list(experts) for layers, experts in rule["ids"].items()}
+    return entry
+
+
 INTERVENTIONS = st.fixed_dictionaries(
     {
         "layers": LAYER_PARTS | st.lists(LAYER_PARTS, min_size=1),
@@ -371,7 +418,7 @@ INTERVENTIONS = st.fixed_dictionaries(
         "tokens": st.sampled_from(["all", "prompt", "generated"]),
         "languages": st.just("all") | LANGUAGES | LANGUAGES.map(lambda codes: {"all_but": codes}),
     },
-)
+).map(without_idle_coefficients)
 SPECS = st.fixed_dictionaries(
     {"version": st.just(1), "interventions": st.lists(INTERVENTIONS, min_size=1, max_size=3)},
     optional={
@@ -430,7 +477,7 @@ def replaced(node: Any, path: tuple[Any, ...], value: object) -> Any:
 @given(st.data())
 def test_garbage_ends_in_a_user_error_or_a_spec(data: st.DataObject) -> None:
     sound = {
-        **document(experts={"random": {"like": {"ids": {8: [3], 9: {0: 0.5}}}}}),
+        **document(experts={"random": {"like": {"ids": {8: [3], 9: {0: 0.5}}}}}, action={"proportional": 0.1}),
         "name": "x",
         "model": {"layers": 48},
     }

@@ -53,6 +53,7 @@ class Action(ABC):
         masks: Whether the targeted experts can no longer be selected afterwards.
         unmasks: Whether the action brings back experts that an earlier ``mask`` took out. All others leave those as
             they are.
+        weighs: Whether the targets' steering coefficients matter.
         guards_by: What ``guard: true`` does to the targeted experts in the final top-k; ``None``: it has no meaning.
     """
 
@@ -60,6 +61,7 @@ class Action(ABC):
     needs_noise: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     unmasks: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
     guards_by: ClassVar[Literal["force", "ban"] | None] = None
     registry: ClassVar[dict[str, type[Action]]] = {}
 

@@ -18,6 +18,7 @@ class Proportional(StrengthAction):
     """``z_k + λ · s_k · |z_k|`` (arXiv 2601.14050; λ of about 0.02 to 0.035); s_k is 1 where the targets carry none."""
 
     name = "proportional"
+    weighs = True
 
     def edit(self, logits: Tensor, z: Tensor, targets: ActionTargets) -> Tensor:
         """Return the shifted logits; those with a coefficient of zero keep every bit."""

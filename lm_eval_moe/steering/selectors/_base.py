@@ -102,6 +102,10 @@ class Selector(ABC):
             UserError: The rule cannot be applied to this model, or selects nothing.
         """
 
+    def weighted_at(self) -> tuple[str, ...] | None:
+        """Return the keys below the rule at which a coefficient other than 1 is written by hand; None without one."""
+        return None
+
     def select(self, scope: Scope) -> Selection:
         """Return the targeted experts of every layer that has any: what :meth:`explain` explains.
 

@@ -55,6 +55,12 @@ class Ids(Selector):
                 dumped[str(layers.dump())] = {str(expert): coefficient for expert, coefficient in experts}
         return dumped
 
+    def weighted_at(self) -> tuple[str, ...] | None:
+        """Return the layers and the expert of the first coefficient other than 1."""
+        return next(
+            ((str(part.dump()), str(e)) for part, experts in self.entries for e, weight in experts if weight != 1), None
+        )
+
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts listed."""
         owner: dict[int, str] = {}

@@ -45,6 +45,11 @@ class RandomControl(Selector):
         seed = {} if self.seed is None else {"seed": self.seed}
         return {"like": {self.like.name: self.like.dump()}, **seed}
 
+    def weighted_at(self) -> tuple[str, ...] | None:
+        """Return where the matched rule has a coefficient."""
+        keys = self.like.weighted_at()
+        return None if keys is None else ("like", self.like.name, *keys)
+
     def explain(self, scope: Scope) -> list[Choice]:
         """Draw the control."""
         seed = scope.seed if self.seed is None else self.seed

@@ -1,0 +1,149 @@
+"""Whether the documents of two tasks that pair by their keys are the same items."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.multilingual.numerals import readings
+from lm_eval_moe.parallel import TaskPairing
+
+__all__ = ["Agreement", "agreement", "check_unique", "gold_answer", "named_by", "warn_of_shuffles"]
+
+_ENOUGH = 3
+"""Fewer answers that differ are slips of a translation, not another order."""
+
+_OF_CHANCE = 0.5
+"""Documents in another order disagree as often as chance has it; half as often is taken for a part in another order."""
+
+_ALIKE = 0.8
+"""Texts are compared where so large a part of them is the same in both languages: otherwise they are translations."""
+
+
+def check_unique(where: str, keys: Iterable[tuple[str, int]], fix: str) -> None:
+    """Refuse a key that names two items.
+
+    Args:
+        where: The task or file.
+        keys: Each item's key and its row.
+        fix: What to do about it.
+
+    Raises:
+        UserError: There is one.
+    """
+    rows: dict[str, list[int]] = {}
+    for key, row in keys:
+        rows.setdefault(key, []).append(row)
+    repeated = {key: places for key, places in rows.items() if len(places) > 1}
+    if repeated:
+        key, places = next(iter(repeated.items()))
+        others = f", and so do {len(repeated) - 1} other keys" if len(repeated) > 1 else ""
+        raise UserError(
+            f"the key {key!r} names several items, those in rows {', '.join(map(str, sorted(places)[:5]))}{others}: "
+            "which of them pairs with another language's cannot be told",
+            fix=fix,
+            where=where,
+        )
+
+
+def gold_answer(task: Any, doc: Any) -> str | None:
+    """Return a document's right answer as text that is the same in every language where the answer is.
+
+    Numbers are spelt alike whatever their digits and separators, choices are their index. None where there is none, as
+    for texts that are only scored.
+    """
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return None
+    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    if isinstance(gold, (list, tuple)):
+        gold = gold[0] if gold else None
+    if gold is None:
+        return None
+    text = " ".join(unicodedata.normalize("NFKC", str(gold)).casefold().split())
+    numbers = readings(text) if not any(char.isalpha() for char in text) else ()
+    return str(max(numbers)) if numbers else text
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the answers of two tasks agree.
+
+    Attributes:
+        documents: Documents that both have.
+        agreeing: Those with the same answer.
+        by_chance: Those that would agree if the rows of one were in random order, on average.
+        alike: The part of the answers that is the same whatever their order, between 0 and 1.
+        numbers: Whether all answers are numbers, which are the same in every language.
+    """
+
+    documents: int
+    agreeing: int
+    by_chance: float
+    alike: float
+    numbers: bool
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether the rows are likely to be in another order."""
+        if not self.numbers and self.alike < _ALIKE:
+            return False
+        differing = self.documents - self.agreeing
+        return differing >= _ENOUGH and differing >= _OF_CHANCE * (self.documents - self.by_chance)
+
+
+def agreement(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> Agreement:
+    """Compare the answers of two tasks by key; documents without an answer are left out."""
+    pairs = [(a, b) for key, a in one.items() if a is not None and (b := other.get(key)) is not None]
+    ours, theirs = (Counter(answers) for answers in zip(*pairs, strict=True)) if pairs else (Counter(), Counter())
+    total = len(pairs)
+    return Agreement(
+        documents=total,
+        agreeing=sum(a == b for a, b in pairs),
+        by_chance=sum(count * theirs[answer] for answer, count in ours.items()) / total if total else 0.0,
+        alike=(ours & theirs).total() / total if total else 0.0,
+        numbers=all(_is_number(answer) for answer in [*ours, *theirs]),
+    )
+
+
+def warn_of_shuffles(
+    pairing: TaskPairing,
+    answers: Mapping[str, str | None],
+    others: Sequence[tuple[TaskPairing, Mapping[str, str | None]]],
+    reference: str,
+) -> None:
+    """Warn where a task whose keys are places in its file holds other items there than one that it is compared with.
+
+    Args:
+        pairing: The task.
+        answers: Its right answers by key.
+        others: The tasks before it, with theirs.
+        reference: Canonical tag of the language that the others are compared with.
+    """
+    for other, theirs in others:
+        if other.benchmark != pairing.benchmark or (pairing.language == reference) == (other.language == reference):
+            continue
+        language, english = (other, pairing) if pairing.language == reference else (pairing, other)
+        result = agreement(answers, theirs)
+        if result.shuffled:
+            warnings.warn(
+                f"{language.task} and {english.task} pair by {named_by(pairing)}, but only {result.agreeing} of "
+                f"{result.documents} right answers agree (in random order {result.by_chance:.0f} would): they seem to "
+                "be in another order, and routing divergence then compares different items. Bring the files into one "
+                "order, or name a field in metadata.routing.item that identifies an item",
+                RoutingWarning,
+                stacklevel=2,
+            )
+
+
+def named_by(pairing: TaskPairing) -> str:
+    """Return what names a task's items."""
+    return "row" if pairing.item is None else " and ".join(pairing.item)
+
+
+def _is_number(text: str) -> bool:
+    return bool(text) and not any(char.isalpha() for char in text) and bool(readings(text))

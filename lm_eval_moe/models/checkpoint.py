@@ -1,0 +1,180 @@
+"""Whether a checkpoint fills the model: what it lacks is drawn at random, and no two runs of it would agree."""
+
+from __future__ import annotations
+
+import re
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.routers import find_sites
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lm_eval_moe.models.hf_moe import HFMoE
+
+__all__ = ["FLAG", "Gaps", "checked_loading", "gaps_of"]
+
+FLAG = "allow_missing_weights"
+
+_SHOWN = 6
+_ROUTERS = frozenset(("gate", "router", "gating"))
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Where a checkpoint and a model do not fit.
+
+    Attributes:
+        grave: What a run must not go on with: by what is wrong, the weights.
+        missing: Other weights that the checkpoint lacks.
+        random: Whether any weight of the model was drawn at random.
+    """
+
+    grave: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    random: bool = False
+
+
+@contextmanager
+def checked_loading(lm: HFMoE, *, allow: bool) -> Iterator[None]:
+    """Check every checkpoint that `HFLM` loads within, and say so to the model's ``weights``.
+
+    Args:
+        lm: The model that is being made.
+        allow: Go on in spite of gaps, with a warning.
+
+    Raises:
+        UserError: Weights of routers, experts or embeddings are missing, of another shape, or of no use.
+    """
+    auto = lm.AUTO_MODEL_CLASS
+    lm.AUTO_MODEL_CLASS = _Checked(auto, lm, allow) if lm.backend == "causal" else auto
+    try:
+        yield
+    finally:
+        lm.AUTO_MODEL_CLASS = auto
+
+
+class _Checked:
+    """Stands for a model class of transformers while its checkpoints are loaded."""
+
+    def __init__(self, auto: Any, lm: HFMoE, allow: bool) -> None:
+        self._auto, self._lm, self._allow = auto, lm, allow
+
+    def from_pretrained(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        try:
+            model, info = self._auto.from_pretrained(path, *args, **asked)
+        except RuntimeError as error:
+            failed = _not_converted(error)
+            if not failed:
+                raise
+            raise UserError(
+                f"the experts that the checkpoint holds cannot be put together: {_listed(failed)}",
+                fix="a tensor is missing or of another shape: give a complete checkpoint",
+                where=f"checkpoint {path}",
+            ) from error
+        gaps = gaps_of(model, info)
+        self._lm.weights.incomplete |= gaps.random
+        if gaps.grave:
+            _refuse(path, gaps, self._allow)
+        if gaps.missing:
+            warnings.warn(
+                f"checkpoint {path}: it lacks {_listed(gaps.missing)}: drawn at random, differently in every run",
+                RoutingWarning,
+                stacklevel=2,
+            )
+        return model
+
+
+def gaps_of(model: nn.Module, info: Mapping[str, Any]) -> Gaps:
+    """Sort what transformers says of a loaded checkpoint.
+
+    What a checkpoint holds beyond the model (the layers that predict a further token, a vision tower, the scales of
+    quantised weights) is no gap; a router, expert or embedding of a layer that the model has is one: the config is then
+    not that of the checkpoint.
+
+    Args:
+        model: The loaded model.
+        info: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` (name, shape there, shape here).
+
+    Raises:
+        UserError: The model has no router that can be intercepted.
+    """
+    named = _Names(model)
+    shapes = {name: f"{name} {list(there)} for {list(here)}" for name, there, here in info["mismatched_keys"]}
+    missing = sorted(info["missing_keys"])
+    quantised = getattr(model, "hf_quantizer", None) is not None
+    unused = [] if quantised else sorted(key for key in info["unexpected_keys"] if named.what(key))
+    grave = {
+        "it lacks": [f"{key} ({what})" for key in missing if (what := named.what(key))],
+        "it holds in another shape": [shapes[key] for key in sorted(shapes)],
+        "the model has no place for": [f"{key} ({named.what(key)})" for key in unused],
+    }
+    return Gaps(
+        {problem: keys for problem, keys in grave.items() if keys},
+        [key for key in missing if not named.what(key)],
+        bool(missing or shapes),
+    )
+
+
+class _Names:
+    """Says what a weight belongs to by its name."""
+
+    def __init__(self, model: Any) -> None:
+        sites = find_sites(model)
+        layers = re.split(r"\.\d+\.", f"{sites[0].name}.", maxsplit=1)[0]
+        self._in_layer = re.compile(rf"{re.escape(layers)}\.(\d+)\.(.*)")
+        self._routers = tuple(f"{site.name}." for site in sites)
+        blocks = {site.name.rpartition(".")[0] for site in sites}
+        self._blocks = tuple(f"{block}." for block in blocks if self._in_layer.match(block))  # not the layer itself
+        self._depth = sites[0].depth
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        self._embeddings = tuple(f"{name}." for name, module in model.named_modules() if name and module in ends)
+
+    def what(self, key: str) -> str | None:
+        """Return "router of layer 2", "experts of layer 2" or "embedding" and their like; None for everything else."""
+        within = self._in_layer.match(key)
+        if within is not None and int(within[1]) < self._depth:
+            parts = within[2].split(".")
+            if any("expert" in part for part in parts):
+                return f"experts of layer {within[1]}"
+            named = any(part in _ROUTERS for part in parts) and not any("attn" in part for part in parts)
+            if named or key.startswith(self._routers):
+                return f"router of layer {within[1]}"
+            if key.startswith(self._blocks):  # a selection bias, a bias of all experts, a further gate
+                return f"mixture of experts of layer {within[1]}"
+        return "embedding" if key.startswith(self._embeddings) else None
+
+
+def _refuse(path: Any, gaps: Gaps, allow: bool) -> None:
+    problem = "; ".join(f"{what} {_listed(keys)}" for what, keys in gaps.grave.items())
+    if gaps.random:
+        problem += ": what is not loaded is drawn at random, differently in every run"
+    if not allow:
+        raise UserError(
+            f"the checkpoint does not fit the model: {problem}",
+            fix=f"give the whole checkpoint with its own config.json; or say {FLAG}=true to go on all the same",
+            where=f"checkpoint {path}",
+        )
+    warnings.warn(f"checkpoint {path}: {problem} ({FLAG}=true)", RoutingWarning, stacklevel=3)
+
+
+def _not_converted(error: RuntimeError) -> list[str]:
+    """Return the weights that transformers could not make out of a checkpoint's; it keeps them where it raises."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        failed = getattr(frame.f_locals.get("loading_info"), "conversion_errors", None)
+        if failed:
+            return sorted(failed)
+    return []
+
+
+def _listed(keys: Iterable[str]) -> str:
+    names = list(keys)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
