@@ -461,6 +461,8 @@ def test_capturing_thinking_needs_its_end(tokenizer: Any) -> None:
     for think_end in ({}, {"think_end_token": None}, {"think_end_token": ""}):
         with pytest.raises(UserError, match=r"(?s)capture=thinking needs to know where .* ends.*think_end_token"):
             HFMoE(pretrained="demo", capture="thinking", **think_end)
+    with pytest.raises(UserError, match=r"--model_args enable_thinking: .* needs to know where the thinking ends"):
+        HFMoE(pretrained="demo", enable_thinking=True)
     lm = build("olmoe", tokenizer)
     with pytest.raises(UserError, match="needs to know where the thinking ends"):
         lm.set_capture("thinking")

@@ -28,6 +28,12 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     """
     if arguments.get("tp_plan") is not None:
         raise tensor_parallelism()
+    if arguments.get("enable_thinking") and arguments.get("think_end_token") is None:
+        raise UserError(
+            "enable_thinking=True needs to know where the thinking ends: it would be scored as the answer otherwise",
+            fix="add think_end_token, the text or the number of the token that ends it (think_end_token=</think>)",
+            where="--model_args enable_thinking",
+        )
     for name in ("load_in_8bit", "load_in_4bit"):
         if arguments.get(name):
             raise quantised_loading(name)
