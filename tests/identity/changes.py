@@ -190,7 +190,7 @@ CHANGES: dict[str, Change] = {
     "prompts.special_tokens": model_args(prefix_token_id=5),
     "prompts.max_length": model_args(max_length=150),
     "prompts.truncation": model_args(truncation=True),
-    "prompts.thinking": model_args(think_end_token="zzz"),
+    "prompts.thinking": model_args(enable_thinking=False),
     "prompts.chat_template": one_character_of_the_template,
     "prompts.system_instruction": arguments(system_instruction="Be brief."),
     "prompts.multiturn": one_turn_or_several,
