@@ -279,7 +279,7 @@ def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, m
 def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE, manager: TaskManager) -> None:
     others = ["demo_arith_en", "demo_arith_ru"]
     plain = evaluate(lm, manager)
-    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it is limited to sw, not "):
+    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
         mixed = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         # In a batch with steered rows the experts multiply other groups of tokens at once: the last bits may differ.
@@ -292,7 +292,7 @@ def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE,
     assert mixed["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
     lm.set_steering(None)
     alone = evaluate(lm, manager, others)
-    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it is limited to sw, not "):
+    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
         limited = evaluate(lm, manager, others, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         for mine, theirs in zip(limited["samples"][task], alone["samples"][task], strict=True):

@@ -50,8 +50,8 @@ class Coverage:
             for intervention in self._plan.interventions
         )
         return (
-            f"{what}: the steering acts at none of its tokens: {limits}. What it shows is the model as it is; change "
-            "the steering file, or leave it out of what you call steered"
+            f"{what}: the steering acts at none of its tokens: {limits}. What it shows is the model as it is: change "
+            "the steering file, or do not call this steered"
         )
 
     def _layers_at(self, language: str | None, phase: str) -> int:
@@ -73,12 +73,12 @@ def _limit(intervention: PlannedIntervention, language: str | None) -> str:
     languages = intervention.languages
     if not languages.admits(language):
         mentioned = ", ".join(sorted(languages.mentioned))
-        return f"is limited to {'' if languages.only is not None else 'all languages but '}{mentioned}, not {language}"
+        return f"has `languages: {mentioned if languages.only is not None else f'all but {mentioned}'}`, not {language}"
     if intervention.tokens == "generated":
         return (
-            "is limited to generated tokens, none of which is fed to the model (the last token of an answer never is, "
+            "has `tokens: generated`, and no generated token is fed to the model (the last one of an answer never is, "
             "so that an answer of one token has none)"
         )
     if intervention.tokens == "prompt":
-        return "is limited to prompt tokens, of which there are none"
+        return "has `tokens: prompt`, and there is no prompt"
     return "met no token"
