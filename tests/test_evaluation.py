@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -181,16 +180,15 @@ metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filter
     assert results["routing"]["tasks"]["two_filters_sw"]["documents"] == 3
 
 
-def test_missing_reference_is_a_warning_that_names_the_task_to_add(
-    lm: HFMoE, manager: TaskManager, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, "lm_eval_moe"):
+def test_missing_reference_is_a_warning_that_names_the_task_to_add(lm: HFMoE, manager: TaskManager) -> None:
+    with pytest.warns(RoutingWarning, match="is compared with nothing") as caught:
         results = evaluate(lm, manager, ["demo_arith_sw"])
     scores = results["results"]["demo_arith_sw"]
     assert "routing_divergence,none" not in scores
     assert "acc,none" in scores
     assert "routing_entropy,none" in scores
-    (message,) = {record.getMessage() for record in caplog.records if record.name.startswith("lm_eval_moe")}
+    (message,) = {str(warning.message) for warning in caught if warning.category is RoutingWarning}
+    assert results["routing"]["warnings"] == [message]
     assert "demo_arith_sw" in message
     assert "'en'" in message
     assert "--routing_profile" in message
@@ -281,7 +279,8 @@ def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, m
 def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE, manager: TaskManager) -> None:
     others = ["demo_arith_en", "demo_arith_ru"]
     plain = evaluate(lm, manager)
-    mixed = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
+    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
+        mixed = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         # In a batch with steered rows the experts multiply other groups of tokens at once: the last bits may differ.
         for mine, theirs in zip(mixed["samples"][task], plain["samples"][task], strict=True):
@@ -293,7 +292,8 @@ def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE,
     assert mixed["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
     lm.set_steering(None)
     alone = evaluate(lm, manager, others)
-    limited = evaluate(lm, manager, others, steering=spec(languages=["swa"], action="activate"))
+    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
+        limited = evaluate(lm, manager, others, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         for mine, theirs in zip(limited["samples"][task], alone["samples"][task], strict=True):
             assert mine["resps"] == theirs["resps"]
@@ -319,7 +319,7 @@ def test_steering_that_falls_short_is_warned_of(manager: TaskManager, tokenizer:
 def test_capture_off_gives_stock_results(lm: HFMoE, manager: TaskManager) -> None:
     lm.set_capture("off")
     results = evaluate(lm, manager)
-    assert "routing" not in results
+    assert not any(entry["curves"] or entry["tokens"] for entry in results["routing"]["tasks"].values())
     assert not any("routing" in key for key in results["results"]["demo_arith_sw"])
 
 
@@ -384,7 +384,8 @@ def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager
         encoding="utf-8",
     )
     files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
-    with pytest.raises(UserError, match="limited to some languages, but that of task 'nameless' is unknown"):
+    refused = pytest.raises(UserError, match="limited to some languages, but that of task 'nameless' is unknown")
+    with refused, pytest.warns(RoutingWarning, match="nameless: its language is unknown"):
         evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]))
     lm.set_steering(None)
     # A file of the user's says what the task itself does not.

@@ -62,7 +62,8 @@ def test_items_that_experts_were_selected_on_are_refused_or_marked(
     with pytest.raises(UserError, match="2 of its 5 documents") as refusal:
         evaluate(lm, manager, translated, steering=steering)
     assert "--allow_leak" in str(refusal.value)
-    marked = evaluate(lm, manager, translated, steering=steering, allow_leak=True)["routing"]
+    with pytest.warns(RoutingWarning, match="task demo_arith_sw: 2 of its 5 documents are items that experts were se"):
+        marked = evaluate(lm, manager, translated, steering=steering, allow_leak=True)["routing"]
     assert marked["tasks"]["demo_arith_sw"]["leaked_documents"] == 2
     clean = evaluate(lm, manager, {"demo_arith_sw": [4, 5, 6]}, steering=steering)["routing"]
     assert clean["tasks"]["demo_arith_sw"]["leaked_documents"] == 0
@@ -120,7 +121,7 @@ def test_what_cannot_be_checked_is_said(folder: Path, lm: HFMoE, manager: TaskMa
     with pytest.warns(RoutingWarning, match=r"counts\.json does not say which items were counted"):
         evaluate(lm, manager, others, steering=spec)
     lm.set_capture("off")
-    with pytest.warns(RoutingWarning, match="with capture=off it is not checked"):
+    with pytest.warns(RoutingWarning, match=r"counts\.json does not say which items were counted"):
         evaluate(lm, manager, others)
     lm.set_capture("prompt")
     lm._given_name = "another"

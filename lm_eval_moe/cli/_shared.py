@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.escaping import printable
+from lm_eval_moe.strict import StrictError, noted_warnings
 
-__all__ = ["ModelArgs", "quiet_libraries", "refuse_several_processes", "warnings_as_lines"]
+__all__ = ["ModelArgs", "Warned", "add_strict", "quiet_libraries", "refuse_several_processes", "warnings_as_lines"]
 
 
 class ModelArgs(argparse.Action):
@@ -24,26 +26,46 @@ class ModelArgs(argparse.Action):
         MergeDictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
 
 
-def _to_stderr(line: str) -> None:
-    print(f"lm-eval-moe: warning: {line}", file=sys.stderr)
+@dataclass(frozen=True)
+class Warned:
+    """The warnings that a command has shown so far."""
+
+    texts: Sequence[str]
+    strict: bool
+
+    def check(self) -> None:
+        """Let none of them pass if the user asked for that.
+
+        Raises:
+            StrictError: There are some.
+        """
+        if self.strict and self.texts:
+            raise StrictError(self.texts)
 
 
 @contextmanager
-def warnings_as_lines(show: Callable[[str], object] = _to_stderr) -> Iterator[None]:
-    """Show our warnings as one line for the user each, and each once, not as lines of source code."""
-    with warnings.catch_warnings():
-        default, said = warnings.showwarning, set[str]()
-        warnings.simplefilter("always", RoutingWarning)
+def warnings_as_lines(*, strict: bool = False) -> Iterator[Warned]:
+    """Show our warnings as one line for the user each, and each once, not as lines of source code.
 
-        def shown(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-            if not issubclass(category, RoutingWarning):
-                default(message, category, *rest, **named)
-            elif str(message) not in said:
-                said.add(str(message))
-                show(str(message))
+    Raises:
+        StrictError: With ``strict``, after everything else: there were some.
+    """
+    stream = sys.stderr  # also where standard error goes elsewhere for a while
 
-        warnings.showwarning = shown
-        yield
+    def show(text: str) -> None:
+        print(f"lm-eval-moe: warning: {printable(' '.join(text.split()))}", file=stream)
+
+    with noted_warnings(show) as texts:
+        warned = Warned(texts, strict)
+        yield warned
+        warned.check()
+
+
+def add_strict(parser: Any) -> None:
+    """Add ``--strict``."""
+    parser.add_argument(
+        "--strict", action="store_true", help="end with exit code 2 where there was a warning; what was done is kept"
+    )
 
 
 @contextmanager

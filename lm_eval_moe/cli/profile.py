@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.cli._profile_analyse import add_analyse
-from lm_eval_moe.cli._shared import ModelArgs, quiet_libraries, refuse_several_processes, warnings_as_lines
+from lm_eval_moe.cli._shared import (
+    ModelArgs,
+    add_strict,
+    quiet_libraries,
+    refuse_several_processes,
+    warnings_as_lines,
+)
 from lm_eval_moe.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -124,23 +130,26 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         help="how often to save what is there, to go on with after an interruption (default: 60)",
     )
     parser.add_argument("--restart", action="store_true", help="replace what is there instead of going on with it")
+    add_strict(parser)
 
 
 def _capture(args: argparse.Namespace) -> int:
     _check(args)
-    with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
-        from lm_eval_moe.profiling.capture import Options, planned
+    with warnings_as_lines(strict=args.strict) as warned:
+        with contextlib.redirect_stdout(sys.stderr), quiet_libraries():
+            from lm_eval_moe.profiling.capture import Options, planned
 
-        # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
-        sources = _texts(args) if args.texts else None
-        lm = _model(args)
-        lm.weights.are_those_of_the_files = True
-        if sources is None:
-            sources = _task_prompts(args, lm)
-        options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
-        jobs = planned(lm, sources, args.output, options)
-        lines = [_run(job) for job in jobs]
-    print("\n".join(lines))
+            # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
+            sources = _texts(args) if args.texts else None
+            lm = _model(args)
+            lm.weights.are_those_of_the_files = True
+            if sources is None:
+                sources = _task_prompts(args, lm)
+            options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
+            jobs = planned(lm, sources, args.output, options)
+            warned.check()
+            lines = [_run(job) for job in jobs]
+        print("\n".join(lines))
     return 0
 
 

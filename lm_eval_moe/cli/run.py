@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,9 +11,11 @@ from typing import Any
 
 from lm_eval._cli.run import Run
 
-from lm_eval_moe.cli._shared import warnings_as_lines
+from lm_eval_moe.cli._shared import add_strict, warnings_as_lines
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.escaping import printable
 from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.strict import StrictError
 
 __all__ = ["add_parser"]
 
@@ -28,6 +29,7 @@ _OURS = (
     "parallel",
     "allow_leak",
     "control",
+    "strict",
 )
 
 
@@ -60,14 +62,21 @@ class _RoutedRun(Run):
         options = {name: getattr(args, name) for name in _OURS}
         for name in _OURS:
             delattr(args, name)
-        with _warnings_as_log_lines():
+        from lm_eval.utils import setup_logging
+
+        setup_logging()
+        with warnings_as_lines(strict=options["strict"]) as warned:
             _check(options, args)
+            warned.check()
             args.include_path = _include_paths(args)
-            _run(args, options)
+            if _run(args, options):
+                # Above the table there were log lines and bars: what it lacks is said below it, too.
+                print("\n".join(f"Warning: {printable(' '.join(text.split()))}" for text in warned.texts))
         return 0
 
 
-def _run(args: argparse.Namespace, options: dict[str, Any]) -> None:
+def _run(args: argparse.Namespace, options: dict[str, Any]) -> bool:
+    """Run lm-eval's command; return whether this process has printed results."""
     with _routed_evaluation(options) as state, _indexing_what_is_needed(args):
         try:
             with _whole_files() as written:
@@ -79,6 +88,7 @@ def _run(args: argparse.Namespace, options: dict[str, Any]) -> None:
             if state["started"]:
                 raise
             raise UserError(str(error.args[0] if error.args else error), fix="see lm-eval-moe run --help") from error
+        return state["printed"]
 
 
 def add_routing_arguments(group: Any) -> None:
@@ -131,6 +141,7 @@ def add_routing_arguments(group: Any) -> None:
         metavar="random:N",
         help="evaluate N random draws of as many experts per layer as well, and report the gain over them",
     )
+    add_strict(group)
 
 
 def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
@@ -170,24 +181,32 @@ def _routed_evaluation(options: dict[str, Any]) -> Iterator[dict[str, bool]]:
     """Let lm-eval's command call our `simple_evaluate`: it imports the function by name when it runs."""
     import lm_eval
 
-    state = {"started": False}
+    state = {"started": False, "printed": False}
 
     def evaluate(**kwargs: Any) -> Any:
         from lm_eval_moe.evaluation import simple_evaluate
 
         state["started"] = True
-        return simple_evaluate(
-            **kwargs,
-            steering=options["steering"],
-            steering_overrides=options["set"],
-            routing_reference=options["routing_reference"],
-            routing_fields=options["routing_fields"],
-            routing_include_reference=options["routing_include_reference"],
-            routing_profile=options["routing_profile"],
-            parallel=options["parallel"],
-            allow_leak=options["allow_leak"],
-            control=options["control"],
-        )
+        try:
+            results = simple_evaluate(
+                **kwargs,
+                steering=options["steering"],
+                steering_overrides=options["set"],
+                routing_reference=options["routing_reference"],
+                routing_fields=options["routing_fields"],
+                routing_include_reference=options["routing_include_reference"],
+                routing_profile=options["routing_profile"],
+                parallel=options["parallel"],
+                allow_leak=options["allow_leak"],
+                control=options["control"],
+                strict=options["strict"],
+            )
+        except StrictError as error:  # raised again when the results are written
+            if error.results is None:
+                raise
+            results = error.results
+        state["printed"] = results is not None
+        return results
 
     lm_eval.simple_evaluate = evaluate
     try:
@@ -234,12 +253,3 @@ def _indexing_what_is_needed(args: argparse.Namespace) -> Iterator[None]:
         yield
     finally:
         lm_eval.tasks.TaskManager = manager
-
-
-@contextmanager
-def _warnings_as_log_lines() -> Iterator[None]:
-    from lm_eval.utils import setup_logging
-
-    setup_logging()
-    with warnings_as_lines(logging.getLogger("lm_eval_moe").warning):
-        yield

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.cli._shared import ModelArgs, quiet_libraries, refuse_several_processes, warnings_as_lines
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.cli._shared import (
+    ModelArgs,
+    Warned,
+    add_strict,
+    quiet_libraries,
+    refuse_several_processes,
+    warnings_as_lines,
+)
+from lm_eval_moe.errors import RoutingWarning, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="only list the cells and their experts: needs the model's config, not its weights",
     )
+    add_strict(parser)
     parser.set_defaults(func=_execute)
 
 
@@ -66,17 +75,12 @@ def _execute(args: argparse.Namespace) -> int:
     if not args.model_args:
         raise UserError("no model is given", fix="--model_args pretrained=<hub id, folder or demo>", where="sweep")
     sweep = load_sweep(args.file)
-    real = sys.stderr
-
-    def show(line: str) -> None:
-        print(f"lm-eval-moe: warning: {line}", file=real)
-
-    with warnings_as_lines(show), quiet_libraries():
+    with warnings_as_lines(strict=args.strict) as warned, quiet_libraries():
         if args.dry_run:
             return _dry_run(sweep, args)
         if args.output is None:
             raise UserError("there is no folder for the results", fix="give --output DIR", where="--output")
-        return _run(sweep, args)
+        return _run(sweep, args, warned)
 
 
 def _shape(args: argparse.Namespace) -> Any:
@@ -99,11 +103,12 @@ def _dry_run(sweep: SweepSpec, args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(sweep: SweepSpec, args: argparse.Namespace) -> int:
+def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     from lm_eval_moe.sweep.cells import cells_of
 
     cells, empty = cells_of(sweep, _shape(args))  # before the weights are loaded
     _announce(sweep, cells, empty)
+    warned.check()
     from lm_eval_moe.evaluation.task_index import task_manager
     from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
@@ -146,7 +151,7 @@ def _announce(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell
         file=sys.stderr,
     )
     if not sweep.controls:
-        print("lm-eval-moe: warning: without random controls no gain can be put down to the experts", file=sys.stderr)
+        warnings.warn("without random controls no gain can be put down to the experts", RoutingWarning, stacklevel=2)
 
 
 def _in_words(sweep: SweepSpec, cell: Cell | EmptyCell) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,11 @@ from lm_eval.evaluator import simple_evaluate as stock_simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
-from lm_eval_moe.capture.profile import PROFILE_ARRAYS
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
 from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
-from lm_eval_moe.evaluation.identity import run_identity, task_parts
-from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
-from lm_eval_moe.evaluation.reach import shortfall
-from lm_eval_moe.evaluation.results import add_routing, aggregate_in_groups
-from lm_eval_moe.evaluation.routed_task import make_routed
-from lm_eval_moe.evaluation.session import RoutingSession
-from lm_eval_moe.evaluation.thinking import warn_of_unended
-from lm_eval_moe.identity import Identity
+from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.models.hf_moe import HFMoE
 from lm_eval_moe.models.identity import prompting_parts
@@ -36,6 +27,7 @@ from lm_eval_moe.models.response_cache import ResponseCache
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import SteeringSpec, load_spec
+from lm_eval_moe.strict import StrictError, noted_warnings
 
 if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringPlan
@@ -92,6 +84,7 @@ def simple_evaluate(
     parallel: str | Sequence[str] = (),
     allow_leak: bool = False,
     control: str | None = None,
+    strict: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any] | None:
     """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields beside the scores.
@@ -109,6 +102,8 @@ def simple_evaluate(
         parallel: Further files that say which task is which language.
         allow_leak: Evaluate also on items that the steering's experts were selected on, and mark the results.
         control: ``random:N``: evaluate N random draws of as many experts as well, and report the gain over them.
+        strict: Let no `RoutingWarning` pass: what is known before the model runs ends the evaluation there, everything
+            else when it is done.
         **kwargs: The other arguments of `lm_eval.simple_evaluate`; ``use_cache`` is the path of a cache that keeps
             answers with their routing, by weights, steering and request.
 
@@ -117,6 +112,7 @@ def simple_evaluate(
 
     Raises:
         UserError: The steering does not fit, a name is unknown, or the model cannot be captured.
+        StrictError: There were warnings, with ``strict``; its ``results`` are what the evaluation gave.
     """
     options = RoutingOptions(
         steering,
@@ -143,21 +139,30 @@ def simple_evaluate(
     cache_path = kwargs.pop("use_cache", None)  # lm-eval's own would answer with another steering's answers
     reference = _reference(options.reference)
     chosen_fields(options.fields, steered=True)
-    named = not isinstance(model, HFMoE)
-    lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
-    if named:
-        lm.weights.are_those_of_the_files = True
-    plans = control_plans(lm.steering, control_count(control)) if control else []
-    prompting = prompting_parts(lm, kwargs)
-    with _answering_from(lm, cache_path, prompting["prompts.seeds"]):
-        results = _evaluate(lm, model_args, tasks, manager, reference, options, _logging_samples(kwargs, bool(plans)))
-        if plans:
-            _compare_with_controls(results, plans, lm, model_args, tasks, manager, reference, options, kwargs)
+    noting: AbstractContextManager[list[str]] = noted_warnings() if strict else nullcontext([])
+    with noting as noted:
+
+        def check() -> None:
+            if noted:
+                raise StrictError(noted)
+
+        named = not isinstance(model, HFMoE)
+        lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
+        if named:
+            lm.weights.are_those_of_the_files = True
+        plans = control_plans(lm.steering, control_count(control)) if control else []
+        with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
+            logging_samples = _logging_samples(kwargs, bool(plans))
+            results = _evaluate(lm, model_args, tasks, manager, reference, options, logging_samples, check)
+            if plans:
+                _compare_with_controls(results, plans, lm, model_args, tasks, manager, reference, options, kwargs)
     if results is not None:
         results["config"]["model"] = MODEL_NAME
         results["config"]["model_args"] = model_args if named else {"pretrained": lm.model_id}
         if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
             tracker.general_config_tracker.model_source = MODEL_NAME
+    if noted:
+        raise StrictError(noted, results)
     return results
 
 
@@ -218,132 +223,25 @@ def _evaluate(
     reference: str,
     options: RoutingOptions,
     kwargs: dict[str, Any],
+    before: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
-    _check_profiled_model(lm)
-    if lm.capture == "off":
-        if lm.steering is not None and lm.steering.profiles:
-            warnings.warn(
-                "with capture=off it is not checked whether experts were selected on items of this run",
-                RoutingWarning,
-                stacklevel=2,
-            )
-        with quiet_harness():
-            plain: dict[str, Any] | None = stock_simple_evaluate(
-                lm, model_args, tasks=tasks, task_manager=manager, **kwargs
-            )
-        return plain if plain is None or lm.steering is None else add_routing(plain, lm, reference)
-    profile = Path(options.profile) if options.profile else None
-    given = (
-        ReferenceProfile.read(profile, lm, lm.identity().with_parts(prompting_parts(lm, kwargs)), reference)
-        if profile and profile.exists()
-        else None
-    )
-    session = RoutingSession(
+    evaluation = RoutedEvaluation(
         lm,
-        chosen_fields(options.fields, steered=lm.steering is not None),
-        reference,
+        reference=reference,
+        fields=options.fields,
         include_reference=options.include_reference,
-        given=given.items if given else {},
-        keep=PROFILE_ARRAYS if profile and given is None else (),
+        profile=options.profile,
         allow_leak=options.allow_leak,
+        before=before,
+        arguments=kwargs,
     )
-    gather = gather_everywhere(lm)
-    routed = _RoutedTasks(manager, session, gather, partial(_check_reference, given, session, lm, kwargs))
-    try:
-        with quiet_harness(session.fields):
-            results: dict[str, Any] | None = stock_simple_evaluate(
-                lm, model_args, tasks=tasks, task_manager=routed, **kwargs
-            )
-        tallies = lm.gather_object(dict(session.tallies))
-        identity = run_identity(lm, routed.loaded, kwargs)
-        if profile and given is None:
-            save_profile(profile, session, identity, gather)
-        if results is None:
-            return None
-        if lm.steering is not None:
-            short = shortfall(lm.steering, [tally for part in tallies for tally in part.values()])
-            if short is not None:
-                warnings.warn(short, RoutingWarning, stacklevel=2)
-        warn_of_unended({name: [part[name].thinking for part in tallies if name in part] for name in session.pairings})
-        add_routing(results, lm, reference, session, tallies)
-        results["routing"]["reference_source"] = given.source() if given else {"kind": "run"}
-        results["routing"]["identity"] = identity.to_dict()
-        return results
-    finally:
-        lm.clear_records()
-
-
-def _check_reference(
-    profile: ReferenceProfile | None,
-    session: RoutingSession,
-    lm: HFMoE,
-    arguments: Mapping[str, Any],
-    tasks: Mapping[str, Any],
-) -> None:
-    """Refuse a reference whose tasks were prompted otherwise, before anything runs.
-
-    Raises:
-        UserError: They were.
-    """
-    if profile is not None:
-        parts = {name: task_parts(task, arguments) for name, task in tasks.items()}
-        profile.check_tasks([pairing for pairing in session.pairings.values() if pairing], Identity(tasks=parts))
-
-
-def _check_profiled_model(lm: HFMoE) -> None:
-    """Warn where experts were selected on profiles of another model; its shape is known to be the same."""
-    sources = lm.steering.profiles if lm.steering else ()
-    identity = lm.identity() if sources else None
-    for source in sources:
-        stranger = source.differs_from(lm.model_id, identity)
-        if stranger:
-            warnings.warn(
-                f"{source.given} is the profile of another model than this run's ({stranger}): unless these are the "
-                "same weights, its experts mean nothing here",
-                RoutingWarning,
-                stacklevel=2,
-            )
-
-
-class _RoutedTasks:
-    """lm-eval's task manager, whose loaded tasks report routing fields."""
-
-    def __init__(
-        self,
-        manager: TaskManager,
-        session: RoutingSession,
-        gather: Callable[[Any], list[Any]],
-        check: Callable[[Mapping[str, Any]], None],
-    ) -> None:
-        self._manager, self._session, self._gather, self._check = manager, session, gather, check
-        self.loaded: dict[str, Any] = {}
-
-    def load(self, task_list: Any) -> Any:
-        loaded = self._manager.load(task_list)
-        self.loaded = loaded["tasks"]
-        for task in self.loaded.values():
-            make_routed(task, self._session, self._gather)
-        self._check(self.loaded)
-        aggregate_in_groups(loaded.get("groups", {}).values(), self._session.fields)
-        return loaded
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._manager, name)
-
-
-def gather_everywhere(lm: HFMoE) -> Callable[[Any], list[Any]]:
-    """Return a function that gives every process the objects of all processes."""
-    if lm.world_size == 1:
-        return lambda own: [own]
-
-    def gather(own: Any) -> list[Any]:
-        import torch.distributed
-
-        parts: list[Any] = [None] * lm.world_size
-        torch.distributed.all_gather_object(parts, own)
-        return parts
-
-    return gather
+    with quiet_harness(), evaluation.ready():
+        results: dict[str, Any] | None = stock_simple_evaluate(
+            lm, model_args, tasks=tasks, task_manager=manager, **kwargs
+        )
+    if results is not None and "routing" not in results:
+        raise RuntimeError("lm-eval did not evaluate by lm_eval.evaluator.evaluate: there are no routing fields")
+    return results
 
 
 def _as_dict(model_args: str | dict[str, Any] | None) -> dict[str, Any]:
@@ -385,6 +283,7 @@ def _built(model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> 
         given["parallel"] = list(options.parallel)
     further = {name: kwargs.get(name) for name in ("batch_size", "max_batch_size", "device")}
     lm: HFMoE = lm_eval.api.registry.get_model(MODEL_NAME).create_from_arg_obj(given, further)
+    _check_strength(lm)
     return lm
 
 
@@ -392,6 +291,17 @@ def _prepared(lm: HFMoE, options: RoutingOptions) -> HFMoE:
     steering = _steering(options)
     if steering is not None:
         lm.set_steering(steering)
+        _check_strength(lm)
     if options.parallel:
         lm.add_parallel(options.parallel)
     return lm
+
+
+def _check_strength(lm: HFMoE) -> None:
+    """Warn of steering that was given and changes nothing."""
+    if lm.steering is not None and lm.coverage is not None and lm.coverage.changes_nothing:
+        warnings.warn(
+            f"the steering {lm.steering.name!r} has zero strength: what is evaluated is the model as it is",
+            RoutingWarning,
+            stacklevel=2,
+        )

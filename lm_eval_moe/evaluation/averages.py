@@ -6,12 +6,13 @@ subgroup for one of these averages, it is computed from the finished results and
 
 from __future__ import annotations
 
-import logging
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.strata import LoggedDocuments, Stratum, clustered_stderr
 from lm_eval_moe.multilingual.languages import TIERS, known_languages
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing
 
 __all__ = ["add_averages"]
-
-logger = logging.getLogger(__name__)
 
 _ENGLISH = "en"
 
@@ -139,7 +138,11 @@ class _Run:
     def add_row(self, name: str, group: str, by_language: Mapping[str, list[str]]) -> bool:
         """Add one average where lm-eval's tables look for it; return whether there was anything to add."""
         if name in self.table:
-            logger.warning("%s is a task or group of its own, so there is no average of that name", name)
+            warnings.warn(
+                f"{name} is a task or group of its own, so there is no average of that name",
+                RoutingWarning,
+                stacklevel=3,
+            )
             return False
         row: dict[str, Any] = {}
         for key in self._scores(group):

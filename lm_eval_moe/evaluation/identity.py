@@ -25,20 +25,32 @@ if TYPE_CHECKING:
 __all__ = ["hash_of_documents", "run_identity", "task_parts"]
 
 _PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task")
+_OF_SIMPLE_EVALUATE = ("prompts.fewshot", "prompts.generation", "prompts.fewshot_seed", "prompts.seeds")
+"""What `evaluate` is not told: the tasks have it by then, or it was set for the whole process."""
+
 _hashes: dict[str, str] = {}
 """Of data sets by their fingerprint: the same split is evaluated again for every cell of a sweep."""
 
 
-def run_identity(lm: HFMoE, tasks: Mapping[str, Any], arguments: Mapping[str, Any]) -> Identity:
+def run_identity(
+    lm: HFMoE,
+    tasks: Mapping[str, Any],
+    arguments: Mapping[str, Any] | None,
+    of_evaluate: Mapping[str, Any] | None = None,
+) -> Identity:
     """Return what the results of an evaluation depend on.
 
     Args:
         lm: The model.
         tasks: The evaluated tasks by name.
-        arguments: Those of `lm_eval.simple_evaluate`.
+        arguments: Those of `lm_eval.simple_evaluate`; None if they are not known.
+        of_evaluate: Those of `lm_eval.evaluator.evaluate`, which stand in then and say less.
     """
-    parts = {name: task_parts(task, arguments) for name, task in tasks.items()}
-    return lm.identity().with_parts(prompting_parts(lm, arguments), parts)
+    given = arguments if arguments is not None else of_evaluate or {}
+    parts = prompting_parts(lm, given)
+    if arguments is None:
+        parts = {name: value for name, value in parts.items() if name not in _OF_SIMPLE_EVALUATE}
+    return lm.identity().with_parts(parts, {name: task_parts(task, given) for name, task in tasks.items()})
 
 
 def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,50 +11,47 @@ from lm_eval.config.group import AggMetricConfig
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.evaluation.averages import add_averages
-from lm_eval_moe.evaluation.session import TaskTally
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
 
     from lm_eval_moe.evaluation.fields import Field
-    from lm_eval_moe.evaluation.session import RoutingSession
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["SCHEMA_VERSION", "add_routing", "aggregate_in_groups"]
+__all__ = ["SCHEMA_VERSION", "add_routing", "aggregated_in_groups"]
 
 SCHEMA_VERSION = 1
 _FILTER = "none"
 
 
-def aggregate_in_groups(groups: Iterable[Group], fields: Sequence[Field]) -> None:
+@contextmanager
+def aggregated_in_groups(groups: Iterable[Group], fields: Sequence[Field]) -> Iterator[None]:
     """Let the groups that aggregate scores aggregate the routing fields in the same way."""
-    for group in groups:
-        if group.has_aggregation:
-            by_size = group.aggregate_metric_list[0].weight_by_size
-            group.aggregate_metric_list = [
-                *group.aggregate_metric_list,
-                *(AggMetricConfig(metric=f.name, filter_list=None, weight_by_size=by_size) for f in fields),
-            ]
+    own = [(group, group.aggregate_metric_list) for group in groups if group.has_aggregation]
+    for group, metrics in own:
+        by_size = metrics[0].weight_by_size
+        group.aggregate_metric_list = [
+            *metrics,
+            *(AggMetricConfig(metric=f.name, filter_list=None, weight_by_size=by_size) for f in fields),
+        ]
+    try:
+        yield
+    finally:
+        for group, metrics in own:
+            group.aggregate_metric_list = metrics
 
 
-def add_routing(
-    results: dict[str, Any],
-    model: HFMoE,
-    reference: str,
-    session: RoutingSession | None = None,
-    tallies: Sequence[dict[str, TaskTally]] = (),
-) -> dict[str, Any]:
+def add_routing(results: dict[str, Any], session: RoutingSession, totals: Mapping[str, TaskTally]) -> dict[str, Any]:
     """Add the ``routing`` object to lm-eval's results, and name the fields alike whatever filters a task has.
 
     Args:
         results: lm-eval's.
-        model: The evaluated model.
-        reference: The reference language.
-        session: What was captured; None without capture.
-        tallies: Of every process.
+        session: What was captured.
+        totals: What each task's documents add up to, over all processes.
     """
-    names = {field.name for field in session.fields} if session else set()
+    model = session.model
+    names = {field.name for field in session.fields}
     for table in ("results", "groups"):
         for scores in results.get(table, {}).values():
             _under_one_filter(scores, names)
@@ -63,12 +61,29 @@ def add_routing(
         "model": model.model_id,
         "model_shape": model.routing_shape.to_dict(),
         "capture": model.capture,
-        "reference": reference,
+        "reference": session.reference,
         "steering": _steering(model.steering) if model.steering else None,
-        "tasks": {name: _task_entry(name, session, tallies) for name in session.pairings} if session else {},
-        "groups": add_averages(results, session.pairings) if session else {},
+        "warnings": session.said,
+        "tasks": {name: _task_entry(name, session, totals[name]) for name in session.pairings},
+        "groups": _groups(results, session, totals) if session.captures else {},
     }
     return results
+
+
+def _groups(results: dict[str, Any], session: RoutingSession, totals: Mapping[str, TaskTally]) -> dict[str, Any]:
+    """Add the averages over languages, and say in which of them a language's divergence is not over all documents."""
+    groups = add_averages(results, session.pairings)
+    for entry in groups.values():
+        partial = {}
+        for language, tasks in entry.get("languages", {}).items():
+            compared = [totals[task] for task in tasks if session.compared(task)]
+            with_value = sum(total.curve_documents["divergence"] for total in compared)
+            documents = sum(len(total.evaluated) for total in compared)
+            if with_value < documents:
+                partial[language] = f"{with_value} of {documents}"
+        if partial:
+            entry["partial"] = partial
+    return groups
 
 
 def _steering(plan: SteeringPlan) -> dict[str, Any]:
@@ -99,20 +114,21 @@ def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
                 del scores[key]
 
 
-def _task_entry(name: str, session: RoutingSession, tallies: Sequence[dict[str, TaskTally]]) -> dict[str, Any]:
+def _task_entry(name: str, session: RoutingSession, total: TaskTally) -> dict[str, Any]:
     pairing = session.pairings[name]
-    total = TaskTally()
-    for part in tallies:
-        if name in part:
-            total.merge(part[name])
+    steered = {"steered_tokens": total.steered} if session.model.steering else {}
     return {
         "language": pairing.language if pairing else None,
         "benchmark": pairing.benchmark if pairing else None,
         "reference": session.reference if "divergence" in total.curves else None,
+        "evaluated_documents": len(total.evaluated),
+        "document_hash": total.document_hash(),
         "documents": total.documents,
         "leaked_documents": total.leaked,
         "leak_unknown": session.leak_unknown,
         "tokens": total.tokens,
+        **steered,
+        "curve_documents": {curve: total.curve_documents[curve] for curve in total.curves},
         "curves": total.means(),
         **({"thinking": total.thinking.to_dict()} if total.thinking.generations else {}),
     }

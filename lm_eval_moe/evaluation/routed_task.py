@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -19,22 +20,27 @@ from lm_eval_moe.evaluation.session import RoutingSession
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-__all__ = ["make_routed", "own_class"]
+__all__ = ["own_class", "routed"]
 
 
-def make_routed(task: Task, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> None:
+@contextmanager
+def routed(task: Task, session: RoutingSession, gather: Callable[[Any], list[Any]]) -> Iterator[None]:
     """Let a loaded task report routing fields, keeping its own class's behaviour in everything else.
 
     Args:
-        task: The task; its class becomes a subclass of its own class.
+        task: The task; its class becomes a subclass of its own class for the time being.
         session: The evaluation's routing.
         gather: Returns an object of every process, on every process.
     """
     own = type(task)
-    if not isinstance(task, _RoutedTask):  # a task object can be evaluated more than once
-        task.__class__ = type(own.__name__, (_RoutedTask, own), {"__module__": own.__module__})
+    task.__class__ = type(own.__name__, (_RoutedTask, own), {"__module__": own.__module__})
     task._routing = _TaskRouting(session, gather)
     session.add_task(task.task_name, task.get_config("metadata"))
+    try:
+        yield
+    finally:
+        task.__class__ = own
+        del task._routing
 
 
 def own_class(task: Task) -> type:
@@ -75,6 +81,7 @@ class _RoutedTask(Task):
             self._routing.session.add_item(self.task_name, doc_id, chosen.doc, row, keys, answer, texts)
         self._routing.session.check_pairing(self.task_name, self._routing.gather)
         self._routing.session.check_leak(self.task_name)
+        self._routing.session.built(self.task_name)
 
     def apply_filters(self) -> Any:
         # All processes come here in the same order once their requests have run.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
+import hashlib
+import json
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
+from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
 from lm_eval_moe.evaluation.leak import leak_error, selection_of
 from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from lm_eval_moe.models.hf_moe import HFMoE
 
 __all__ = ["Item", "ItemKey", "RoutingSession", "TaskTally"]
-
-logger = logging.getLogger(__name__)
 
 _AT_ONCE = 256
 """Records that processes exchange in one message."""
@@ -53,15 +54,19 @@ class Item:
 class TaskTally:
     """What one task's documents add up to; tallies of several processes add up."""
 
-    documents: int = 0
+    documents: int = 0  # those with captured routing
     leaked: int = 0  # those that the steering's experts were selected on
     tokens: int = 0
+    steered: int = 0  # (token, layer) pairs at which steering acted
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> [2, L]: sums, counts
     thinking: ThinkingTally = field(default_factory=ThinkingTally)
+    curve_documents: Counter[str] = field(default_factory=Counter)  # name -> documents with a value in any layer
+    evaluated: list[tuple[int, str]] = field(default_factory=list)  # row and content hash of every document
 
     def add(self, name: str, curve: NDArray[np.float64]) -> None:
         """Add one document's curve; layers without a value (NaN) are left out of the mean."""
         known = ~np.isnan(curve)
+        self.curve_documents[name] += bool(known.any())
         self.curves.setdefault(name, np.zeros((2, curve.size)))
         self.curves[name] += np.stack([np.where(known, curve, 0.0), known])
 
@@ -71,8 +76,15 @@ class TaskTally:
         self.leaked += other.leaked
         self.tokens += other.tokens
         self.thinking.merge(other.thinking)
+        self.steered += other.steered
+        self.curve_documents.update(other.curve_documents)
+        self.evaluated += other.evaluated
         for name, sums in other.curves.items():
             self.curves[name] = self.curves.get(name, 0) + sums
+
+    def document_hash(self) -> str:
+        """Return the start of a SHA-256 of which documents were evaluated: their rows and contents, in any order."""
+        return hashlib.sha256(json.dumps(sorted(self.evaluated)).encode()).hexdigest()[:16]
 
     def means(self) -> dict[str, list[float | None]]:
         """Return each curve's mean over the documents, None at layers without a value."""
@@ -93,6 +105,7 @@ class RoutingSession:
         given: Records of reference items from a profile.
         keep: Arrays of the records to keep beside those that the fields read.
         allow_leak: Whether tasks may hold items that the model's steering was selected on.
+        before: Called when all tasks have their requests, before these run.
     """
 
     def __init__(
@@ -105,6 +118,7 @@ class RoutingSession:
         given: dict[ItemKey, RoutingRecord] | None = None,
         keep: Iterable[str] = (),
         allow_leak: bool = False,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         self.model, self.fields, self.reference = model, tuple(fields), reference
         self.include_reference = include_reference
@@ -116,20 +130,28 @@ class RoutingSession:
         self._given = given or {}
         self._own_references: dict[ItemKey, Item] = {}
         self._references: RecordStore[ItemKey] | None = None  # of other processes
-        self._explained: set[str] = set()
+        self._before = before
+        self._unbuilt: set[str] = set()
+        self.has_profile = bool(self._given)
+        self.said: list[str] = []
         self._wanted: set[RequestKey] = set()
         self._steered = model.steering is not None
         self._selection = selection_of(model.steering)
         self.leak_unknown = self._selection.unknown
         self._needs_texts = bool(self._selection.texts or tuple(keep))
+        self.captures = model.capture != "off"
+        self.compares = any(field.curve.compares for field in self.fields)
         self._allow_leak = allow_leak
         self.curves = [c for c in CURVES.values() if self._is_drawn(c)]
         model.clear_records()
+        model.steered_pairs.clear()
         model.wanted = self._wanted.__contains__
         model.record_arrays = frozenset().union(*(curve.arrays for curve in self.curves), keep)
         model.record_changes = any(field.curve is CURVES["steered_change"] for field in self.fields)
 
     def _is_drawn(self, curve: Curve) -> bool:
+        if not self.captures:
+            return False
         if curve is CURVES["steered_change"]:  # costs a second router call, so only if asked for
             return any(field.curve is curve for field in self.fields)
         return self._steered or not curve.steered
@@ -140,6 +162,7 @@ class RoutingSession:
         """Learn of a task of the run, in which language it is and how its items pair."""
         pairing = self.model.registry.pairing(name, metadata)
         self.pairings[name] = pairing
+        self._unbuilt.add(name)
         if pairing is not None:
             self.model.task_languages[name] = pairing.language
 
@@ -160,6 +183,7 @@ class RoutingSession:
             self._rows[task].append((key.item, row, answer() if _is_place(key.item) else None))
         item = Item(key, tuple(requests), texts() if self._needs_texts else ())
         self.items[task][doc_id] = item
+        self.tallies[task].evaluated.append((row, _content_hash(doc)))
         self._wanted.update(item.requests)
 
     def check_span(self, task: str, kinds: Collection[str]) -> None:
@@ -212,6 +236,18 @@ class RoutingSession:
         if leaked and not self._allow_leak:
             raise leak_error(task, len(items), leaked)
 
+    def built(self, task: str) -> None:
+        """Learn that a task has all its requests."""
+        self._unbuilt.discard(task)
+        if not self._unbuilt:
+            self._before()
+
+    def say(self, text: str) -> None:
+        """Warn of something that belongs into the results as well, once."""
+        if text not in self.said:
+            self.said.append(text)
+            warnings.warn(text, RoutingWarning, stacklevel=2)
+
     # ------------------------------------------------------------------ after they have run
 
     def exchange(self, gather: Callable[[Any], list[Any]]) -> None:
@@ -221,7 +257,7 @@ class RoutingSession:
         own = {
             item.key: item
             for task, pairing in self.pairings.items()
-            if pairing and pairing.language == self.reference
+            if self.captures and pairing and pairing.language == self.reference
             for item in self.items[task].values()
             if item.key
         }
@@ -246,14 +282,13 @@ class RoutingSession:
 
     def values(self, task: str, doc_id: int) -> dict[str, float]:
         """Return a document's result fields, and count it in the task's tally."""
-        item = self.items[task].get(doc_id)
+        item = self.items[task].get(doc_id) if self.captures else None
         records = self._records(item) if item else []
         tally = self.tallies[task]
         for generation in records:
             tally.thinking.add(generation.thinking)
         record = _pooled(records)
         if item is None or record is None:
-            self._explain_once(task, f"{task}: no routing was captured for some documents")
             return {}
         reference = self._reference_of(task, item)
         shape = self.model.routing_shape
@@ -269,23 +304,23 @@ class RoutingSession:
         found = {field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves}
         return {name: value for name, value in found.items() if value is not None}
 
-    def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
+    def compared(self, task: str) -> bool:
+        """Whether a task's documents are compared with those of the reference language."""
         pairing = self.pairings[task]
-        if pairing is None or item.key is None:
-            self._explain_once(
-                task,
-                f"{task}: its language is unknown, so it has no routing divergence; add `routing: {{language: .., "
-                "benchmark: .., item: ..}` to the task's metadata, or the task to a file given with --parallel",
-            )
-            return None
-        if pairing.language == self.reference and not self.include_reference:
+        return pairing is not None and (pairing.language != self.reference or self.include_reference)
+
+    def finished_tallies(self) -> dict[str, TaskTally]:
+        """Return this process's tallies, complete once all documents have their values."""
+        for task in self.pairings:
+            self.tallies[task].steered = self.model.steered_pairs[task]
+        return dict(self.tallies)
+
+    def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
+        if item.key is None or not self.compared(task):
             return None
         if self._references is None:
             raise RuntimeError("exchange() comes before values()")
-        found = self._reference_record(item.key)
-        if found is None:
-            self._explain_once(task, self._missing(pairing))
-        return found
+        return self._reference_record(item.key)
 
     def _reference_record(self, key: ItemKey) -> RoutingRecord | None:
         """Return a reference item's record: this run's, of this process or another, before a profile's."""
@@ -293,21 +328,6 @@ class RoutingSession:
         if own is None and self._references:
             own = next(iter(self._references.get(key) or ()), None)
         return own if own is not None else self._given.get(key)
-
-    def _missing(self, pairing: TaskPairing) -> str:
-        others = [other for other in self.pairings.values() if other]
-        in_run = self.model.registry.reference_tasks(pairing, self.reference, others)
-        if in_run:
-            return (
-                f"{pairing.task}: some of its items are not among those of {', '.join(p.task for p in in_run)}; they "
-                "have no routing divergence"
-            )
-        return self.model.registry.explain_missing(pairing, self.reference)
-
-    def _explain_once(self, task: str, why: str) -> None:
-        if task not in self._explained:
-            self._explained.add(task)
-            logger.warning(why)
 
 
 def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:
@@ -318,3 +338,8 @@ def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:
 def _is_place(key: str) -> bool:
     """Whether a key is the place of an item in its file, so that files in another order pair wrongly."""
     return key.removeprefix("row:").isdecimal()
+
+
+def _content_hash(doc: Any) -> str:
+    """Return the SHA-256 of a document's content."""
+    return hashlib.sha256(json.dumps(doc, default=str, skipkeys=True).encode()).hexdigest()

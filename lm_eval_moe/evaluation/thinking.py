@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_moe.errors import RoutingWarning
-
-__all__ = ["ThinkingTally", "warn_of_unended"]
+__all__ = ["ThinkingTally", "unended"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,23 +47,17 @@ class ThinkingTally:
         }
 
 
-def warn_of_unended(tallies: Mapping[str, Sequence[ThinkingTally]]) -> None:
-    """Say of which tasks' answers the thinking never ended: a warning where none of them did, else a line in the log.
+def unended(task: str, tally: ThinkingTally) -> str | None:
+    """Say of how many of a task's answers the thinking never ended, None where it always did.
 
-    Args:
-        tallies: Of every process, by task.
+    Where it ended in some, the log says so: that is for the benchmark to weigh, and no mistake in how it was run.
     """
-    for task, parts in tallies.items():
-        total = ThinkingTally()
-        for part in parts:
-            total.merge(part)
-        missing = total.generations - total.ended
-        message = (
-            f"{task}: in {missing} of {total.generations} answers the thinking never ended, so that lm-eval scored the "
-            "thinking; look at max_gen_toks, at think_end_token, and at `until`: lm-eval ends the generation once all "
-            "rows of a batch hold a stop string, even within the thinking"
-        )
-        if missing and not total.ended:
-            warnings.warn(message, RoutingWarning, stacklevel=3)
-        elif missing:
-            logger.warning(message)
+    missing = tally.generations - tally.ended
+    message = (
+        f"{task}: in {missing} of {tally.generations} answers the thinking never ended, so that lm-eval scored the "
+        "thinking; look at max_gen_toks, at think_end_token, and at `until`: lm-eval ends the generation once all "
+        "rows of a batch hold a stop string, even within the thinking"
+    )
+    if missing and tally.ended:
+        logger.warning(message)
+    return message if missing and not tally.ended else None

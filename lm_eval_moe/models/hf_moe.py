@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
@@ -87,6 +88,9 @@ class HFMoE(RoutingState, HFLM):
         allow_missing_weights: bool = False,
         **kwargs: Any,
     ) -> None:
+        from lm_eval_moe.evaluation.routed_evaluate import route_evaluations  # which imports this module
+
+        route_evaluations()
         if adapter is not None:
             load_adapter(adapter)
         self._span = capture_span(capture, kwargs.get("think_end_token"))
@@ -118,6 +122,7 @@ class HFMoE(RoutingState, HFLM):
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
+        self._fed: list[tuple[int, int]] = []  # tokens fed of prompt and answer, row by row as they are generated
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:
         with checked_loading(self, allow=self._allow_missing_weights):
@@ -182,6 +187,10 @@ class HFMoE(RoutingState, HFLM):
             results = answered(self, members, order, depends_on, known.use, run, quiet=disable_tqdm or self.rank != 0)
             for index, (value, greedy) in zip(members, results, strict=True):
                 answers[index] = (value, greedy)
+        for index, language in enumerate(languages if self.coverage else ()):
+            use = known.use(index)
+            after = max(use.boundary, use.first)
+            self._count_steered(use.key, language, after - use.first, known.length(index) - after)
         return answers
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
@@ -232,21 +241,25 @@ class HFMoE(RoutingState, HFLM):
         def order(indices: Sequence[int]) -> list[list[int]]:
             return [[i] for i in generation_order([requests[index].args for index in indices], self.tok_encode)]
 
-        def run(indices: Sequence[int]) -> list[str]:
+        def run(indices: Sequence[int]) -> list[tuple[str, int, int]]:
+            """Return texts with the tokens fed of each prompt and answer, which texts alone do not tell."""
             positions = order(indices)
+            self._fed = []
             rows = (
                 ExpectedRow((uses[index],), languages[index], text=requests[index].args[0])
                 for index in (indices[position] for (position,) in positions)
             )
             with self._expecting(rows, len(positions)), self._size_found_once(found):
-                return plain([requests[index] for index in indices], disable_tqdm=quiet)
+                texts = plain([requests[index] for index in indices], disable_tqdm=quiet)
+            fed = dict(zip((position for (position,) in positions), self._fed, strict=True))
+            return [(text, *fed[position]) for position, text in enumerate(texts)]
 
         def depends_on(index: int) -> tuple[Any, ...]:
             use = uses[index]
             repeat = use.key.repeat if use.key else None
             return *requests[index].args, repeat, *self._kept_for(use, languages[index])
 
-        return answered(
+        answers = answered(
             self,
             range(len(requests)),
             order,
@@ -256,6 +269,9 @@ class HFMoE(RoutingState, HFLM):
             quiet=disable_tqdm or self.rank != 0,
             sampled=any(request.args[1].get("do_sample") for request in requests),
         )
+        for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
+            self._count_steered(use.key, language, prompt, generated)
+        return [text for text, *_ in answers]
 
     @contextmanager
     def _size_found_once(self, found: list[int]) -> Iterator[None]:
@@ -286,6 +302,7 @@ class HFMoE(RoutingState, HFLM):
         recorder = self._new_recorder(rows)
         batch = self._new_batch(recorder, rows)
         languages = [row.language for row in rows]
+        generated_fed = np.zeros(len(rows), dtype=np.int64)
 
         def start(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
@@ -294,6 +311,7 @@ class HFMoE(RoutingState, HFLM):
             layout = tracker.layout(tokens.tolist())
             if recorder is not None:
                 recorder.join(tracker.thought, GENERATED)
+            np.add(generated_fed, layout.generated.sum(1), out=generated_fed)
             batch.start_pass(tokens, layout, languages)
 
         def end(*_: Any) -> None:
@@ -312,6 +330,7 @@ class HFMoE(RoutingState, HFLM):
         if recorder is not None:
             recorder.join(tracker.thought, GENERATED)
         self._collect(recorder, rows, lambda row, use, span: tracker.segments_of(span), tracker.thinking)
+        self._fed += zip(mask.sum(1).tolist(), generated_fed.tolist(), strict=True)
         return generated
 
     def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:

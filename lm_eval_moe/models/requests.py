@@ -126,11 +126,14 @@ class TokenRequests:
         _, context, continuation = self.requests[index]
         return tuple((context + continuation)[-self._longest : -1])
 
+    def length(self, index: int) -> int:
+        """Return how many tokens the model is called with."""
+        _, context, continuation = self.requests[index]
+        return min(len(context) + len(continuation), self._longest) - 1
+
     def use(self, index: int) -> RowUse:
         """Return the request's use of its row."""
-        _, context, continuation = self.requests[index]
-        length = min(len(context) + len(continuation), self._longest) - 1
-        return self._labels[index].use(length, len(continuation))
+        return self._labels[index].use(self.length(index), len(self.requests[index][2]))
 
     def rows(self, order: Sequence[Sequence[int]], indices: Sequence[int]) -> Iterator[ExpectedRow]:
         """Yield the rows of some requests.

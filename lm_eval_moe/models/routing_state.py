@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from lm_eval_moe.models.response_cache import ResponseCache
 from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.steering.apply import Constants, Steerer
+from lm_eval_moe.steering.coverage import Coverage
 
 if TYPE_CHECKING:
     from lm_eval_moe.capture import Span
@@ -35,6 +37,9 @@ class RoutingState:
         record_changes: Whether every steered router is also asked for its selection without steering.
         wanted: Says of which requests a record is kept.
         task_languages: Languages of tasks by name; None where it is not known.
+        coverage: What the plan in force steers of a request; None for the model as it is.
+        steered_pairs: By task, the (token, layer) pairs of its requests at which steering acted, whether the answers
+            were computed or recalled.
         response_cache: Keeps answers, if there is one.
         parts: The records of the last block of requests, by request and window.
         weights: Knows the hash of the model's weights.
@@ -52,6 +57,7 @@ class RoutingState:
     def _begin(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
         """Set everything up; the routing shape is known by now."""
         self._plan: SteeringPlan | None = None
+        self.steered_pairs: Counter[str] = Counter()
         self.set_steering(steering)
         self.records: RecordStore[RequestKey] = RecordStore()
         self.record_arrays: frozenset[str] = frozenset(ARRAYS)
@@ -75,6 +81,7 @@ class RoutingState:
             UserError: The steering does not fit the model's shape.
         """
         self._plan = resolve_plan(steering, self.routing_shape)
+        self.coverage = Coverage(self._plan) if self._plan is not None else None
         self._steering_constants: Constants = {}
 
     @property
@@ -167,6 +174,11 @@ class RoutingState:
     @property
     def _active(self) -> bool:
         return self._span is not None or self._plan is not None or self.response_cache is not None
+
+    def _count_steered(self, key: RequestKey | None, language: str | None, prompt: int, generated: int) -> None:
+        """Count what was steered of a request; rows that are nobody's do not count."""
+        if self.coverage is not None and key is not None:
+            self.steered_pairs[key.task] += self.coverage.pairs(language, prompt, generated)
 
     def _kept_for(self, use: RowUse, language: str | None) -> tuple[Any, ...]:
         """Return what an answer and its record depend on besides the tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.capture import RequestKey
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.models.requests import RequestLabel
 from lm_eval_moe.profile_file import (
@@ -94,6 +95,8 @@ class ProfileJob:
         self.done = 0
         self._rows: Rows = self._new_rows()
         self._side = unfinished_path(path)
+        if lm.coverage is not None and not lm.coverage.reaches(source.language):
+            self._warn_of_no_reach()
         self.finished = not options.restart and path.exists() and self._is_finished()
         if self._side.exists() and not options.restart and not self.finished:
             state = read_unfinished(self._side)
@@ -109,8 +112,11 @@ class ProfileJob:
 
         Raises:
             UserError: The profile cannot be written, or no document has tokens in the span.
+
+        Warns where steering acted at none of the tokens.
         """
         lm = self.lm
+        lm.steered_pairs.clear()
         lm.record_arrays = frozenset(PROFILE_ARRAYS) | {EXTRA_ARRAYS[name] for name in self.options.arrays}
         lm.wanted = lambda key: True
         saved, saving = time.monotonic(), 0.0
@@ -125,7 +131,14 @@ class ProfileJob:
                 write_unfinished(self._side, Unfinished(self.settings, self.identity, self.done, *self._rows.state()))
                 saved = time.monotonic()
                 saving = saved - start
+        if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not lm.steered_pairs.total():
+            self._warn_of_no_reach()
         return self._write()
+
+    def _warn_of_no_reach(self) -> None:
+        assert self.lm.coverage is not None
+        text = self.lm.coverage.unreached(str(self.path), self.source.language)
+        warnings.warn(text, RoutingWarning, stacklevel=2)
 
     def _capture(self, chunk: Sequence[Document]) -> None:
         lm = self.lm

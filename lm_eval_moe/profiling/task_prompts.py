@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.identity import task_parts
-from lm_eval_moe.evaluation.routed_task import make_routed
+from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.evaluation.task_index import task_manager
 from lm_eval_moe.profile_file import PROFILE_ARRAYS
@@ -84,21 +84,21 @@ def task_sources(
     found: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for task in _loaded(names, include_path):
-        make_routed(task, session, lambda own: [own])
-        pairing = session.pairings[task.task_name]
-        if pairing is None:
-            raise UserError(
-                "its language is unknown",
-                fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or the task to a "
-                "file given with --parallel",
-                where=f"task {task.task_name}",
-            )
-        if task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=_FEWSHOT_SEED)
-        with _bars_on_terminals_only():
-            task.build_all_requests(limit=limit, rank=0, world_size=1)
-        parts[pairing.language][task.task_name] = task_parts(task, {})
+        with routed(task, session, lambda own: [own]):
+            pairing = session.pairings[task.task_name]
+            if pairing is None:
+                raise UserError(
+                    "its language is unknown",
+                    fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or the task to "
+                    "a file given with --parallel",
+                    where=f"task {task.task_name}",
+                )
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+            task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+            with _bars_on_terminals_only():
+                task.build_all_requests(limit=limit, rank=0, world_size=1)
+            parts[pairing.language][task.task_name] = task_parts(task, {})
         requests = {RequestKey(i.task_name, i.doc_id, i.idx): i for i in task.instances}
         for item in session.items[task.task_name].values():
             if item.key is not None:

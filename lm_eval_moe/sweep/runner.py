@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation import simple_evaluate
 from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.evaluation.task_index import task_manager
@@ -73,6 +75,8 @@ def run_sweep(
 
     Raises:
         UserError: A task does not exist, evaluates items that experts were selected on, or results cannot be written.
+
+    Warns of all that the runs lack, those of the store included.
     """
     plans: dict[str, tuple[str, SteeringPlan | None]] = {BASELINE: (BASELINE, None)}
     for cell in cells:
@@ -80,6 +84,9 @@ def run_sweep(
             # Equal steering is evaluated once, whatever cell it stands in.
             plans.setdefault(plan.hash, (plan.name, plan))
     waiting = {name: plan for name, plan in plans.items() if name not in store}
+    for name in plans.keys() - waiting.keys():  # what was said of them still holds
+        for text in (store.read(name).get("routing") or {}).get("warnings") or ():
+            warnings.warn(text, RoutingWarning, stacklevel=2)
     if not waiting:
         return
     manager = manager or task_manager(sweep.tasks)

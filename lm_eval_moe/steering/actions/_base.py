@@ -65,6 +65,11 @@ class Action(ABC):
     guards_by: ClassVar[Literal["force", "ban"] | None] = None
     registry: ClassVar[dict[str, type[Action]]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether it changes no logit, whatever its targets."""
+        return False
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "name" in cls.__dict__:
@@ -135,6 +140,11 @@ class StrengthAction(Action):
         if field.value is None:
             raise field.error(f"{cls.name!r} needs a strength", f"write `action: {{{cls.name}: 0.5}}`")
         return cls(field.number(-MAX_STRENGTH, MAX_STRENGTH))
+
+    @property
+    def idle(self) -> bool:
+        """Whether the strength is zero."""
+        return not self.strength
 
     def dump(self) -> dict[str, float]:
         """Return ``{name: strength}``."""

@@ -1,0 +1,102 @@
+"""What a user has to be told about an evaluation: what it will lack, before it runs, and what it lacked, afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.evaluation.reach import shortfall
+from lm_eval_moe.evaluation.thinking import unended
+
+if TYPE_CHECKING:
+    from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+    from lm_eval_moe.parallel import TaskPairing
+    from lm_eval_moe.steering.coverage import Coverage
+
+__all__ = ["remarks_after", "remarks_before"]
+
+
+def remarks_before(session: RoutingSession) -> Iterator[str]:
+    """Yield what is known once all requests are there: tasks without a reference, and tasks that are not steered."""
+    coverage = session.model.coverage
+    for task, pairing in session.pairings.items():
+        if session.compares and pairing is None:
+            yield (
+                f"{task}: its language is unknown, so it has no routing divergence; add `routing: {{language: .., "
+                "benchmark: .., item: ..}` to the task's metadata, or the task to a file given with --parallel"
+            )
+        if session.compares and pairing is not None and _has_no_reference(session, pairing):
+            yield session.model.registry.explain_missing(pairing, session.reference)
+        if coverage is not None and pairing is not None and _stays_unsteered(session, coverage, pairing.language):
+            yield coverage.unreached(f"task {task}", pairing.language)
+
+
+def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> Iterator[str]:
+    """Yield what the evaluation lacked.
+
+    Args:
+        session: The evaluation.
+        totals: What each task's documents add up to, over all processes.
+    """
+    plan, coverage = session.model.steering, session.model.coverage
+    for task, total in totals.items():
+        pairing, evaluated = session.pairings[task], len(total.evaluated)
+        language = pairing.language if pairing else None
+        if total.leaked:
+            yield (
+                f"task {task}: {total.leaked} of its {evaluated} documents are items that experts were selected on: a "
+                "gain on them says nothing"
+            )
+        if coverage is not None and coverage.reaches(language) and not total.steered:
+            yield coverage.unreached(f"task {task}", language)
+        if session.captures and total.documents < evaluated:
+            yield (
+                f"{task}: no routing was captured for {evaluated - total.documents} of its {evaluated} documents, "
+                f"whose requests have no token in the span {session.model.capture!r}; choose another with capture="
+            )
+        thinking = unended(task, total.thinking)
+        if thinking is not None:
+            yield thinking
+        with_value = total.curve_documents["divergence"]
+        if (
+            pairing is not None
+            and session.compares
+            and session.compared(task)
+            and with_value < total.documents
+            and not _has_no_reference(session, pairing)
+        ):
+            yield _partial(session, pairing, with_value, evaluated)
+    if plan is not None:
+        short = shortfall(plan, totals.values())
+        if short is not None:
+            yield short
+
+
+def _stays_unsteered(session: RoutingSession, coverage: Coverage, language: str) -> bool:
+    """Whether it is known beforehand, and has to be said, that no token in a language is steered."""
+    # Of a plan without any strength it is said once that it changes nothing, where it was given.
+    if coverage.changes_nothing or coverage.reaches(language):
+        return False
+    # A file that itself leaves out English, among languages that it does not leave out, means what it says.
+    others = [pairing.language if pairing else None for pairing in session.pairings.values()]
+    return not (coverage.leaves_out(language) and any(coverage.reaches(other) for other in others))
+
+
+def _has_no_reference(session: RoutingSession, pairing: TaskPairing) -> bool:
+    """Whether nothing in the run, nor a profile, could hold any reference item of a task."""
+    if pairing.language == session.reference or session.has_profile:
+        return False
+    return not _in_run(session, pairing)
+
+
+def _in_run(session: RoutingSession, pairing: TaskPairing) -> list[str]:
+    others = [other for other in session.pairings.values() if other]
+    return [other.task for other in session.model.registry.reference_tasks(pairing, session.reference, others)]
+
+
+def _partial(session: RoutingSession, pairing: TaskPairing, with_value: int, evaluated: int) -> str:
+    places = [", ".join(_in_run(session, pairing)), "the profile given" if session.has_profile else ""]
+    return (
+        f"{pairing.task}: routing_divergence is over {with_value} of its {evaluated} documents; the items of the "
+        f"others are not among those of {' or '.join(place for place in places if place)}"
+    )

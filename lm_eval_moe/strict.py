@@ -1,0 +1,58 @@
+"""Our warnings as they come, each once; and as an error, for those who asked for that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lm_eval_moe.errors import RoutingWarning, UserError
+
+__all__ = ["StrictError", "noted_warnings"]
+
+
+class StrictError(UserError):
+    """Warnings that were not to pass.
+
+    Args:
+        texts: The warnings.
+        results: What was computed before the last of them; None where nothing was.
+
+    Attributes:
+        results: The same.
+    """
+
+    def __init__(self, texts: Sequence[str], results: dict[str, Any] | None = None) -> None:
+        listed = "".join(f"\n  - {text}" for text in texts)
+        super().__init__(
+            f"{len(texts)} warning{'s' * (len(texts) > 1)}, which strict does not let pass:{listed}",
+            fix="mend what they name, or leave out strict",
+            where="--strict",
+        )
+        self.results = results
+
+
+@contextmanager
+def noted_warnings(show: Callable[[str], object] | None = None) -> Iterator[list[str]]:
+    """Yield the list of our warnings, which grows as they come.
+
+    Args:
+        show: Shows a warning's text, each once; None: as they are shown otherwise.
+    """
+    with warnings.catch_warnings():
+        default, texts = warnings.showwarning, list[str]()
+        warnings.simplefilter("always", RoutingWarning)
+
+        def noted(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if not issubclass(category, RoutingWarning):
+                default(message, category, *rest, **named)
+            elif str(message) not in texts:
+                texts.append(str(message))
+                if show is None:
+                    default(message, category, *rest, **named)
+                else:
+                    show(str(message))
+
+        warnings.showwarning = noted
+        yield texts
