@@ -59,14 +59,16 @@ def test_the_hash_is_of_the_rows_and_their_content(lm: HFMoE, manager: TaskManag
     )
     edit = (
         "def edited(docs):\n"
-        "    return docs.map(lambda doc, i: doc | {'prompt': doc['prompt'] + '.' * (i == ROW)}, with_indices=True)\n"
+        "    return docs.select(range(3)[::STEP]).map(\n"
+        "        lambda doc, i: doc | {'prompt': doc['prompt'] + '.' * (i == ROW)}, with_indices=True\n"
+        "    )\n"
     )
     seen = set()
-    for row in ("1", "-1"):
-        (tmp_path / "edit.py").write_text(edit.replace("ROW", row), encoding="utf-8")
+    for row, step in (("-1", "1"), ("1", "1"), ("-1", "-1")):  # as it is, with a full stop, in another order
+        (tmp_path / "edit.py").write_text(edit.replace("ROW", row).replace("STEP", step), encoding="utf-8")
         files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
         seen.add(routing(lm, files, ["edited"], limit=3)["tasks"]["edited"]["document_hash"])
-    assert len(seen) == 2
+    assert len(seen) == 3
     assert three["demo_arith_en"] in seen  # whatever the task's name
 
 

@@ -124,6 +124,6 @@ def test_what_cannot_be_checked_is_said(folder: Path, lm: HFMoE, manager: TaskMa
     with pytest.warns(RoutingWarning, match=r"counts\.json does not say which items were counted"):
         evaluate(lm, manager, others)
     lm.set_capture("prompt")
-    lm._given_name = "another"
-    with pytest.warns(RoutingWarning, match="is a profile of demo, this run's model is another"):
+    lm.model.model.embed_tokens.weight.data[300, 5] += 1e-3
+    with pytest.warns(RoutingWarning, match=r"is the profile of another model than this run's \(model\.weights"):
         evaluate(lm, manager, others, steering=str(folder / "steer.yaml"))

@@ -1,8 +1,12 @@
-"""Two processes (gloo, on the CPU) give what one gives: scores, routing, samples, controls, and the response cache."""
+"""Two processes (gloo, on the CPU) give what one gives: scores, routing, samples, controls, and the response cache.
+
+Sums over documents are equal to rounding: each process adds up its own.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -19,8 +23,8 @@ pytestmark = pytest.mark.long
 
 ONE = [sys.executable, "-m", "lm_eval_moe"]
 TWO = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
-    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "lm_eval_moe"),
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    str(Path(__file__).with_name("cpu_ranks.py")),
 ]
 
 
@@ -55,8 +59,12 @@ def run(launcher: list[str], folder: Path, name: str, cache: str, *more: str) ->
         *("--steering", str(steering_configs_dir() / "demo_task_experts.yaml"), "--control", "random:1"),
         *("--use_cache", str(folder / cache), "--output_path", str(folder / name), *more),
     ]
-    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=400, check=False)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert ("on rank 1" in done.stderr) == (launcher is TWO)
     (file,) = (folder / name).rglob("results_*.json")
     logs = sorted((folder / name).rglob("samples_*.jsonl"))
     assert len(logs) == 4
@@ -67,6 +75,22 @@ def lasting(results: dict[str, Any]) -> dict[str, Any]:
     return {key: results[key] for key in ("results", "routing", "n-samples", "versions", "higher_is_better")}
 
 
+def rounded(value: Any) -> Any:
+    """Return nested tables and lists whose floats are without their last digits."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+def answers(log: str, repeats: int) -> list[dict[str, Any]]:
+    """Return a log's entries in the documents' order, without the answers that only evened out the processes' work."""
+    rows = [json.loads(line) for line in log.splitlines()]
+    cut = [{**row, "resps": [resps[:repeats] for resps in row["resps"]]} for row in rows]
+    return sorted(cut, key=lambda row: (row["doc_id"], row["filter"]))
+
+
 def entries(file: Path) -> int:
     with sqlite3.connect(file) as database:
         return int(database.execute("SELECT count(*) FROM entries").fetchone()[0])
@@ -75,8 +99,12 @@ def entries(file: Path) -> int:
 def test_two_processes_give_what_one_gives_and_share_a_cache(folder: Path) -> None:
     one, samples_of_one = run(ONE, folder, "one", "cache_of_one", "--routing_profile", str(folder / "one.safetensors"))
     two, samples_of_two = run(TWO, folder, "two", "cache_of_two", "--routing_profile", str(folder / "two.safetensors"))
-    assert lasting(two) == lasting(one)
-    assert [sorted(log.splitlines()) for log in samples_of_two] == [sorted(log.splitlines()) for log in samples_of_one]
+    assert rounded(lasting(two)) == rounded(lasting(one))
+    for mine, theirs, repeats in zip(samples_of_one, samples_of_two, (2, 1, 1, 1), strict=True):  # sorted by task
+        assert answers(theirs, repeats) == answers(mine, repeats)
+    for entry in two["routing"]["tasks"].values():
+        assert entry["steered_tokens"] > 0
+        assert entry["evaluated_documents"] == 5
     assert (folder / "two.safetensors").read_bytes() == (folder / "one.safetensors").read_bytes()
     with open_profile(folder / "two.safetensors") as profile:
         assert len(profile.items) == 4 * 5
@@ -87,3 +115,22 @@ def test_two_processes_give_what_one_gives_and_share_a_cache(folder: Path) -> No
     again, _ = run(ONE, folder, "again", "cache_of_two", "--routing_profile", str(folder / "3.safetensors"))
     assert lasting(again) == lasting(one)
     assert entries(folder / "cache_of_two.moe.sqlite") == before
+
+
+@pytest.mark.parametrize(("limit", "said"), [("languages: [fr]", 0), ("tokens: generated", 1)])
+def test_strict_ends_all_processes(tmp_path: Path, limit: str, said: int) -> None:
+    """Before the model runs, or when the results are written."""
+    steering = tmp_path / "steer.yaml"
+    steering.write_text(
+        "version: 1\nname: x\ninterventions:\n"
+        f"- {{layers: middle, experts: {{ids: {{all: [1, 5]}}}}, action: {{soft: 0.5}}, {limit}}}\n",
+        encoding="utf-8",
+    )
+    arguments = ["run", "--model", "hf-moe", "--model_args", "pretrained=demo", "--device", "cpu", "--strict"]
+    arguments += ["--tasks", "demo_arith_en", "--limit", "3", "--steering", str(steering)]
+    arguments += ["--output_path", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*TWO, *arguments], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode != 0
+    assert "error: --strict: 1 warning" in done.stderr
+    assert len(list((tmp_path / "out").rglob("results_*.json"))) == said

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import lm_eval
 import pytest
@@ -16,6 +17,7 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.demo_model import demo_model_path
+from lm_eval_moe.identity import PARTS, Identity
 from lm_eval_moe.resources import tasks_dir
 
 STEERING = (
@@ -73,23 +75,34 @@ def test_the_stock_command_writes_routing_fields(steering: Path, manager: TaskMa
     lm = HFMoE(pretrained="demo", batch_size=8)
     with pytest.warns(UserWarning, match="acts at none"):
         ours = simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=3, steering=steering)
-    assert stock["routing"] == json.loads(json.dumps(ours["routing"]))
+    assert_same_routing(stock, json.loads(json.dumps(ours)))
     assert stock["results"]["demo_arith_sw"] == json.loads(json.dumps(ours["results"]["demo_arith_sw"]))
     assert stock["config"]["steering"]["hash"] == stock["routing"]["steering"]["hash"]
+
+
+def assert_same_routing(stock: dict[str, Any], ours: dict[str, Any]) -> None:
+    """lm-eval's `evaluate` is not told all that its `simple_evaluate` is; everything else is the same."""
+    routings = [dict(results["routing"]) for results in (stock, ours)]
+    identities = [Identity.from_dict(routing.pop("identity")) for routing in routings]
+    assert routings[0] == routings[1]
+    assert not identities[0].differences(identities[1], PARTS)
+    assert identities[0].unknown(identities[1], PARTS) == [
+        *("prompts.fewshot", "prompts.generation", "prompts.fewshot_seed", "prompts.seeds"),
+    ]
 
 
 def test_the_stock_api_has_routing_fields_by_either_way_of_loading_tasks(manager: TaskManager) -> None:
     lm = HFMoE(pretrained="demo", batch_size=8)
     ours = simple_evaluate(lm, tasks=["demo_arith"], task_manager=manager, limit=2, bootstrap_iters=0)
     stock = lm_eval.simple_evaluate(lm, tasks=["demo_arith"], task_manager=manager, limit=2, bootstrap_iters=0)
-    assert stock["routing"] == ours["routing"]
+    assert_same_routing(stock, ours)
     assert stock["groups"]["demo_arith_non_english"] == ours["groups"]["demo_arith_non_english"]
     nested = manager.load_task_or_group(["demo_arith"])
     for task in next(iter(nested.values())).values():
         task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234)
     early = evaluator.evaluate(lm=lm, task_dict=nested, limit=2, bootstrap_iters=0)
-    assert early["routing"] == ours["routing"]
+    assert_same_routing(early, ours)
 
 
 def test_other_models_and_later_evaluations_are_left_alone(manager: TaskManager) -> None:
