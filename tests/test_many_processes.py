@@ -11,12 +11,16 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.capture import RoutingRecord
+from lm_eval_moe.capture.profile import read_profile
+from lm_eval_moe.identity import PARTS, Identity
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
 pytestmark = pytest.mark.long
@@ -72,7 +76,18 @@ def run(launcher: list[str], folder: Path, name: str, cache: str, *more: str) ->
 
 
 def lasting(results: dict[str, Any]) -> dict[str, Any]:
-    return {key: results[key] for key in ("results", "routing", "n-samples", "versions", "higher_is_better")}
+    kept = {key: results[key] for key in ("results", "routing", "n-samples", "versions", "higher_is_better")}
+    return {**kept, "routing": {name: value for name, value in kept["routing"].items() if name != "identity"}}
+
+
+def differences(one: Identity | None, other: Identity | None) -> list[str]:
+    assert one is not None
+    assert other is not None
+    return [difference.part for difference in one.differences(other, PARTS)]
+
+
+def vars_of(record: RoutingRecord) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def rounded(value: Any) -> Any:
@@ -100,14 +115,19 @@ def test_two_processes_give_what_one_gives_and_share_a_cache(folder: Path) -> No
     one, samples_of_one = run(ONE, folder, "one", "cache_of_one", "--routing_profile", str(folder / "one.safetensors"))
     two, samples_of_two = run(TWO, folder, "two", "cache_of_two", "--routing_profile", str(folder / "two.safetensors"))
     assert rounded(lasting(two)) == rounded(lasting(one))
+    identities = [Identity.from_dict(results["routing"]["identity"]) for results in (one, two)]
+    assert differences(*identities) == ["computation.processes"]
     for mine, theirs, repeats in zip(samples_of_one, samples_of_two, (2, 1, 1, 1), strict=True):  # sorted by task
         assert answers(theirs, repeats) == answers(mine, repeats)
     for entry in two["routing"]["tasks"].values():
         assert entry["steered_tokens"] > 0
         assert entry["evaluated_documents"] == 5
-    assert (folder / "two.safetensors").read_bytes() == (folder / "one.safetensors").read_bytes()
-    with open_profile(folder / "two.safetensors") as profile:
-        assert len(profile.items) == 4 * 5
+    (header, items, records), theirs = (read_profile(folder / f"{name}.safetensors") for name in ("two", "one"))
+    assert differences(header.identity, theirs[0].identity) == ["computation.processes"]
+    assert (replace(header, identity=None), items) == (replace(theirs[0], identity=None), theirs[1])
+    for mine, their in zip(records, theirs[2], strict=True):
+        np.testing.assert_equal(vars_of(mine), vars_of(their))
+    assert len(items) == 4 * 5
     assert one["routing"]["tasks"]["asked_twice"]["documents"] == 5
     assert "exact_match_gain_over_control,number" in one["results"]["demo_arith_gen_sw"]
     # What two processes kept, one process finds.

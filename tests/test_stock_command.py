@@ -75,7 +75,7 @@ def test_the_stock_command_writes_routing_fields(steering: Path, manager: TaskMa
     lm = HFMoE(pretrained="demo", batch_size=8)
     with pytest.warns(UserWarning, match="acts at none"):
         ours = simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=3, steering=steering)
-    assert_same_routing(stock, json.loads(json.dumps(ours)))
+    assert_same_routing(stock, json.loads(json.dumps(ours, default=str)))
     assert stock["results"]["demo_arith_sw"] == json.loads(json.dumps(ours["results"]["demo_arith_sw"]))
     assert stock["config"]["steering"]["hash"] == stock["routing"]["steering"]["hash"]
 

@@ -441,7 +441,7 @@ def test_thinking_that_ends_in_no_answer_is_a_warning(manager: TaskManager) -> N
     assert "thinking" not in evaluate(lm, manager, ["demo_arith_gen_en"])["routing"]["tasks"]["demo_arith_gen_en"]
 
 
-@pytest.mark.filterwarnings("ignore:demo_arith_gen_en. no routing was captured for")  # where no thinking ended
+@pytest.mark.filterwarnings("ignore:demo_arith_gen_")  # where no thinking ended
 def test_the_response_cache_tells_spans_and_ends_of_thinking_apart(manager: TaskManager, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
     for think_end in (" 1", " 7"):

@@ -49,6 +49,7 @@ class RoutingState:
     registry: ParallelRegistry
     config: Any
     weights: LoadedWeights
+    batch_size_per_gpu: int | str
     think_end_token: str | int | None
     _given_name: str | None
     _parallel: list[Path]
@@ -145,6 +146,8 @@ class RoutingState:
             sampled: Whether the answers are drawn at random.
         """
         names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
+        if self.batch_size_per_gpu == 1:  # then nothing hangs on which requests a process has
+            names -= {"computation.processes"}
         return self._known.with_parts(self._changeable_parts()).only(names).hash
 
     def record(self, key: RequestKey) -> RoutingRecord | None:
