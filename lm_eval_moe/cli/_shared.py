@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
@@ -55,10 +55,31 @@ def warnings_as_lines(*, strict: bool = False) -> Iterator[Warned]:
     def show(text: str) -> None:
         print(f"lm-eval-moe: warning: {printable(' '.join(text.split()))}", file=stream)
 
-    with noted_warnings(show) as texts:
+    with noted_warnings(show) as texts, _notes_as_lines(stream):
         warned = Warned(texts, strict)
         yield warned
         warned.check()
+
+
+@contextmanager
+def _notes_as_lines(stream: TextIO) -> Iterator[None]:
+    """Show what our own log says (a profile was read, a cache used, a control runs) as one line each."""
+    log, handler = logging.getLogger("lm_eval_moe"), _Lines(stream)
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # lm-eval's own handler would say it again
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    def format(self, record: logging.LogRecord) -> str:
+        kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"lm-eval-moe: {kind}{printable(' '.join(record.getMessage().split()))}"
 
 
 def add_strict(parser: Any) -> None:

@@ -136,6 +136,13 @@ def simple_evaluate(
                 where="--model",
             )
         return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)
+    if kwargs.get("cache_requests"):
+        warnings.warn(
+            "lm-eval's cache of requests knows a task by its name: after a change of its file, code or data it gives "
+            "the prompts of before; give --cache_requests refresh then",
+            RoutingWarning,
+            stacklevel=2,
+        )
     cache_path = kwargs.pop("use_cache", None)  # lm-eval's own would answer with another steering's answers
     reference = _reference(options.reference)
     chosen_fields(options.fields, steered=True)
