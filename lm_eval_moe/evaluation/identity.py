@@ -33,6 +33,7 @@ _hashes: dict[str, str] = {}
 
 
 def run_identity(
+    model: Identity,
     lm: HFMoE,
     tasks: Mapping[str, Any],
     arguments: Mapping[str, Any] | None,
@@ -41,6 +42,7 @@ def run_identity(
     """Return what the results of an evaluation depend on.
 
     Args:
+        model: The model's.
         lm: The model.
         tasks: The evaluated tasks by name.
         arguments: Those of `lm_eval.simple_evaluate`; None if they are not known.
@@ -50,7 +52,7 @@ def run_identity(
     parts = prompting_parts(lm, given)
     if arguments is None:
         parts = {name: value for name, value in parts.items() if name not in _OF_SIMPLE_EVALUATE}
-    return lm.identity().with_parts(parts, {name: task_parts(task, given) for name, task in tasks.items()})
+    return model.with_parts(parts, {name: task_parts(task, given) for name, task in tasks.items()})
 
 
 def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before
 from lm_eval_moe.evaluation.results import add_routing, aggregated_in_groups
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+from lm_eval_moe.identity import Identity
 from lm_eval_moe.models.identity import prompting_parts
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ class RoutedEvaluation:
     ) -> None:
         self.lm = lm
         self._arguments = arguments
-        _check_profiled_model(lm)
+        self._check_profiled_model()
         path = Path(profile) if profile and lm.capture != "off" else None
         self._reference: ReferenceProfile | None = None
         if path is not None and path.exists():
             prompting = prompting_parts(lm, arguments or {})
-            self._reference = ReferenceProfile.read(path, lm, lm.identity().with_parts(prompting), reference)
+            self._reference = ReferenceProfile.read(path, lm, self._model.with_parts(prompting), reference)
         self._written = None if self._reference else path
         self._session = RoutingSession(
             lm,
@@ -93,6 +94,22 @@ class RoutedEvaluation:
         for text in remarks_before(self._session):
             self._session.say(text)
         self._before()
+
+    @cached_property
+    def _model(self) -> Identity:
+        return self.lm.identity()
+
+    def _check_profiled_model(self) -> None:
+        """Warn where experts were selected on profiles of another model; its shape is known to be the same."""
+        for source in self.lm.steering.profiles if self.lm.steering else ():
+            stranger = source.differs_from(self.lm.model_id, self._model)
+            if stranger:
+                warnings.warn(
+                    f"{source.given} is the profile of another model than this run's ({stranger}): unless these are "
+                    "the same weights, its experts mean nothing here",
+                    RoutingWarning,
+                    stacklevel=2,
+                )
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -122,7 +139,8 @@ class RoutedEvaluation:
             UserError: The reference items of a profile were prompted otherwise than the tasks are.
         """
         session, gather = self._session, gather_everywhere(self.lm)
-        identity = run_identity(self.lm, tasks, self._arguments, arguments)
+        model = self._model.with_parts(self.lm.changeable_parts())  # the session has decided what is captured
+        identity = run_identity(model, self.lm, tasks, self._arguments, arguments)
         try:
             with ExitStack() as stack:
                 stack.enter_context(quiet_harness(session.fields))
@@ -192,21 +210,6 @@ def _total(task: str, parts: Iterable[Mapping[str, TaskTally]]) -> TaskTally:
     for part in parts:
         total.merge(part[task])
     return total
-
-
-def _check_profiled_model(lm: HFMoE) -> None:
-    """Warn where experts were selected on profiles of another model; its shape is known to be the same."""
-    sources = lm.steering.profiles if lm.steering else ()
-    identity = lm.identity() if sources else None
-    for source in sources:
-        stranger = source.differs_from(lm.model_id, identity)
-        if stranger:
-            warnings.warn(
-                f"{source.given} is the profile of another model than this run's ({stranger}): unless these are the "
-                "same weights, its experts mean nothing here",
-                RoutingWarning,
-                stacklevel=2,
-            )
 
 
 def gather_everywhere(lm: HFMoE) -> Callable[[Any], list[Any]]:

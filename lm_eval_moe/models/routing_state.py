@@ -120,9 +120,10 @@ class RoutingState:
         Raises:
             UserError: A file that the model comes from is not there any more.
         """
-        return Identity({**model_parts(self, self.weights), **self._changeable_parts()})
+        return Identity({**model_parts(self, self.weights), **self.changeable_parts()})
 
-    def _changeable_parts(self) -> dict[str, Any]:
+    def changeable_parts(self) -> dict[str, Any]:
+        """Return the parts of the identity that can be changed on a loaded model: steering and what is captured."""
         return {
             "steering.hash": self._plan.hash if self._plan else None,
             "capture.span": self.capture,
@@ -148,7 +149,7 @@ class RoutingState:
         names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
         if self.batch_size_per_gpu == 1:  # then nothing hangs on which requests a process has
             names -= {"computation.processes"}
-        return self._known.with_parts(self._changeable_parts()).only(names).hash
+        return self._known.with_parts(self.changeable_parts()).only(names).hash
 
     def record(self, key: RequestKey) -> RoutingRecord | None:
         """Return the record of a request, pooled over its windows, or None."""

@@ -47,7 +47,7 @@ def identity_of(sweep: SweepSpec, lm: HFMoE, manager: TaskManager) -> Identity:
     """Return what the results of the sweep's runs depend on besides the steering."""
     with redirect_stderr(io.StringIO()):  # lm-eval's own bars
         tasks = manager.load(list(sweep.tasks))["tasks"]
-    return run_identity(lm, tasks, sweep.evaluation.arguments())
+    return run_identity(lm.identity(), lm, tasks, sweep.evaluation.arguments())
 
 
 def run_sweep(
