@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def write_whole(path: Path, content: str | bytes, what: str = "file") -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where a folder of the path is a file, there is nothing to take away
+            partial.unlink()
         raise UserError(
             f"cannot write the {what}: {error.strerror or error}",
             fix="choose a path that can be written to, or make room; what was there before is unchanged",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,8 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
             file.write(memoryview(data)[8 + size :])
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where a folder of the path is a file, there is nothing to take away
+            partial.unlink()
         raise UserError(
             f"cannot write the profile: {error.strerror or error}", fix="choose a writable path", where=str(path)
         ) from error
