@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import Place, show
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.identity import SELECTION, Identity, listed
+from lm_eval_moe.identity import SELECTION, Identity
 from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, open_profile
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering._count_dump import DumpError, read_count_dump
@@ -76,7 +76,8 @@ class ProfileSource:
             identity: What is known of the other model.
         """
         if self.identity is not None and identity is not None:
-            return listed(self.identity.differences(identity, SELECTION.needed()))
+            differences = self.identity.differences(identity, SELECTION.needed())
+            return "; ".join(difference.say("{part} {old}, not {new}") for difference in differences)
         return f"{self.model}, not {model}" if None not in (self.model, model) and self.model != model else ""
 
 
@@ -183,7 +184,7 @@ class ProfileStore:
             self._read[path] = self._read_json(given) if given.path.suffix == ".json" else self._read_profile(given)
         profile = self._read[path]
         for other in self._used.values():
-            stranger = other.source.differs_from(profile.source.model, profile.source.identity)
+            stranger = profile.source.differs_from(other.source.model, other.source.identity)
             if stranger:
                 raise given.error(
                     f"is a profile of another model than {show(other.source.given)}: {stranger}",

@@ -223,8 +223,8 @@ def actions_equal_prescribed_logits(case: Case) -> None:
     experts, strengths = [0, case.family.experts - 3], [0.7, 1.3]
     changed = False
     unsteered = case.score()
-    for action, by_hand in ACTIONS.values():
-        case.steer(action, dict(zip(experts, strengths, strict=True)))
+    for name, (action, by_hand) in ACTIONS.items():
+        case.steer(action, dict(zip(experts, strengths, strict=True)) if name == "proportional" else experts)
         values = case.score()
         records = case.records()
 

@@ -116,7 +116,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         changed("base.safetensors", rows=[("s1", 10, OTHER)], model="another/model"),
         TASK,
         "task.baseline",
-        "is a profile of another/model, 'task.safetensors' of a/model",
+        "is a profile of another model than 'task.safetensors': another/model, not a/model",
         "profiles of one model",
     ),
     (
@@ -433,7 +433,7 @@ def test_profiles_of_several_models_in_one_file_are_refused(folder: Path) -> Non
     write(folder / "en.safetensors", ROWS, model="b/model")
     entries = [{"layers": "all", "experts": rule, "action": "activate"} for rule in (TASK, SHARED)]
     spec = parse_spec({"version": 1, "interventions": entries}, source="steer.yaml", base_dir=folder)
-    with pytest.raises(UserError, match=r"'en\.safetensors' is a profile of b/model, 'task\.safetensors' of a/model"):
+    with pytest.raises(UserError, match=r"'en\.safetensors' is a profile .*: b/model, not a/model"):
         resolve(spec, SMALL)
 
 
