@@ -59,7 +59,7 @@ def test_the_stock_command_writes_routing_fields(steering: Path, manager: TaskMa
             *("--include_path", str(tasks_dir()), "--limit", "3", "--batch_size", "8", "--log_samples"),
             *("--output_path", str(tmp_path / "out")),
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=300,
