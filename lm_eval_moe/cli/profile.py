@@ -274,7 +274,8 @@ def _show(args: argparse.Namespace) -> int:
 def _merge(args: argparse.Namespace) -> int:
     from lm_eval_moe.profiling.merge import merge_profiles
 
-    items = merge_profiles(args.out, args.files)
+    with warnings_as_lines():
+        items = merge_profiles(args.out, args.files)
     print(f"{args.out}: {items} items of {len(args.files)} files")
     return 0
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -17,6 +16,7 @@ import xxhash
 from lm_eval_moe.evaluation.routed_task import own_class
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_bytes
+from lm_eval_moe.identity.sources import source_files
 from lm_eval_moe.models.identity import prompting_parts
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ __all__ = ["hash_of_documents", "run_identity", "task_parts"]
 _PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task")
 _OF_SIMPLE_EVALUATE = ("prompts.fewshot", "prompts.generation", "prompts.fewshot_seed", "prompts.seeds")
 """What `evaluate` is not told: the tasks have it by then, or it was set for the whole process."""
+
+_PROMPTS = 100
+"""Documents whose prompts are looked at."""
 
 _hashes: dict[str, str] = {}
 """Of data sets by their fingerprint: the same split is evaluated again for every cell of a sweep."""
@@ -79,9 +82,24 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
             "documents": hash_of_documents(task.eval_docs),
             "examples": hash_of_documents(task.fewshot_docs() or ()) if shots else None,
         },
+        "prompts": _prompts(task),
         "fewshot": shots,
         "generation": _described(config.generation_kwargs),
     }
+
+
+def _prompts(task: Any) -> str:
+    """Return a hash of the prompts and right answers of the first documents, without examples and templates.
+
+    It tells what a function makes of a document, also where that hangs on a file which the function reads.
+    """
+    makers = [task.doc_to_text, task.doc_to_target]
+    if getattr(task.config, "doc_to_choice", None) is not None:
+        makers.append(task.doc_to_choice)
+    digest = xxhash.xxh3_128()
+    for document in islice(task.eval_docs, _PROMPTS):
+        digest.update(json.dumps([make(document) for make in makers], default=str).encode())
+    return digest.hexdigest()
 
 
 def _fewshot(own: int | None, given: int | None) -> int:
@@ -121,35 +139,11 @@ def _described(value: Any) -> Any:
 
 
 def _source(function: Callable[..., Any]) -> str:
-    """Return a hash of the file that a function or class stands in and of the files of our own that it imports."""
+    """Return a hash of the file of a function or class, and of the files of the user's own that it imports."""
     function = inspect.unwrap(function)
     try:
         named = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
-        first = Path(inspect.getfile(named))
-        blocks = [path.read_bytes() for path in dict.fromkeys([first, *_imported(function)])]
+        return hash_of_bytes(*(path.read_bytes() for path in source_files(Path(inspect.getfile(named)))))
     except (TypeError, OSError):  # typed into a session: its code object is all there is
         code = getattr(function, "__code__", None)
-        blocks = [code.co_code, repr(code.co_consts).encode()] if code else [repr(type(function)).encode()]
-    return hash_of_bytes(*blocks)
-
-
-def _imported(function: Any) -> Iterator[Path]:
-    """Yield the files of the modules that a function's module takes names from, of those that no version tells of."""
-    seen: set[str] = set()
-    waiting = [getattr(function, "__globals__", None) or vars(sys.modules.get(function.__module__, ModuleType("none")))]
-    while waiting:
-        for value in list(waiting.pop().values()):
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            module = sys.modules.get(name) if isinstance(name, str) else None
-            file = getattr(module, "__file__", None)
-            if module is None or not file or name in seen or not _is_own(Path(file)):
-                continue
-            seen.add(str(name))
-            waiting.append(vars(module))
-            yield Path(file)
-
-
-def _is_own(file: Path) -> bool:
-    """Whether a file belongs to no installed package and not to Python itself."""
-    installed = {"site-packages", "dist-packages"} & set(file.parts)
-    return file.suffix == ".py" and not installed and not file.is_relative_to(Path(json.__file__).parents[1])
+        return hash_of_bytes(*([code.co_code, repr(code.co_consts).encode()] if code else [repr(function).encode()]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.paired_items import check_unique
 from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
-from lm_eval_moe.identity import REFERENCE, Identity, check_agreement
+from lm_eval_moe.identity import ANSWERED_REFERENCE, REFERENCE, Identity, check_agreement
 
 if TYPE_CHECKING:
     from lm_eval_moe.models.hf_moe import HFMoE
@@ -80,7 +80,8 @@ class ReferenceProfile:
         ):
             if there != needed:
                 raise UserError(f"the profile's {what} is {there}, this run's is {needed}", fix=_FIX, where=where)
-        check_agreement(header.identity, identity, REFERENCE, what="the profile", where=where, fix=_FIX)
+        use = REFERENCE if header.span == "prompt" else ANSWERED_REFERENCE
+        check_agreement(header.identity, identity, use, what="the profile", where=where, fix=_FIX)
         records_by_key, tasks = {}, dict[str, set[str]]()
         for item, record in zip(items, records, strict=True):
             if item.language == reference:
@@ -108,40 +109,37 @@ class ReferenceProfile:
         by_benchmark = {benchmark: frozenset(names) for benchmark, names in tasks.items()}
         return cls(path, header, records_by_key, by_benchmark, digest)
 
-    def check_tasks(self, pairings: Iterable[TaskPairing], identity: Identity) -> None:
-        """Refuse tasks that are prompted otherwise than the reference items were.
+    def check_tasks(self, pairings: Sequence[TaskPairing], identity: Identity, reference: str) -> None:
+        """Refuse tasks that are prompted with another number of examples, or answered otherwise, than the reference.
 
-        Few-shot counts are compared within a benchmark; all else in tasks that the profile and the run both have.
+        Templates differ from language to language: they are not compared. A benchmark whose reference the run holds
+        itself does not look here.
 
         Args:
             pairings: The tasks of the run whose language is known.
             identity: Of the run, with its tasks.
+            reference: The reference language.
 
         Raises:
             UserError: They differ.
         """
-        there = self.header.identity
-        if there is None:
+        if self.header.identity is None:
             return
-        where = f"--routing_profile {self.path}"
-        check_agreement(
-            Identity(tasks=there.tasks),
-            Identity(tasks=identity.tasks),
-            REFERENCE,
-            what="the profile",
-            where=where,
-            fix=_FIX,
-        )
+        names = ("fewshot",) if self.header.span == "prompt" else ("fewshot", "generation")
+        own = {pairing.benchmark for pairing in pairings if pairing.language == reference}
         for pairing in pairings:
-            shots = identity.tasks.get(pairing.task, {}).get("fewshot")
-            for task in sorted(self.tasks.get(pairing.benchmark, ())):
-                before = there.tasks.get(task, {}).get("fewshot")
-                if before is not None and shots is not None and before != shots:
-                    raise UserError(
-                        f"the profile's {task} was prompted with {before} examples, {pairing.task} is with {shots}",
-                        fix=_FIX,
-                        where=where,
-                    )
+            for task in sorted(self.tasks.get(pairing.benchmark, ())) if pairing.benchmark not in own else ():
+                there, here = (
+                    known.tasks.get(name, {})
+                    for known, name in ((self.header.identity, task), (identity, pairing.task))
+                )
+                for name in names:
+                    if name in there and name in here and there[name] != here[name]:
+                        raise UserError(
+                            f"{name} of the profile's {task} is {there[name]}, of {pairing.task} {here[name]}",
+                            fix=_FIX,
+                            where=f"--routing_profile {self.path}",
+                        )
 
     def source(self) -> dict[str, Any]:
         """Return where the reference comes from, for the results; JSON-ready."""

@@ -149,7 +149,7 @@ class RoutedEvaluation:
                     stack.enter_context(routed(task, session, gather))
                 if self._reference is not None:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
-                    self._reference.check_tasks(pairings, identity)
+                    self._reference.check_tasks(pairings, identity, session.reference)
                 results = evaluate()
             parts = self.lm.gather_object(session.finished_tallies())
             if self._written is not None:

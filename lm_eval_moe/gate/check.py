@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.collect import Side, collect
-from lm_eval_moe.gate.drift import drift_between, identical_profiles
+from lm_eval_moe.gate.drift import drift_between, identical_profiles, unchecked_profiles
 from lm_eval_moe.gate.judge import judge
 from lm_eval_moe.gate.margins import BaselineScore, check_margins
 from lm_eval_moe.gate.policy import Policy
@@ -65,6 +65,7 @@ def check(
             sides = [(baseline.profile, first.runs[0]), (candidate.profile, second.runs[0])]
             drift = drift_between(policy.routing_drift, evidence, sides[0], sides[1])
             notes[:0] = identical_profiles(sides[0][0], sides[1][0])
+            notes += unchecked_profiles(dict(zip(("baseline", "candidate"), sides, strict=True)))
     except UserError as error:
         line = Line("task", "results", None, "unjudged", "unjudged", " ".join(str(error).split()))
         names = [", ".join(str(path) for path in given.paths) for given in (baseline, candidate)]

@@ -80,6 +80,30 @@ def identical_profiles(baseline: Path | None, candidate: Path | None) -> list[st
     ]
 
 
+def unchecked_profiles(sides: Mapping[str, tuple[Path | None, Run]]) -> list[str]:
+    """Say of which profiles it could not be checked that they are of the weights and prompts of their run.
+
+    Args:
+        sides: By name, the profile and the run that it has to be of.
+
+    Raises:
+        UserError: A file cannot be read or is no profile.
+    """
+    notes = []
+    for name, (path, run) in sides.items():
+        if path is None:
+            continue
+        with open_profile(path) as reader:
+            said = {str(path): reader.header.identity, f"the results of the {name}": identity_of(run.raw)}
+        silent = [what for what, identity in said.items() if identity is None or not identity.parts]
+        if silent:
+            notes.append(
+                f"whether {path} is of the weights and prompts of the {name} could not be checked: "
+                f"{' and '.join(silent)} do not say what they depend on"
+            )
+    return notes
+
+
 def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str, float]:
     """Return the mean divergence between the routing of different items of one language, by band.
 

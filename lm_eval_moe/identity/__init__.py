@@ -9,10 +9,21 @@ from lm_eval_moe.identity.agreement import check_agreement, listed
 from lm_eval_moe.identity.identity import Difference, Identity
 from lm_eval_moe.identity.parts import PARTS, Part
 from lm_eval_moe.identity.settings import setting_differences
-from lm_eval_moe.identity.uses import ANSWER, CONTINUATION, DRIFT, MERGING, REFERENCE, ROW, SELECTION, Use
+from lm_eval_moe.identity.uses import (
+    ANSWER,
+    ANSWERED_REFERENCE,
+    CONTINUATION,
+    DRIFT,
+    MERGING,
+    REFERENCE,
+    ROW,
+    SELECTION,
+    Use,
+)
 
 __all__ = [
     "ANSWER",
+    "ANSWERED_REFERENCE",
     "CONTINUATION",
     "DRIFT",
     "MERGING",

@@ -34,18 +34,20 @@ def check_agreement(stored: Identity | None, now: Identity, use: Use, *, what: s
         UserError: A part that has to agree differs; every difference is named, old and new.
     """
     if stored is None:
-        _warn(f"{where}: {what} does not say what it depends on (it is of an older release): that could not be checked")
+        _warn(f"{where}: {what} does not say what it depends on: whether it fits could not be checked")
         return
     differences = stored.differences(now, use.needed())
     if differences:
-        raise UserError(f"{what} is of something else: {listed(differences)}", fix=fix, where=where)
+        raise UserError(f"{what} was made with other settings: {listed(differences)}", fix=fix, where=where)
     unknown = stored.unknown(now, use.needed())
     if unknown:
         _warn(f"{where}: whether {what} is of the same {', '.join(unknown[:_SHOWN])} could not be checked")
     slight = stored.differences(now, use.heeded())
     rounding = [difference for difference in slight if difference.part.startswith("computation.")]
     if rounding:
-        logger.info("%s: %s is equal up to rounding only: %s", where, what, listed(rounding))
+        logger.info(
+            "%s: %s may differ in the last digits from what would be computed now: %s", where, what, listed(rounding)
+        )
     if len(rounding) < len(slight):
         other = [difference for difference in slight if difference not in rounding]
         _warn(f"{where}: {what} is used all the same, though {listed(other)}")

@@ -32,7 +32,17 @@ class Difference:
     new: Any
 
     def __str__(self) -> str:
+        if _is_hash(self.old) and _is_hash(self.new):
+            return f"{self.part} has changed ({self._meaning()})"
         return self.say("{part} was {old}, is {new}")
+
+    def _meaning(self) -> str:
+        """Return what a part holds of which only a hash is kept; of a task's, the task stands in the group's place."""
+        name = next((name for name in PARTS if self.part == name or self.part.startswith(f"{name}.")), None)
+        return PARTS[name or f"task.{self.part.rpartition('.')[2]}"].meaning if name or self._of_task() else "hash"
+
+    def _of_task(self) -> bool:
+        return f"task.{self.part.rpartition('.')[2]}" in PARTS
 
     def say(self, template: str) -> str:
         """Return the difference in other words: of ``{part}``, ``{old}`` and ``{new}``."""
@@ -175,6 +185,10 @@ def _is_hash_by_kind(value: object) -> bool:
 
 def _incomparable(old: object, new: object) -> bool:
     return _is_hash_by_kind(old) and _is_hash_by_kind(new) and not (set(old) & set(new))  # type: ignore[call-overload]
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and len(value) in (32, 64) and not set(value) - set("0123456789abcdef")
 
 
 def _shown(value: object) -> str:

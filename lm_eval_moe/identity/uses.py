@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lm_eval_moe.identity.parts import PARTS
 
-__all__ = ["ANSWER", "CONTINUATION", "DRIFT", "MERGING", "REFERENCE", "ROW", "SELECTION", "Use"]
+__all__ = ["ANSWER", "ANSWERED_REFERENCE", "CONTINUATION", "DRIFT", "MERGING", "REFERENCE", "ROW", "SELECTION", "Use"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,12 @@ ANSWER = Use(
 REFERENCE = Use(
     "the reference items of a profile",
     ("model", *_PROMPTING, "prompts.fewshot_seed", "task.fewshot", "capture.span"),
-    ("task.version", "task.content", "task.data", "computation", "versions"),
+    ("computation", "versions"),
+)
+ANSWERED_REFERENCE = Use(
+    "the reference items of a profile, if it holds what was generated",
+    (*REFERENCE.needs, "prompts.generation", "prompts.seeds", "task.generation"),
+    REFERENCE.heeds,
 )
 CONTINUATION = Use(
     "what an interrupted command left",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_moe.capture import (
     GENERATED,
@@ -27,6 +28,7 @@ from lm_eval_moe.capture.layout import cut_points, segments_of
 from lm_eval_moe.models import refusals
 from lm_eval_moe.models.batch import RoutedBatch
 from lm_eval_moe.models.checkpoint import checked_loading
+from lm_eval_moe.models.identity import code_parts
 from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
 from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.models.probe import probe
@@ -117,6 +119,7 @@ class HFMoE(RoutingState, HFLM):
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
         self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
+        self.code = code_parts(self.model, self.tokenizer, adapter)
         self._begin(steering)
         self._labels = LabelQueue()
         self._queue: RowQueue | None = None
@@ -267,7 +270,7 @@ class HFMoE(RoutingState, HFLM):
             uses.__getitem__,
             run,
             quiet=disable_tqdm or self.rank != 0,
-            sampled=any(request.args[1].get("do_sample") for request in requests),
+            sampled=any(_is_drawn(request.args[1]) for request in requests),
         )
         for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
             self._count_steered(use.key, language, prompt, generated)
@@ -407,3 +410,8 @@ class HFMoE(RoutingState, HFLM):
         info["routing_capture"] = self.capture
         info["steering"] = {"name": self._plan.name, "hash": self._plan.hash} if self._plan else None
         return info
+
+
+def _is_drawn(generation_kwargs: dict[str, Any]) -> bool:
+    """Whether answers are drawn at random: a temperature without ``do_sample`` asks for that, too, in lm-eval."""
+    return bool(normalize_gen_kwargs(generation_kwargs)["do_sample"])

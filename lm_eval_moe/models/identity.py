@@ -16,9 +16,10 @@ from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
+from lm_eval_moe.identity.sources import source_files
 from lm_eval_moe.models.weights import LoadedWeights
 
-__all__ = ["model_parts", "prompting_parts", "source_of"]
+__all__ = ["code_parts", "model_parts", "prompting_parts", "source_of"]
 
 _BY_VERSION = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lm_eval_moe", "builtins")
 """Packages whose code is told by their version."""
@@ -35,7 +36,6 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
     peft, delta = weights.arguments.get("peft"), weights.arguments.get("delta")
     settings = {name: value for name, value in _plain(config.to_dict()).items() if name not in _NOT_OF_THE_MODEL}
     generation = _plain(lm.model.generation_config.to_dict()) if lm.model.generation_config is not None else {}
-    adapter = weights.arguments.get("adapter")
     return {
         "model.source": source_of(lm.model_id),
         "model.revision": weights.commit(),
@@ -45,8 +45,8 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
             name: value for name, value in generation.items() if value is not None and name not in _NOT_OF_THE_MODEL
         },
         "model.weights": weights.hash(lm.model),
-        "model.code": _code(lm.model, lm.tokenizer),
-        "model.adapter": hash_of_files([Path(adapter)]) if adapter is not None else None,
+        "model.routers": _settings_of_routers(lm),
+        **lm.code,
         "model.peft": _folder(peft),
         "model.delta": _folder(delta),
         "model.dtype": {
@@ -139,8 +139,40 @@ def _tokenizer(tokenizer: Any) -> str:
     """Return a hash of all that turns text into tokens; the chat template is a part of its own."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    rest = [str(getattr(tokenizer, name, None)) for name in ("special_tokens_map", "padding_side")]
-    return hash_of_bytes(json.dumps([type(tokenizer).__qualname__, vocabulary, *rest]).encode())
+    names = ("special_tokens_map", "padding_side", "clean_up_tokenization_spaces")
+    rest = [str(getattr(tokenizer, name, None)) for name in names]
+    text = json.dumps([type(tokenizer).__qualname__, vocabulary, *rest])
+    files = [Path(file) for file in (getattr(tokenizer, "vocab_file", None),) if backend is None and file]
+    return hash_of_bytes(text.encode(), *(file.read_bytes() for file in files if file.is_file()))
+
+
+def _settings_of_routers(lm: Any) -> str:
+    """Return a hash of the plain values that routers and their blocks hold: K, groups, scales, whether to normalise."""
+    modules = {f"{site.name}.{of}": module for site in lm._sites for of, module in _around(lm.model, site.name)}
+    settings = {
+        name: {key: value for key, value in vars(module).items() if isinstance(value, (bool, int, float, str))}
+        for name, module in modules.items()
+    }
+    return hash_of_bytes(json.dumps(settings, sort_keys=True).encode())
+
+
+def _around(model: Any, name: str) -> Iterator[tuple[str, Any]]:
+    yield "router", model.get_submodule(name)
+    yield "block", model.get_submodule(name.rpartition(".")[0])
+
+
+def code_parts(model: Any, tokenizer: Any, adapter: str | Path | None) -> dict[str, Any]:
+    """Return the parts that say which code runs, as it was when the model was loaded; the files may change after that.
+
+    Args:
+        model: The loaded model.
+        tokenizer: Its tokenizer.
+        adapter: The user's adapter file.
+    """
+    return {
+        "model.code": _code(model, tokenizer),
+        "model.adapter": hash_of_files(source_files(Path(adapter))) if adapter is not None else None,
+    }
 
 
 def _code(model: Any, tokenizer: Any) -> str | None:
@@ -158,7 +190,7 @@ def _files_of(kind: type) -> Iterator[Path]:
         file = Path(inspect.getfile(kind))
     except (TypeError, OSError):  # defined in a session without a file: its weights and config still tell
         return
-    yield file
+    yield from source_files(file)
     if package == "transformers_modules":  # its neighbours are what a repository's code imports
         yield from file.parent.glob("*.py")
 

@@ -49,6 +49,7 @@ class RoutingState:
     registry: ParallelRegistry
     config: Any
     weights: LoadedWeights
+    code: dict[str, Any]
     batch_size_per_gpu: int | str
     think_end_token: str | int | None
     _given_name: str | None

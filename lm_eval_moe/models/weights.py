@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,11 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity.file_hashes import hash_of_files
 
 __all__ = ["LoadedWeights"]
+
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+_LISTS = (".index.json", "adapter_config.json")
+_LOADERS = ("autogptq", "gptqmodel")
+"""Arguments by which other libraries load what they find."""
 
 _BLOCK = 1 << 26
 """Elements that are copied from an accelerator at once."""
@@ -67,7 +71,7 @@ class LoadedWeights:
         """Hash a folder's files, unless that has begun."""
         if folder is None or folder == self._begun:
             return
-        files = _weight_files(folder, self.arguments.get("gguf_file"))
+        files = _weight_files(folder)
         if files:
             self._begun = folder
             self._thread = threading.Thread(target=self._hash_files, args=(files,), daemon=True)
@@ -88,7 +92,8 @@ class LoadedWeights:
         Raises:
             UserError: A file cannot be read.
         """
-        if self.are_those_of_the_files and not self.incomplete:
+        elsewhere = any(self.arguments.get(loader) for loader in _LOADERS)
+        if self.are_those_of_the_files and not self.incomplete and not elsewhere:
             self._begin(self._folder())
             if self._thread is not None:
                 self._thread.join()
@@ -121,21 +126,14 @@ class LoadedWeights:
         return None
 
 
-def _weight_files(folder: Path, gguf_file: Any) -> list[Path]:
-    """Return the files that transformers loads weights from, with the index that says which they are."""
-    if gguf_file:
-        return [folder / str(gguf_file)] if (folder / str(gguf_file)).is_file() else []
-    for suffix, name in ((".safetensors", "model.safetensors"), (".bin", "pytorch_model.bin")):
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return [folder / name]
-        if index.is_file():
-            try:
-                shards = set(json.loads(index.read_bytes())["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError):
-                shards = {file.name for file in folder.glob(f"*{suffix}")}
-            return [index, *sorted(folder / shard for shard in shards if (folder / shard).is_file())]
-    return sorted(file for suffix in ("safetensors", "bin") for file in folder.glob(f"*.{suffix}"))
+def _weight_files(folder: Path) -> list[Path]:
+    """Return all files of a folder that weights can come from, whichever of them the arguments choose.
+
+    Other formats and variants, an adapter that lies beside the model and is loaded unasked, and what says which file
+    holds what.
+    """
+    files = [file for file in folder.iterdir() if file.is_file() and file.name[0] != "."]
+    return sorted(file for file in files if file.suffix in _WEIGHTS or file.name.endswith(_LISTS))
 
 
 def _hash_of_parameters(model: Any) -> str:

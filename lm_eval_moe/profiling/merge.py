@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import MERGING, Identity, check_agreement
 from lm_eval_moe.profile_file import (
     EXTRA_ARRAYS,
@@ -43,11 +44,13 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
     extra: list[str] | None = None
     sources = []
     tasks: dict[str, Any] = {}
+    all_known = True
     for path in paths:
         with open_profile(path) as profile:
             first = first or profile.header
             extra = _same_extra(extra, profile, paths[0])
             _refuse_other(first, profile.header, paths[0], path)
+            all_known = all_known and profile.header.identity is not None
             tasks |= profile.header.identity.tasks if profile.header.identity else {}
             for item in profile.items:
                 if item in homes:
@@ -64,7 +67,7 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
             sources.append({"file": path.name, "sha256": digest, "provenance": profile.header.provenance})
     if first is None or not homes:
         raise UserError("there is nothing to merge", fix="give profiles with items", where="profile merge")
-    identity = Identity(first.identity.parts, tasks) if first.identity else None
+    identity = Identity(first.identity.parts, tasks) if first.identity and all_known else None
     header = ProfileHeader(first.model, first.shape, first.span, first.steering, {"merged": sources}, identity)
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     write_arrays(out, header, list(homes), arrays)
@@ -88,9 +91,15 @@ def _refuse_other(first: ProfileHeader, header: ProfileHeader, its_path: Path, p
                 fix=_FIX,
                 where=str(path),
             )
-    if first.identity is not None or header.identity is not None:
-        check_agreement(
-            first.identity, header.identity or Identity(), MERGING, what=str(its_path), where=str(path), fix=_FIX
+    if first.identity is not None and header.identity is not None:
+        check_agreement(first.identity, header.identity, MERGING, what=str(its_path), where=str(path), fix=_FIX)
+    elif first.identity is not None or header.identity is not None:
+        silent = its_path if first.identity is None else path
+        warnings.warn(
+            f"whether {its_path} and {path} are of the same weights and prompts could not be checked: {silent} does "
+            "not say what it depends on, and so the merged profile will not either",
+            RoutingWarning,
+            stacklevel=2,
         )
 
 

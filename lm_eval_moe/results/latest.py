@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.identity import ROW
+from lm_eval_moe.identity import ROW, Identity
 from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.run import LabelledRun, Run
@@ -67,12 +67,30 @@ def _rows(newest_first: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
     """Return the files of one folder and model by the run that they are of."""
     rows: list[list[LabelledRun]] = []
     for run in newest_first:
-        row = next((row for row in rows if all(_are_one_run(run, other) for other in row)), None)
+        row = next((row for row in rows if _goes_into(run, row)), None)
         if row is None:
             rows.append([run])
         else:
             row.append(run)
     return rows
+
+
+def _goes_into(run: LabelledRun, row: Sequence[LabelledRun]) -> bool:
+    """Whether a file is of the same run as the newer ones of a row.
+
+    Where a task of it was evaluated again after its file or data had changed, its other tasks are of before that
+    change: they do not stand beside the newer ones.
+    """
+    if not all(_are_one_run(run, newer) for newer in row):
+        return False
+    newest: dict[str, Mapping[str, Any]] = {}
+    for newer in row:
+        for task, parts in (identity_of(newer.results) or Identity()).tasks.items():
+            newest.setdefault(task, parts)
+    own = (identity_of(run.results) or Identity()).tasks
+    left = own.keys() - {task for newer in row for task in newer.results["results"]}
+    changed = [task for task in own.keys() & newest.keys() if own[task] != newest[task]]
+    return not (left and changed)
 
 
 def _are_one_run(older: LabelledRun, newer: LabelledRun) -> bool:

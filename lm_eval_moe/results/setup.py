@@ -19,6 +19,8 @@ _OF_RUNS = ("prompts.multiturn", "prompts.max_length", "prompts.truncation", "pr
 _SERIOUS = ("prompts.multiturn", "prompts.fewshot_seed", "task.data")
 """Parts of the identity that decide whether scores can be compared."""
 
+_UNCHECKED = "what the runs depend on (weights, data, task files) could not be compared"
+
 _PROMPT_KEYS = (
     "dataset_path",
     "dataset_name",
@@ -170,10 +172,13 @@ def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]
 
 def _of_identities(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
     """Yield what only the identities tell: other weights under one name, other data, another conversation."""
-    said = set()
+    said: set[object] = set()
     for task in tasks:
         before, after = (identity_of(run.part(task)) for run in (first, second))
         if before is None or after is None:
+            if (before is None) != (after is None) and "unknown" not in said:
+                said.add("unknown")
+                yield Mismatch("", _UNCHECKED, _recorded(before), _recorded(after), serious=False)
             continue
         examples = any(identity.tasks.get(task, {}).get("fewshot") for identity in (before, after))
         names = [*_OF_RUNS, *(["prompts.fewshot_seed"] if examples else [])]
@@ -187,6 +192,10 @@ def _of_identities(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mi
                 kind = each.part.removeprefix(f"{task}.")
                 serious = any(f"task.{kind}".startswith(part) or kind.startswith(part) for part in _SERIOUS)
                 yield Mismatch(where, kind, _shown(each.old), _shown(each.new), serious)
+
+
+def _recorded(identity: Identity | None) -> str:
+    return "not recorded" if identity is None else "recorded"
 
 
 def _generation(of_run: object, of_task: object) -> str | None:

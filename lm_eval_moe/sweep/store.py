@@ -36,7 +36,7 @@ class RunStore:
         path = folder / "settings.json"
         now = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
         if path.exists():
-            self._check(_read(path), now, identity)
+            self._check(_read(path, fix="give another --output: without them it cannot go on"), now, identity)
         elif folder.exists() and any(folder.iterdir()):
             raise UserError(
                 "the folder is not empty and holds no sweep", fix="give a new folder", where=f"--output {folder}"
@@ -45,7 +45,7 @@ class RunStore:
             write_json(path, {**now, "identity": identity.to_dict()}, "settings of the sweep")
 
     def _check(self, before: Mapping[str, Any], now: Mapping[str, Any], identity: Identity) -> None:
-        where, fix = str(self.folder), "give another --output, or the settings of before"
+        where, fix = str(self.folder), "give another --output, or the previous settings"
         other = setting_differences(before, now, now)
         if other:
             raise UserError(
@@ -88,13 +88,13 @@ class RunStore:
             file.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, fix: str = "delete it: it is computed anew") -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", fix="delete it: it is computed anew", where=str(path)) from error
+        raise UserError(f"cannot be read: {error}", fix=fix, where=str(path)) from error
     if not isinstance(content, dict):
-        raise UserError("holds no JSON object", fix="delete it: it is computed anew", where=str(path))
+        raise UserError("holds no JSON object", fix=fix, where=str(path))
     return content
 
 

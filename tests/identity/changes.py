@@ -171,6 +171,16 @@ def more_arrays(base: Evaluation, folder: Path) -> Pair:
     return steered, steered.with_arguments(routing_fields="steered_change")
 
 
+def another_bank(base: Evaluation, folder: Path) -> Pair:
+    """Change a file that a task's function reads when it makes a prompt."""
+    before = base.with_tasks(folder / "before")
+    edit(before.tasks / "utils.py", '"Q: " + doc', 'Path(__file__).with_name("bank.txt").read_text() + doc')
+    (before.tasks / "bank.txt").write_text("Q: ", encoding="utf-8")
+    after = before.with_tasks(folder / "after")
+    (after.tasks / "bank.txt").write_text("A: ", encoding="utf-8")
+    return before, after
+
+
 CHANGES: dict[str, Change] = {
     "model.source": a_copy_of_another_name,
     "model.class": another_class,
@@ -199,6 +209,7 @@ CHANGES: dict[str, Change] = {
     "prompts.limit": arguments(limit=3),
     "prompts.fewshot_seed": another_few_shot_seed,
     "prompts.seeds": arguments(torch_random_seed=7),
+    "task.prompts": another_bank,
     "task.version": in_task("own_choice.yaml", "version: 1.0", "version: 1.1"),
     "task.content": in_task("own_choice.yaml", "Is it so?", "Is it so!"),
     "task.data": one_document,
@@ -214,6 +225,7 @@ CHANGES: dict[str, Change] = {
 
 ELSEWHERE: dict[str, str] = {
     "model.revision": "two commits need a cache of the hub: tested in a process of its own",
+    "model.routers": "is set in memory: tested on a loaded model",
     "model.quantization": "needs a library that quantises: tested on a config that says so",
     "model.device": "there is one kind of device",
     "computation.processes": "needs several processes",
@@ -228,10 +240,13 @@ ELSEWHERE: dict[str, str] = {
 """Parts that no change within one process reaches, and why; what the users of an identity do then is tested for all."""
 
 TOGETHER: dict[str, set[str]] = {
+    "model.config": {"model.routers"},  # K is both
     "model.class": {"model.code", "model.config"},  # a class is code, and the config names it
     "model.dtype": set(),
     "prompts.fewshot": {"task.fewshot", "task.data"},  # examples are data
     "prompts.generation": {"task.generation"},
     "task.fewshot": {"task.data"},
+    "task.content": {"task.prompts"},
+    "task.data": {"task.prompts"},
 }
 """What else such a change changes."""

@@ -55,7 +55,7 @@ class Evaluation:
     arguments: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
 
-    def run(self, cache: Path | None = None, **more: Any) -> dict[str, Any]:
+    def run(self, cache: Path | None = None, tasks: list[str] | None = None, **more: Any) -> dict[str, Any]:
         """Evaluate, through everything that a user's run goes through."""
         own = torch.get_num_threads()
         torch.set_num_threads(own + self.threads)
@@ -63,7 +63,7 @@ class Evaluation:
             results = simple_evaluate(
                 "hf-moe",
                 {"pretrained": str(self.model), "device": "cpu", "max_length": 200, **self.model_args},
-                tasks=["own_choice", "own_text"],
+                tasks=["own_choice", "own_text"] if tasks is None else tasks,
                 task_manager=TaskManager(include_path=[str(self.tasks)], include_defaults=False),
                 use_cache=str(cache) if cache else None,
                 **{"limit": 2, "bootstrap_iters": 0, **self.arguments, **more},
@@ -122,6 +122,9 @@ def write_evaluation(folder: Path, tokenizer: Any) -> Evaluation:
         },
         ["custom_dataset: !function utils.load", "doc_to_text: !function utils.question"],
     )
+    text = (tasks / "own_choice.yaml").read_text(encoding="utf-8")
+    text = text.replace("task: own_choice", "task: own_choice_sw").replace("language: en", "language: sw")
+    (tasks / "own_choice_sw.yaml").write_text(text, encoding="utf-8")
     return Evaluation(folder / "model", tasks)
 
 

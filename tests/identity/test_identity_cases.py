@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from changes import CHANGES, one_weight
@@ -14,8 +16,10 @@ from one_evaluation import Evaluation, edit, write_evaluation
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.gate.drift import unchecked_profiles
 from lm_eval_moe.identity import REFERENCE
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profile_file import PROFILE_ARRAYS, open_profile, write_arrays
+from lm_eval_moe.results import LabelledRun, Run, latest, read_results
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Evaluation
 IN_OTHER_WORDS = {
     "model.config": "the profile's routing shape is .*top_k=2",
     "capture.span": "captured span is prompt, this run's is all",
-    "task.fewshot": "own_choice.fewshot was 0, is 1",
+    "task.fewshot": "fewshot of the profile's own_choice is 0, of own_choice_sw 1",
 }
 
 
@@ -39,8 +43,10 @@ def test_a_reference_profile_of_something_else_is_refused(part: str, base: Evalu
     profile = tmp_path / "reference.safetensors"
     before.run(routing_profile=profile)
     content = profile.read_bytes()
+    if part == "task.fewshot":
+        edit((after := base.with_tasks(tmp_path / "sw")).tasks / "own_choice_sw.yaml", "task:", "num_fewshot: 1\ntask:")
     with pytest.raises(UserError, match=IN_OTHER_WORDS.get(part, part)) as error:
-        after.run(routing_profile=profile)
+        after.run(tasks=["own_choice_sw"], routing_profile=profile)
     assert str(profile) in str(error.value)
     assert profile.read_bytes() == content
 
@@ -169,6 +175,48 @@ def test_a_smoke_run_is_no_newer_result_of_a_row(
     assert code == 0
     assert len(board["tables"][0]["runs"]) == 2
     assert main(["compare", str(tmp_path / "results")]) == (0 if more[0] == "--gen_kwargs" else 2)
+
+
+def test_rows_of_two_templates_do_not_stand_in_one(base: Evaluation, tmp_path: Path) -> None:
+    """Two languages, the template edited, one of them again: the other one is of before."""
+    own = base.with_tasks(tmp_path)
+    for name in ("own_choice.yaml", "own_choice_sw.yaml"):
+        command = run(own, "--output_path", str(tmp_path / "results"))
+        command[command.index("own_choice")] = (
+            "own_choice,own_choice_sw" if name == "own_choice.yaml" else "own_choice_sw"
+        )
+        assert main(command) == 0
+        edit(own.tasks / "own_choice_sw.yaml", "Is it so?" if name == "own_choice.yaml" else "Is it so!", "Is it so!")
+    runs, superseded = latest(read_results([tmp_path / "results"], warn=lambda text: None))
+    assert [sorted(r.results["results"]) for r in runs] == [["own_choice_sw"], ["own_choice", "own_choice_sw"]]
+    assert not superseded
+
+
+@pytest.mark.parametrize("part", ["prompts.generation", "prompts.seeds"])
+def test_a_reference_that_was_generated_belongs_to_how_it_was(part: str, base: Evaluation, tmp_path: Path) -> None:
+    before, after = CHANGES[part](base.with_model_args(capture="continuation"), tmp_path)
+    profile = tmp_path / "reference.safetensors"
+    before.run(tasks=["own_text"], routing_profile=profile)
+    with pytest.raises(UserError, match=part):
+        after.run(tasks=["own_text"], routing_profile=profile)
+
+
+def test_the_gate_says_which_profiles_it_could_not_check(base: Evaluation, tmp_path: Path) -> None:
+    profile = tmp_path / "p.safetensors"
+    base.run(routing_profile=profile)
+    results = base.run()
+    with open_profile(profile) as reader:
+        header, items = reader.header, reader.items
+        arrays = {name: np.stack(list(reader.rows(name, range(len(items))))) for name in PROFILE_ARRAYS}
+        arrays["tokens"] = reader.tokens()
+    old = tmp_path / "old.safetensors"
+    write_arrays(old, replace(header, identity=None), items, arrays)
+    results["routing"]["identity"] = json.loads(json.dumps(results["routing"]["identity"]))
+    good, silent = Run(LabelledRun("r", results)), Run(LabelledRun("s", {**results, "routing": {"model": "m"}}))
+    assert unchecked_profiles({"baseline": (profile, good), "candidate": (None, good)}) == []
+    for path, of_run in ((old, good), (profile, silent)):
+        (note,) = unchecked_profiles({"baseline": (profile, good), "candidate": (path, of_run)})
+        assert "of the candidate could not be checked" in note
 
 
 def test_profiles_of_a_model_and_of_its_adapter_are_not_merged(base: Evaluation, tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 from changes import CHANGES, ELSEWHERE, TOGETHER
-from one_evaluation import Evaluation, write_evaluation
+from one_evaluation import Evaluation, edit, write_evaluation
 from small_models import make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.identity import ANSWER, PARTS, Identity
+from lm_eval_moe.identity.sources import source_files
+from lm_eval_moe.models.weights import LoadedWeights
 
 pytestmark = pytest.mark.long
 
@@ -80,12 +82,86 @@ def test_a_changed_part_is_seen_and_its_answers_are_computed_anew(
         assert (read, computed) == ((4, 2) if part == "prompts.seeds" else (0, 6))
 
 
-def test_three_seeds_give_three_answers(base: Evaluation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["do_sample: true\n", ""], ids=["do_sample", "a temperature alone"])
+def test_three_seeds_give_three_answers(asked: str, base: Evaluation, tmp_path: Path) -> None:
+    base = base.with_tasks(tmp_path)
+    edit(base.tasks / "own_text.yaml", "  do_sample: true\n", f"  {asked}" if asked else "")
     texts = []
     for seed in (1, 2, 3):
         results = base.run(tmp_path / "cache", torch_random_seed=seed, log_samples=True, limit=4)
         texts.append([sample["resps"] for sample in results["samples"]["own_text"]])
     assert len({str(text) for text in texts}) == 3
+
+
+def changed_file(folder: Path, name: str) -> bool:
+    """Whether a changed file of a model's folder is seen, given the arguments that make it count."""
+    hashes = []
+    for content in (b"one", b"two"):
+        (folder / name).write_bytes(content)
+        weights = LoadedWeights(str(folder), {})
+        weights.are_those_of_the_files = True
+        hashes.append(weights.hash(None))
+    return hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.fp16.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "model-Q4.gguf"),
+        *("adapter_model.safetensors", "adapter_config.json"),
+    ],
+)
+def test_every_file_that_weights_can_come_from_counts(name: str, base: Evaluation, tmp_path: Path) -> None:
+    """A variant, another format, or an adapter beside the model, which transformers loads unasked."""
+    assert changed_file(base.with_model(tmp_path).model, name)
+    assert not changed_file(base.with_model(tmp_path / "other").model, "README.md")
+
+
+def test_a_router_that_was_set_otherwise_in_memory_is_another(tokenizer: Any) -> None:
+    lm = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer)
+    before = lm.identity()
+    lm.model.model.layers[1].mlp.gate.top_k = 1
+    assert changed_parts(before, lm.identity()) == {"model.routers"}
+
+
+def test_code_is_what_was_loaded_and_not_what_its_file_has_become(
+    base: Evaluation, tmp_path: Path, tokenizer: Any
+) -> None:
+    before, _ = CHANGES["model.adapter"](base, tmp_path)
+    path = Path(before.model_args["adapter"])
+    lm, model = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer, adapter=path), make_model("qwen3_moe")
+    loaded = lm.identity()
+    path.write_text("FACTOR = 3\n", encoding="utf-8")
+    assert lm.identity() == loaded
+    assert changed_parts(loaded, HFMoE(pretrained=model, tokenizer=tokenizer, adapter=path).identity()) == {
+        "model.adapter"
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "helper"),
+    [
+        ("from bank import TEMPLATE\n", "bank.py"),
+        ("def f():\n    import bank\n", "bank.py"),
+        ("from .bank import TEMPLATE\n", "bank.py"),
+        ("from . import bank\n", "bank.py"),
+        ("import tools.bank as b\n", "tools/bank.py"),
+        ("from tools import bank\n", "tools/bank.py"),
+        ("import tools.bank\n", "tools/__init__.py"),
+        ("import between\n", "bank.py"),
+    ],
+)
+def test_code_is_known_with_all_that_it_imports(code: str, helper: str, tmp_path: Path) -> None:
+    """Constants, imports within functions, relative ones, packages, and what the imported imports."""
+    (tmp_path / "tools").mkdir()
+    for name in ("bank.py", "tools/bank.py", "tools/__init__.py", "unrelated.py"):
+        (tmp_path / name).write_text("TEMPLATE = 1\n", encoding="utf-8")
+    (tmp_path / "between.py").write_text("import json, torch\nfrom bank import TEMPLATE\n", encoding="utf-8")
+    (tmp_path / "utils.py").write_text(code, encoding="utf-8")
+    files = source_files(tmp_path / "utils.py")
+    assert tmp_path / helper in files
+    assert tmp_path / "unrelated.py" not in files
+    assert all(file.is_relative_to(tmp_path) for file in files)
 
 
 def test_parameters_that_were_changed_in_memory_are_told_apart(tokenizer: Any) -> None:

@@ -83,7 +83,8 @@ def lm(tokenizer: Any) -> HFMoE:
 def as_reference(stored: Identity | None, now: Identity, folder: Path, lm: HFMoE) -> None:
     path = write(folder / "p.safetensors", stored, shape=lm.routing_shape, model=lm.model_id)
     profile = ReferenceProfile.read(path, lm, now.only(name for name in PARTS if name[:5] != "task."), "en")
-    profile.check_tasks([TaskPairing(TASK, "en", "own", None)], now)
+    here = Identity(now.parts, {"own_sw": now.tasks[TASK]})
+    profile.check_tasks([TaskPairing("own_sw", "sw", "own", None)], here, "en")
 
 
 def as_a_sweep(stored: Identity | None, now: Identity, folder: Path, lm: HFMoE) -> None:

@@ -1,0 +1,87 @@
+"""The source files that a piece of code depends on: its own, and those that it imports of the user's."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sysconfig
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["source_files"]
+
+_STDLIB = Path(sysconfig.get_paths()["stdlib"])
+
+
+def source_files(file: Path) -> list[Path]:
+    """Return a file and the files of all modules that it imports, wherever in it, and that no version tells of.
+
+    Modules of installed packages and of Python itself are known by their versions.
+
+    Args:
+        file: A Python file; it counts wherever it lies.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found = {file: None}
+    waiting = [file]
+    while waiting:
+        for imported in _imports(waiting.pop()):
+            if imported not in found and _is_own(imported):
+                found[imported] = None
+                waiting.append(imported)
+    return list(found)
+
+
+def _imports(file: Path) -> tuple[Path, ...]:
+    stat = file.stat()
+    return _parsed(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(file: Path, mtime_ns: int, size: int) -> tuple[Path, ...]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # no Python: its bytes are all there is
+        return ()
+    return tuple(dict.fromkeys(place for name, level in _names(tree) if (place := _place(file, name, level))))
+
+
+def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield what is imported: its dotted name, and how many folders up it begins; 0 where the name is absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((name, 0) for alias in node.names for name in _with_packages(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = ".".join(part for part in (node.module, alias.name) if part)
+                yield from ((name, node.level) for name in ("", *_with_packages(whole)) if name or node.level)
+
+
+def _with_packages(name: str) -> Iterator[str]:
+    """Yield ``a``, ``a.b`` and ``a.b.c``: a package's own file runs before its modules."""
+    parts = name.split(".")
+    yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def _place(file: Path, name: str, level: int) -> Path | None:
+    folder = file.parents[level - 1] if 0 < level <= len(file.parents) else file.parent
+    beside = folder.joinpath(*name.split(".")) if name else folder
+    for candidate in (beside.with_suffix(".py"), beside / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    if level or not name:
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):  # a name within a module, or a module that is not there
+        return None
+    origin = spec.origin if spec is not None else None
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _is_own(file: Path) -> bool:
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    return not installed and not file.is_relative_to(_STDLIB)
