@@ -69,7 +69,7 @@ class _RoutedRun(Run):
             _check(options, args)
             warned.check()
             args.include_path = _include_paths(args)
-            if _run(args, options):
+            if _run(args, options) and warned.texts:
                 # Above the table there were log lines and bars: what it lacks is said below it, too.
                 print("\n".join(f"Warning: {printable(' '.join(text.split()))}" for text in warned.texts))
         return 0

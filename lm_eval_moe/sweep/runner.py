@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,18 @@ def identity_of(sweep: SweepSpec, lm: HFMoE, manager: TaskManager) -> Identity:
     with redirect_stderr(io.StringIO()):  # lm-eval's own bars
         tasks = manager.load(list(sweep.tasks))["tasks"]
     return run_identity(lm.identity(), lm, tasks, sweep.evaluation.arguments())
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Keep what a run of its own says of its answers out of the log of hundreds; warnings stay."""
+    log = logging.getLogger("lm_eval_moe.evaluation")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def run_sweep(
@@ -96,7 +109,7 @@ def run_sweep(
             for name, (title, steered) in waiting.items():
                 bar.set_description(title)
                 lm.set_steering(steered)
-                with redirect_stderr(io.StringIO()):  # lm-eval's own bars, some for every run
+                with redirect_stderr(io.StringIO()), _without_notes():  # lm-eval's own bars, some for every run
                     results = simple_evaluate(
                         lm,
                         tasks=list(sweep.tasks),
