@@ -1,9 +1,10 @@
 """What does it cost to know all weights of a model, beside loading them?
 
-Writes a random checkpoint, and loads it over and over as `run` does: without hashing, with hashing at a first start
-(nothing is remembered), and at a second start (the hash is remembered beside the files). The variants take turns in an
-order that rotates every round; a ratio is that of two times of the same round. With ``--cold`` the files are dropped
-from the page cache before every load, as after a restart of the machine.
+Writes a random checkpoint, and does over and over what `run` does before its first request: load the model, load the
+tasks, and know what the results depend on. Without hashing, with hashing at a first start (nothing is remembered), and
+at a second start (the hash is remembered beside the files). The variants take turns in an order that rotates every
+round; the cost is the difference of two times of the same round, as a share of loading the model alone. With ``--cold``
+the files are dropped from the page cache before every load, as after a restart of the machine.
 """
 
 from __future__ import annotations
@@ -17,23 +18,30 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.demo_model import demo_model_path
+from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.identity.file_hashes import MEMORY, hash_of_files
 from lm_eval_moe.models.weights import LoadedWeights
+from lm_eval_moe.resources import tasks_dir
 
 VARIANTS = ("without", "first start", "second start")
 
 
 class Unhashed(LoadedWeights):
-    """Knows nothing of the weights: what loading costs by itself."""
+    """Knows nothing of the weights: what everything else costs."""
 
-    def _begin(self, folder: Path | None) -> None:
+    def use_files(self) -> None:
         pass
+
+    def hash(self, model: Any) -> dict[str, str]:
+        return {}
 
 
 def main() -> None:
@@ -54,20 +62,25 @@ def main() -> None:
         folder = Path(name)
         size = write(folder, args.layers)
         times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        loads: list[float] = []
         measure(folder, VARIANTS[0], args.cold)  # the first load of a process imports, too
         for number in range(args.rounds):
             for place in range(len(VARIANTS)):
                 variant = VARIANTS[(number + place) % len(VARIANTS)]
-                times[variant].append(measure(folder, variant, args.cold))
+                load, whole = measure(folder, variant, args.cold)
+                times[variant].append(whole)
+                if variant == "without":
+                    loads.append(load)
         alone = hash_alone(folder)
     plain = times["without"]
     state = "cold" if args.cold else "warm"
     print(f"{size / 1e9:.2f} GB of weights, {state} files, {os.cpu_count()}-core CPU, {args.threads} threads of torch")
+    print(f"loading the model {statistics.median(loads):.2f} s; with tasks and identity:")
     for variant in VARIANTS:
-        ratios = sorted(a / b for a, b in zip(times[variant], plain, strict=True))
-        low, _, high = statistics.quantiles(ratios, n=4)
+        costs = [(a - b) / c for a, b, c in zip(times[variant], plain, loads, strict=True)]
+        low, _, high = statistics.quantiles(costs, n=4)
         seconds = statistics.median(times[variant])
-        print(f"{variant:13} {seconds:6.2f} s  {statistics.median(ratios):.3f} ({low:.3f}-{high:.3f})")
+        print(f"{variant:13} {seconds:6.2f} s  {statistics.median(costs):+.1%} of loading ({low:+.1%} to {high:+.1%})")
     print(f"the hash by itself: {alone:.3f} s per GB")
     if args.json:
         args.json.write_text(json.dumps({"bytes": size, "cold": args.cold, "seconds": times}, indent=2))
@@ -96,8 +109,8 @@ def write(folder: Path, layers: int) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def measure(folder: Path, variant: str, cold: bool) -> float:
-    """Load the model and ask for its identity; return the seconds."""
+def measure(folder: Path, variant: str, cold: bool) -> tuple[float, float]:
+    """Return the seconds of loading the model, and of all that comes before a first request."""
     import lm_eval_moe.models.hf_moe as home
 
     if variant == "first start":
@@ -113,10 +126,14 @@ def measure(folder: Path, variant: str, cold: bool) -> float:
     home.LoadedWeights = Unhashed if variant == "without" else LoadedWeights  # type: ignore[attr-defined]
     start = time.perf_counter()
     lm = HFMoE(pretrained=str(folder), device="cpu", max_length=512)
-    if variant != "without":
-        lm.weights.are_those_of_the_files = True
-        assert "files" in lm.weights.hash(lm.model)
-    return time.perf_counter() - start
+    load = time.perf_counter() - start
+    lm.weights.use_files()
+    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+    tasks = manager.load(["demo_arith"])["tasks"]
+    identity = run_identity(lm.identity(), lm, tasks, {})
+    whole = time.perf_counter() - start
+    assert set(identity.parts["model.weights"]) == (set() if variant == "without" else {"files"})
+    return load, whole
 
 
 if __name__ == "__main__":

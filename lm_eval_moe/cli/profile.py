@@ -142,7 +142,7 @@ def _capture(args: argparse.Namespace) -> int:
             # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
             sources = _texts(args) if args.texts else None
             lm = _model(args)
-            lm.weights.are_those_of_the_files = True
+            lm.weights.use_files()
             if sources is None:
                 sources = _task_prompts(args, lm)
             options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))

@@ -121,7 +121,7 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     manager = task_manager(sweep.tasks, [args.include_path] if args.include_path else [])
     lm = HFMoE(**given)
     refuse_several_processes(lm, "sweep")
-    lm.weights.are_those_of_the_files = True
+    lm.weights.use_files()
     identity = identity_of(sweep, lm, manager)
     store = RunStore(args.output, settings_of(sweep, lm, args.routing_reference), identity)
     try:

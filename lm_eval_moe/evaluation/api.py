@@ -156,7 +156,7 @@ def simple_evaluate(
         named = not isinstance(model, HFMoE)
         lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
         if named:
-            lm.weights.are_those_of_the_files = True
+            lm.weights.use_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
             logging_samples = _logging_samples(kwargs, bool(plans))

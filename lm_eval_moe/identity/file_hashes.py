@@ -19,7 +19,7 @@ import xxhash
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 
-__all__ = ["MEMORY", "hash_of_bytes", "hash_of_files"]
+__all__ = ["MEMORY", "hash_of_bytes", "hash_of_files", "stamp_of"]
 
 MEMORY = ".lm_eval_moe_hashes.json"
 """Name of the file beside hashed files that remembers their hashes."""
@@ -95,14 +95,14 @@ class _Memory:
         self._changed = False
 
     def hash_of(self, path: Path, progress: Callable[[int], object] | None) -> str:
-        before = _stamp(path)
+        before = stamp_of(path)
         known = self._known.get(path.name)
         if known is not None and known.get("stamp") == before and isinstance(known.get("xxh3_128"), str):
             return str(known["xxh3_128"])
         started = time.time()
         digest = _hash(path, progress)
         newest = max(path.stat().st_mtime, path.stat().st_ctime)
-        if _stamp(path) == before and newest < started - _SETTLED_SECONDS:
+        if stamp_of(path) == before and newest < started - _SETTLED_SECONDS:
             self._known[path.name] = {"stamp": before, "xxh3_128": digest}
             self._changed = True
         return digest
@@ -131,7 +131,7 @@ class _Memory:
         return home / "lm_eval_moe" / f"{hash_of_bytes(str(folder.resolve()).encode())}.json"
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp_of(path: Path) -> list[int]:
     """Return what changes when a file's content does: size, times (the second cannot be set back), place on disk."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -11,7 +11,7 @@ import torch
 import xxhash
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.identity.file_hashes import hash_of_files
+from lm_eval_moe.identity.file_hashes import hash_of_files, stamp_of
 
 __all__ = ["LoadedWeights"]
 
@@ -27,9 +27,9 @@ _BLOCK = 1 << 26
 class LoadedWeights:
     """Knows the hash of a model's weights.
 
-    The files' bytes are hashed in a thread while the model loads, which costs next to nothing then. They stand for the
-    weights only as long as nobody else holds the model: whoever evaluates a model object of their own may have changed
-    a parameter, so its parameters are read every time.
+    Files stand for the weights only as long as nobody else holds the model: whoever evaluates a model object of their
+    own may have changed a parameter, so its parameters are read every time. Commands that built the model and hand it
+    to nobody say so (`use_files`); the files' bytes are then hashed in a thread, while the tasks are loaded.
 
     Args:
         pretrained: Hub id, folder, or a loaded model.
@@ -37,51 +37,56 @@ class LoadedWeights:
 
     Attributes:
         arguments: The same.
-        are_those_of_the_files: Set by commands that built the model and hand it to nobody.
         incomplete: Whether any weight was drawn at random, since the files lack it: its parameters are then read, too.
     """
 
     def __init__(self, pretrained: Any, arguments: Mapping[str, Any]) -> None:
         self.arguments = dict(arguments)
-        self.are_those_of_the_files = False
         self.incomplete = False
         self._source = pretrained if isinstance(pretrained, str) else None
         self._hash: str | None = None
         self._problem: UserError | None = None
         self._thread: threading.Thread | None = None
-        self._begun: Path | None = None
-        self._begin(self._folder())
+        self._files = _weight_files(self._folder()) if self._is_folder() else []
+        self._stamps = [stamp_of(file) for file in self._files]  # before the model is loaded from them
+
+    def _is_folder(self) -> bool:
+        return self._source is not None and Path(self._source).is_dir()
 
     def _folder(self) -> Path | None:
-        """Return where the files lie, if on this machine; by loading, a hub's model may have come to lie elsewhere."""
+        """Return where the files lie, if on this machine."""
         if self._source is None:
             return None
-        if Path(self._source).is_dir():
+        if self._is_folder():
             return Path(self._source) / (self.arguments.get("subfolder") or "")
         return self.snapshot(self._source, self.arguments)
 
     def commit(self) -> str | None:
         """Return the hub's commit that was loaded, which transformers does not keep from version 5.23 on."""
-        if self._source is None or Path(self._source).is_dir():
-            return None
-        parts = folder.parts if (folder := self._folder()) is not None else ()
+        folder = None if self._is_folder() else self._folder()
+        parts = folder.parts if folder is not None else ()
         return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
 
-    def _begin(self, folder: Path | None) -> None:
-        """Hash a folder's files, unless that has begun."""
-        if folder is None or folder == self._begun:
+    def use_files(self) -> None:
+        """Let the files stand for the weights from now on, and begin to hash them: nobody else holds the model."""
+        if self.incomplete or any(self.arguments.get(loader) for loader in _LOADERS):
             return
-        files = _weight_files(folder)
-        if files:
-            self._begun = folder
-            self._thread = threading.Thread(target=self._hash_files, args=(files,), daemon=True)
+        if not self._is_folder():  # only once it is loaded does a hub's model lie where it was loaded from
+            self._files = _weight_files(self._folder())
+            self._stamps = [stamp_of(file) for file in self._files]
+        if self._files:
+            self._thread = threading.Thread(target=self._hash_files, daemon=True)
             self._thread.start()
 
-    def _hash_files(self, files: list[Path]) -> None:
+    def _hash_files(self) -> None:
         try:
-            self._hash = hash_of_files(files, remember=True)
+            self._hash = hash_of_files(self._files, remember=True)
+            if [stamp_of(file) for file in self._files] != self._stamps:
+                self._hash = None  # they were changed while the model was loaded: what was loaded has to be read
         except UserError as error:  # raised where the hash is asked for
             self._problem = error
+        except OSError:  # gone meanwhile
+            self._hash = None
 
     def hash(self, model: Any) -> dict[str, str]:
         """Return ``{"files": ..}`` or ``{"parameters": ..}`` with a hash over every element.
@@ -92,16 +97,11 @@ class LoadedWeights:
         Raises:
             UserError: A file cannot be read.
         """
-        elsewhere = any(self.arguments.get(loader) for loader in _LOADERS)
-        if self.are_those_of_the_files and not self.incomplete and not elsewhere:
-            self._begin(self._folder())
-            if self._thread is not None:
-                self._thread.join()
-            if self._problem is not None:
-                raise self._problem
-            if self._hash is not None:
-                return {"files": self._hash}
-        return {"parameters": _hash_of_parameters(model)}
+        if self._thread is not None:
+            self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        return {"files": self._hash} if self._hash is not None else {"parameters": _hash_of_parameters(model)}
 
     @staticmethod
     def snapshot(source: str, arguments: Mapping[str, Any]) -> Path | None:
@@ -126,12 +126,14 @@ class LoadedWeights:
         return None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path | None) -> list[Path]:
     """Return all files of a folder that weights can come from, whichever of them the arguments choose.
 
     Other formats and variants, an adapter that lies beside the model and is loaded unasked, and what says which file
     holds what.
     """
+    if folder is None or not folder.is_dir():
+        return []
     files = [file for file in folder.iterdir() if file.is_file() and file.name[0] != "."]
     return sorted(file for file in files if file.suffix in _WEIGHTS or file.name.endswith(_LISTS))
 

@@ -99,7 +99,7 @@ def changed_file(folder: Path, name: str) -> bool:
     for content in (b"one", b"two"):
         (folder / name).write_bytes(content)
         weights = LoadedWeights(str(folder), {})
-        weights.are_those_of_the_files = True
+        weights.use_files()
         hashes.append(weights.hash(None))
     return hashes[0] != hashes[1]
 
@@ -172,11 +172,22 @@ def test_parameters_that_were_changed_in_memory_are_told_apart(tokenizer: Any) -
     assert changed_parts(before, lm.identity()) == {"model.weights"}
 
 
+def test_files_that_were_changed_while_the_model_was_loaded_do_not_stand_for_it(
+    base: Evaluation, tmp_path: Path
+) -> None:
+    own = base.with_model(tmp_path)
+    lm = HFMoE(pretrained=str(own.model))
+    path = own.model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    lm.weights.use_files()
+    assert set(lm.identity().parts["model.weights"]) == {"parameters"}
+
+
 def test_a_loaded_models_parameters_are_not_taken_for_its_files(base: Evaluation) -> None:
-    """Whoever holds the model may change it: its weights are told by its parameters until it is handed to nobody."""
+    """Whoever holds the model may change it: its weights are told by its parameters, unless it is handed to nobody."""
     lm = HFMoE(pretrained=str(base.model))
     assert set(lm.identity().parts["model.weights"]) == {"parameters"}
-    lm.weights.are_those_of_the_files = True
+    lm.weights.use_files()
     assert set(lm.identity().parts["model.weights"]) == {"files"}
 
 
@@ -198,7 +209,7 @@ from lm_eval_moe import HFMoE
 parts = []
 for revision in sys.argv[1:]:
     lm = HFMoE(pretrained="org/tiny", revision=revision, device="cpu")
-    lm.weights.are_those_of_the_files = True
+    lm.weights.use_files()
     parts.append(lm.identity().to_dict())
 print(json.dumps(parts))
 """
