@@ -82,14 +82,14 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
             "documents": hash_of_documents(task.eval_docs),
             "examples": hash_of_documents(task.fewshot_docs() or ()) if shots else None,
         },
-        "prompts": _prompts(task),
+        "prompts": _prompts(task, arguments.get("limit")),
         "fewshot": shots,
         "generation": _described(config.generation_kwargs),
     }
 
 
-def _prompts(task: Any) -> str:
-    """Return a hash of the prompts and right answers of the first documents, without examples and templates.
+def _prompts(task: Any, limit: float | None) -> str:
+    """Return a hash of the prompts and right answers of the first documents to evaluate, without examples and templates.
 
     It tells what a function makes of a document, also where that hangs on a file which the function reads.
     """
@@ -97,7 +97,8 @@ def _prompts(task: Any) -> str:
     if getattr(task.config, "doc_to_choice", None) is not None:
         makers.append(task.doc_to_choice)
     digest = xxhash.xxh3_128()
-    for document in islice(task.eval_docs, _PROMPTS):
+    most = min(_PROMPTS, int(limit)) if limit is not None and limit >= 1 else _PROMPTS
+    for document in islice(task.eval_docs, most):
         digest.update(json.dumps([make(document) for make in makers], default=str).encode())
     return digest.hexdigest()
 
