@@ -89,7 +89,7 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prompts(task: Any, limit: float | None) -> str:
-    """Return a hash of the prompts and right answers of the first documents to evaluate, without examples and templates.
+    """Return a hash of the prompts and right answers of the first evaluated documents, without examples and templates.
 
     It tells what a function makes of a document, also where that hangs on a file which the function reads.
     """

@@ -247,6 +247,7 @@ TOGETHER: dict[str, set[str]] = {
     "prompts.generation": {"task.generation"},
     "task.fewshot": {"task.data"},
     "task.content": {"task.prompts"},
+    "prompts.limit": {"task.prompts"},  # of the documents up to the limit
     "task.data": {"task.prompts"},
 }
 """What else such a change changes."""
