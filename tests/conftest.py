@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import sys
 from typing import Any
 
 import pytest
@@ -22,6 +24,14 @@ from small_models import SENTENCES, SHARED, train_tokenizer
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the long files: the workers then end together."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True)
+def _log_of_lm_eval_goes_to_this_test() -> None:
+    """Its handler is made once a process, on the standard error of the test that first ran its command: closed by now."""
+    for handler in logging.getLogger("lm_eval").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = sys.stderr
 
 
 @pytest.fixture(scope="session")
