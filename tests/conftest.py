@@ -28,9 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _log_of_lm_eval_goes_to_this_test() -> None:
-    """Its handler is made once a process, on the standard error of the test that first ran its command: closed by now."""
+    """Its handler is made once a process, on the standard error of the test that first ran its command."""
     for handler in logging.getLogger("lm_eval").handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if type(handler) is logging.StreamHandler:  # and not one of a test's own
             handler.stream = sys.stderr
 
 
