@@ -11,6 +11,7 @@ __all__ = ["identity_of"]
 
 
 def identity_of(results: Mapping[str, Any]) -> Identity | None:
-    """Return what results depend on; None for stock lm-eval's, and for those of early releases."""
+    """Return what results depend on; None for stock lm-eval's, and for those of releases that wrote it otherwise."""
     written = (results.get("routing") or {}).get("identity")
-    return Identity.from_dict(written) if written else None
+    identity = Identity.from_dict(written) if written else Identity()
+    return identity if identity.parts else None

@@ -38,6 +38,7 @@ from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.merge import merge_profiles
 from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.results import LabelledRun, Run, latest, read_results
+from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.profiles import ProfileSource
 from lm_eval_moe.sweep.store import RunStore
@@ -210,6 +211,12 @@ def test_an_identity_is_read_as_it_was_written() -> None:
     assert Identity.from_dict(json.loads(json.dumps(ALL.to_dict()))) == ALL
     assert ALL.hash == replace(ALL).hash
     assert {altered(ALL, part).hash for part in PARTS}.isdisjoint({ALL.hash})
+
+
+@pytest.mark.parametrize("written", [None, {}, {**ALL.to_dict(), "schema_version": 9}])
+def test_results_whose_identity_cannot_be_read_have_none(written: Any) -> None:
+    assert identity_of({"routing": {"identity": written}}) is None
+    assert identity_of({"routing": {"identity": ALL.to_dict()}}) == ALL
 
 
 def test_an_identity_has_known_parts_only() -> None:
