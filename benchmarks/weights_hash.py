@@ -25,10 +25,10 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.identity.file_hashes import MEMORY, hash_of_files
-from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.resources import tasks_dir
 
 VARIANTS = ("without", "first start", "second start")
@@ -111,7 +111,7 @@ def write(folder: Path, layers: int) -> int:
 
 def measure(folder: Path, variant: str, cold: bool) -> tuple[float, float]:
     """Return the seconds of loading the model, and of all that comes before a first request."""
-    import lm_eval_moe.models.hf_moe as home
+    import lm_eval_moe.backends.hf.model as home
 
     if variant == "first start":
         (folder / MEMORY).unlink(missing_ok=True)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe._version import __version__
 
 if TYPE_CHECKING:
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.evaluation import simple_evaluate
-    from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import load_spec, parse_spec, resolve
 
 __all__ = ["HFMoE", "__version__", "load_spec", "parse_spec", "resolve", "simple_evaluate"]
 
 _HOMES = {
-    "HFMoE": "lm_eval_moe.models.hf_moe",
+    "HFMoE": "lm_eval_moe.backends.hf.model",
     "load_spec": "lm_eval_moe.steering",
     "parse_spec": "lm_eval_moe.steering",
     "resolve": "lm_eval_moe.steering",

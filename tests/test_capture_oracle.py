@@ -13,8 +13,8 @@ from oracle import check
 from small_models import FAMILIES, make_model
 
 from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.hf.requests import RequestLabel
 from lm_eval_moe.capture import RequestKey
-from lm_eval_moe.models.requests import RequestLabel
 
 
 def build(family: str, tokenizer: Any, **kwargs: Any) -> tuple[Any, HFMoE]:

@@ -13,9 +13,9 @@ from small_models import make_model
 from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.hf.requests import RequestLabel
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.models.requests import RequestLabel
 from lm_eval_moe.steering import parse_spec
 
 TARGETS = {1: {1: 1.0, 6: 1.0, 3: 1.0}, 2: {0: 1.0, 5: 1.0, 7: 1.0}}

@@ -23,11 +23,11 @@ from small_models import make_model
 from steered_oracle import Change, spec_of
 
 from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
+from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
 from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.session import TaskTally
-from lm_eval_moe.models.stopping import RowReading, StopRule
 from lm_eval_moe.resources import tasks_dir
 
 pytestmark = pytest.mark.long

@@ -27,7 +27,7 @@ GENERATED = (_THINKING, _ANSWER, _AFTER)
 
 
 class Reading(Protocol):
-    """Follows one row's generated tokens; see `lm_eval_moe.models.stopping.RowReading`."""
+    """Follows one row's generated tokens; see `lm_eval_moe.backends.hf.stopping.RowReading`."""
 
     thinking: int
     stopped: bool

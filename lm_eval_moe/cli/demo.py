@@ -13,7 +13,7 @@ from lm_eval_moe.files import write_json
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["add_parser"]
 

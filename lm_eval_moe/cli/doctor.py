@@ -14,8 +14,8 @@ from lm_eval_moe.cli._shared import ModelArgs, quiet_libraries, warnings_as_line
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 
 if TYPE_CHECKING:
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.doctor import Examination
-    from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import SteeringSpec
 
 __all__ = ["add_parser"]
@@ -105,9 +105,9 @@ def _spec(file: str | None, overrides: list[str]) -> SteeringSpec | None:
 
 
 def _from_config(given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
+    from lm_eval_moe.backends.hf.loading import resolve_plan
     from lm_eval_moe.doctor import Examination, anatomy_of
     from lm_eval_moe.doctor.loading import model_without_weights
-    from lm_eval_moe.models.loading import resolve_plan
 
     anatomy = anatomy_of(model_without_weights(given))
     return Examination(str(given["pretrained"]), anatomy, plan=resolve_plan(spec, anatomy.shape))

@@ -266,7 +266,7 @@ def _shape_of_model(args: argparse.Namespace) -> RoutingShape:
     from lm_eval._cli.utils import MergeDictAction
 
     with contextlib.redirect_stdout(sys.stderr):
-        from lm_eval_moe.models.loading import model_path, shape_before_loading
+        from lm_eval_moe.backends.hf.loading import model_path, shape_before_loading
 
         space = argparse.Namespace()
         merge = MergeDictAction(["--model_args"], "model_args", nargs="+")

@@ -19,7 +19,7 @@ from lm_eval_moe.cli._shared import (
 from lm_eval_moe.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.profiling.documents import Source
 
 __all__ = ["add_parser"]

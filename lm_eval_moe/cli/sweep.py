@@ -84,7 +84,7 @@ def _execute(args: argparse.Namespace) -> int:
 
 
 def _shape(args: argparse.Namespace) -> Any:
-    from lm_eval_moe.models.loading import model_path, shape_before_loading
+    from lm_eval_moe.backends.hf.loading import model_path, shape_before_loading
 
     given = dict(args.model_args)
     return shape_before_loading(model_path(given.pop("pretrained", "demo")), **given)
@@ -109,8 +109,8 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     cells, empty = cells_of(sweep, _shape(args))  # before the weights are loaded
     _announce(sweep, cells, empty)
     warned.check()
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.evaluation.task_index import task_manager
-    from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
     from lm_eval_moe.sweep.store import RunStore
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
+from lm_eval_moe.backends.hf.loading import resolve_plan
+from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.capture.attribution import AttributionError
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
 from lm_eval_moe.doctor.reach_of_file import Reach, measure
 from lm_eval_moe.doctor.runs import Runs, undisturbed
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
-from lm_eval_moe.models.loading import resolve_plan
-from lm_eval_moe.models.probe import probe
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
 __all__ = ["SCHEMA_VERSION", "Examination", "examine"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.steering import SteeringSpec
 
 __all__ = ["loaded", "model_without_weights"]
@@ -29,7 +29,7 @@ def loaded(arguments: dict[str, Any], steering: SteeringSpec | None = None) -> H
         UserError: The model cannot be loaded or steered, or an argument is wrong.
         RoutingBypassedError: It is loaded, but its routing cannot be followed.
     """
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
     with _without_progress_bars():
         try:
@@ -49,7 +49,7 @@ def model_without_weights(arguments: dict[str, Any]) -> nn.Module:
     Raises:
         UserError: There is no such config, or it is of no decoder-only language model.
     """
-    from lm_eval_moe.models.loading import config_of, model_path
+    from lm_eval_moe.backends.hf.loading import config_of, model_path
     from lm_eval_moe.routers import model_on_meta
     from lm_eval_moe.routers.families import load_adapter
 

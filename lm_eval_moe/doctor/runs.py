@@ -19,8 +19,8 @@ from lm_eval_moe.errors import RoutingBypassedError
 from lm_eval_moe.routers import find_sites
 
 if TYPE_CHECKING:
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.capture import RoutingRecord
-    from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
 __all__ = ["Asked", "Generated", "Runs", "Scored", "steering_of", "undisturbed"]

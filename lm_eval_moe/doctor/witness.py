@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.doctor.replay import Call, noted_calls
 from lm_eval_moe.doctor.stage import Effect, Recorded, Stage
-from lm_eval_moe.models.uncompiled import uncompiled
 from lm_eval_moe.routers import intercepted
 from lm_eval_moe.routers.looking import Looking
 from lm_eval_moe.routers.parts import ExpertParts, expert_parts
@@ -18,7 +18,7 @@ from lm_eval_moe.routers.parts import ExpertParts, expert_parts
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.routers import RouterSite
     from lm_eval_moe.shape import RoutingShape
 

@@ -15,15 +15,15 @@ from lm_eval.evaluator import simple_evaluate as stock_simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
+from lm_eval_moe.backends.cache import ResponseCache
+from lm_eval_moe.backends.hf.identity import prompting_parts
+from lm_eval_moe.backends.hf.model import HFMoE
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
 from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.models.hf_moe import HFMoE
-from lm_eval_moe.models.identity import prompting_parts
-from lm_eval_moe.models.response_cache import ResponseCache
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import SteeringSpec, load_spec

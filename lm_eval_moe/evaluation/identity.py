@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.evaluation.routed_task import own_class
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_bytes
 from lm_eval_moe.identity.sources import source_files
-from lm_eval_moe.models.identity import prompting_parts
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["hash_of_documents", "run_identity", "task_parts"]
 

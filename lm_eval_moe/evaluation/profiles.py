@@ -17,7 +17,7 @@ from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
 from lm_eval_moe.identity import ANSWERED_REFERENCE, REFERENCE, Identity, check_agreement
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.parallel import TaskPairing
 
 __all__ = ["ReferenceProfile", "save_profile"]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval import evaluator
 from lm_eval.api.group import Group
 
+from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.capture.profile import PROFILE_ARRAYS
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.fields import chosen_fields
@@ -30,10 +31,9 @@ from lm_eval_moe.evaluation.results import add_routing, aggregated_in_groups
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.models.identity import prompting_parts
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["RoutedEvaluation", "route_evaluations"]
 
@@ -172,7 +172,7 @@ _READY: ContextVar[RoutedEvaluation | None] = ContextVar("_READY", default=None)
 
 def route_evaluations() -> None:
     """Let lm-eval's `evaluate` report the routing of `HFMoE` models."""
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
     stock = evaluator.evaluate
     if getattr(stock, "reports_routing", False):

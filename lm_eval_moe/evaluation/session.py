@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
 from lm_eval_moe.evaluation.leak import leak_error, selection_of
 from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
 from lm_eval_moe.evaluation.thinking import ThinkingTally
-from lm_eval_moe.models import refusals
 from lm_eval_moe.parallel import TaskPairing
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["Item", "ItemKey", "RoutingSession", "TaskTally"]
 

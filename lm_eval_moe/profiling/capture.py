@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.hf.requests import RequestLabel
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
-from lm_eval_moe.models.requests import RequestLabel
 from lm_eval_moe.profile_file import (
     EXTRA_ARRAYS,
     PROFILE_ARRAYS,
@@ -29,7 +29,7 @@ from lm_eval_moe.profiling.unfinished import Unfinished, read_unfinished, unfini
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["Options", "ProfileJob", "planned"]
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.models.identity import prompting_parts
 from lm_eval_moe.profiling.documents import Source
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["COMPARED", "identity_of", "settings_of"]
 

@@ -23,7 +23,7 @@ from lm_eval_moe.profiling.documents import Document, Source
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["TaskPrompts", "task_sources"]
 

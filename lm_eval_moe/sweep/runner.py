@@ -22,8 +22,8 @@ from lm_eval_moe.sweep.store import BASELINE, RunStore
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
+    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.identity import Identity
-    from lm_eval_moe.models.hf_moe import HFMoE
     from lm_eval_moe.steering import SteeringPlan
     from lm_eval_moe.sweep.spec import SweepSpec
 

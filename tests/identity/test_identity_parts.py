@@ -19,9 +19,9 @@ from one_evaluation import Evaluation, edit, write_evaluation
 from small_models import make_model
 
 from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.identity import ANSWER, PARTS, Identity
 from lm_eval_moe.identity.sources import source_files
-from lm_eval_moe.models.weights import LoadedWeights
 
 pytestmark = pytest.mark.long
 

@@ -16,7 +16,7 @@ from lm_eval_moe.routers import find_sites
 if TYPE_CHECKING:
     from torch import nn
 
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["FLAG", "Gaps", "checked_loading", "gaps_of"]
 

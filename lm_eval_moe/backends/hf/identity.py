@@ -15,9 +15,9 @@ import torch
 from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_moe._version import __version__
+from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
 from lm_eval_moe.identity.sources import source_files
-from lm_eval_moe.models.weights import LoadedWeights
 
 __all__ = ["code_parts", "model_parts", "prompting_parts", "source_of"]
 

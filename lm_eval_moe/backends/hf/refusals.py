@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from lm_eval_moe.backends.hf.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.models.stopping import is_left_out
 
 __all__ = [
     "check_arguments",

@@ -14,8 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lm_eval_moe.backends.cache.store import Entry, ResponseCache
 from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.models.response_cache.store import Entry, ResponseCache
 
 __all__ = ["Blocks"]
 

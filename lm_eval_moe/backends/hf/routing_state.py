@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.cache import ResponseCache
+from lm_eval_moe.backends.hf.identity import model_parts
+from lm_eval_moe.backends.hf.loading import capture_span, resolve_plan
+from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import ANSWER, Identity
-from lm_eval_moe.models.identity import model_parts
-from lm_eval_moe.models.loading import capture_span, resolve_plan
-from lm_eval_moe.models.response_cache import ResponseCache
-from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.steering.apply import Constants, Steerer
 from lm_eval_moe.steering.coverage import Coverage

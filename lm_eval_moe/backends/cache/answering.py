@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lm_eval_moe.backends.cache.blocks import Blocks
 from lm_eval_moe.capture import RoutingRecord, RowUse
-from lm_eval_moe.models.response_cache.blocks import Blocks
 
 if TYPE_CHECKING:
-    from lm_eval_moe.models.hf_moe import HFMoE
+    from lm_eval_moe.backends.hf.model import HFMoE
 
 __all__ = ["answered"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning
-from lm_eval_moe.models.uncompiled import uncompiled
 from lm_eval_moe.routers import RouterSite, intercepted
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.routers.looking import Looking

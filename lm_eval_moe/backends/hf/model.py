@@ -14,6 +14,19 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from lm_eval_moe.backends.cache import answered
+from lm_eval_moe.backends.hf import refusals
+from lm_eval_moe.backends.hf.batch import RoutedBatch
+from lm_eval_moe.backends.hf.checkpoint import checked_loading
+from lm_eval_moe.backends.hf.identity import code_parts
+from lm_eval_moe.backends.hf.loading import capture_span, model_path, resolve_plan, shape_before_loading
+from lm_eval_moe.backends.hf.ordering import generation_order, likelihood_order, rounds_without_conflict
+from lm_eval_moe.backends.hf.probe import probe
+from lm_eval_moe.backends.hf.requests import LabelQueue, RequestLabel, TokenRequests, labels_of, window_labels
+from lm_eval_moe.backends.hf.routing_state import RoutingState
+from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
+from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
+from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.capture import (
     GENERATED,
     BatchLayout,
@@ -25,19 +38,6 @@ from lm_eval_moe.capture import (
     Span,
 )
 from lm_eval_moe.capture.layout import cut_points, segments_of
-from lm_eval_moe.models import refusals
-from lm_eval_moe.models.batch import RoutedBatch
-from lm_eval_moe.models.checkpoint import checked_loading
-from lm_eval_moe.models.identity import code_parts
-from lm_eval_moe.models.loading import capture_span, model_path, resolve_plan, shape_before_loading
-from lm_eval_moe.models.ordering import generation_order, likelihood_order, rounds_without_conflict
-from lm_eval_moe.models.probe import probe
-from lm_eval_moe.models.requests import LabelQueue, RequestLabel, TokenRequests, labels_of, window_labels
-from lm_eval_moe.models.response_cache import answered
-from lm_eval_moe.models.routing_state import RoutingState
-from lm_eval_moe.models.stopping import RowReading, StopRule
-from lm_eval_moe.models.uncompiled import core_of, uncompiled
-from lm_eval_moe.models.weights import LoadedWeights
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter

@@ -1,0 +1,1 @@
+"""What runs models: one folder for each engine, and what all of them share."""
