@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import oracle
 import torch
+from keys_oracle import sequence_keys
 
 Tokens = Sequence[int]
 
@@ -145,7 +146,7 @@ def generate(
 
 def keyed_noise(tokens: Tokens, seed: int = 5) -> Noise:
     """Return the noise that the package draws for one sequence alone, without padding."""
-    from lm_eval_moe.steering.noise import keyed_normal, prefix_keys
+    from lm_eval_moe.steering.noise import keyed_normal
 
-    keys, _ = prefix_keys(torch.tensor([list(tokens)]), torch.ones(1, len(tokens), dtype=torch.bool))
-    return lambda layer, experts: 1e-3 * keyed_normal(seed, layer, keys[0], torch.tensor(experts))
+    keys = torch.tensor(sequence_keys(tokens))
+    return lambda layer, experts: 1e-3 * keyed_normal(seed, layer, keys, torch.tensor(experts))

@@ -20,9 +20,9 @@ from hf_cases import PAIRS, build, generated, likelihoods, rolled, scored
 from small_models import ROOT
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import BatchLayout, Recorder
+from lm_eval_moe.capture import Forest, Recorder
+from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.routers.finite import FiniteCheck, NotFinite
 from lm_eval_moe.steering import parse_spec
 
 pytestmark = pytest.mark.long
@@ -124,8 +124,8 @@ def test_a_damaged_router_is_named_with_a_request(how: str, kind: str, tokenizer
     # The layers below the damage are well: only its own is named. Batches hold 4 of the 6 requests.
     assert re.fullmatch(r"task task, document [0-5], request 0", caught.value.where or "")
     assert caught.value.problem == (
-        "the router logits of layer 2 are NaN or infinite: the experts would be chosen at random; 3 more of the "
-        "batch's 4 rows are like it"
+        "the router logits of layer 2 are NaN or infinite: the experts would be chosen at random; 3 more requests "
+        "of the batch are like it"
     )
     assert "dtype=bfloat16" in (caught.value.fix or "")
     assert not lm.records, "nothing of such a batch is kept"
@@ -150,7 +150,7 @@ def test_only_the_request_whose_tokens_are_damaged_is_named(how: str, tokenizer:
     with pytest.raises(UserError, match="layers 0-2 are NaN or infinite") as caught:
         lm.loglikelihood(scored(pairs, ["a", "b", "c", "d"]), disable_tqdm=True)
     assert caught.value.where == "task c, document 2, request 0"
-    assert "more of the batch" not in caught.value.problem
+    assert "more requests" not in caught.value.problem
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -215,19 +215,20 @@ def test_the_recorder_leaves_out_padding_that_is_no_number() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2 * 3, 4)
     weights, indices = logits.softmax(-1).topk(2)
-    segment = np.array([[0, 0, -1], [-1, 0, 1]])
-    layout = BatchLayout(segment, segment == 1, np.array([-1, -1]), 2)
 
     def sums(spoil: float | None) -> Any:
-        recorder = Recorder(1, 4)
-        recorder.start_pass(layout)
+        forest = Forest()
+        first, second = forest.add(), forest.add()
+        third = forest.add(second)
+        recorder = Recorder(forest, 1, 4)
+        recorder.start_pass(forest.begin_pass(np.array([[first, first, -1], [-1, second, third]])))
         seen, mass = logits.clone(), weights.clone()
         if spoil is not None:
             seen[[2, 3]], mass[[2, 3]] = spoil, spoil
         recorder.logits(0, seen)
         recorder.selection(0, indices, mass)
         recorder.end_pass()
-        return recorder.sums_of([0, 1])
+        return recorder.sums_of([[first], [second, third]])
 
     clean = sums(None)
     for spoil in (math.nan, math.inf, -math.inf):
@@ -239,11 +240,12 @@ def test_the_recorder_leaves_out_padding_that_is_no_number() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES], ids=str)
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_each_kind_of_number_that_is_none_is_found(wrong: float, dtype: torch.dtype) -> None:
-    valid = np.array([[True, True, False], [True, True, True]])
     check = FiniteCheck()
 
     def looked(position: int, row: int, token: int) -> NotFinite | None:
-        check.start_pass(valid)
+        forest = Forest()
+        first, second = forest.add(), forest.add()
+        check.start_pass(forest.begin_pass(np.array([[first, first, -1], [second, second, second]])))
         for layer in range(3):
             # Two columns of virtual tokens before the batch's own, the sum of 64 large numbers beyond float16.
             logits = torch.full((2, 5, 64), torch.finfo(torch.float16).max / 2, dtype=dtype)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from lm_eval_moe.capture.attribution import ExpectedRow, RequestKey, RowQueue, RowUse
-from lm_eval_moe.capture.generation import GENERATED, GenerationTracker
-from lm_eval_moe.capture.layout import BatchLayout
+from lm_eval_moe.capture.generation import GenerationTracker
 from lm_eval_moe.capture.recorder import Recorder
 from lm_eval_moe.capture.records import ARRAYS, SPANS, RoutingRecord, Span
+from lm_eval_moe.capture.segments import NONE, Forest, Steered, TokenRows
 from lm_eval_moe.capture.store import RecordStore
 
 __all__ = [
     "ARRAYS",
-    "GENERATED",
+    "NONE",
     "SPANS",
-    "BatchLayout",
     "ExpectedRow",
+    "Forest",
     "GenerationTracker",
     "RecordStore",
     "Recorder",
@@ -23,4 +23,6 @@ __all__ = [
     "RowQueue",
     "RowUse",
     "Span",
+    "Steered",
+    "TokenRows",
 ]

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.layout import BatchLayout
 from lm_eval_moe.capture.records import Span
+from lm_eval_moe.capture.segments import NONE, Forest, Steered
 from lm_eval_moe.errors import UserError
 
-__all__ = ["GENERATED", "GenerationTracker", "Reading"]
+__all__ = ["GenerationTracker", "Reading"]
 
-_PROMPT, _ANSWER, _THINKING, _AFTER = range(4)
-_SEGMENTS: dict[Span, list[int]] = {
-    "prompt": [_PROMPT],
-    "thinking": [_THINKING],
-    "continuation": [_ANSWER],
-    "all": [_PROMPT, _THINKING, _ANSWER],
+_Part = Literal["prompt", "thinking", "answer", "after"]
+_PARTS: dict[Span, tuple[_Part, ...]] = {
+    "prompt": ("prompt",),
+    "thinking": ("thinking",),
+    "continuation": ("answer",),
+    "all": ("prompt", "thinking", "answer"),
 }
-
-GENERATED = (_THINKING, _ANSWER, _AFTER)
-"""The segments of what a row generates, in their order; all of it is thinking where the thinking ends after it."""
 
 
 class Reading(Protocol):
@@ -53,38 +50,54 @@ class GenerationTracker:
     of n generated tokens is thus the n - 1 that were fed, as a scored continuation is. All tokens of the thinking were
     fed, but for a last one that ends it when nothing follows.
 
-    A model that thinks may end its thinking after a stop string, and more than once: everything before the last end is
-    thinking then. Until a row has ended, its tokens are therefore valid (and steered) even after a stop string.
+    A model that thinks may end its thinking after a stop string, and more than once: everything generated before the
+    last end is thinking then. Until a row has ended, its tokens are therefore counted (and steered) even after a stop
+    string, and belong to no span unless such an end follows.
 
     Args:
+        forest: Where the segments go.
         prompt_mask: ``[B, T0]`` attention mask of the left-padded prompts.
         readings: One a row.
+        languages: One a row.
         thinks: Whether the thinking is told from the answer; there is no thinking otherwise.
 
     Attributes:
-        thought: ``[B]`` rows whose thinking ended with the tokens seen last: their ``GENERATED`` segments are one from
-            here on.
+        paths: The segments of each row, in their order.
     """
 
-    def __init__(self, prompt_mask: NDArray[np.bool_], readings: Sequence[Reading], *, thinks: bool = False) -> None:
-        self._mask, self._readings, self._thinks = prompt_mask, readings, thinks
+    def __init__(
+        self,
+        forest: Forest,
+        prompt_mask: NDArray[np.bool_],
+        readings: Sequence[Reading],
+        languages: Sequence[str | None],
+        *,
+        thinks: bool = False,
+    ) -> None:
+        self._forest, self._mask, self._readings, self._thinks = forest, prompt_mask, readings, thinks
+        self._generated = [Steered(language, generated=True) for language in languages]
         self._columns = 0
-        self._last = np.full(len(prompt_mask), -1, dtype=np.int64)
-        self.thought = np.zeros(len(prompt_mask), dtype=bool)
+        self.paths = [[forest.add(NONE, Steered(language))] for language in languages]
+        self._parts: list[list[_Part]] = [["prompt"] for _ in languages]
 
-    def segments_of(self, span: Span) -> list[int]:
-        """Return the segments that make up a span, in their order."""
-        return [segment for segment in _SEGMENTS[span] if self._thinks or segment != _THINKING]
+    def places_of(self, row: int, span: Span) -> list[int]:
+        """Return the places, in a row's path, of the segments that make up a span."""
+        return [place for place, part in enumerate(self._parts[row]) if part in _PARTS[span]]
 
     def thinking(self, row: int) -> int | None:
         """Return a row's generated tokens up to and including the end of its thinking (see `RoutingRecord`)."""
         return self._readings[row].thinking if self._thinks else None
 
-    def layout(self, tokens: Sequence[Sequence[int]]) -> BatchLayout:
-        """Return the layout of the next pass.
+    def fed(self, row: int) -> tuple[int, int]:
+        """Return how many tokens of a row's prompt, and of what it generated, the model was called with."""
+        prompt, *generated = map(self._forest.tokens, self.paths[row])
+        return prompt, sum(generated)
+
+    def next_pass(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Return the segments ``[B, T]`` of the tokens of the next pass.
 
         Args:
-            tokens: ``[B][T]`` the token ids of this pass.
+            tokens: ``[B][T]`` their ids.
 
         Raises:
             UserError: The pass is neither a part of the prompt nor one new token a row.
@@ -106,31 +119,37 @@ class GenerationTracker:
                 f"generation feeds {width} tokens a row where one is expected, as assisted decoding and generation "
                 "without a key-value cache do"
             )
-        if start < prompt_width:
-            segment = np.where(self._mask[:, start : start + width], _PROMPT, -1).astype(np.int64)
-            generated = np.zeros_like(segment, dtype=bool)
-        else:
-            segment = self._read([row[0] for row in tokens])[:, None]
-            generated = segment >= 0
-        before = np.where(self.thought & (self._last > _PROMPT), _THINKING, self._last)
-        self._last = np.where(segment[:, -1] >= 0, segment[:, -1], -1)
         self._columns = start + width
-        return BatchLayout(segment, generated, before, 4 if self._thinks else 2, prefill=start == 0)
+        if start < prompt_width:
+            prompts = np.array([path[0] for path in self.paths])
+            return np.where(self._mask[:, start : start + width], prompts[:, None], NONE)
+        return np.array([[self._place(row, new[0])] for row, new in enumerate(tokens)])
 
     def finish(self, tokens: Sequence[int]) -> None:
         """Read each row's last token, which is never fed but may end the thinking."""
-        self._read(tokens)
+        for row, token in enumerate(tokens):
+            self._read(row, token)
 
-    def _read(self, tokens: Sequence[int]) -> NDArray[np.int64]:
-        """Read the next token of every row; return the segments ``[B]`` that they belong to, -1 for none."""
-        segment = np.full(len(tokens), -1, dtype=np.int64)
-        self.thought = np.zeros(len(tokens), dtype=bool)
-        for row, (reading, token) in enumerate(zip(self._readings, tokens, strict=True)):
-            if reading.ended:
-                continue
-            before = reading.thinking
-            reading.add(int(token))
-            self.thought[row] = reading.thinking != before
-            if not reading.ended:
-                segment[row] = _THINKING if self.thought[row] else _AFTER if reading.stopped else _ANSWER
-        return segment
+    def _place(self, row: int, token: int) -> int:
+        """Return the segment of the next token of a row, `NONE` where it does not count."""
+        part = self._read(row, token)
+        if part is None:
+            return NONE
+        if part != self._parts[row][-1]:
+            self._parts[row].append(part)
+            self.paths[row].append(self._forest.add(self.paths[row][-1], self._generated[row]))
+        return self.paths[row][-1]
+
+    def _read(self, row: int, token: int) -> _Part | None:
+        """Read the next token of a row; return which part of the sequence it belongs to, if any."""
+        reading, parts = self._readings[row], self._parts[row]
+        if self._readings[row].ended:
+            return None
+        before = reading.thinking
+        reading.add(int(token))
+        thought = reading.thinking != before
+        if thought:
+            parts[1:] = ["thinking"] * (len(parts) - 1)
+        if reading.ended:
+            return None
+        return "thinking" if thought else "after" if reading.stopped else "answer"

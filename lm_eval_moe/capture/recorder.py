@@ -1,30 +1,28 @@
-"""Accumulate routing over the tokens of a batch, on the device, without keeping anything per token.
+"""Accumulate routing over the tokens of a pass, on the device, without keeping anything per token.
 
-The routers' outputs of a few layers are held until they fill a small buffer, then reduced together: one set of
-operations for many layers when a pass has one token a row, one layer at a time when it has thousands. Nothing is
-copied to the host before the batch is done.
+The routers' outputs of a few layers are held until they fill a small buffer, then reduced together by scatter-adds into
+the sums of their segments: one set of operations for many layers when a pass has a few tokens, one layer at a time when
+it has thousands. Nothing is copied to the host before somebody asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lm_eval_moe.capture.layout import BatchLayout
-from lm_eval_moe.capture.records import SegmentSums
-from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.capture.records import ARRAYS, SegmentSums
+from lm_eval_moe.capture.segments import NONE, Forest, RowsOnDevice, TokenRows
 
 __all__ = ["Recorder"]
 
 Targets = Callable[[int, Tensor], list[tuple[Tensor, Tensor]]]
 
-# Elements of a [layers, tokens, experts] buffer at which the pending layers are reduced.
-_BUFFER = 1 << 20
+# Elements of a [layers, tokens, K or E] buffer at which the pending layers are reduced.
+_BUFFER = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -32,79 +30,61 @@ class _Selection:
     """What one router call gave: N tokens, E experts, K selected."""
 
     position: int
-    logits: Tensor  # [N, E]
     indices: Tensor  # [N, K]
     weights: Tensor  # [N, K]
+    logits: Tensor | None  # [N, E]
     unchanged: Tensor | None  # [N, K]
 
 
 class Recorder:
-    """Sums of one batch's routing, per row and segment, over one or more forward passes.
+    """Sums of the routing of segments, over any number of forward passes.
 
     Args:
+        forest: The segments.
         layers: MoE layers, L.
         experts: Routed experts per layer, E.
+        arrays: What is summed (see `ARRAYS`); the rest costs nothing.
         sigmoid: Whether the routers score with a sigmoid instead of a softmax (matters for the dense distribution).
         skips: Whether a token can select fewer than K routed experts: an index of E or more then stands for none.
-        overlap: Whether to compare the experts of consecutive tokens, a quarter of the work; they are NaN otherwise.
     """
 
     def __init__(
-        self, layers: int, experts: int, *, sigmoid: bool = False, skips: bool = False, overlap: bool = True
+        self,
+        forest: Forest,
+        layers: int,
+        experts: int,
+        *,
+        arrays: Collection[str] = ARRAYS,
+        sigmoid: bool = False,
+        skips: bool = False,
     ) -> None:
-        self._layers, self._experts, self._sigmoid, self._skips = layers, experts, sigmoid, skips
-        self._overlap = overlap
+        self._forest, self._layers, self._experts = forest, layers, experts
+        self._arrays, self._sigmoid, self._skips = frozenset(arrays), sigmoid, skips
+        self._width = experts + skips  # the last column is for those that select nobody
         self._ready: list[_Selection] = []
         self._logits: dict[int, Tensor] = {}
         self._unchanged: dict[int, Tensor] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._last: Tensor | None = None  # [L, B, E], the selection of each row's last token
-        self._tokens: NDArray[np.int64] | None = None  # [B, S]
-        self._joined: NDArray[np.int64] | None = None  # [B, S]
+        self._sums: dict[str, Tensor] = {}  # [L, segments, ...]
+        self._last: Tensor | None = None  # [L, segments, K], the selection of each segment's last token
+        self._rows: TokenRows | None = None
 
-    def start_pass(self, layout: BatchLayout, targets: Targets | None = None) -> None:
+    def start_pass(self, rows: TokenRows, targets: Targets | None = None) -> None:
         """Begin a forward pass.
 
         Args:
-            layout: Which of its tokens count.
+            rows: Its rows.
             targets: From a router position and what the router saw ``[N, ...]`` to pairs of targeted experts ``[n]``
                 and whether they are at each token ``[N]``; what steering reached is counted for these.
         """
-        self._layout, self._targets = layout, targets
-        self._masks: dict[torch.device, _Masks] = {}
-        tokens, joined = layout.tallies()
-        self._tokens = tokens if self._tokens is None else self._tokens + tokens
-        self._joined = joined if self._joined is None else self._joined + joined
-
-    def join(self, rows: NDArray[np.bool_], segments: Sequence[int]) -> None:
-        """Make consecutive segments one, the first of them.
-
-        Args:
-            rows: ``[B]`` in which rows.
-            segments: In the order of the sequence.
-        """
-        tokens, joined = self._tokens, self._joined
-        if tokens is None or joined is None:
-            return
-        into, *others = segments
-        for row in np.flatnonzero(rows):
-            there = [segment for segment in segments if tokens[row, segment]]
-            if not there:
-                continue
-            if "pairs_before" in self._sums:  # the links between them are inside now
-                before, inside = (self._sums[name][:, row] for name in ("pairs_before", "pairs_inside"))
-                inside[:, into] += before[:, there[1:]].sum(1)
-                before[:, there[1:]] = 0
-            for sums in self._sums.values():
-                sums[:, row, into] += sums[:, row, others].sum(1)
-                sums[:, row, others] = 0
-            tokens[row, into] = tokens[row, segments].sum()
-            joined[row, into] = joined[row, there[0]]
-            tokens[row, others] = joined[row, others] = 0
+        self._rows, self._targets = rows, targets
+        for sums in self._sums.values():
+            if rows.reused.size:
+                sums[:, torch.from_numpy(rows.reused).to(sums.device)] = 0
 
     def logits(self, position: int, logits: Tensor) -> None:
         """Take the logits ``[N, E]`` that the model goes on with."""
-        self._logits[position] = logits
+        if "importance_dense" in self._arrays:
+            self._logits[position] = logits
 
     def unchanged(self, position: int, indices: Tensor) -> None:
         """Take the selection ``[N, K]`` that the router makes without steering."""
@@ -112,188 +92,172 @@ class Recorder:
 
     def selection(self, position: int, indices: Tensor, weights: Tensor) -> None:
         """Take the selection ``[N, K]`` and its combine weights, which completes a layer."""
-        logits, unchanged = self._logits.pop(position), self._unchanged.pop(position, None)
-        self._ready.append(_Selection(position, logits, indices, weights, unchanged))
-        if len(self._ready) * logits.numel() >= _BUFFER:
+        logits, unchanged = self._logits.pop(position, None), self._unchanged.pop(position, None)
+        last = self._ready[-1] if self._ready else None
+        if last and (last.position + 1 != position or last.indices.device != indices.device):
+            self._reduce()
+        self._ready.append(_Selection(position, indices, weights, logits, unchanged))
+        if len(self._ready) * (indices if logits is None else logits).numel() >= _BUFFER:
             self._reduce()
 
     def end_pass(self) -> None:
         """Reduce what is pending; the layer outputs of the pass are free after this."""
         self._reduce()
 
-    def sums_of(self, rows: list[int]) -> list[SegmentSums]:
-        """Return the sums of some rows; the one copy from the device to the host."""
-        tokens, joined = self._tokens, self._joined
-        if tokens is None or joined is None:
+    def sums_of(self, paths: Sequence[Sequence[int]]) -> list[SegmentSums]:
+        """Return the sums of each path's segments that have tokens; one copy from the device to the host."""
+        if self._rows is None:
             raise RuntimeError("no pass was recorded")
-        picked = torch.tensor(rows)
+        paths = [[segment for segment in path if self._forest.tokens(segment)] for path in paths]
+        places = torch.tensor([segment for path in paths for segment in path], dtype=torch.long)
         host = {
-            name: values.index_select(1, picked.to(values.device)).cpu().numpy().astype(np.float64)
+            name: self._grown(values)
+            .index_select(1, places.to(values.device))
+            .cpu()
+            .numpy()
+            .astype(np.float64)
+            .swapaxes(0, 1)
             for name, values in self._sums.items()
         }
-        blank = np.zeros(host["routed"].shape)  # [L, rows, S]
-        unknown = np.full(blank.shape, np.nan)
-        return [
-            SegmentSums(
-                tokens=tokens[row],
-                joined=joined[row],
-                routed=host["routed"][:, i].T,
-                counts=host["counts"][:, i].swapaxes(0, 1),
-                gate_mass=host["gate_mass"][:, i].swapaxes(0, 1),
-                importance=host["importance"][:, i].swapaxes(0, 1),
-                importance_dense=host["importance_dense"][:, i].swapaxes(0, 1),
-                pairs_inside=host.get("pairs_inside", unknown)[:, i].T,
-                pairs_before=host.get("pairs_before", unknown)[:, i].T,
-                targeted=host.get("targeted", blank)[:, i].T,
-                hit=host.get("hit", blank)[:, i].T,
-                changed=host.get("changed", blank)[:, i].T,
+        nothing = np.zeros((len(places), self._layers))
+        pairs = host.get("pairs")
+        sums, start = [], 0
+        for path in paths:
+            at = slice(start, start + len(path))
+            start += len(path)
+
+            def experts(name: str, at: slice = at) -> np.ndarray | None:
+                return host[name][at, :, : self._experts] if name in host else None
+
+            sums.append(
+                SegmentSums(
+                    tokens=np.array([self._forest.tokens(segment) for segment in path], dtype=np.int64),
+                    joined=np.array([self._forest.parent(segment) != NONE for segment in path], dtype=np.int64),
+                    routed=host["routed"][at] if "routed" in host else None,
+                    counts=experts("counts"),
+                    gate_mass=experts("gate_mass"),
+                    importance=experts("importance"),
+                    importance_dense=experts("importance_dense"),
+                    pairs_inside=pairs[at, :, 0] if pairs is not None else None,
+                    pairs_before=pairs[at, :, 1] if pairs is not None else None,
+                    targeted=host.get("targeted", nothing)[at],
+                    hit=host.get("hit", nothing)[at],
+                    changed=host.get("changed", nothing)[at],
+                )
             )
-            for i, row in enumerate(rows)
-        ]
+        return sums
 
     def _reduce(self) -> None:
         ready, self._ready = self._ready, []
-        for run in _runs(ready):
-            device = run[0].indices.device
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                self._reduce_run(run, device)
+        if ready:
+            with torch.no_grad(), torch.autocast(ready[0].indices.device.type, enabled=False):
+                self._reduce_layers(ready)
 
-    def _reduce_run(self, run: list[_Selection], device: torch.device) -> None:
-        """Reduce consecutive layers on one device: G layers, B rows, T tokens, E experts, S segments."""
-        at = slice(run[0].position, run[-1].position + 1)
-        grid = _Grid(self._layout, run[0].indices.shape[0])
-        masks = self._masks_on(device, grid)
-        indices = torch.stack([grid(entry.indices) for entry in run])  # [G, B, T, K]
-        weights = torch.stack([grid(entry.weights) for entry in run]).float()
-        logits = torch.stack([grid(entry.logits) for entry in run]).float()  # [G, B, T, E]
-        if masks.padding is not None:  # what stands there may be NaN, which no factor of zero takes out of a sum
-            for values in (weights, logits):
-                values.flatten(1, 2).index_fill_(1, masks.padding, 0.0)
-        selected = self._spread(indices, torch.ones_like(weights), logits)
-        mass = self._spread(indices, weights, logits)
+    def _reduce_layers(self, ready: list[_Selection]) -> None:
+        """Reduce consecutive layers on one device: G layers, M tokens that count, E experts, K selected."""
+        assert self._rows is not None
+        at = slice(ready[0].position, ready[-1].position + 1)
+        rows = self._rows.fitted(len(ready[0].indices)).on(ready[0].indices.device)
+
+        def stacked(values: Sequence[Tensor]) -> Tensor:
+            kept = values if rows.kept is None else [value.index_select(0, rows.kept) for value in values]
+            return torch.stack(list(kept))
+
+        # What stands at tokens that do not count may be NaN; it is left out here, before anything is summed.
+        indices = stacked([entry.indices for entry in ready])  # [G, M, K]
+        weights = stacked([entry.weights for entry in ready]).float()
+        if self._skips:
+            indices = indices.clamp_max(self._experts)
+            weights = weights.masked_fill(indices == self._experts, 0.0)
         tiny = torch.finfo(torch.float32).tiny
-        shared = mass if self._skips else weights
-        importance = mass / shared.sum(-1, keepdim=True).clamp_min(tiny)
-        dense = logits.sigmoid() if self._sigmoid else logits.softmax(-1)
-        if self._sigmoid:
-            dense = dense / dense.sum(-1, keepdim=True).clamp_min(tiny)
-        for name, values in (
-            ("counts", selected),
-            ("gate_mass", mass),
-            ("importance", importance),
-            ("importance_dense", dense),
-        ):
-            self._add(name, at, torch.stack([(values * mask[..., None]).sum(2) for mask in masks.segments], 2))
-        routed = (mass.sum(-1) != 0).float()  # [G, B, T], 0 where a token skips the routed experts
-        self._add("routed", at, torch.stack([(routed * mask).sum(2) for mask in masks.segments], 2))
-        if self._overlap:
-            self._add_overlap(at, selected, masks)
-        for entry, chosen in zip(run, selected, strict=True):
-            self._add_steered(entry, chosen, grid, masks)
+        places = (rows.segment[:, None] * self._width + indices).flatten(1)
+        if "counts" in self._arrays:
+            self._add("counts", at, places, torch.ones_like(weights))
+        if "gate_mass" in self._arrays:
+            self._add("gate_mass", at, places, weights)
+        if "importance" in self._arrays:
+            total = weights.sum(-1, keepdim=True)
+            self._add("importance", at, places, weights / total.clamp_min(tiny))
+            self._add("routed", at, rows.segment, (total != 0).float())
+        if "importance_dense" in self._arrays:
+            dense = self._distribution(stacked([entry.logits for entry in ready if entry.logits is not None]))
+            columns = torch.arange(self._experts, device=dense.device)
+            self._add("importance_dense", at, (rows.segment[:, None] * self._width + columns).flatten(), dense)
+        if "overlap" in self._arrays:
+            self._add_overlap(at, indices, rows)
+        for entry, chosen in zip(ready, indices, strict=True):
+            self._add_steered(entry, chosen, rows)
 
-    def _spread(self, indices: Tensor, values: Tensor, like: Tensor) -> Tensor:
-        """Put the values ``[.., K]`` at their experts: ``[.., E]``, zero elsewhere."""
-        if not self._skips:
-            return torch.zeros_like(like).scatter_(-1, indices, values)
-        wide = like.new_zeros(*like.shape[:-1], self._experts + 1)
-        return wide.scatter_(-1, indices.clamp_max(self._experts), values)[..., :-1]
+    def _distribution(self, logits: Tensor) -> Tensor:
+        if not self._sigmoid:
+            return logits.float().softmax(-1)
+        scores = logits.float().sigmoid()
+        return scores / scores.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
-    def _add_overlap(self, at: slice, selected: Tensor, masks: _Masks) -> None:
+    def _add_overlap(self, at: slice, indices: Tensor, rows: RowsOnDevice) -> None:
+        none = self._experts
         if self._last is None:
-            self._last = selected.new_zeros(self._layers, selected.shape[1], self._experts)
-        before = self._last[at].to(selected.device)[:, :, None]
-        previous = torch.cat([before, selected[:, :, :-1]], 2)
-        common = (selected * previous).sum(-1)
-        union = selected.sum(-1) + previous.sum(-1) - common
-        jaccard = torch.where(union == 0, 1.0, common / union)  # [G, B, T]; two tokens that both skip are alike
-        for name, pairs in (("pairs_inside", masks.inside), ("pairs_before", masks.across)):
-            self._add(name, at, torch.stack([torch.where(mask, jaccard, 0.0).sum(2) for mask in pairs], 2))
-        self._last[at] = selected[:, :, -1].to(self._last.device)
+            self._last = indices.new_zeros((self._layers, 0, indices.shape[-1]))
+        self._last = self._grown(self._last)
+        carried = self._last[at, rows.carries.to(self._last.device)].to(indices)
+        here = indices if rows.linked is None else indices.index_select(1, rows.linked)
+        before = torch.cat([carried, indices], 1).index_select(1, rows.source)
+        same = here[..., :, None] == before[..., None, :]
+        if self._skips:
+            same &= (here != none)[..., :, None]
+        common = same.sum((-1, -2)).double() if same.device.type != "mps" else same.sum((-1, -2)).float()
+        union = (here != none).sum(-1) + (before != none).sum(-1) - common
+        jaccard = torch.where(union == 0, 1.0, common / union)  # two tokens that both skip are alike
+        self._add("pairs", at, rows.pair, jaccard)
+        self._last[at, rows.runs.to(self._last.device)] = indices.index_select(1, rows.run_last).to(self._last)
 
-    def _add_steered(self, entry: _Selection, chosen: Tensor, grid: _Grid, masks: _Masks) -> None:
+    def _add_steered(self, entry: _Selection, chosen: Tensor, rows: RowsOnDevice) -> None:
         targets = self._targets(entry.position, entry.indices) if self._targets else []
         if not targets:
             return
-        in_force = torch.zeros_like(masks.valid)
-        hit = torch.zeros_like(masks.valid)
+
+        def kept(values: Tensor) -> Tensor:
+            return values if rows.kept is None else values.index_select(0, rows.kept)
+
+        in_force = torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
+        hit = torch.zeros_like(in_force)
         for experts, tokens in targets:
-            mask = grid(tokens[:, None])[..., 0]
+            mask = kept(tokens)
             in_force |= mask
-            hit |= mask & (chosen[..., experts] > 0).any(-1)
+            hit |= mask & torch.isin(chosen, experts).any(-1)
         counted = {"targeted": in_force, "hit": hit}
         if entry.unchanged is not None:
-            indices = grid(entry.unchanged)
-            unchanged = self._spread(indices, torch.ones_like(indices, dtype=chosen.dtype), chosen)
-            counted["changed"] = in_force & (chosen != unchanged).any(-1)
+            unchanged = kept(entry.unchanged)
+            if self._skips:
+                unchanged = unchanged.clamp_max(self._experts)
+            counted["changed"] = in_force & (chosen.sort(-1).values != unchanged.sort(-1).values).any(-1)
         at = slice(entry.position, entry.position + 1)
         for name, flags in counted.items():
-            self._add(name, at, torch.stack([(flags * mask).sum(1) for mask in masks.segments], 1)[None])
+            self._add(name, at, rows.segment, flags.float()[None])
 
-    def _masks_on(self, device: torch.device, grid: _Grid) -> _Masks:
-        if device not in self._masks:
-            self._masks[device] = _Masks(self._layout, grid, device)
-        return self._masks[device]
+    def _add(self, name: str, at: slice, places: Tensor, values: Tensor) -> None:
+        """Add ``[G, ...]`` to the sums of the layers ``at``, in double precision where the device has it.
 
-    def _add(self, name: str, at: slice, values: Tensor) -> None:
-        """Add ``[G, B, S, ...]`` to the sums of the layers ``at``, in double precision where the device has it."""
+        Args:
+            name: Of the sums.
+            at: Layers, G of them.
+            places: ``[G, n]``, or ``[n]`` for all layers: where each value goes in the flat sums of a layer.
+            values: ``[G, ...]``, n in each layer.
+        """
         if name not in self._sums:
             dtype = torch.float32 if values.device.type == "mps" else torch.float64
-            self._sums[name] = torch.zeros(self._layers, *values.shape[1:], dtype=dtype, device=values.device)
-        sums = self._sums[name]
-        sums[at] += values.to(sums.device, sums.dtype)
+            columns = {"pairs": (2,), "routed": (), "targeted": (), "hit": (), "changed": ()}.get(name, (self._width,))
+            self._sums[name] = torch.zeros(self._layers, 0, *columns, dtype=dtype, device=values.device)
+        sums = self._sums[name] = self._grown(self._sums[name])
+        flat = values.flatten(1).to(sums.device, sums.dtype)
+        sums[at].flatten(1).scatter_add_(1, places.to(sums.device).expand(len(flat), -1), flat)
 
-
-def _runs(entries: list[_Selection]) -> list[list[_Selection]]:
-    """Split the entries into runs of consecutive layers on one device."""
-    runs: list[list[_Selection]] = []
-    for entry in entries:
-        last = runs[-1][-1] if runs else None
-        if last and last.position + 1 == entry.position and last.indices.device == entry.indices.device:
-            runs[-1].append(entry)
-        else:
-            runs.append([entry])
-    return runs
-
-
-class _Grid:
-    """Brings what a router saw, ``[N, ...]``, into the batch's form ``[B, T, ...]``.
-
-    Prompt-tuning adapters put virtual tokens before each row: the batch is then wider than its layout, and those
-    columns are padding.
-    """
-
-    def __init__(self, layout: BatchLayout, tokens: int) -> None:
-        self.rows, width = layout.segment.shape
-        self.width, rest = divmod(tokens, self.rows)
-        if rest or self.width < width:
-            raise RoutingBypassedError(
-                f"a router was called with {tokens} tokens for a batch of {self.rows} rows of {width}: its tokens "
-                "cannot be told apart",
-                fix="capture and steering need a router that sees every token of the batch once, in order",
-            )
-        self._extra = self.width - width
-
-    def __call__(self, values: Tensor) -> Tensor:
-        return values.reshape(self.rows, self.width, values.shape[-1])
-
-    def widen(self, values: Tensor, fill: int = 0) -> Tensor:
-        """Put the columns of virtual tokens before ``[B, T]``."""
-        return torch.nn.functional.pad(values, (self._extra, 0), value=fill) if self._extra else values
-
-
-class _Masks:
-    """The layout of a pass on one device: which token counts for which segment, and which pairs of tokens."""
-
-    def __init__(self, layout: BatchLayout, grid: _Grid, device: torch.device) -> None:
-        on_host = grid.widen(torch.from_numpy(layout.segment), -1)
-        padding = (on_host < 0).flatten().nonzero()[:, 0]
-        self.padding = padding.to(device) if len(padding) else None
-        segment = on_host.to(device)
-        before = torch.from_numpy(layout.before).to(device)[:, None]
-        previous = torch.cat([before, segment[:, :-1]], 1)
-        adjacent = (segment >= 0) & (previous >= 0)
-        numbers = range(layout.segments)
-        self.valid = segment >= 0
-        self.segments = [(segment == number).float() for number in numbers]
-        self.inside = [adjacent & (segment == number) & (previous == number) for number in numbers]
-        self.across = [adjacent & (segment == number) & (previous != number) for number in numbers]
+    def _grown(self, values: Tensor) -> Tensor:
+        """Return values ``[L, segments, ...]`` with room for all segments."""
+        needed = len(self._forest)
+        if values.shape[1] >= needed:
+            return values
+        room = max(needed, 2 * values.shape[1])
+        grown = values.new_zeros(values.shape[0], room, *values.shape[2:])
+        grown[:, : values.shape[1]] = values
+        return grown

@@ -22,59 +22,82 @@ ARRAYS = ("counts", "gate_mass", "importance", "importance_dense", "overlap")
 
 @dataclass(frozen=True)
 class SegmentSums:
-    """Sums over the tokens of consecutive segments of one sequence, as the recorder leaves them.
+    """Sums over the tokens of the segments of one path, as the recorder leaves them; None for what it did not sum.
 
-    Shapes: S segments, L MoE layers, E experts. All sums are over valid tokens; ``pairs_inside`` sums the overlap of
-    consecutive tokens of one segment, ``pairs_before`` that of a segment's first token with the last one of the
-    segment before it, which counts only where both belong to the span.
+    Shapes: S segments, L MoE layers, E experts. All sums are over the tokens that count; ``pairs_inside`` sums the
+    overlap of consecutive tokens of one segment, ``pairs_before`` that of a segment's first token with the last one of
+    the segment before it, which counts only where both belong to the span.
     """
 
     tokens: NDArray[np.int64]  # [S]
-    routed: NDArray[np.float64]  # [S, L], tokens that a routed expert was selected for with a weight
-    counts: NDArray[np.float64]  # [S, L, E]
-    gate_mass: NDArray[np.float64]  # [S, L, E]
-    importance: NDArray[np.float64]  # [S, L, E], sums of renormalised combine weights
-    importance_dense: NDArray[np.float64]  # [S, L, E], sums of the router's dense distribution
-    pairs_inside: NDArray[np.float64]  # [S, L]
-    pairs_before: NDArray[np.float64]  # [S, L]
     joined: NDArray[np.int64]  # [S], 1 where the segment follows another one token to token
+    routed: NDArray[np.float64] | None  # [S, L], tokens that a routed expert was selected for with a weight
+    counts: NDArray[np.float64] | None  # [S, L, E]
+    gate_mass: NDArray[np.float64] | None  # [S, L, E]
+    importance: NDArray[np.float64] | None  # [S, L, E], sums of renormalised combine weights
+    importance_dense: NDArray[np.float64] | None  # [S, L, E], sums of the router's dense distribution
+    pairs_inside: NDArray[np.float64] | None  # [S, L]
+    pairs_before: NDArray[np.float64] | None  # [S, L]
     targeted: NDArray[np.float64]  # [S, L]
     hit: NDArray[np.float64]  # [S, L]
     changed: NDArray[np.float64]  # [S, L]
 
+    def spliced(self, above: SegmentSums, layer: int) -> SegmentSums:
+        """Return the sums of a path whose tokens are in one forest up to a layer and in another one from it on.
+
+        So run the cells of a sweep: all share the layers below the first one that is steered, and have segments of
+        their own, of as many tokens, above.
+
+        Args:
+            above: The sums of the path above.
+            layer: Place of the first layer that is taken from there, from 0.
+        """
+        merged: dict[str, object] = {"tokens": self.tokens, "joined": self.joined}
+        for field in fields(SegmentSums):
+            low, high = getattr(self, field.name), getattr(above, field.name)
+            if field.name not in merged:
+                merged[field.name] = None if low is None else np.concatenate([low[:, :layer], high[:, layer:]], axis=1)
+        return SegmentSums(**merged)  # type: ignore[arg-type]
+
     def take(
         self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str], thinking: int | None = None
     ) -> RoutingRecord:
-        """Return the record of consecutive segments; only ``arrays`` are kept, the rest is None.
+        """Return the record of consecutive segments, by their place in the path; only ``arrays`` are kept.
 
         What steering did is reported for the ``whole`` sequence, whatever span the routing is compared on; so is
         ``thinking`` (see `RoutingRecord`).
         """
         chosen, own = list(segments), list(whole)
         tokens = int(self.tokens[chosen].sum())
-        links = self.pairs_inside[chosen].sum(0) + self.pairs_before[chosen[1:]].sum(0)
-        links_counted = int(np.maximum(self.tokens[chosen] - 1, 0).sum() + self.joined[chosen[1:]].sum())
-        share = 1.0 / max(tokens, 1)
-        per_routed = 1.0 / np.maximum(self.routed[chosen].sum(0), 1)[:, None]
+
+        def summed(name: str, factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float32] | None:
+            values = getattr(self, name)
+            return (
+                (values[chosen].sum(0) * factor).astype(np.float32) if name in arrays and values is not None else None
+            )
+
+        per_routed = 1.0 / np.maximum(self.routed[chosen].sum(0), 1)[:, None] if self.routed is not None else 1.0
+        counts = summed("counts")
         return RoutingRecord(
             tokens=tokens,
-            counts=self.counts[chosen].sum(0).astype(np.int32) if "counts" in arrays else None,
-            gate_mass=_sum(self.gate_mass[chosen]) if "gate_mass" in arrays else None,
-            importance=_sum(self.importance[chosen], per_routed) if "importance" in arrays else None,
-            importance_dense=_sum(self.importance_dense[chosen], share) if "importance_dense" in arrays else None,
-            overlap=(links / links_counted if links_counted else np.full_like(links, np.nan)).astype(np.float32)
-            if "overlap" in arrays
-            else None,
+            counts=counts if counts is None else counts.astype(np.int32),
+            gate_mass=summed("gate_mass"),
+            importance=summed("importance", per_routed),
+            importance_dense=summed("importance_dense", 1.0 / max(tokens, 1)),
+            overlap=self._overlap(chosen) if "overlap" in arrays else None,
             targeted=self.targeted[own].sum(0).astype(np.int64),
             hit=self.hit[own].sum(0).astype(np.int64),
             changed=self.changed[own].sum(0).astype(np.int64),
             thinking=thinking,
         )
 
-
-def _sum(values: NDArray[np.float64], factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float32]:
-    summed: NDArray[np.float32] = (values.sum(0) * factor).astype(np.float32)
-    return summed
+    def _overlap(self, chosen: Sequence[int]) -> NDArray[np.float32] | None:
+        if self.pairs_inside is None or self.pairs_before is None:
+            return None
+        pairs = self.pairs_inside[chosen].sum(0) + self.pairs_before[chosen[1:]].sum(0)
+        count = int(np.maximum(self.tokens[chosen] - 1, 0).sum() + self.joined[chosen[1:]].sum())
+        overlap: NDArray[np.float32] = (pairs / count if count else np.full_like(pairs, np.nan)).astype(np.float32)
+        return overlap
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Apply a resolved plan to router logits: which intervention is in force at which token, in which order."""
+"""Apply resolved plans to router logits: which intervention is in force at which token, in which order."""
 
 from __future__ import annotations
 
@@ -12,78 +12,73 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.actions import ActionTargets
 from lm_eval_moe.steering.actions.mask import masked_experts
-from lm_eval_moe.steering.noise import PrefixState, keyed_normal, prefix_keys
+from lm_eval_moe.steering.noise import NOISE_STD, PrefixKeys, keyed_normal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lm_eval_moe.capture.segments import TokenRows
     from lm_eval_moe.steering.plan import PlannedIntervention, SteeringPlan
 
 __all__ = ["Constants", "Steerer"]
 
-Constants = dict[tuple[int, int, torch.device], "tuple[Tensor, Tensor]"]
-"""Experts ``[n]`` and coefficients ``[n]`` by intervention, router position and device."""
-
-# Standard deviation of the tie-breaking noise: N(0, 1e-6), methods section 4.
-_NOISE_STD = 1e-3
+Constants = dict[tuple[int, int, int, torch.device], "tuple[Tensor, Tensor]"]
+"""Experts ``[n]`` and coefficients ``[n]`` by plan, intervention, router position and device."""
 
 
 @dataclass
 class _Active:
     """An intervention in force somewhere in this pass."""
 
+    plan: int
     intervention: PlannedIntervention
-    tokens: NDArray[np.bool_]  # [B, T]
-    everywhere: bool  # at every valid token: nothing has to be protected from it
+    rows: NDArray[np.bool_]  # [M]
+    everywhere: bool  # at every token that counts: nothing has to be protected from it
 
 
 class Steerer:
-    """Edits the router logits of one batch over its forward passes.
+    """Edits the router logits of one forward pass after another.
 
     Logits at tokens where no intervention is in force come out bit-identical. Statistics and sums are computed in
     float32 whatever the model's dtype (methods, section 4).
 
     Args:
-        plan: The resolved plan.
-        constants: Keeps the targets on their devices from batch to batch; one dictionary for each plan.
+        plans: The resolved plans, which segments name by their place here; None leaves a segment's tokens alone.
+        constants: Keeps the targets on their devices from batch to batch; one dictionary for each list of plans.
     """
 
-    def __init__(self, plan: SteeringPlan, constants: Constants | None = None) -> None:
-        self._plan = plan
-        self._layers = plan.shape.layers
-        self._noisy = any(intervention.action.needs_noise for intervention in plan.interventions)
+    def __init__(self, plans: Sequence[SteeringPlan | None], constants: Constants | None = None) -> None:
+        self._plans = tuple(plans)
         self._active: list[_Active] = []
+        self._prefixes = PrefixKeys()
         self._keys: Tensor | None = None
-        self._key_state: PrefixState | None = None
         self._constants: Constants = {} if constants is None else constants
-        self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._masks: dict[tuple[int, int, int, torch.device], Tensor] = {}
+        self._noisy = any(
+            intervention.action.needs_noise for plan in self._plans if plan for intervention in plan.interventions
+        )
 
-    def start_pass(
-        self,
-        tokens: Tensor,
-        valid: NDArray[np.bool_],
-        generated: NDArray[np.bool_],
-        languages: Sequence[str | None],
-    ) -> None:
+    def start_pass(self, tokens: Tensor, rows: TokenRows) -> None:
         """Begin a forward pass.
 
         Args:
-            tokens: ``[B, T]`` token ids, the key of the tie-breaking noise.
-            valid: ``[B, T]`` whether a token counts; others are never steered.
-            generated: ``[B, T]`` whether a token belongs to the continuation.
-            languages: ``[B]`` each row's language, None where it has none.
+            tokens: ``[N]`` token ids, the key of the tie-breaking noise.
+            rows: Its rows; those that do not count are never steered.
         """
-        self._active, self._masks = [], {}
-        for intervention in self._plan.interventions:
-            rows = np.array([intervention.languages.admits(language) for language in languages])
-            in_force = valid & rows[:, None]
-            if intervention.tokens != "all":
-                in_force = in_force & (generated == (intervention.tokens == "generated"))
-            if in_force.any():
-                self._active.append(_Active(intervention, in_force, bool((in_force == valid).all())))
+        self._rows, self._active, self._masks = rows, [], {}
+        for number, plan in enumerate(self._plans):
+            for intervention in plan.interventions if plan else ():
+                runs = [
+                    steered.plan == number
+                    and intervention.languages.admits(steered.language)
+                    and (intervention.tokens == "all" or steered.generated == (intervention.tokens == "generated"))
+                    for steered in rows.steered
+                ]
+                if any(runs):
+                    in_force = np.array(runs)[rows.run]
+                    self._active.append(_Active(number, intervention, in_force, all(runs)))
         if self._noisy:
-            on_device = torch.from_numpy(valid).to(tokens.device)
-            self._keys, self._key_state = prefix_keys(tokens, on_device, self._key_state)
+            self._keys = self._prefixes.keys(tokens, rows)
 
     def acts_on(self, position: int) -> bool:
         """Whether any intervention is in force in this pass at a router."""
@@ -115,7 +110,7 @@ class Steerer:
                 ActionTargets(
                     experts=experts,
                     coefficients=coefficients,
-                    noise=self._noise(position, experts, logits) if action.needs_noise else None,
+                    noise=self._noise(active, position, experts, logits) if action.needs_noise else None,
                     masked=masked_experts(steered) if may_be_masked else None,
                 ),
             )
@@ -142,14 +137,18 @@ class Steerer:
             ban[:, experts] = torch.where(here, not force_it, ban[:, experts])
         return force, ban
 
+    def _layer(self, active: _Active, position: int) -> int:
+        plan = self._plans[active.plan]
+        assert plan is not None
+        return plan.shape.layers[position]
+
     def _at(self, position: int) -> list[_Active]:
-        layer = self._layers[position]
-        return [active for active in self._active if layer in active.intervention.targets]
+        return [active for active in self._active if self._layer(active, position) in active.intervention.targets]
 
     def _tensors(self, active: _Active, position: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        key = (active.intervention.index, position, device)
+        key = (active.plan, active.intervention.index, position, device)
         if key not in self._constants:
-            targets = active.intervention.targets[self._layers[position]]
+            targets = active.intervention.targets[self._layer(active, position)]
             self._constants[key] = (
                 torch.tensor(targets.experts, device=device),
                 torch.tensor(targets.coefficients, dtype=torch.float32, device=device),
@@ -157,19 +156,18 @@ class Steerer:
         return self._constants[key]
 
     def _mask(self, active: _Active, logits: Tensor) -> Tensor:
-        """Return ``[N]`` where the intervention is in force; columns of virtual tokens are before the batch's own."""
-        rows, width = active.tokens.shape
-        seen = logits.shape[0] // rows
-        key = (active.intervention.index, seen, logits.device)
+        """Return ``[N]`` where the intervention is in force."""
+        key = (active.plan, active.intervention.index, len(logits), logits.device)
         if key not in self._masks:
-            wide = np.zeros((rows, seen), dtype=bool)
-            wide[:, seen - width :] = active.tokens
-            self._masks[key] = torch.from_numpy(wide.reshape(-1)).to(logits.device)
+            here = self._rows.fitted(len(logits)).spread(active.rows)
+            self._masks[key] = torch.from_numpy(here).to(logits.device)
         return self._masks[key]
 
-    def _noise(self, position: int, experts: Tensor, logits: Tensor) -> Tensor:
+    def _noise(self, active: _Active, position: int, experts: Tensor, logits: Tensor) -> Tensor:
+        plan, rows = self._plans[active.plan], self._rows.fitted(len(logits))
         assert self._keys is not None
+        assert plan is not None
         keys = self._keys.to(logits.device)
-        missing = logits.shape[0] // keys.shape[0] - keys.shape[1]
-        keys = torch.nn.functional.pad(keys, (missing, 0)).reshape(-1)
-        return _NOISE_STD * keyed_normal(self._plan.seed, self._layers[position], keys, experts)
+        if rows.kept.size < rows.count:  # tokens that do not count get the noise of some key or other
+            keys = keys.new_zeros(rows.count).index_copy(0, torch.from_numpy(rows.kept).to(keys.device), keys)
+        return NOISE_STD * keyed_normal(plan.seed, self._layer(active, position), keys, experts)

@@ -8,12 +8,20 @@ Integers are mixed as in SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); int64 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lm_eval_moe.capture.segments import NONE
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["NOISE_STD", "PrefixState", "keyed_normal", "prefix_keys"]
+    from lm_eval_moe.capture.segments import TokenRows
+
+__all__ = ["NOISE_STD", "PrefixKeys", "keyed_normal"]
 
 NOISE_STD = 1e-3
 """Standard deviation of the noise of ``activate`` and ``deactivate`` (variance 1e-6; arXiv 2510.04694, eq. 5)."""
@@ -28,22 +36,6 @@ _STEP = _signed(0x9E3779B97F4A7C15)
 _MIX_1 = _signed(0xBF58476D1CE4E5B9)
 _MIX_2 = _signed(0x94D049BB133111EB)
 _BASE = _signed(0xD1342543DE82EF95)  # odd, so that its powers are distinct for long
-
-
-class PrefixState(NamedTuple):
-    """What :func:`prefix_keys` has seen of each row; int64 ``[B]`` each.
-
-    Attributes:
-        hash: Rolling hash of the row's valid tokens.
-        power: The hash's base to the power of their number.
-    """
-
-    hash: Tensor
-    power: Tensor
-
-    def select(self, rows: Tensor) -> PrefixState:
-        """Return the state of some rows, int64 ``[n]``, in their order: for batches that are reordered."""
-        return PrefixState(self.hash.index_select(0, rows), self.power.index_select(0, rows))
 
 
 def _shifted(value: Tensor, bits: int) -> Tensor:
@@ -83,31 +75,60 @@ def keyed_normal(seed: int, layer: int, keys: Tensor, experts: Tensor) -> Tensor
     return (radius * angle.cos()).to(torch.float32)
 
 
-def prefix_keys(tokens: Tensor, valid: Tensor, state: PrefixState | None = None) -> tuple[Tensor, PrefixState]:
-    """Hash, for each position, the row's valid tokens up to and including it.
+class PrefixKeys:
+    """The keys of one pass after another; a segment's hash at its end is where those that follow it begin.
 
-    The hash is a polynomial in the mixed tokens, modulo 2^64. Step by step with the state, a sequence gets the same
-    keys as in one pass.
-
-    Args:
-        tokens: Token ids; int64 ``[B, T]``.
-        valid: Whether a position holds a token rather than padding; bool ``[B, T]``.
-        state: What an earlier call returned for the same rows; ``None`` at the start of a sequence.
-
-    Returns:
-        The keys, int64 ``[B, T]`` (at padding: the key of the last valid token before it), and the state afterwards.
+    The hash is a polynomial in the mixed tokens of a sequence, modulo 2^64. However sequences are cut into passes, and
+    whatever they share with others, their tokens get the same keys.
     """
-    import torch
 
-    rows, width = tokens.shape
-    if state is None:
-        start = torch.zeros(rows, dtype=torch.int64, device=tokens.device)
-        state = PrefixState(start, start + 1)
-    powers = torch.full((width + 1,), _BASE, dtype=torch.int64, device=tokens.device)
-    powers[0] = 1
-    powers = powers.cumprod(0)
-    seen = valid.long().cumsum(1)  # valid tokens up to and including each position
-    terms = _mixed((tokens.long() + 1) * _STEP) * powers[(seen - 1).clamp(min=0)] * state.power[:, None]
-    hashes = state.hash[:, None] + (terms * valid).cumsum(1)
-    after = PrefixState(state.hash + (terms * valid).sum(1), state.power * powers[valid.sum(1)])
-    return _mixed(hashes), after
+    def __init__(self) -> None:
+        self._ends: Tensor | None = None  # int64 [segments], the hash of each up to its last token so far
+
+    def keys(self, tokens: Tensor, rows: TokenRows) -> Tensor:
+        """Hash, for each row that counts, the tokens of its sequence up to and including it.
+
+        Args:
+            tokens: Token ids; int64 ``[N]``.
+            rows: Which segments they are of.
+
+        Returns:
+            The keys, int64 ``[M]``.
+        """
+        import torch
+
+        def on_device(array: NDArray[np.int64]) -> Tensor:
+            return torch.from_numpy(array).to(tokens.device)
+
+        order, run, runs = on_device(rows.order), on_device(rows.run), on_device(rows.runs)
+        own = tokens.long() if rows.kept.size == rows.count else tokens.long()[on_device(rows.kept)]
+        powers = own.new_full((int(rows.position.max(initial=0)) + 1,), _BASE)
+        powers[0] = 1
+        terms = _mixed((own + 1) * _STEP) * powers.cumprod(0)[on_device(rows.position)]
+        sums = torch.empty_like(terms)
+        sums[order] = terms[order].cumsum(0)  # over the runs, one after another
+        last = sums[on_device(rows.run_last)]
+        offset = torch.nn.functional.pad(last, (1, 0))[:-1]
+        lengths = last - offset
+        start = torch.zeros_like(last)  # the hash before each run
+        goes_on = np.flatnonzero(rows.run_carried != NONE)
+        if goes_on.size:
+            assert self._ends is not None
+            start[on_device(goes_on)] = self._ends[on_device(rows.run_carried[goes_on])]
+        for level in _levels(rows.run_after):
+            before = on_device(rows.run_after[level])
+            start[on_device(level)] = start[before] + lengths[before]
+        if self._ends is None or len(self._ends) < rows.capacity:
+            known = own.new_zeros(0) if self._ends is None else self._ends
+            self._ends = torch.cat([known, own.new_zeros(rows.capacity)])
+        self._ends[runs] = start + lengths
+        return _mixed(sums + (start - offset)[run])
+
+
+def _levels(after: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield the runs that follow another one of the same pass, those first whose own predecessor is done."""
+    done = after == NONE
+    while not done.all():
+        level = np.flatnonzero(~done & done[after])
+        yield level
+        done[level] = True

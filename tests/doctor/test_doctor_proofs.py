@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,9 @@ from sabotage import (
 from small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.hf import model as hf_model
 from lm_eval_moe.backends.hf.stopping import RowReading
-from lm_eval_moe.capture import BatchLayout, Recorder
+from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
@@ -304,13 +304,14 @@ def test_wrong_weights_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_counted_padding_is_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = BatchLayout.of_rows
+    original = hf_model.padded_batch
 
-    def with_padding(rows: Any, width: int) -> BatchLayout:
-        layout = original(rows, width)
-        return replace(layout, segment=np.where(layout.segment < 0, 0, layout.segment))
+    def with_padding(forest: Forest, rows: Any, width: int) -> Any:
+        segment, paths = original(forest, rows, width)
+        last = np.array([[path[-1]] for path in paths])
+        return np.where(segment < 0, last, segment), paths
 
-    monkeypatch.setattr(BatchLayout, "of_rows", with_padding)
+    monkeypatch.setattr(hf_model, "padded_batch", with_padding)
     found = examine(build("qwen3_moe", tokenizer))
     assert "padding" in failed(found)
     assert "tokens were counted, it has" in finding(found, "padding").summary

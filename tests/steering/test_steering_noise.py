@@ -9,22 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keys_oracle import MASK, mixed, sequence_keys
 from scipy import stats
 
-from lm_eval_moe.steering.noise import keyed_normal, prefix_keys
-
-MASK = 2**64 - 1
-
-
-def mixed(value: int) -> int:
-    """SplitMix64's output function, on Python's integers."""
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
-    return value ^ (value >> 31)
-
-
-def signed(value: int) -> int:
-    return (value & MASK) - 2**64 if value & 2**63 else value & MASK
+from lm_eval_moe.capture import Forest
+from lm_eval_moe.steering.noise import PrefixKeys, keyed_normal
 
 
 def test_the_mixing_is_splitmix64() -> None:
@@ -92,16 +81,14 @@ def test_a_draw_does_not_depend_on_the_device() -> None:
 
 def keys_of(tokens: list[int]) -> list[int]:
     """The keys of one sequence without padding."""
-    found, _ = prefix_keys(torch.tensor([tokens]), torch.ones(1, len(tokens), dtype=torch.bool))
-    return found[0].tolist()
+    forest = Forest()
+    rows = forest.begin_pass(np.full(len(tokens), forest.add()))
+    return PrefixKeys().keys(torch.tensor(tokens), rows).tolist()
 
 
 def test_a_key_is_the_mixed_polynomial_of_the_mixed_tokens() -> None:
-    base, step, total, expected = 0xD1342543DE82EF95, 0x9E3779B97F4A7C15, 0, []
-    for position, token in enumerate([5, 0, 0, 151_643]):
-        total = (total + mixed(((token + 1) * step) & MASK) * pow(base, position, 2**64)) & MASK
-        expected.append(signed(mixed(total)))
-    assert keys_of([5, 0, 0, 151_643]) == expected
+    tokens = [5, 0, 0, 151_643]
+    assert keys_of(tokens) == sequence_keys(tokens)
 
 
 SEQUENCES = st.lists(
@@ -115,17 +102,22 @@ def test_keys_depend_on_neither_padding_batch_nor_steps(
     sequences: list[list[int]], left: bool, steps: list[int], padding: int
 ) -> None:
     width = max(map(len, sequences)) + padding
-    tokens, valid = torch.full((len(sequences), width), 99), torch.zeros(len(sequences), width, dtype=torch.bool)
+    forest, keys = Forest(), PrefixKeys()
+    numbers = [forest.add() for _ in sequences]
+    tokens, segment = np.full((len(sequences), width), 99), np.full((len(sequences), width), -1)
     for row, sequence in enumerate(sequences):
         place = slice(width - len(sequence), None) if left else slice(len(sequence))
-        tokens[row, place], valid[row, place] = torch.tensor(sequence), True
-    found, state, start = [], None, 0
+        tokens[row, place], segment[row, place] = sequence, numbers[row]
+    found: dict[int, list[int]] = {number: [] for number in numbers}
+    start = 0
     for step in [*steps, width]:
-        piece, state = prefix_keys(tokens[:, start : start + step], valid[:, start : start + step], state)
-        found.append(piece)
+        part = slice(start, start + step)
+        rows = forest.begin_pass(segment[:, part])
+        piece = keys.keys(torch.from_numpy(tokens[:, part].reshape(-1)), rows).tolist()
+        for number, key in zip(rows.segment.tolist(), piece, strict=True):
+            found[number].append(key)
         start += step
-    keys = torch.cat(found, dim=1)
-    assert [keys[row][valid[row]].tolist() for row in range(len(sequences))] == [keys_of(each) for each in sequences]
+    assert list(found.values()) == [sequence_keys(sequence) for sequence in sequences]
 
 
 def test_keys_depend_on_the_whole_prefix_and_nothing_after_it() -> None:
@@ -137,18 +129,10 @@ def test_keys_depend_on_the_whole_prefix_and_nothing_after_it() -> None:
 
 
 def test_the_keys_of_many_prefixes_are_distinct() -> None:
-    tokens = torch.from_numpy(np.random.default_rng(1).integers(0, 50, (64, 512)))
+    tokens = np.random.default_rng(1).integers(0, 50, (64, 512))
     tokens[0] = 0
-    keys, _ = prefix_keys(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    forest = Forest()
+    rows = forest.begin_pass(np.repeat([[forest.add()] for _ in tokens], 512, axis=1))
+    keys = PrefixKeys().keys(torch.from_numpy(tokens.reshape(-1)), rows)
     prefixes = {tuple(row[: end + 1]) for row in tokens.tolist() for end in range(512)}
     assert keys.unique().numel() == len(prefixes)
-
-
-def test_a_state_follows_its_rows_when_a_batch_is_reordered() -> None:
-    tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    valid = torch.ones_like(tokens, dtype=torch.bool)
-    whole, _ = prefix_keys(tokens, valid)
-    _, state = prefix_keys(tokens[:, :2], valid[:, :2])
-    rows = torch.tensor([1, 0, 0])
-    last, _ = prefix_keys(tokens[rows, 2:], valid[rows, 2:], state.select(rows))
-    assert torch.equal(last, whole[rows, 2:])

@@ -16,7 +16,6 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_moe.backends.cache import answered
 from lm_eval_moe.backends.hf import refusals
-from lm_eval_moe.backends.hf.batch import RoutedBatch
 from lm_eval_moe.backends.hf.checkpoint import checked_loading
 from lm_eval_moe.backends.hf.identity import code_parts
 from lm_eval_moe.backends.hf.loading import capture_span, model_path, resolve_plan, shape_before_loading
@@ -27,17 +26,9 @@ from lm_eval_moe.backends.hf.routing_state import RoutingState
 from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.hf.weights import LoadedWeights
-from lm_eval_moe.capture import (
-    GENERATED,
-    BatchLayout,
-    ExpectedRow,
-    GenerationTracker,
-    Recorder,
-    RowQueue,
-    RowUse,
-    Span,
-)
-from lm_eval_moe.capture.layout import cut_points, segments_of
+from lm_eval_moe.backends.passes import RoutedPasses
+from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse, Span
+from lm_eval_moe.capture.layout import padded_batch, places_of
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
@@ -199,25 +190,22 @@ class HFMoE(RoutingState, HFLM):
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if not self._active:
             return super()._model_call(inps, attn_mask, labels)
+        forest = Forest()
         if self._probing:
-            rows, layout = [], BatchLayout.all_valid(*inps.shape)
+            rows, paths = [], [[forest.add()] for _ in inps]
+            segment = np.repeat(np.array(paths), inps.shape[1], axis=1)
         elif self._queue is not None:
             rows = self._queue.take_tokens(inps.tolist())
-            layout = BatchLayout.of_rows(rows, inps.shape[1])
+            segment, paths = padded_batch(forest, rows, inps.shape[1])
         else:
             raise RuntimeError("the model was called outside a request: routing cannot be attributed")
-        recorder = self._new_recorder(rows)
-        batch = self._new_batch(recorder, rows)
-        with uncompiled(self.model), intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
-            batch.start_pass(inps, layout, [row.language for row in rows] or [None] * len(inps))
+        recorder = self._new_recorder(forest, rows)
+        passes = self._new_passes(forest, recorder, rows, paths)
+        with uncompiled(self.model), intercepted(self._sites, passes, top_k=self.routing_shape.top_k):
+            passes.start_pass(inps, forest.begin_pass(segment))
             logits = super()._model_call(inps, attn_mask, labels)
-            batch.end_pass()
-
-        def segments(index: int, use: RowUse, span: Span) -> list[int]:
-            length = len(rows[index].tokens or ())
-            return segments_of(use, cut_points(rows[index], length), length, span)
-
-        self._collect(recorder, rows, segments)
+            passes.end_pass()
+        self._collect(recorder, rows, paths, lambda index, use, span: places_of(use, rows[index], span))
         return logits
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
@@ -301,28 +289,24 @@ class HFMoE(RoutingState, HFLM):
         rows = self._queue.take_texts(self._prompts)
         mask = generation_kwargs["attention_mask"].bool().cpu().numpy()
         rule = StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs), self.think_end_token)
-        tracker = GenerationTracker(mask, [RowReading(rule) for _ in rows], thinks=rule.thinks)
-        recorder = self._new_recorder(rows)
-        batch = self._new_batch(recorder, rows)
-        languages = [row.language for row in rows]
-        generated_fed = np.zeros(len(rows), dtype=np.int64)
+        forest = Forest()
+        readings = [RowReading(rule) for _ in rows]
+        tracker = GenerationTracker(forest, mask, readings, [row.language for row in rows], thinks=rule.thinks)
+        recorder = self._new_recorder(forest, rows)
+        passes = self._new_passes(forest, recorder, rows, tracker.paths)
 
         def start(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
             if tokens is None:  # prompt tuning feeds the prompt as embeddings, behind its virtual tokens
                 tokens = context
-            layout = tracker.layout(tokens.tolist())
-            if recorder is not None:
-                recorder.join(tracker.thought, GENERATED)
-            np.add(generated_fed, layout.generated.sum(1), out=generated_fed)
-            batch.start_pass(tokens, layout, languages)
+            passes.start_pass(tokens, forest.begin_pass(tracker.next_pass(tokens.tolist())))
 
         def end(*_: Any) -> None:
-            batch.end_pass()
+            passes.end_pass()
 
         core = core_of(self.model)
         generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
-        with uncompiled(self.model), intercepted(self._sites, batch, top_k=self.routing_shape.top_k):
+        with uncompiled(self.model), intercepted(self._sites, passes, top_k=self.routing_shape.top_k):
             hooks = (core.register_forward_pre_hook(start, with_kwargs=True), core.register_forward_hook(end))
             try:
                 generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
@@ -330,10 +314,9 @@ class HFMoE(RoutingState, HFLM):
                 for hook in hooks:
                     hook.remove()
         tracker.finish(generated[:, -1].tolist())
-        if recorder is not None:
-            recorder.join(tracker.thought, GENERATED)
-        self._collect(recorder, rows, lambda row, use, span: tracker.segments_of(span), tracker.thinking)
-        self._fed += zip(mask.sum(1).tolist(), generated_fed.tolist(), strict=True)
+        places = tracker.places_of
+        self._collect(recorder, rows, tracker.paths, lambda row, use, span: places(row, span), tracker.thinking)
+        self._fed += [tracker.fed(row) for row in range(len(rows))]
         return generated
 
     def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:
@@ -352,28 +335,42 @@ class HFMoE(RoutingState, HFLM):
         finally:
             self._queue = None
 
-    def _new_recorder(self, rows: list[ExpectedRow]) -> Recorder | None:
+    def _new_recorder(self, forest: Forest, rows: Sequence[ExpectedRow]) -> Recorder | None:
         wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)
         if self._span is None or not wanted:
             return None
         return Recorder(
+            forest,
             len(self._sites),
             self.routing_shape.experts,
+            arrays=self.record_arrays,
             sigmoid=self._scoring == "sigmoid",
             skips=any(site.block.extra for site in self._sites),
-            overlap="overlap" in self.record_arrays,
         )
 
-    def _new_batch(self, recorder: Recorder | None, rows: list[ExpectedRow]) -> RoutedBatch:
-        return RoutedBatch(
-            recorder, self._new_steerer(), compare=self.record_changes, rows=rows, layers=self.routing_shape.layers
+    def _new_passes(
+        self,
+        forest: Forest,
+        recorder: Recorder | None,
+        rows: Sequence[ExpectedRow],
+        paths: Sequence[Sequence[int]],
+    ) -> RoutedPasses:
+        keys = zip((path[0] for path in paths), (row.uses[0].key for row in rows), strict=False)
+        return RoutedPasses(
+            recorder,
+            self._new_steerer(),
+            compare=self.record_changes,
+            layers=self.routing_shape.layers,
+            forest=forest,
+            requests={segment: key for segment, key in keys if key is not None},
         )
 
     def _collect(
         self,
         recorder: Recorder | None,
-        rows: list[ExpectedRow],
-        segments: Callable[[int, RowUse, Span], list[int]],
+        rows: Sequence[ExpectedRow],
+        paths: Sequence[Sequence[int]],
+        places: Callable[[int, RowUse, Span], list[int]],
         thinking: Callable[[int], int | None] = lambda row: None,
     ) -> None:
         """Keep the records of the wanted requests of a batch.
@@ -381,7 +378,8 @@ class HFMoE(RoutingState, HFLM):
         Args:
             recorder: What was recorded of it, if anything.
             rows: Its rows.
-            segments: Returns the segments of a row that make up a span of one of its uses.
+            paths: The segments of each row.
+            places: Returns, among a row's segments, the places of those that make up a span of one of its uses.
             thinking: Returns after how many generated tokens a row's thinking ended (see `RoutingRecord`).
         """
         if recorder is None or self._span is None:
@@ -389,10 +387,10 @@ class HFMoE(RoutingState, HFLM):
         kept = [index for index, row in enumerate(rows) if any(self._wants(use) for use in row.uses)]
         if not kept:
             return
-        for index, sums in zip(kept, recorder.sums_of(kept), strict=True):
+        for index, sums in zip(kept, recorder.sums_of([paths[index] for index in kept]), strict=True):
             for use in rows[index].uses:
                 if use.key is not None and self._wants(use):
-                    own, whole = segments(index, use, self._span), segments(index, use, "all")
+                    own, whole = places(index, use, self._span), places(index, use, "all")
                     record = sums.take(own, whole, self.record_arrays, thinking(index))
                     self.records.add(use.key, record)
                     if self.response_cache is not None:

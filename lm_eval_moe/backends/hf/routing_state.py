@@ -200,4 +200,4 @@ class RoutingState:
         return use.key is not None and self.wanted(use.key)
 
     def _new_steerer(self) -> Steerer | None:
-        return Steerer(self._plan, self._steering_constants) if self._plan is not None else None
+        return Steerer([self._plan], self._steering_constants) if self._plan is not None else None

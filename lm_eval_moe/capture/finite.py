@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
+
+    from lm_eval_moe.capture.segments import TokenRows
 
 __all__ = ["FiniteCheck", "NotFinite"]
 
@@ -20,11 +21,11 @@ class NotFinite(NamedTuple):
 
     Attributes:
         positions: The routers, ascending.
-        rows: The rows of the batch, ascending.
+        segments: The segments whose tokens they are at, ascending.
     """
 
     positions: tuple[int, ...]
-    rows: tuple[int, ...]
+    segments: tuple[int, ...]
 
 
 class FiniteCheck:
@@ -38,9 +39,9 @@ class FiniteCheck:
     def __init__(self) -> None:
         self._sums: list[tuple[int, Tensor]] = []
 
-    def start_pass(self, valid: NDArray[np.bool_]) -> None:
-        """Begin a forward pass; ``valid`` ``[B, T]`` says which tokens count."""
-        self._valid, self._sums = valid, []
+    def start_pass(self, rows: TokenRows) -> None:
+        """Begin a forward pass; ``rows`` says which tokens count."""
+        self._rows, self._sums = rows, []
 
     def see(self, position: int, logits: Tensor) -> None:
         """Take the logits ``[N, E]`` of a router."""
@@ -57,9 +58,10 @@ class FiniteCheck:
         together = torch.stack([each.to(device, torch.float32) for _, each in sums])
         if math.isfinite(float(together.sum())):
             return None
-        rows, width = self._valid.shape
-        wrong = (~together.isfinite()).cpu().numpy().reshape(len(sums), rows, -1)[:, :, -width:] & self._valid
+        rows = self._rows.fitted(together.shape[1])
+        wrong = (~together.isfinite()).cpu().numpy()[:, rows.kept]
         if not wrong.any():
             return None
-        positions = {sums[index][0] for index in np.flatnonzero(wrong.any((1, 2)))}
-        return NotFinite(tuple(sorted(positions)), tuple(np.flatnonzero(wrong.any((0, 2))).tolist()))
+        positions = {sums[index][0] for index in np.flatnonzero(wrong.any(1))}
+        segments = {int(segment) for segment in rows.segment[wrong.any(0)]}
+        return NotFinite(tuple(sorted(positions)), tuple(sorted(segments)))

@@ -1,32 +1,34 @@
-"""One batch on its way through the model: steered by the plan, recorded by the recorder."""
+"""Forward passes on their way through a model's routers: steered by the plans, recorded by the recorder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.capture import BatchLayout, ExpectedRow, Recorder
+from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import RoutingBypassedError, UserError
-from lm_eval_moe.routers.finite import FiniteCheck, NotFinite
 from lm_eval_moe.steering.layers import format_ranges
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lm_eval_moe.capture import Forest, Recorder, RequestKey
+    from lm_eval_moe.capture.segments import TokenRows
     from lm_eval_moe.steering.apply import Steerer
 
-__all__ = ["RoutedBatch"]
+__all__ = ["RoutedPasses"]
 
 
-class RoutedBatch:
-    """The listener of one batch's forward passes (see `lm_eval_moe.routers.RouterListener`).
+class RoutedPasses:
+    """The listener of forward passes (see `lm_eval_moe.routers.RouterListener`).
 
     Args:
         recorder: Accumulates the routing; None to steer only.
-        steerer: Applies the plan; None to record only.
+        steerer: Applies the plans; None to record only.
         compare: Also ask each steered router for its selection without steering.
-        rows: What the rows of the batch are, for messages; empty where they are nobody's.
         layers: The decoder layer of every router, for messages.
+        forest: The segments.
+        requests: Requests by a segment of theirs (those that follow it are theirs, too), for messages.
     """
 
     def __init__(
@@ -35,22 +37,23 @@ class RoutedBatch:
         steerer: Steerer | None,
         *,
         compare: bool = False,
-        rows: Sequence[ExpectedRow] = (),
-        layers: Sequence[int] = (),
+        layers: Sequence[int],
+        forest: Forest,
+        requests: Mapping[int, RequestKey],
     ) -> None:
         self._recorder, self._steerer, self._compare = recorder, steerer, compare
-        self._rows, self._layers = rows, layers
+        self._layers, self._forest, self._requests = layers, forest, requests
         self._finite = FiniteCheck()
         self._routed: int | None = None  # router calls of the pass, None between passes
 
-    def start_pass(self, tokens: Tensor, layout: BatchLayout, languages: Sequence[str | None]) -> None:
-        """Begin a forward pass over ``tokens`` ``[B, T]``; ``languages`` has one entry a row."""
+    def start_pass(self, tokens: Tensor, rows: TokenRows) -> None:
+        """Begin a forward pass over ``tokens`` ``[N]``, or any shape of N tokens row after row."""
         self._routed = 0
-        self._finite.start_pass(layout.valid)
+        self._finite.start_pass(rows)
         if self._steerer is not None:
-            self._steerer.start_pass(tokens, layout.valid, layout.generated, languages)
+            self._steerer.start_pass(tokens.reshape(-1), rows)
         if self._recorder is not None:
-            self._recorder.start_pass(layout, self._steerer.targets if self._steerer else None)
+            self._recorder.start_pass(rows, self._steerer.targets if self._steerer else None)
 
     def end_pass(self) -> None:
         """End the forward pass.
@@ -66,7 +69,7 @@ class RoutedBatch:
             self._recorder.end_pass()
         wrong = self._finite.end_pass()
         if wrong is not None:
-            raise _not_finite(wrong, self._rows, self._layers)
+            raise self._not_finite(wrong)
 
     def route(self, position: int, logits: Tensor) -> Tensor:
         """Steer the router logits ``[N, E]`` and note what becomes of them.
@@ -110,19 +113,19 @@ class RoutedBatch:
         if self._recorder is not None:
             self._recorder.unchanged(position, indices)
 
-
-def _not_finite(wrong: NotFinite, rows: Sequence[ExpectedRow], layers: Sequence[int]) -> UserError:
-    found = [layers[position] if layers else position for position in wrong.positions]
-    keys = [use.key for row in wrong.rows if row < len(rows) for use in rows[row].uses[:1] if use.key is not None]
-    where = f"task {keys[0].task}, document {keys[0].doc_id}, request {keys[0].idx}" if keys else None
-    more = f"; {len(wrong.rows) - 1} more of the batch's {len(rows)} rows are like it" if len(wrong.rows) > 1 else ""
-    return UserError(
-        f"the router logits of layer{'s' * (len(found) > 1)} {format_ranges(found)} are NaN or infinite: the experts "
-        f"would be chosen at random{more}",
-        fix="load the model in a wider type (--model_args dtype=bfloat16 or float32; float16 ends at 65504); if that "
-        "does not help, its weights are damaged",
-        where=where,
-    )
+    def _not_finite(self, wrong: NotFinite) -> UserError:
+        layers = format_ranges([self._layers[position] for position in wrong.positions])
+        lineages = [self._forest.path(segment) for segment in wrong.segments]
+        keys = list(dict.fromkeys(self._requests[s] for path in lineages for s in path if s in self._requests))
+        where = f"task {keys[0].task}, document {keys[0].doc_id}, request {keys[0].idx}" if keys else None
+        more = f"; {len(keys) - 1} more requests of the batch are like it" if len(keys) > 1 else ""
+        return UserError(
+            f"the router logits of layer{'s' * (len(wrong.positions) > 1)} {layers} are NaN or infinite: the experts "
+            f"would be chosen at random{more}",
+            fix="load the model in a wider type (--model_args dtype=bfloat16 or float32; float16 ends at 65504); if "
+            "that does not help, its weights are damaged",
+            where=where,
+        )
 
 
 def _unseen(what: str) -> RoutingBypassedError:
