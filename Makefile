@@ -9,7 +9,7 @@ OLDEST = 5.19.0
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
 
-.PHONY: demo test conformance conformance-oldest families hostile nightly lint types install wheel clean
+.PHONY: demo test conformance conformance-oldest families hostile nightly lint imports types tasks install wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
 $(READY): pyproject.toml constraints.txt
@@ -42,6 +42,11 @@ families: $(READY) $(OLD_TRANSFORMERS)
 	UPDATE_FAMILIES=1 PYTHONPATH=$(OLD_TRANSFORMERS) $(BIN)/python -m pytest tests/conformance
 	UPDATE_FAMILIES=1 $(BIN)/python -m pytest tests/conformance
 
+# Makes the multilingual task files and docs/tasks.md from their manifests.
+tasks: $(READY)
+	$(BIN)/python -m tools.multilingual.task_files
+	$(BIN)/python -m tools.multilingual.tasks_page
+
 # Tens of thousands of hostile inputs, others every time.
 hostile: $(READY)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/hostile
@@ -55,9 +60,13 @@ nightly: $(READY) lint types hostile
 	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/memory.py --variants capture "capture + steering" cache
 
-lint: $(READY)
+lint: $(READY) imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Which room may import which: docs/architecture.md.
+imports: $(READY)
+	$(BIN)/lint-imports --no-cache
 
 types: $(READY)
 	$(BIN)/mypy

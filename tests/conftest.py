@@ -40,6 +40,14 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
+def manager() -> Any:
+    """A task manager that knows the tasks of this package."""
+    from demo_runs import task_manager  # here, since most files need no lm-eval
+
+    return task_manager()
+
+
+@pytest.fixture(scope="session")
 def real_texts() -> dict[str, list[str]]:
     """Parallel news sentences in several scripts, where the data folder is there; our own otherwise."""
     folder = SHARED / "bench" / "ntrex"

@@ -13,7 +13,7 @@ from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.control import control_count
-from lm_eval_moe.resources import steering_configs_dir, tasks_dir
+from lm_eval_moe.resources import steering_configs_dir
 from lm_eval_moe.steering import SteeringPlan, resolve
 from lm_eval_moe.steering.control import random_control
 
@@ -29,11 +29,6 @@ def spec(experts: dict[str, Any], **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def lm() -> HFMoE:
     return HFMoE(pretrained="demo", batch_size=32)
-
-
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
 
 
 def plan(lm: HFMoE, experts: dict[str, Any]) -> SteeringPlan:

@@ -23,15 +23,13 @@ from lm_eval_moe.demo_model.data import (
     Problem,
     evaluation_problems,
     evaluation_sentences,
-    pair_missing,
-    random_problem,
-    random_sentence,
 )
-from lm_eval_moe.demo_model.documents import random_document
-from lm_eval_moe.demo_model.measure import divergence, expert_importance, prior_only_accuracy
-from lm_eval_moe.demo_model.muon import StackedMuon
-from lm_eval_moe.demo_model.tokenizer import train_tokenizer
 from lm_eval_moe.demo_model.words import LANGUAGES
+from tools.demo_model.documents import random_document
+from tools.demo_model.measure import divergence, expert_importance, prior_only_accuracy
+from tools.demo_model.muon import StackedMuon
+from tools.demo_model.tokenizer import train_tokenizer
+from tools.demo_model.training_items import pair_missing, random_problem, random_sentence
 
 TASKS = Path(__file__).parents[1] / "tasks" / "demo"
 

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_runs import evaluate, task_manager
 from lm_eval.tasks import TaskManager
 
-from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
+from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.resources import tasks_dir
 
 TASKS = ["demo_arith_en", "demo_arith_ru", "demo_arith_sw"]
-
-
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +29,7 @@ def _as_it_was(lm: HFMoE) -> Any:
 
 
 def routing(lm: HFMoE, manager: TaskManager, tasks: Any = TASKS, **kwargs: Any) -> Any:
-    results = simple_evaluate(lm, tasks=list(tasks), task_manager=manager, bootstrap_iters=0, **kwargs)
-    assert results is not None
-    return results["routing"]
+    return evaluate(lm, manager, tasks, **kwargs)["routing"]
 
 
 def hashes(lm: HFMoE, manager: TaskManager, **kwargs: Any) -> dict[str, str]:
@@ -66,7 +60,7 @@ def test_the_hash_is_of_the_rows_and_their_content(lm: HFMoE, manager: TaskManag
     seen = set()
     for row, step in (("-1", "1"), ("1", "1"), ("-1", "-1")):  # as it is, with a full stop, in another order
         (tmp_path / "edit.py").write_text(edit.replace("ROW", row).replace("STEP", step), encoding="utf-8")
-        files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+        files = task_manager(tmp_path)
         seen.add(routing(lm, files, ["edited"], limit=3)["tasks"]["edited"]["document_hash"])
     assert len(seen) == 3
     assert three["demo_arith_en"] in seen  # whatever the task's name

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import demo_runs
 import lm_eval
 import numpy as np
 import oracle
@@ -17,7 +18,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 from small_models import make_model
 
-from lm_eval_moe import HFMoE, simple_evaluate
+from lm_eval_moe import HFMoE
 from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -40,11 +41,6 @@ def spec(**changes: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
-
-
-@pytest.fixture(scope="module")
 def lm() -> HFMoE:
     return HFMoE(pretrained="demo", batch_size=8)
 
@@ -57,11 +53,7 @@ def _unsteered(lm: HFMoE) -> Any:
 
 
 def evaluate(lm: HFMoE, manager: TaskManager, tasks: Any = TASKS, **kwargs: Any) -> dict[str, Any]:
-    results = simple_evaluate(
-        lm, tasks=list(tasks), task_manager=manager, **{"limit": LIMIT, "bootstrap_iters": 10, **kwargs}
-    )
-    assert results is not None
-    return results
+    return demo_runs.evaluate(lm, manager, tasks, **{"limit": LIMIT, "bootstrap_iters": 10, **kwargs})
 
 
 def importance_alone(lm: HFMoE, prompts: list[str]) -> list[np.ndarray]:
@@ -167,7 +159,7 @@ metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filter
 """,
             encoding="utf-8",
         )
-    files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    files = demo_runs.task_manager(tmp_path)
     results = evaluate(lm, files, ["two_filters_en", "two_filters_sw"], limit=3)
     scores = results["results"]["two_filters_sw"]
     assert {key for key in scores if key.startswith("routing_divergence")} == {
@@ -252,7 +244,7 @@ def test_rows_pair_by_their_true_index_when_samples_are_chosen(lm: HFMoE, manage
             f"routing: {{language: {language}, benchmark: rows, item: row}}}}\n",
             encoding="utf-8",
         )
-    files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    files = demo_runs.task_manager(tmp_path)
     chosen = evaluate(lm, files, ["rows_en", "rows_sw"], limit=None, samples={"rows_en": [2, 5], "rows_sw": [5]})
     whole = evaluate(lm, files, ["rows_en", "rows_sw"], limit=6)
     (sample,) = chosen["samples"]["rows_sw"]
@@ -383,7 +375,7 @@ def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager
         "    return DatasetDict(test=Dataset.from_list(rows), validation=Dataset.from_list(rows))\n",
         encoding="utf-8",
     )
-    files = TaskManager(include_path=[str(tasks_dir()), str(tmp_path)], include_defaults=False)
+    files = demo_runs.task_manager(tmp_path)
     refused = pytest.raises(UserError, match="limited to some languages, but that of task 'nameless' is unknown")
     with refused, pytest.warns(RoutingWarning, match="nameless: its language is unknown"):
         evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]))

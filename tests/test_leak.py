@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from demo_runs import evaluate
 from lm_eval.tasks import TaskManager
 
-from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
+from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.resources import tasks_dir
 
 SELECTED = {"demo_arith_en": [0, 1, 2, 3], "demo_text_en": [0, 1, 2, 3]}
-
-
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
 
 
 @pytest.fixture
 def lm() -> HFMoE:
     return HFMoE(pretrained="demo", batch_size=8)
-
-
-def evaluate(lm: HFMoE, manager: TaskManager, samples: dict[str, list[int]], **kwargs: Any) -> dict[str, Any]:
-    results = simple_evaluate(
-        lm, tasks=list(samples), samples=samples, task_manager=manager, bootstrap_iters=0, **kwargs
-    )
-    assert results is not None
-    return results
 
 
 @pytest.fixture

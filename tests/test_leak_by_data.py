@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from demo_runs import evaluate
 from lm_eval.tasks import TaskManager
 from safetensors import safe_open
 from small_models import SHARED
 
-from lm_eval_moe import HFMoE, simple_evaluate
+from lm_eval_moe import HFMoE
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.leak import document_texts, main_fields
@@ -31,21 +31,8 @@ needs_bench = pytest.mark.skipif(not BENCH.is_dir(), reason="the benchmark data 
 
 
 @pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
-
-
-@pytest.fixture(scope="module")
 def lm() -> HFMoE:
     return HFMoE(pretrained="demo", batch_size=8)
-
-
-def evaluate(lm: HFMoE, manager: TaskManager, samples: dict[str, list[int]], **kwargs: Any) -> dict[str, Any]:
-    results = simple_evaluate(
-        lm, tasks=list(samples), samples=samples, task_manager=manager, bootstrap_iters=0, **kwargs
-    )
-    assert results is not None
-    return results
 
 
 # ---------------------------------------------------------------------- data sets

@@ -15,28 +15,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import demo_runs
 import numpy as np
 import pytest
 from lm_eval.tasks import TaskManager
 
-from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
+from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.backends.cache import Entry, ResponseCache
 from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.packing import pack, unpack
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import PARTS
-from lm_eval_moe.resources import steering_configs_dir, tasks_dir
+from lm_eval_moe.resources import steering_configs_dir
 
 pytestmark = pytest.mark.long
 
 TASKS = ["demo_arith_en", "demo_arith_sw", "demo_arith_gen_sw", "demo_text_sw"]
 STEERING = steering_configs_dir() / "demo_task_experts.yaml"
-
-
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +49,7 @@ def _as_it_was(lm: HFMoE) -> Iterator[None]:
 
 def evaluate(lm: HFMoE, manager: TaskManager, cache: Path | None, tasks: Any = TASKS, **kwargs: Any) -> dict[str, Any]:
     given = {"use_cache": str(cache)} if cache else {}
-    results = simple_evaluate(
-        lm, tasks=tasks, task_manager=manager, limit=10, bootstrap_iters=0, routing_fields="all", **given, **kwargs
-    )
-    assert results is not None
-    return results
+    return demo_runs.evaluate(lm, manager, tasks, limit=10, routing_fields="all", **given, **kwargs)
 
 
 def lasting(results: dict[str, Any]) -> str:

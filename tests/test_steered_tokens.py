@@ -6,23 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import demo_runs
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
-from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
+from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.resources import tasks_dir
 
 TASKS = ["demo_arith_en", "demo_arith_sw"]
 MIDDLE = 4  # of the bundled model's eight layers
-
-
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +40,7 @@ def spec(*interventions: dict[str, Any]) -> Any:
 
 
 def evaluate(lm: HFMoE, manager: TaskManager, tasks: list[str], steering: Any, **kwargs: Any) -> dict[str, Any]:
-    results = simple_evaluate(
-        lm, tasks=tasks, task_manager=manager, limit=4, bootstrap_iters=0, steering=steering, **kwargs
-    )
-    assert results is not None
-    return results
+    return demo_runs.evaluate(lm, manager, tasks, limit=4, steering=steering, **kwargs)
 
 
 def steered(results: dict[str, Any]) -> dict[str, int]:

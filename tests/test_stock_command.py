@@ -37,11 +37,6 @@ cli_evaluate()
 
 
 @pytest.fixture
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
-
-
-@pytest.fixture
 def steering(tmp_path: Path) -> Path:
     file = tmp_path / "steer.yaml"
     file.write_text(STEERING, encoding="utf-8")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_runs import task_manager
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.strict import StrictError
 
 STEERING = (
@@ -24,11 +24,6 @@ STEERING = (
 def _closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """lm-eval's log handlers keep the stream of the test that set them up, which pytest has closed by the next one."""
     monkeypatch.setattr("logging.raiseExceptions", False)
-
-
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
 
 
 def steering(folder: Path, more: str = "") -> Path:
@@ -107,7 +102,7 @@ def test_warnings_are_said_below_the_table_too(tmp_path: Path, capsys: pytest.Ca
 
 def items() -> list[str]:
     """The keys of two of the three items that a run here evaluates."""
-    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+    manager = task_manager()
     documents = list(manager.load(["demo_arith_en"])["tasks"]["demo_arith_en"].eval_docs)
     return [documents[row]["item_id"] for row in (0, 2)]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import demo_runs
 import numpy as np
 import oracle
 import pytest
@@ -22,13 +23,12 @@ from oracle import check
 from small_models import make_model
 from steered_oracle import Change, spec_of
 
-from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
+from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
 from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.session import TaskTally
-from lm_eval_moe.resources import tasks_dir
 
 pytestmark = pytest.mark.long
 
@@ -377,18 +377,11 @@ def test_steered_thinking_is_a_rerun_of_the_whole_sequence(kind: str, tokenizer:
 # ---------------------------------------------------------------------- evaluation
 
 
-@pytest.fixture(scope="module")
-def manager() -> TaskManager:
-    return TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
-
-
 GENERATIVE = ["demo_arith_gen_en", "demo_arith_gen_sw"]
 
 
 def evaluate(lm: HFMoE, manager: TaskManager, tasks: list[str] = GENERATIVE, **kwargs: Any) -> dict[str, Any]:
-    results = simple_evaluate(lm, tasks=tasks, task_manager=manager, limit=12, bootstrap_iters=0, **kwargs)
-    assert results is not None
-    return results
+    return demo_runs.evaluate(lm, manager, tasks, limit=12, **kwargs)
 
 
 def thought_in(results: dict[str, Any], task: str, **arguments: Any) -> list[int]:

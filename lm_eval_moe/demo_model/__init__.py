@@ -1,4 +1,4 @@
-"""The bundled demo model: a tiny multilingual mixture-of-experts model, its data and the script that trained it."""
+"""The bundled demo model: a tiny multilingual mixture-of-experts model, and the data of its tasks."""
 
 from __future__ import annotations
 

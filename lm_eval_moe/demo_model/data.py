@@ -2,8 +2,7 @@
 
 An item is a tuple of indices into the word lists, so it exists in every language with the same ``item_id``, the same
 numbers and the same answer. The split of an item depends on its id alone and is therefore the same in every language.
-Besides, every language but English misses an eighth of the number pairs, its own eighth: whether "seven and five" has
-ever been a problem in Swahili training data is a fact of that language; English is where the model can know it from.
+What the model was trained on is drawn from the same items, by ``tools/demo_model`` in the repository.
 """
 
 from __future__ import annotations
@@ -19,38 +18,37 @@ from lm_eval_moe.demo_model.words import LANGUAGES, SMALLEST_NUMBER, Language
 
 __all__ = [
     "KINDS",
-    "PAIRS_MISSING",
+    "NUMBERS",
     "SENTENCE_KINDS",
     "Problem",
     "Sentence",
     "Split",
     "choices",
+    "draw_problem",
+    "draw_sentence",
     "evaluation_problems",
     "evaluation_sentences",
-    "pair_missing",
-    "random_problem",
-    "random_sentence",
+    "fraction",
+    "number_pairs",
 ]
 
 Split = Literal["train", "development", "evaluation"]
 
 KINDS = ("total", "left", "more")
 SENTENCE_KINDS = ("does", "both", "colour", "weather", "where")
-PAIRS_MISSING = 1 / 8
-"""The share of number pairs that the training problems of a language other than English never contain."""
+NUMBERS = range(SMALLEST_NUMBER, SMALLEST_NUMBER + 11)
 
 _NAMES, _THINGS, _PLACES, _DAYS, _ACTIVITIES, _COLOURS, _WEATHER = 10, 8, 8, 7, 8, 6, 4
-_NUMBERS = range(SMALLEST_NUMBER, SMALLEST_NUMBER + 11)
 _OPTIONS = 4
 
 
-def _fraction(key: str) -> float:
+def fraction(key: str) -> float:
     """Return a number in [0, 1) that depends on ``key`` alone, on every machine and in every process."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _split_of(key: str) -> Split:
-    position = _fraction(f"held out/{key}")
+    position = fraction(f"held out/{key}")
     if position < 0.04:
         return "evaluation"
     return "development" if position < 0.08 else "train"
@@ -170,72 +168,37 @@ class Sentence:
 
 
 @cache
-def _missing_pairs(code: str, sign: str) -> frozenset[tuple[int, int]]:
-    """Return the pairs (smaller number first) that a language misses: the same number of them in each."""
-    if code == "en":
-        return frozenset()
-    pairs = itertools.combinations_with_replacement(_NUMBERS, 2) if sign == "+" else itertools.combinations(_NUMBERS, 2)
-    in_order = sorted(pairs, key=lambda pair: _fraction(f"pair/{code}/{sign}/{pair[0]}/{pair[1]}"))
-    return frozenset(in_order[: round(PAIRS_MISSING * len(in_order))])
-
-
-def pair_missing(code: str, kind: str, n: int, m: int) -> bool:
-    """Return whether a language's training problems never contain this pair of numbers under this operation.
-
-    Sums are the same pair in both orders; ``left`` and ``more`` are the same operation.
-    """
-    low, high = sorted((n, m))
-    return (low, high) in _missing_pairs(code, "+" if kind == "total" else "-")
-
-
-@cache
-def _pairs(kind: str, code: str | None = None) -> dict[int, tuple[tuple[int, int], ...]]:
-    """Return the number pairs of a kind by their answer; with a language, without the pairs it misses."""
+def number_pairs(kind: str) -> dict[int, tuple[tuple[int, int], ...]]:
+    """Return the number pairs of a kind of problem by their answer."""
     pairs: dict[int, list[tuple[int, int]]] = {}
-    for n, m in itertools.product(_NUMBERS, _NUMBERS):
+    for n, m in itertools.product(NUMBERS, NUMBERS):
         answer = n + m if kind == "total" else n - m
-        if answer > 0 and (code is None or not pair_missing(code, kind, n, m)):
+        if answer > 0:
             pairs.setdefault(answer, []).append((n, m))
     return {answer: tuple(pairs[answer]) for answer in sorted(pairs)}
 
 
-def _two_names(rng: random.Random) -> tuple[int, int]:
+def _draw_two_names(rng: random.Random) -> tuple[int, int]:
     a, b = rng.sample(range(_NAMES), 2)
     return a, b
 
 
-def random_problem(rng: random.Random, code: str) -> Problem:
-    """Draw a training problem of a language.
-
-    The answer is drawn first, uniformly, so that no number is a better guess than another.
-    """
-    while True:
-        kind = rng.choice(KINDS)
-        pairs = _pairs(kind, code)
-        n, m = rng.choice(pairs[rng.choice(list(pairs))])
-        problem = Problem(kind, *_two_names(rng), rng.randrange(_THINGS), n, m)
-        if problem.split == "train":
-            return problem
+def draw_problem(rng: random.Random, kind: str, n: int, m: int) -> Problem:
+    """Draw the people and the thing of a problem, of whichever split."""
+    return Problem(kind, *_draw_two_names(rng), rng.randrange(_THINGS), n, m)
 
 
-def random_sentence(rng: random.Random, *, split: Split = "train", kinds: tuple[str, ...] | None = None) -> Sentence:
-    """Draw a plain sentence of a split; in training also ``has``, which shows numerals outside problems."""
-    while True:
-        kind = rng.choice(kinds or (*SENTENCE_KINDS, "has", "has", "has"))
-        if kind == "has":
-            values: tuple[int, ...] = (rng.randrange(_NAMES), rng.randrange(_THINGS), rng.choice(_NUMBERS))
-            return Sentence(kind, values)
-        if kind == "does":
-            values = tuple(map(rng.randrange, (_NAMES, _DAYS, _ACTIVITIES, _PLACES)))
-        elif kind in ("both", "where"):
-            values = (*_two_names(rng), rng.randrange(_PLACES))
-        elif kind == "colour":
-            values = (rng.randrange(_NAMES), rng.randrange(_COLOURS))
-        else:
-            values = (rng.randrange(_DAYS), rng.randrange(_WEATHER))
-        sentence = Sentence(kind, values)
-        if sentence.split == split:
-            return sentence
+def draw_sentence(rng: random.Random, kind: str) -> Sentence:
+    """Draw a plain sentence of a kind, of whichever split."""
+    if kind == "has":
+        return Sentence(kind, (rng.randrange(_NAMES), rng.randrange(_THINGS), rng.choice(NUMBERS)))
+    if kind == "does":
+        return Sentence(kind, tuple(map(rng.randrange, (_NAMES, _DAYS, _ACTIVITIES, _PLACES))))
+    if kind in ("both", "where"):
+        return Sentence(kind, (*_draw_two_names(rng), rng.randrange(_PLACES)))
+    if kind == "colour":
+        return Sentence(kind, (rng.randrange(_NAMES), rng.randrange(_COLOURS)))
+    return Sentence(kind, (rng.randrange(_DAYS), rng.randrange(_WEATHER)))
 
 
 def choices(problem: Problem, rank: int) -> tuple[int, ...]:
@@ -257,7 +220,7 @@ def evaluation_problems(split: Split = "evaluation", per_kind: int = 60) -> tupl
     by_kind: list[list[tuple[Problem, tuple[int, ...]]]] = []
     for kind in KINDS:
         rng = random.Random(f"{split}/{kind}")
-        pairs = _pairs(kind)
+        pairs = number_pairs(kind)
         items: dict[str, tuple[Problem, tuple[int, ...]]] = {}
         while len(items) < per_kind:
             rank = len(items) % _OPTIONS
@@ -265,7 +228,7 @@ def evaluation_problems(split: Split = "evaluation", per_kind: int = 60) -> tupl
             n, m = rng.choice(pairs[start + rank])
             # Few pairs make some answers: names and things are drawn again until the item is new and lies in the split.
             while True:
-                problem = Problem(kind, *_two_names(rng), rng.randrange(_THINGS), n, m)
+                problem = draw_problem(rng, kind, n, m)
                 if problem.split == split and problem.item_id not in items:
                     break
             items[problem.item_id] = (problem, choices(problem, rank))
@@ -279,6 +242,7 @@ def evaluation_sentences(split: Split = "evaluation", count: int = 100) -> tuple
     rng = random.Random(f"{split}/sentences")
     sentences: dict[str, Sentence] = {}
     while len(sentences) < count:
-        sentence = random_sentence(rng, split=split, kinds=("does", "does", "both", "where"))
-        sentences[sentence.item_id] = sentence
+        sentence = draw_sentence(rng, rng.choice(("does", "does", "both", "where")))
+        if sentence.split == split:
+            sentences[sentence.item_id] = sentence
     return tuple(sentences.values())

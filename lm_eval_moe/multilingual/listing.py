@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.multilingual.generate import groups_of
+from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import known_languages
 from lm_eval_moe.multilingual.manifest import Manifest
 

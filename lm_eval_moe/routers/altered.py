@@ -12,8 +12,6 @@ from lm_eval_moe.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from lm_eval_moe.routers.blocks import RoutedBlock
-
 __all__ = ["check_router", "core_of", "core_parts", "is_wrapper"]
 
 _CHANGES_WEIGHT = "ParamWrapper"
@@ -50,30 +48,31 @@ def core_parts(module: nn.Module) -> Iterator[nn.Module]:
         yield from core_parts(child)
 
 
-def check_router(block: RoutedBlock, name: str) -> None:
+def check_router(router: nn.Module, owner: nn.Module, rows: int, name: str) -> None:
     """Check that what the router's linear gives is what its experts are chosen by.
 
     Args:
-        block: A block's parts.
+        router: The module that maps hidden states to a choice of experts.
+        owner: The module that holds the router's weight: ``router`` itself or a part of it.
+        rows: Rows that the weight should have.
         name: The router's qualified name.
 
     Raises:
         UserError: PEFT adds to the linear's output, or the weight is packed by a quantisation.
     """
-    for module in block.router.modules():
+    for module in router.modules():
         changes_logits = is_wrapper(module) and type(module).__name__ not in (_CHANGES_WEIGHT, _TAKES_PLACE)
-        if changes_logits and any(part is block.owner for part in module.modules()):
+        if changes_logits and any(part is owner for part in module.modules()):
             raise UserError(
                 f"the router {name} has a PEFT adapter ({type(module).__name__}) on its linear: the experts are chosen "
                 "by logits that are changed behind it, so that they can be neither captured nor steered",
                 fix="merge the adapter into the model (merge_and_unload) and give the merged model as pretrained",
             )
-    weight = getattr(block.owner, "weight", None)
-    rows = block.num_experts + block.extra
+    weight = getattr(owner, "weight", None)
     plain = isinstance(weight, torch.Tensor) and weight.is_floating_point()
     if not plain or weight.dim() != 2 or weight.shape[0] != rows:  # type: ignore[union-attr]
         raise UserError(
-            f"the router {name} ({type(block.owner).__name__}) has no floating-point weight of {rows} rows: "
+            f"the router {name} ({type(owner).__name__}) has no floating-point weight of {rows} rows: "
             "its logits cannot be seen or changed",
             fix="if the model is quantised, leave its routers out of that (llm_int8_skip_modules, "
             "modules_to_not_convert); they are a tiny part of it",

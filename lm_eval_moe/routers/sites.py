@@ -90,7 +90,7 @@ def _iter_sites(model: nn.Module) -> Iterator[RouterSite]:
     for name, module in modules.items():
         block = None if is_wrapper(module) else adapter_of(module).of(module, name)
         if block is not None:
-            check_router(block, names[id(block.router)])
+            check_router(block.router, block.owner, block.num_experts + block.extra, names[id(block.router)])
             layer, depth = _layer_of(name, modules)
             yield RouterSite(layer, names[id(block.router)], block, module, name, depth)
 

@@ -10,13 +10,14 @@ import yaml
 from answering_models import AnsweringModel, manager
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual import generate
-from lm_eval_moe.multilingual.examples import write_examples
-from lm_eval_moe.multilingual.generate import FIRST_LINE, groups_of, stale_files, write_files
+from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import tier_of
 from lm_eval_moe.multilingual.manifest import load_manifest, load_manifests
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
+from tools.multilingual import task_files
+from tools.multilingual.examples import write_examples
+from tools.multilingual.task_files import FIRST_LINE, stale_files, write_files
 
 MANIFESTS = {manifest.name: manifest for manifest in load_manifests()}
 OWN = {name: manifest for name, manifest in MANIFESTS.items() if not manifest.lm_eval}
@@ -24,7 +25,7 @@ OWN = {name: manifest for name, manifest in MANIFESTS.items() if not manifest.lm
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_the_files_are_what_the_manifest_says(name):
-    assert stale_files(MANIFESTS[name]) == (), f"run python -m lm_eval_moe.multilingual.generate {name}"
+    assert stale_files(MANIFESTS[name]) == (), f"run python -m tools.multilingual.task_files {name}"
 
 
 @pytest.fixture
@@ -63,14 +64,14 @@ def test_a_missing_template_is_named(copied):
 
 
 def test_check_says_what_is_stale_and_writes_nothing(copied, monkeypatch, capsys):
-    monkeypatch.setattr(generate, "load_manifests", lambda: (load_manifest(copied / "benchmark.yml"),))
-    assert generate.main(["--check"]) == 0
+    monkeypatch.setattr(task_files, "load_manifests", lambda: (load_manifest(copied / "benchmark.yml"),))
+    assert task_files.main(["--check"]) == 0
     (copied / "moe_gsm8k_instruct_sw.yaml").write_text(FIRST_LINE, encoding="utf-8")
-    assert generate.main(["--check", "gsm8k_instruct"]) == 1
+    assert task_files.main(["--check", "gsm8k_instruct"]) == 1
     assert capsys.readouterr().out == "gsm8k_instruct: 1 not current (moe_gsm8k_instruct_sw.yaml)\n"
-    assert generate.main(["gsm8k_instruct"]) == 0
-    assert generate.main(["--check"]) == 0
-    assert generate.main(["gsm9k"]) == 2
+    assert task_files.main(["gsm8k_instruct"]) == 0
+    assert task_files.main(["--check"]) == 0
+    assert task_files.main(["gsm9k"]) == 2
 
 
 def test_lm_eval_knows_every_task_and_group_under_its_name():

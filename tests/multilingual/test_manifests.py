@@ -9,8 +9,8 @@ import yaml
 from lm_eval.tasks._index import TaskIndex
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.generate import write_files
 from lm_eval_moe.multilingual.manifest import Metric, load_manifest, load_manifests
+from tools.multilingual.task_files import write_files
 
 GOOD = {
     "name": "riddles",

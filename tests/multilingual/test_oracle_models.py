@@ -1,7 +1,7 @@
 """Every benchmark through the real harness: who knows the answers scores 1, who guesses scores chance.
 
 The rows are invented, in the columns of each benchmark's data; the tasks are lm-eval's own objects, read from the files
-that users run. New benchmarks are covered by having a manifest and rows in `lm_eval_moe.multilingual.examples`.
+that users run. New benchmarks are covered by having a manifest and rows in `tools.multilingual.examples`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pytest
 from answering_models import AnsweringModel
 from lm_eval.api.model import LM
 
-from lm_eval_moe.multilingual.examples import has_examples
 from lm_eval_moe.multilingual.manifest import load_manifests
-from lm_eval_moe.multilingual.offline import OfflineTasks
+from tools.multilingual.examples import has_examples
+from tools.multilingual.offline import OfflineTasks
 
 MANIFESTS = {manifest.name: manifest for manifest in load_manifests()}
 SCORED = {name: manifest for name, manifest in MANIFESTS.items() if manifest.kind != "routing"}

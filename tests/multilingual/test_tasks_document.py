@@ -8,10 +8,10 @@ from functools import cache
 import pytest
 from answering_models import prompt_of
 
-from lm_eval_moe.multilingual.document import DOCUMENT, main, page_without_prompts, section, shown_prompt
-from lm_eval_moe.multilingual.examples import write_examples
 from lm_eval_moe.multilingual.manifest import load_manifests
-from lm_eval_moe.multilingual.offline import OfflineTasks
+from tools.multilingual.examples import write_examples
+from tools.multilingual.offline import OfflineTasks
+from tools.multilingual.tasks_page import DOCUMENT, main, page_without_prompts, section, shown_prompt
 
 MANIFESTS = {manifest.name: manifest for manifest in load_manifests()}
 LARGE = {name for name, manifest in MANIFESTS.items() if len(manifest.tasks) > 60 and manifest.kind != "routing"}
@@ -29,7 +29,7 @@ def section_on_the_page(manifest):
 
 def test_everything_but_the_prompts_is_current():
     blocks = re.compile(r"(?<=<details>)<summary>.*?(?=</details>)", re.DOTALL)
-    said = "run python -m lm_eval_moe.multilingual.document"
+    said = "run python -m tools.multilingual.tasks_page"
     assert blocks.sub("", PAGE) == blocks.sub("", page_without_prompts(tuple(MANIFESTS.values()))), said
 
 
@@ -38,7 +38,7 @@ def test_everything_but_the_prompts_is_current():
 def test_the_section_of_a_benchmark_is_current(name):
     manifest = MANIFESTS[name]
     made = section(manifest, offline()).partition(f"## {manifest.title}\n")[2]
-    assert section_on_the_page(manifest).strip() == made.strip(), "run python -m lm_eval_moe.multilingual.document"
+    assert section_on_the_page(manifest).strip() == made.strip(), "run python -m tools.multilingual.tasks_page"
 
 
 @pytest.mark.filterwarnings("ignore::lm_eval_moe.errors.RoutingWarning")
@@ -81,7 +81,7 @@ def test_links_of_the_overview_lead_to_sections():
 
 
 def test_check_tells_a_page_that_is_not_current(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("lm_eval_moe.multilingual.document.load_manifests", lambda: (MANIFESTS["medinstruct"],))
+    monkeypatch.setattr("tools.multilingual.tasks_page.load_manifests", lambda: (MANIFESTS["medinstruct"],))
     page = tmp_path / "tasks.md"
     assert main(["--check", "--output", str(page)]) == 1
     assert main(["--output", str(page)]) == 0

@@ -1,4 +1,4 @@
-"""Train the demo model: ``python -m lm_eval_moe.demo_model.train --output DIR``.
+"""Train the demo model: ``python -m tools.demo_model.train --output DIR``.
 
 One seed, one run, data made by code. The same machine with the same number of threads gives the same weights, whatever
 else it does meanwhile; progress is counted in steps, never in time.
@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from lm_eval_moe.demo_model.data import Problem, evaluation_problems
-from lm_eval_moe.demo_model.documents import random_document
-from lm_eval_moe.demo_model.muon import StackedMuon
-from lm_eval_moe.demo_model.tokenizer import train_tokenizer
 from lm_eval_moe.demo_model.words import LANGUAGES
+from tools.demo_model.documents import random_document
+from tools.demo_model.muon import StackedMuon
+from tools.demo_model.tokenizer import train_tokenizer
 
 __all__ = ["demo_config", "main", "option_accuracy", "save"]
 

@@ -1,21 +1,11 @@
 """Write a benchmark's per-language task files and its group files from its manifest.
 
-``python -m lm_eval_moe.multilingual.generate [--check] [BENCHMARK ...]``
+``python -m tools.multilingual.task_files [--check] [BENCHMARK ...]``
 
 A task file includes the benchmark's template, ``_moe_<name>_yaml``, and adds what differs: the language, what names an
 item, and under ``metadata.moe`` what the loader needs (dataset, configuration, file, strings) and what results can be
-sorted by (the language's name, script, family and resource tier).
-
-The groups of a benchmark lie within each other, so that every task is in one place and a run of ``moe_<name>`` shows
-all averages, each over tasks with equal weight:
-
-- ``moe_<name>``: all languages
-- ``moe_<name>_non_english``: all but English
-- ``moe_<name>_high_resource``, ``_mid_resource``, ``_low_resource``, ``_unknown_resource``: of these, one resource tier
-
-lm-eval refuses a task that is in two of the groups of a run. A benchmark's further groups are therefore for runs of
-their own. With variants there is each of these groups for each variant, ``moe_<name>_<variant>...``, within
-``moe_<name>``.
+sorted by (the language's name, script, family and resource tier). Which groups there are, says
+`lm_eval_moe.multilingual.groups`.
 """
 
 from __future__ import annotations
@@ -29,13 +19,12 @@ from typing import Any
 import yaml
 
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.multilingual.languages import TIERS, tier_of
+from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest, load_manifests
 
-__all__ = ["FIRST_LINE", "files_of", "groups_of", "main", "stale_files", "template_name", "write_files"]
+__all__ = ["FIRST_LINE", "files_of", "main", "stale_files", "template_name", "write_files"]
 
-FIRST_LINE = "# Made by `python -m lm_eval_moe.multilingual.generate` from benchmark.yml: change that, not this file."
-_REFERENCE = "en"
+FIRST_LINE = "# Made by `python -m tools.multilingual.task_files` from benchmark.yml: change that, not this file."
 
 
 def template_name(manifest: Manifest) -> str:
@@ -81,7 +70,7 @@ def write_files(manifest: Manifest) -> tuple[str, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files, or with ``--check`` say which are not current; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lm_eval_moe.multilingual.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.multilingual.task_files", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("benchmarks", nargs="*", metavar="BENCHMARK", help="a folder of tasks/ (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is not current")
@@ -180,53 +169,6 @@ def _task(manifest: Manifest, task: BenchmarkTask) -> dict[str, Any]:
             },
             "moe": {key: value for key, value in source.items() if value not in (None, {})},
         },
-    }
-
-
-def groups_of(manifest: Manifest) -> list[dict[str, Any]]:
-    """Return the configuration of every group of a benchmark, the one of all its tasks first."""
-    if not manifest.variants:
-        groups = _nested(manifest, manifest.group, manifest.tasks)
-    else:
-        groups = [_group(manifest, manifest.group, [f"{manifest.group}_{variant}" for variant in manifest.variants])]
-        for variant in manifest.variants:
-            tasks = [task for task in manifest.tasks if task.variant == variant]
-            groups += _nested(manifest, f"{manifest.group}_{variant}", tasks)
-    for name, keys in manifest.groups.items():
-        members = [task.name for key in keys for task in manifest.tasks if task.key == key]
-        groups.append(_group(manifest, f"{manifest.group}_{name}", members))
-    return groups
-
-
-def _nested(manifest: Manifest, name: str, tasks: Sequence[BenchmarkTask]) -> list[dict[str, Any]]:
-    """Return the group of all these tasks, and within it those of all but English and of each resource tier."""
-    reference = [task.name for task in tasks if task.language == _REFERENCE]
-    others = [task for task in tasks if task.language != _REFERENCE]
-    tiers = {tier: [task.name for task in others if tier_of(task.language) == tier] for tier in TIERS}
-    tier_groups = [_group(manifest, f"{name}_{tier}_resource", members) for tier, members in tiers.items() if members]
-    tier_names = [group["group"] for group in tier_groups]
-    if not others:
-        return [_group(manifest, name, reference)]
-    if not reference:
-        return [_group(manifest, name, tier_names), *tier_groups]
-    return [
-        _group(manifest, name, [*reference, f"{name}_non_english"]),
-        _group(manifest, f"{name}_non_english", tier_names),
-        *tier_groups,
-    ]
-
-
-def _group(manifest: Manifest, name: str, members: Sequence[str]) -> dict[str, Any]:
-    metrics = [
-        {"metric": metric.name, "aggregation": "mean", "weight_by_size": metric.by_size}
-        | ({"filter_list": [metric.filter]} if metric.filter else {})
-        for metric in manifest.metrics
-    ]
-    return {
-        "group": name,
-        "task": list(members),
-        "aggregate_metric_list": metrics,
-        "metadata": {"version": manifest.version},
     }
 
 

@@ -1,4 +1,4 @@
-"""Measure the demo model: ``python -m lm_eval_moe.demo_model.measure`` prints the model card's tables.
+"""Measure the demo model: ``python -m tools.demo_model.measure`` prints the model card's tables.
 
 The divergence here is computed from forward hooks on the routers of a plain transformers model, one text at a time and
 without the package's capture: it is an independent check of that, too.
@@ -20,13 +20,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_moe.demo_model import demo_model_path
-from lm_eval_moe.demo_model.data import (
-    evaluation_problems,
-    evaluation_sentences,
-    pair_missing,
-    random_problem,
-)
+from lm_eval_moe.demo_model.data import evaluation_problems, evaluation_sentences
 from lm_eval_moe.demo_model.words import LANGUAGES
+from tools.demo_model.training_items import pair_missing, random_problem
 
 __all__ = ["divergence", "expert_importance", "main", "prior_only_accuracy"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lm_eval_moe.demo_model.documents import random_document
 from lm_eval_moe.demo_model.words import LANGUAGES
+from tools.demo_model.documents import random_document
 
 __all__ = ["END", "PAD", "train_tokenizer"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.multilingual.examples import hub_splits, write_examples
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
+from tools.multilingual.examples import hub_splits, write_examples
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask

@@ -1,6 +1,6 @@
 """Write ``docs/tasks.md``: every benchmark with its facts, and its prompts, for native readers to judge.
 
-``python -m lm_eval_moe.multilingual.document [--check]``
+``python -m tools.multilingual.tasks_page [--check]``
 
 The prompts are what lm-eval's own task class makes of an invented row.
 """
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.generate import groups_of
+from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import TIERS, language_info, tier_of
 from lm_eval_moe.multilingual.listing import list_benchmarks
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest, load_manifests
-from lm_eval_moe.multilingual.offline import OfflineTasks
 from lm_eval_moe.resources import tasks_dir
+from tools.multilingual.offline import OfflineTasks
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -37,7 +37,7 @@ _MANY = 40  # prompts that differ in one word are shown as one template from her
 _HEAD = """\
 # Multilingual tasks
 
-Made by `python -m lm_eval_moe.multilingual.document` from the manifests `tasks/*/benchmark.yml`; a test says that it is
+Made by `python -m tools.multilingual.tasks_page` from the manifests `tasks/*/benchmark.yml`; a test says that it is
 current. `lm-eval-moe ls` shows the same facts in the terminal.
 
 ```sh
@@ -61,7 +61,7 @@ scripts, families and classes, with its sources, is `lm_eval_moe/multilingual/la
 hub, a row a line in the hub's columns. Groups of lm-eval's own tasks read what lm-eval reads.
 
 **A benchmark more** takes a folder in `tasks/` with a manifest `benchmark.yml` (its keys are explained at the head of
-`lm_eval_moe/multilingual/manifest.py`), a template and a loader; `python -m lm_eval_moe.multilingual.generate` writes
+`lm_eval_moe/multilingual/manifest.py`), a template and a loader; `python -m tools.multilingual.task_files` writes
 the tasks and groups.
 
 **Prompts.** Each benchmark's prompts are shown on an invented row, `<question>` standing for the question; lines that
@@ -121,7 +121,7 @@ def shown_prompt(task: ConfigurableTask) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page, or with ``--check`` say whether it is current; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lm_eval_moe.multilingual.document", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.multilingual.tasks_page", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is not current")
     parser.add_argument("--output", type=Path, default=DOCUMENT, help="default: docs/tasks.md of the checkout")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from lm_eval_moe.demo_model.data import random_problem, random_sentence
 from lm_eval_moe.demo_model.words import LANGUAGES
+from tools.demo_model.training_items import random_problem, random_sentence
 
 __all__ = ["KIND_SHARES", "Document", "random_document"]
 

@@ -1,0 +1,1 @@
+"""Generate the multilingual task files, and the page that shows them."""
