@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lm_eval_moe.capture.records import ARRAYS, SegmentSums
-from lm_eval_moe.capture.segments import NONE, Forest, RowsOnDevice, TokenRows
+from lm_eval_moe.capture.segments import Forest, RowsOnDevice, TokenRows
 
 __all__ = ["Recorder"]
 
@@ -105,20 +105,16 @@ class Recorder:
         self._reduce()
 
     def sums_of(self, paths: Sequence[Sequence[int]]) -> list[SegmentSums]:
-        """Return the sums of each path's segments that have tokens; one copy from the device to the host."""
+        """Return the sums of each path's segments; one copy from the device to the host."""
         if self._rows is None:
             raise RuntimeError("no pass was recorded")
-        paths = [[segment for segment in path if self._forest.tokens(segment)] for path in paths]
         places = torch.tensor([segment for path in paths for segment in path], dtype=torch.long)
-        host = {
-            name: self._grown(values)
-            .index_select(1, places.to(values.device))
-            .cpu()
-            .numpy()
-            .astype(np.float64)
-            .swapaxes(0, 1)
-            for name, values in self._sums.items()
-        }
+        blank = [place for place, number in enumerate(places.tolist()) if not self._forest.tokens(number)]
+        host = {}
+        for name, values in self._sums.items():
+            picked = self._grown(values).index_select(1, places.to(values.device))
+            host[name] = picked.cpu().numpy().astype(np.float64).swapaxes(0, 1)
+            host[name][blank] = 0  # a number that was used before may have sums of that time
         nothing = np.zeros((len(places), self._layers))
         pairs = host.get("pairs")
         sums, start = [], 0
@@ -132,7 +128,7 @@ class Recorder:
             sums.append(
                 SegmentSums(
                     tokens=np.array([self._forest.tokens(segment) for segment in path], dtype=np.int64),
-                    joined=np.array([self._forest.parent(segment) != NONE for segment in path], dtype=np.int64),
+                    joined=np.array([self._forest.is_joined(segment) for segment in path], dtype=np.int64),
                     routed=host["routed"][at] if "routed" in host else None,
                     counts=experts("counts"),
                     gate_mass=experts("gate_mass"),

@@ -52,7 +52,7 @@ class _Segment:
     steered: Steered
     tokens: int = 0
     begin: int | None = None  # tokens of the sequence before it, once it has begun
-    closed: bool = False  # whether a child has begun, in front of which it cannot grow
+    closed: bool = False  # whether one that follows has begun, in front of which it cannot grow
 
 
 class Forest:
@@ -85,10 +85,6 @@ class Forest:
         """Give up segments that are in no path any more: an engine that runs for long uses their numbers again."""
         self._free += segments
 
-    def parent(self, segment: int) -> int:
-        """Return the segment before, `NONE` for a root."""
-        return self._segments[segment].parent
-
     def path(self, segment: int) -> list[int]:
         """Return a segment with all those before it, the root first."""
         path = []
@@ -113,7 +109,7 @@ class Forest:
                 padding and whatever else does not count. The rows of one segment are in the order of the sequence.
 
         Raises:
-            ValueError: A segment begins before its parent, or grows after a child of it has begun.
+            ValueError: A segment grows after one that follows it has begun.
         """
         flat = segment.reshape(-1)
         kept = np.flatnonzero(flat != NONE)
@@ -132,8 +128,8 @@ class Forest:
         begun = [not segment.tokens for segment in segments]
         for segment_of_run, begins, length in zip(segments, begun, lengths.tolist(), strict=True):
             segment_of_run.tokens += length
-            if begins and segment_of_run.parent != NONE:
-                self._segments[segment_of_run.parent].closed = True
+            if begins:
+                self._close(segment_of_run.parent)
 
         previous = np.full(own.size, NONE)
         previous[order[1:]] = order[:-1]
@@ -143,7 +139,7 @@ class Forest:
         for run, (parent_run, carry) in enumerate(before):
             previous[first[run]] = last[parent_run] if parent_run != NONE else NONE
             carried[first[run]] = carry
-            joins[first[run]] = begun[run] and segments[run].parent != NONE
+            joins[first[run]] = begun[run] and (parent_run, carry) != (NONE, NONE)
         offset = [self._begin(number) + self._segments[number].tokens for number in runs] - lengths - starts
         position = np.empty(own.size, dtype=np.int64)
         position[order] = np.arange(own.size) + np.repeat(offset.astype(np.int64), lengths)
@@ -176,16 +172,22 @@ class Forest:
         if segment.tokens:
             return NONE, number
         parent = segment.parent
-        if parent == NONE:
-            return NONE, NONE
-        if parent in run_of:
-            return run_of[parent], NONE
-        if not self._segments[parent].tokens:
-            raise ValueError(f"segment {number} begins before its parent, segment {parent}")
-        return NONE, parent
+        while parent != NONE and parent not in run_of and not self._segments[parent].tokens:
+            parent = self._segments[parent].parent  # an empty prompt, say
+        return (run_of[parent], NONE) if parent in run_of else (NONE, parent)
+
+    def _close(self, number: int) -> None:
+        """Let a segment, and those before it, grow no more."""
+        while number != NONE and not self._segments[number].closed:
+            self._segments[number].closed = True
+            number = self._segments[number].parent
+
+    def is_joined(self, segment: int) -> bool:
+        """Say whether a segment has tokens, and follows others token to token."""
+        return self._segments[segment].tokens > 0 and self._begin(segment) > 0
 
     def _begin(self, number: int) -> int:
-        """Return how many tokens of the sequence lie before a segment that has begun."""
+        """Return how many tokens of its sequence lie before a segment that has begun."""
         segment = self._segments[number]
         if segment.begin is None:
             before = segment.parent
@@ -204,7 +206,7 @@ class TokenRows:
         segment: ``[M]`` the segment of each.
         previous: ``[M]`` where, among the M, the token before it is; `NONE` if it is not in this pass.
         carried: ``[M]`` the segment whose last token, of an earlier pass, is the one before it; `NONE` for none.
-        joins: ``[M]`` whether it is the first token of a segment with a parent.
+        joins: ``[M]`` whether it is the first token of a segment that others come before.
         position: ``[M]`` how many tokens of its sequence come before it.
         order: ``[M]`` the rows sorted by run, in the order of the sequence.
         run: ``[M]`` the run of each.

@@ -119,8 +119,8 @@ class Engine:
         if segment == NONE:
             return ()
         if segment not in self.sequences:
-            parent = self.forest.parent(segment)
-            self.sequences[segment] = () if parent == NONE else self.sequences[parent]
+            before = reversed(self.forest.path(segment))
+            self.sequences[segment] = next((self.sequences[s] for s in before if s in self.sequences), ())
         self.sequences[segment] += (token,)
         return self.sequences[segment]
 

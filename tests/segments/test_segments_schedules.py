@@ -166,11 +166,23 @@ def test_cells_of_a_sweep_share_the_layers_below_the_first_steered_one(seed: int
     assert not below.spliced(above[1], lowest).targeted.any()
 
 
-def test_a_segment_cannot_begin_before_the_one_that_it_follows() -> None:
+def test_a_segment_without_tokens_has_no_say_in_what_follows_it() -> None:
+    """As the empty prompt of a request, beside others that have one."""
     engine = Engine()
-    child = engine.add(engine.add())
-    with pytest.raises(ValueError, match="begins before its parent"):
-        engine.forest.begin_pass(np.array([child]))
+    first = engine.add()
+    empty = engine.add(first)
+    last = engine.add(empty)
+    engine.run(np.array([first, first]), np.array([1, 2]))
+    engine.run(np.array([last]), np.array([3]))
+    whole, own = Engine(), engine.recorder.sums_of([[first, empty, last]])[0]
+    only = whole.add()
+    whole.run(np.array([only] * 3), np.array([1, 2, 3]))
+    expected = whole.recorder.sums_of([[only]])[0].take([0], [0], ("counts", "overlap"))
+    record = own.take([0, 1, 2], [0, 1, 2], ("counts", "overlap"))
+    assert np.array_equal(record.counts, expected.counts)
+    np.testing.assert_allclose(record.overlap, expected.overlap)
+    with pytest.raises(ValueError, match="a segment that follows it has begun"):
+        engine.forest.begin_pass(np.array([empty]))
 
 
 def test_a_segment_cannot_grow_in_front_of_one_that_follows_it() -> None:
