@@ -15,6 +15,7 @@ from lm_eval_moe.cli._shared import add_strict, warnings_as_lines
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.routing_fields import default_fields
 from lm_eval_moe.strict import StrictError
 
 __all__ = ["add_parser"]
@@ -111,7 +112,7 @@ def add_routing_arguments(group: Any) -> None:
         "--routing_fields",
         metavar="NAMES",
         help="routing fields to report: all, or names separated by commas "
-        "(default: routing_divergence, routing_entropy and, with steering, steered_selection)",
+        f"(default, as far as the run can have them: {', '.join(default_fields())})",
     )
     group.add_argument(
         "--routing_include_reference",
