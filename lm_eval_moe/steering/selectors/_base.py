@@ -141,15 +141,8 @@ class Selector(ABC):
     @classmethod
     def declared(cls) -> dict[str, Option]:
         """Return the declared fields, by name."""
-        return {each.name: each.metadata["option"] for each in fields(cls) if "option" in each.metadata}  # type: ignore[arg-type]
-
-    @classmethod
-    def check(cls, field: Field, fields: Mapping[str, Field]) -> None:
-        """Check which fields are given together.
-
-        Raises:
-            UserError: They do not go together.
-        """
+        declared = fields(cls)  # type: ignore[arg-type]
+        return {each.name: each.metadata["option"] for each in declared if "option" in each.metadata}
 
     @classmethod
     def parse(cls, field: Field) -> Self:
@@ -161,7 +154,6 @@ class Selector(ABC):
         options = cls.declared()
         required = [name for name, option in options.items() if option.default is MISSING]
         given = field.keys(required, [name for name in options if name not in required])
-        cls.check(field, given)
         values: dict[str, Any] = {}
         for name, option in options.items():
             value = given.get(name, Field(field / name, option.default))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Select
 from lm_eval_moe.steering.selectors._differences import difference
 from lm_eval_moe.steering.selectors._nothing import nothing_selected
 from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["RiskDifference"]
 
@@ -54,11 +56,13 @@ class RiskDifference(Selector):
     direction: Direction = options.choice("positive (default), negative or both", DIRECTIONS, "positive")
 
     @classmethod
-    def check(cls, field: Field, fields: Mapping[str, Field]) -> None:
-        """Let one of ``top`` and ``threshold`` be given."""
-        if ("top" in fields) == ("threshold" in fields):
-            given = "both `top` and `threshold` are given" if "top" in fields else "neither `top` nor `threshold`"
+    def parse(cls, field: Field) -> Self:
+        """Read ``{profile_a: …, profile_b: …, top: 20, direction: positive}``, or ``threshold`` instead of ``top``."""
+        rule = super().parse(field)
+        if (rule.top is None) == (rule.threshold is None):
+            given = "neither `top` nor `threshold`" if rule.top is None else "both `top` and `threshold` are given"
             raise field.error(given, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a least |RD|")
+        return rule
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts, with both probabilities and their rank."""
