@@ -7,7 +7,6 @@ are separated by commas). What it defines registers itself, as our own modules d
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pkgutil
 import sys
@@ -20,7 +19,7 @@ from typing import TypeVar
 
 from lm_eval_moe.errors import UserError
 
-__all__ = ["GROUP", "VARIABLE", "Registry", "failing_as_user_error", "import_siblings", "load_plugins", "plugin_hashes"]
+__all__ = ["GROUP", "VARIABLE", "Registry", "failing_as_user_error", "import_siblings", "load_plugins", "plugin_files"]
 
 GROUP = "lm_eval_moe.plugins"
 """The entry-point group."""
@@ -67,11 +66,11 @@ def load_plugins() -> None:
         raise
 
 
-def plugin_hashes() -> dict[str, str]:
-    """Return the start of a SHA-256 of the source of each plug-in's module: results may depend on it."""
+def plugin_files() -> dict[str, Path]:
+    """Return the file of each plug-in's module, on whose code results may depend."""
     load_plugins()
     files = {name: getattr(sys.modules[name], "__file__", None) for name in _loaded or ()}
-    return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for name, file in files.items() if file}
+    return {name: Path(file) for name, file in files.items() if file}
 
 
 @contextmanager

@@ -80,7 +80,10 @@ class Examination:
             problem = self.refusal.problem + (f". What to do: {self.refusal.fix}" if self.refusal.fix else "")
             return f"NOT OK. lm-eval-moe cannot follow this model's routing: {problem}."
         if not self.findings:
-            return "nothing was proved: only the config was read. Leave out --config-only to load the weights and prove it."
+            return (
+                "nothing was proved: only the config was read. Leave out --config-only to load the weights and prove "
+                "it."
+            )
         if self.failed:
             names = ", ".join(f"'{entry.title}'" for entry, _ in self.failed)
             return (

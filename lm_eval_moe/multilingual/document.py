@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.disable(logging.WARNING)  # lm-eval explains every task that it builds
     try:
-        text = document(load_manifests())
+        text = document(load_manifests(tasks_dir()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
