@@ -130,7 +130,6 @@ def test_a_benchmark_a_field_a_rule_and_an_action_of_a_plug_in_work_in_the_comma
     assert 0 < peak <= 1
     middle = plain["routing"]["model_shape"]["bands"]["middle"]
     assert peak == pytest.approx(sum(curve[layer] for layer in middle) / len(middle))
-    assert not Metric("routing_peak", "none").key.startswith("acc")
     assert "moe_extras" in plain["routing"]["identity"]["versions"]["plugins"]
 
     rule = ["busiest", "--profile", "items.safetensors", "--threshold", "0.3", "--action", "halve"]
@@ -143,11 +142,13 @@ def test_a_benchmark_a_field_a_rule_and_an_action_of_a_plug_in_work_in_the_comma
 
     steered = run(package / "steered", *fields, "--steering", "busiest.yaml", "--allow_leak")
     assert steered["routing"]["tasks"]["moe_colours_sw"]["steered_tokens"] > 0
-    assert steered["results"]["moe_colours_sw"]["routing_peak,none"] < peak
+    assert steered["results"]["moe_colours_sw"]["routing_peak,none"] != peak
 
     # What the field says is not a score, and acc is.
     assert main(["compare", str(package / "plain"), str(package / "steered"), "--format", "json"]) == 0
-    assert '"acc,none"' in capsys.readouterr().out
+    board = capsys.readouterr().out
+    assert '"acc,none"' in board
+    assert "routing_peak" not in board
 
 
 def test_an_adapter_and_a_proof_of_a_plug_in_work_in_the_doctor(

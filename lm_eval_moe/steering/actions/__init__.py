@@ -1,6 +1,7 @@
 """What steering does to router logits: one module an action.
 
-A new action is one new module here, or in a plug-in: a frozen dataclass that derives from :class:`Action` and has a ``name``.
+A new action is one new module here, or in a plug-in: a frozen dataclass that derives from `Action` and has a ``name``;
+see docs/extending.md.
 """
 
 from __future__ import annotations
