@@ -11,7 +11,7 @@ from lm_eval_moe.cli._shared import quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
-from lm_eval_moe.routing_fields import DIVERGENCE
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE

@@ -16,7 +16,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results import LabelledRun, Metric, Run, arrange, read_runs
 from lm_eval_moe.results.marks import Mark
-from lm_eval_moe.routing_fields import DIVERGENCE
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["Board", "Head", "Row", "Section", "build_board"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lm_eval_moe.routing_fields import STEERED_SELECTION
+from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 from lm_eval_moe.steering.layers import format_ranges
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.thinking import unended
-from lm_eval_moe.routing_fields import DIVERGENCE
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval_moe.evaluation.session import RoutingSession, TaskTally

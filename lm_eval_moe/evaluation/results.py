@@ -11,7 +11,8 @@ from lm_eval.config.group import AggMetricConfig
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.evaluation.averages import add_averages
-from lm_eval_moe.routing_fields import DIVERGENCE, FILTER
+from lm_eval_moe.routing_fields import FILTER
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group

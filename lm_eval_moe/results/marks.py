@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm_eval_moe.results.run import Run
-from lm_eval_moe.routing_fields import DIVERGENCE
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "score_marks", "signs_of", "steered"]
 

@@ -12,7 +12,9 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
 from lm_eval_moe.results.samples import Column, Shared, TaskSamples, of_list, of_log
 from lm_eval_moe.results.values import SHARES, Divergence, LabelledRun, Metric, Score, is_number
-from lm_eval_moe.routing_fields import DIVERGENCE, FILTER, STEERED_SELECTION, is_score
+from lm_eval_moe.routing_fields import FILTER, is_score
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
+from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 from lm_eval_moe.statistics import Estimate
 
 __all__ = ["Divergence", "LabelledRun", "Metric", "Run", "Score", "default_registry", "read_runs"]

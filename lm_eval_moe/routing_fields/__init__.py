@@ -20,15 +20,11 @@ from lm_eval_moe.routing_fields._base import (
     register,
     where_routed,
 )
-from lm_eval_moe.routing_fields.divergence import DIVERGENCE
-from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 
 __all__ = [
     "CURVES",
-    "DIVERGENCE",
     "FIELDS",
     "FILTER",
-    "STEERED_SELECTION",
     "Curve",
     "Field",
     "chosen_fields",

@@ -145,6 +145,7 @@ def test_a_benchmark_a_field_a_rule_and_an_action_of_a_plug_in_work_in_the_comma
     assert steered["results"]["moe_colours_sw"]["routing_peak,none"] != peak
 
     # What the field says is not a score, and acc is.
+    capsys.readouterr()
     assert main(["compare", str(package / "plain"), str(package / "steered"), "--format", "json"]) == 0
     board = capsys.readouterr().out
     assert '"acc,none"' in board

@@ -10,7 +10,7 @@ from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.escaping import csv_cell
 from lm_eval_moe.results.marks import Mark
-from lm_eval_moe.routing_fields import DIVERGENCE
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["FIELDS", "record", "records", "render"]
 

@@ -10,7 +10,7 @@ from lm_eval_moe.compare.board import Board, Section
 from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
 from lm_eval_moe.results.marks import SIGNS
-from lm_eval_moe.routing_fields import DIVERGENCE
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["SCHEMA_VERSION", "render"]
 

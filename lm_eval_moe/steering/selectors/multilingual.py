@@ -32,7 +32,7 @@ class MultilingualExperts(Selector):
     citation = "arXiv:2510.04694"
     profiles: Profiles = options.profiles()
     reference: str = options.member("the language to compare the others with (default: en)", "en")
-    threshold: float = options.number("the least difference of activation frequency, exclusive", 0, 1)
+    threshold: float = options.number("the difference of activation frequency to exceed", 0, 1)
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts, with every language's frequency."""

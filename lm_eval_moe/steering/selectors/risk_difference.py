@@ -52,7 +52,7 @@ class RiskDifference(Selector):
     profile_a: ProfilePath = options.profile("profile of the inputs A")
     profile_b: ProfilePath = options.profile("profile of their counterparts B")
     top: int | None = options.integer("how many experts to take, instead of a threshold", 1, MAX_TOP, None)
-    threshold: float | None = options.number("the least |RD|, exclusive", 0, 1, None)
+    threshold: float | None = options.number("the absolute RD to exceed", 0, 1, None)
     direction: Direction = options.choice("positive (default), negative or both", DIRECTIONS, "positive")
 
     @classmethod

@@ -34,7 +34,7 @@ class SharedExperts(Selector):
     citation = "arXiv:2601.14050"
     profiles: Profiles = options.profiles()
     top_m: int = options.integer(MOST_ACTIVE, 1, 10_000, 20)
-    threshold: float = options.number("the largest share of a language, exclusive (default: 0.7)", 0, 1, 0.7)
+    threshold: float = options.number("the share that no language may reach (default: 0.7)", 0, 1, 0.7)
     source: str | None = options.member("the language whose share is the coefficient", None)
 
     def explain(self, scope: Scope) -> list[Choice]:

@@ -36,7 +36,7 @@ class TaskExperts(Selector):
     citation = "arXiv:2510.04694, eq. 3"
     profile: ProfilePath = options.profile("profile of the task's text")
     baseline: ProfilePath = options.profile("profile of general text in the same language")
-    threshold: float = options.number("the least difference of activation frequency, exclusive", 0, 1)
+    threshold: float = options.number("the difference of activation frequency to exceed", 0, 1)
     language: str | None = options.language("the language to take from profiles of several", None)
 
     def explain(self, scope: Scope) -> list[Choice]:
