@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
+from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Profiles
 from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
 
@@ -42,21 +42,9 @@ class ExclusiveExperts(Selector):
         """Return the exclusive experts, with every language's share."""
         shares = language_shares(scope, self.profiles, self.top_m)
         group = self._share(shares)
-
-        def chosen(threshold: float) -> NDArray[np.bool_]:
-            return group >= threshold
-
-        found = chosen(self.threshold)
-        if not found.any():
-            raise nothing_selected(
-                scope,
-                group,
-                self.threshold,
-                f"share of {', '.join(self.languages)}",
-                lambda threshold: int(chosen(threshold).sum()),
-            )
         choices = []
-        for row, expert in np.argwhere(found).tolist():
+        what = f"share of {', '.join(self.languages)}"
+        for row, expert in selected(scope, group, self.threshold, what, np.greater_equal):
             share = float(group[row, expert])
             values = {language: float(each[row, expert]) for language, each in shares.items()}
             why = f"{' + '.join(self.languages)} has a share of {share:.4f} >= {self.threshold:g}"

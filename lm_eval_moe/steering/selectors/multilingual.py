@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
+from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Profiles, sample_languages
 
 __all__ = ["MultilingualExperts"]
@@ -38,16 +38,9 @@ class MultilingualExperts(Selector):
         """Return the experts, with every language's frequency."""
         frequencies, deltas = self._frequencies(scope)
         reference, largest = frequencies[self.reference], np.stack(list(deltas.values())).max(0)
-        if not (largest > self.threshold).any():
-            raise nothing_selected(
-                scope,
-                largest,
-                self.threshold,
-                f"difference of activation frequency (a language - {self.reference})",
-                lambda threshold: int((largest > threshold).sum()),
-            )
         choices = []
-        for row, expert in np.argwhere(largest > self.threshold).tolist():
+        what = f"difference of activation frequency (a language - {self.reference})"
+        for row, expert in selected(scope, largest, self.threshold, what):
             reasons = [
                 f"{language} {frequencies[language][row, expert]:.4f}"
                 for language, delta in deltas.items()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
+from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Profiles
 from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
 
@@ -41,22 +41,9 @@ class SharedExperts(Selector):
         """Return the shared experts, with every language's share."""
         shares = language_shares(scope, self.profiles, self.top_m)
         largest = _largest(shares)
-
-        def chosen(threshold: float) -> NDArray[np.bool_]:
-            return largest < threshold
-
-        found = chosen(self.threshold)
-        if not found.any():
-            raise nothing_selected(
-                scope,
-                largest,
-                self.threshold,
-                "share of an expert's dominant language",
-                lambda threshold: int(chosen(threshold).sum()),
-                extreme="smallest",
-            )
         choices = []
-        for row, expert in np.argwhere(found).tolist():
+        what = "share of an expert's dominant language"
+        for row, expert in selected(scope, largest, self.threshold, what, np.less):
             values = {language: float(share[row, expert]) for language, share in shares.items()}
             shown = ", ".join(f"{language} {share:.4f}" for language, share in values.items())
             coefficient = float(largest[row, expert]) if self.source is None else values[self.source]

@@ -12,7 +12,7 @@ from lm_eval_moe.steering.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
+from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable, sample_one_language
 
 __all__ = ["TaskExperts"]
@@ -43,16 +43,9 @@ class TaskExperts(Selector):
         """Return the task's experts, with both frequencies."""
         on_task, on_baseline = self._frequencies(scope)
         delta = difference(on_task, on_baseline)
-        if not (delta > self.threshold).any():
-            raise nothing_selected(
-                scope,
-                delta,
-                self.threshold,
-                "difference of activation frequency (task - baseline)",
-                lambda threshold: int((delta > threshold).sum()),
-            )
         choices = []
-        for row, expert in np.argwhere(delta > self.threshold).tolist():
+        what = "difference of activation frequency (task - baseline)"
+        for row, expert in selected(scope, delta, self.threshold, what):
             a, b, d = float(on_task[row, expert]), float(on_baseline[row, expert]), float(delta[row, expert])
             why = f"task {a:.4f} - baseline {b:.4f} = {d:.4f} > {self.threshold:g}"
             values = {"task": a, "baseline": b, "difference": d}
