@@ -19,7 +19,7 @@ from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.demo_model.data import evaluation_problems
 from lm_eval_moe.demo_model.words import LANGUAGES
-from lm_eval_moe.evaluation.fields import CURVES
+from lm_eval_moe.routing_fields import CURVES
 from lm_eval_moe.shape import RoutingShape
 
 VARIANTS = ("hf", "capture off", "capture", "capture + steering")

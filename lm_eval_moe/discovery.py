@@ -1,16 +1,40 @@
-"""Import every module of a folder, so that a new action or selection rule is one new file and nothing else."""
+"""How what extends the tool is found: the modules of a folder of ours, and plug-ins of anybody's.
+
+A plug-in is a module that is imported before the tool looks into any registry: one that an installed package names in
+the entry-point group ``lm_eval_moe.plugins``, or that the environment variable ``LM_EVAL_MOE_PLUGINS`` names (several
+are separated by commas). What it defines registers itself, as our own modules do.
+"""
 
 from __future__ import annotations
 
+import os
 import pkgutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["import_siblings"]
+from lm_eval_moe.errors import UserError
+
+__all__ = ["GROUP", "VARIABLE", "Registry", "failing_as_user_error", "import_siblings", "load_plugins", "plugin_files"]
+
+GROUP = "lm_eval_moe.plugins"
+"""The entry-point group."""
+
+VARIABLE = "LM_EVAL_MOE_PLUGINS"
+"""The environment variable that names modules."""
+
+T = TypeVar("T")
+
+_loaded: list[str] | None = None
+"""The modules of the plug-ins; None before they are looked for."""
 
 
 def import_siblings(package: str, path: Iterable[str]) -> None:
-    """Import all modules of ``package``; the classes in them register themselves with their base class.
+    """Import all modules of ``package``; what they define registers itself.
 
     Args:
         package: The package's ``__name__``.
@@ -18,3 +42,95 @@ def import_siblings(package: str, path: Iterable[str]) -> None:
     """
     for module in pkgutil.iter_modules(path):
         import_module(f"{package}.{module.name}")
+
+
+def load_plugins() -> None:
+    """Import the plug-ins, once in a process.
+
+    Raises:
+        UserError: One of them cannot be imported.
+    """
+    global _loaded
+    if _loaded is not None:  # also while they are being loaded, for what a plug-in itself looks up
+        return
+    _loaded = []
+    named = [(entry.module, f"the entry point {entry.name!r} of {GROUP}") for entry in entry_points(group=GROUP)]
+    named += [(name.strip(), VARIABLE) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    try:
+        for name, where in dict(named).items():
+            with failing_as_user_error(f"the plug-in {name}", where, "mend the module, or take it out"):
+                import_module(name)
+            _loaded.append(name)
+    except UserError:
+        _loaded = None
+        raise
+
+
+def plugin_files() -> dict[str, Path]:
+    """Return the file of each plug-in's module, on whose code results may depend."""
+    load_plugins()
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in _loaded or ()}
+    return {name: Path(file) for name, file in files.items() if file}
+
+
+@contextmanager
+def failing_as_user_error(what: str, where: str, fix: str) -> Iterator[None]:
+    """Turn what code of somebody else's fails with into one message.
+
+    Raises:
+        UserError: It failed.
+    """
+    try:
+        yield
+    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{what} fails: {type(error).__name__}: {error}", fix=fix, where=where) from error
+
+
+class Registry(Mapping[str, T]):
+    """Things of one kind by name. The plug-ins are loaded when it is first looked into.
+
+    Args:
+        kind: What they are, for messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._entries: dict[str, T] = {}
+        self._homes: dict[str, tuple[str, str]] = {}
+
+    def add(self, name: str, entry: T, made_by: type | Callable[..., object]) -> None:
+        """Enter something; to define the same anew replaces it.
+
+        Args:
+            name: Its name.
+            entry: What it is.
+            made_by: The class or function that it comes from.
+
+        Raises:
+            UserError: There is another one of that name.
+        """
+        home = (made_by.__module__, made_by.__qualname__)
+        there = self._homes.setdefault(name, home)
+        if there != home:
+            raise UserError(
+                f"the {self._kind} {name!r} of {home[0]} is there already, in {there[0]}", fix="choose another name"
+            )
+        self._entries[name] = entry
+
+    def copy(self) -> Registry[T]:
+        """Return a registry of the same entries: what is entered there is not entered here."""
+        copied: Registry[T] = Registry(self._kind)
+        copied._entries, copied._homes = dict(self._entries), dict(self._homes)
+        return copied
+
+    def __getitem__(self, name: str) -> T:
+        load_plugins()
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        load_plugins()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        load_plugins()
+        return len(self._entries)

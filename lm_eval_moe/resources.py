@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["steering_configs_dir", "tasks_dir"]
+from lm_eval_moe.discovery import load_plugins
+
+__all__ = ["add_tasks_dir", "steering_configs_dir", "tasks_dir", "tasks_dirs"]
 
 _PACKAGE = Path(__file__).resolve().parent
+_added: dict[Path, None] = {}
 
 
 def tasks_dir() -> Path:
     """Return the folder of the lm-eval task files that come with this package."""
     return _data_dir("tasks")
+
+
+def add_tasks_dir(folder: str | Path) -> None:
+    """Let a plug-in add a folder of benchmarks, each in a folder of its own as in ours."""
+    _added[Path(folder)] = None
+
+
+def tasks_dirs() -> tuple[Path, ...]:
+    """Return the folders of task files: ours, and those of plug-ins."""
+    load_plugins()
+    return (tasks_dir(), *_added)
 
 
 def steering_configs_dir() -> Path:

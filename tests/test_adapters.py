@@ -242,7 +242,7 @@ def test_an_expert_that_no_module_or_parameter_is_of_is_not_proven_unless_allowe
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "is no Python file"),
+        (None, "is not a Python file"),
         ("import a_module_that_nobody_has", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
         ("class Broken(", "SyntaxError"),
     ],
@@ -266,4 +266,4 @@ def test_the_command_line_takes_an_adapter(tmp_path: Path, capsys: pytest.Captur
         "demo_arith_en",
     ]
     assert main(arguments) == 2
-    assert "--model_args adapter: 'gone.py' is no Python file" in capsys.readouterr().err
+    assert "--model_args adapter: 'gone.py' is not a Python file" in capsys.readouterr().err

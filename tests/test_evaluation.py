@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
-from small_models import make_model
+from small_models import ROOT, make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture.profile import read_profile
@@ -389,3 +390,12 @@ def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager
     results = evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]), parallel=str(parallel))
     assert results["routing"]["tasks"]["nameless"]["language"] == "sw"
     assert results["results"]["nameless"]["steered_selection,none"] > 0
+
+
+def test_fields_and_curves_have_the_order_of_the_documentation() -> None:
+    from lm_eval_moe.routing_fields import CURVES, FIELDS
+
+    assert list(CURVES) == ["divergence", "entropy", "overlap", "steered_selection", "steered_change"]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    table = page.partition("| `routing_divergence` |")
+    assert re.findall(r"`((?:routing|steered)_\w+)`", "".join(table[1:]).partition("\n\n")[0]) == list(FIELDS)

@@ -13,7 +13,7 @@ from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jso
 from lm_eval_moe.analysis._material import Material
 from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.shape import BANDS
-from lm_eval_moe.steering.selectors import Scope, Selector
+from lm_eval_moe.steering.selectors import Scope
 from lm_eval_moe.steering.selectors.multilingual import MultilingualExperts
 from lm_eval_moe.steering.selectors.task import TaskExperts
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["SetOverlap", "TaskOverlap", "overlap_of_sets"]
-
-_ALL = -2.0
-"""A threshold that every difference exceeds, so that the rules return all of them."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ class TaskOverlap(Analysis):
         place = Place("the overlap of task and multilingual experts", profile.path.parent)
         scope = Scope(shape.layers, shape, 0, place, material.store)
         profiles = {name: routing.given for name, routing in material.languages.items()}
-        task = _differences(TaskExperts(profile, baseline, _ALL, language), scope)
-        multilingual = _differences(MultilingualExperts(profiles, material.reference, _ALL), scope)
+        task = TaskExperts(profile, baseline, 0.0, language).compare(scope).values
+        multilingual = MultilingualExperts(profiles, material.reference, 0.0).compare(scope).values
         overlaps: dict[float, dict[str, SetOverlap]] = {}
         for threshold in material.settings.thresholds:
             overlaps[threshold] = {}
@@ -153,15 +150,3 @@ def overlap_of_sets(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SetO
         min(float(likely[: common + 1].sum()), 1.0),
         min(float(likely[common:].sum()), 1.0),
     )
-
-
-def _differences(rule: Selector, scope: Scope) -> NDArray[np.float64]:
-    """Return what a rule compares with its threshold, ``[L, E]``.
-
-    Raises:
-        UserError: The profiles do not compare: other spans, the same items for task and baseline, and the like.
-    """
-    found = np.zeros((len(scope.layers), scope.shape.experts))
-    for choice in rule.explain(scope):
-        found[scope.layers.index(choice.layer), choice.expert] = choice.values["difference"]
-    return found

@@ -11,6 +11,7 @@ from lm_eval_moe.cli._shared import quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE
@@ -116,7 +117,7 @@ def _table(runs: dict[str, dict[str, Any]]) -> str:
 def _cells(scores: dict[str, Any]) -> list[str]:
     error = scores.get("acc_stderr,none")
     accuracy = f"{scores['acc,none']:.3f}" + (f" ± {error:.3f}" if isinstance(error, float) else "")
-    divergence = scores.get("routing_divergence,none")
+    divergence = scores.get(DIVERGENCE.key)
     return [accuracy, "" if divergence is None else f"{divergence:.3f}"]
 
 

@@ -134,9 +134,9 @@ def _progress(lm: HFMoE, *, shown: bool) -> Iterator[Callable[[str], object]]:
     """Show a bar of the runs, once they have taken some seconds."""
     from tqdm import tqdm
 
-    from lm_eval_moe.doctor.runs import Runs
+    from lm_eval_moe.doctor import planned_runs
 
-    with tqdm(total=Runs.planned(lm), disable=not shown, delay=2, leave=False, file=sys.stderr, unit="run") as bar:
+    with tqdm(total=planned_runs(lm), disable=not shown, delay=2, leave=False, file=sys.stderr, unit="run") as bar:
 
         def started(label: str) -> None:
             bar.set_description(label, refresh=False)

@@ -6,51 +6,18 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lm_eval_moe.cli._shared import warnings_as_lines
-from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING:
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringSpec
 
 __all__ = ["add_parser"]
-
-_COMMAND_LINE = "the command line"
-_RULE_FLAGS = {
-    "profile": ("FILE", "task: profile of the task's text"),
-    "baseline": ("FILE", "task: profile of general text in the same language"),
-    "language": ("LANG", "task: the language to take from profiles of several"),
-    "reference": ("LANG", "multilingual: the language to compare the others with (default: en)"),
-    "top_m": ("N", "shared, exclusive: how many of a language's most active experts per layer count"),
-    "source": ("LANG", "shared: the language whose share is the coefficient"),
-    "profile_a": ("FILE", "risk_difference: profile of the inputs A"),
-    "profile_b": ("FILE", "risk_difference: profile of their counterparts B"),
-    "top": ("N", "risk_difference: how many experts to take, instead of --threshold"),
-    "direction": ("WHICH", "risk_difference: positive (default), negative or both"),
-    "threshold": ("X", "the rule's threshold"),
-}
-_LISTS = {
-    "profiles": ("LANG=FILE", "multilingual, shared, exclusive: a profile a language"),
-    "languages": ("LANG", "exclusive: the group of languages"),
-}
-_FILE_FLAGS = {
-    "layers": ("LAYERS", "8-35, 12, early, middle, late or all; several separated by commas (default: all)"),
-    "action": ("ACTION", "what the file does to the experts: soft=0.5, proportional=0.022, bias=1, activate, ..."),
-    "tokens": ("WHICH", "all (default), prompt or generated"),
-    "steer_languages": ("LANGS", "which languages are steered: all (default), en,sw or all_but=en"),
-}
-_FLAGS = {"steer_languages": "languages"}  # where a flag has another name than its key
-_SOURCES = {
-    "task": "arXiv:2510.04694, eq. 3",
-    "multilingual": "arXiv:2510.04694",
-    "shared": "arXiv:2601.14050",
-    "exclusive": "arXiv:2601.14050",
-    "risk_difference": "arXiv:2509.09660",
-}
 
 
 class _ModelArgsParser(argparse.ArgumentParser):
@@ -63,6 +30,8 @@ class _ModelArgsParser(argparse.ArgumentParser):
 
 def add_parser(subparsers: Any) -> None:
     """Add ``experts``."""
+    from lm_eval_moe.experts.flags import add_rule_flags, add_steering_flags, rule_names
+
     parser = subparsers.add_parser(
         "experts",
         help="select experts by a rule, show why, write an explicit steering file",
@@ -78,16 +47,10 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("rule", nargs="?", help="task, multilingual, shared, exclusive or risk_difference")
-    rule = parser.add_argument_group("the rule's fields, as docs/steering.md explains them")
-    for name, (metavar, text) in _RULE_FLAGS.items():
-        rule.add_argument(f"--{name}", metavar=metavar, help=text)
-    for name, (metavar, text) in _LISTS.items():
-        rule.add_argument(f"--{name}", metavar=metavar, nargs="+", help=text)
+    parser.add_argument("rule", nargs="?", help=f"one of {', '.join(rule_names())}")
+    add_rule_flags(parser.add_argument_group("the rule's fields, as docs/steering.md explains them"))
     file = parser.add_argument_group("the steering")
-    for name, (metavar, text) in _FILE_FLAGS.items():
-        file.add_argument(f"--{name}", metavar=metavar, help=text)
-    file.add_argument("--guard", action="store_true", help="also edit the scores of the model's final top-k")
+    add_steering_flags(file)
     file.add_argument("--steering", metavar="FILE", help="take the rules of this steering file instead")
     file.add_argument(
         "--set",
@@ -115,13 +78,14 @@ def add_parser(subparsers: Any) -> None:
 def _execute(args: argparse.Namespace) -> int:
     from lm_eval_moe.drawing import require_matplotlib
     from lm_eval_moe.experts import explicit_yaml, parse_thresholds, render_text, save_heat_map, select
+    from lm_eval_moe.experts.flags import flags_named
 
     _check_target(args.output, "--output", (".yaml", ".yml"), args.force)
     _check_target(args.plot, "--plot", (".png", ".svg"), args.force)
     if args.plot:
         require_matplotlib("--plot")
     thresholds = () if args.thresholds is None else parse_thresholds(args.thresholds)
-    with warnings_as_lines(), _flags_named(args):
+    with warnings_as_lines(), flags_named(args):
         spec = _spec(args)
         found = select(spec, _shape(args, spec), thresholds)
     written = []
@@ -146,20 +110,20 @@ def _execute(args: argparse.Namespace) -> int:
 def _spec(args: argparse.Namespace) -> SteeringSpec:
     """Read both roads, a file or flags, as a steering document with overrides."""
     from lm_eval_moe.experts import as_random_control
+    from lm_eval_moe.experts.flags import COMMAND_LINE, document, given_flags
     from lm_eval_moe.steering import load_spec, parse_spec
 
     if args.control not in (None, "random"):
-        raise UserError(f"{args.control!r} is no kind of control", fix="write --control random", where="--control")
+        raise UserError(f"{args.control!r} is not a kind of control", fix="write --control random", where="--control")
     overrides = list(args.set)
     if args.seed is not None:
         overrides.append(f"seed={args.seed}")
     if args.name is not None:
         overrides.append(f"name={json.dumps(args.name)}")
     if args.steering is not None:
-        given = [name for name in (*_RULE_FLAGS, *_LISTS, *_FILE_FLAGS) if getattr(args, name) is not None]
-        given = ["guard"] * args.guard + given
-        if args.rule is not None or given:
-            what = f"--{given[0]}" if args.rule is None else repr(args.rule)
+        flags = given_flags(args)
+        if args.rule is not None or flags:
+            what = f"--{flags[0]}" if args.rule is None else repr(args.rule)
             raise UserError(
                 f"{what} is given beside a steering file",
                 fix="override the file's fields with --set, such as --set interventions.0.action.soft=0.25",
@@ -167,88 +131,8 @@ def _spec(args: argparse.Namespace) -> SteeringSpec:
             )
         spec = load_spec(args.steering, overrides)
     else:
-        spec = parse_spec(_document(args), _COMMAND_LINE, overrides=overrides)
+        spec = parse_spec(document(args), COMMAND_LINE, overrides=overrides)
     return spec if args.control is None else as_random_control(spec)
-
-
-def _document(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the steering document that the flags describe; whether it is a good one, the schema says."""
-    from lm_eval_moe.steering.selectors import Selector
-
-    rules = sorted(set(Selector.registry) - {"ids", "random"})
-    if args.rule not in rules:
-        hint = "" if args.rule is None else did_you_mean(args.rule, rules)
-        problem = "neither a rule nor a steering file is given" if args.rule is None else f"no rule {args.rule!r}{hint}"
-        fix = f"name a rule ({', '.join(rules)}), or give --steering FILE"
-        if args.rule == "random":
-            fix = "name the rule to match, and add --control random"
-        raise UserError(problem, fix=fix, where="experts")
-    if args.action is None:
-        raise UserError(
-            "no action is given", fix="say what to do to the experts, such as --action soft=0.5", where="--action"
-        )
-    fields = {name: _value(getattr(args, name), name) for name in _RULE_FLAGS if getattr(args, name) is not None}
-    if args.profiles is not None:
-        fields["profiles"] = _pairs(args.profiles)
-    if args.languages is not None:
-        fields["languages"] = [code for text in args.languages for code in text.split(",")]
-    entry: dict[str, Any] = {
-        "layers": _parts(args.layers or "all"),
-        "experts": {args.rule: fields},
-        "action": _action(args.action),
-        "guard": args.guard,
-    }
-    if args.tokens is not None:
-        entry["tokens"] = args.tokens
-    if args.steer_languages is not None:
-        but = args.steer_languages.removeprefix("all_but=")
-        chosen = but.split(",")
-        if but != args.steer_languages:
-            entry["languages"] = {"all_but": chosen}
-        else:
-            entry["languages"] = but if but == "all" else chosen
-    name = f"{args.rule.replace('_', '-')}-experts-{args.action.partition('=')[0]}"
-    return {"version": 1, "name": name, "source": _SOURCES.get(args.rule, ""), "interventions": [entry]}
-
-
-def _value(text: str, name: str) -> Any:
-    """Read numbers as YAML does; files and languages stay text."""
-    return _number(text) if name in ("top_m", "top", "threshold") else text
-
-
-def _number(text: str) -> Any:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text  # the schema says what is wrong with it
-
-
-def _parts(text: str) -> Any:
-    parts = [part.strip() for part in text.split(",")]
-    return parts[0] if len(parts) == 1 else parts
-
-
-def _action(text: str) -> Any:
-    name, equals, strength = text.partition("=")
-    return {name.strip(): _number(strength)} if equals else text
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts:
-        language, equals, file = text.partition("=")
-        if not (language and equals and file):
-            raise UserError(
-                f"{text!r} is not LANG=FILE", fix="write --profiles en=en.json zh=zh.json", where="--profiles"
-            )
-        if language in pairs:
-            raise UserError(f"{language} is given twice", fix="give one profile a language", where="--profiles")
-        pairs[language] = file
-    return pairs
 
 
 def _shape(args: argparse.Namespace, spec: SteeringSpec) -> RoutingShape:
@@ -302,28 +186,3 @@ def _writing(path: str, flag: str) -> Iterator[None]:
         raise UserError(
             f"{path!r} cannot be written: {error.strerror or error}", fix="give a file that can", where=flag
         ) from error
-
-
-@contextlib.contextmanager
-def _flags_named(args: argparse.Namespace) -> Iterator[None]:
-    """Let messages about the document that was made of the flags name the flags."""
-    try:
-        yield
-    except UserError as error:
-        start = f"{_COMMAND_LINE}: interventions.0."
-        where = error.where or ""
-        if args.steering is not None or not where.startswith(start):
-            raise
-        keys = where.removeprefix(start).split(".")
-        rule = f"experts.{args.rule}".split(".")
-        if keys[:3] == ["experts", "random", "like"]:
-            keys = ["experts", *keys[3:]]
-        fix = error.fix
-        if keys[:2] != rule:
-            flag = next((flag for flag, key in _FLAGS.items() if key == keys[0]), keys[0])
-            where = "--control" if keys[0] == "experts" else f"--{flag}"
-        elif len(keys) > 2 and keys[2] in (*_RULE_FLAGS, *_LISTS):
-            where = " ".join([f"--{keys[2]}", *keys[3:]])
-        else:
-            where, fix = f"experts {args.rule}", f"{fix} (each key is a flag, as in --threshold)"
-        raise UserError(error.problem, fix=fix, where=where) from error

@@ -42,16 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.insert(0, "run")
     if arguments == ["run"]:
         arguments.append("--help")
-    parser = _parser(arguments[0] if arguments else None)
-    args = parser.parse_args(arguments)
+    command = arguments[0] if arguments else None
     try:
+        args = _parser(command).parse_args(arguments)
         return args.func(args) or 0
     except UserError as error:
         # What is quoted may come from a file of somebody else's: no control character reaches the terminal.
         print("\n".join(map(printable, f"lm-eval-moe: error: {error}".splitlines())), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        how = _GOES_ON.get(args.command or "", "nothing was left half done")
+        how = _GOES_ON.get(command or "", "nothing was left half done")
         print(f"lm-eval-moe: interrupted; {how}", file=sys.stderr)
         return 130
 

@@ -14,7 +14,8 @@ from lm_eval._cli.run import Run
 from lm_eval_moe.cli._shared import add_strict, warnings_as_lines
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
-from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.resources import tasks_dirs
+from lm_eval_moe.routing_fields import default_fields
 from lm_eval_moe.strict import StrictError
 
 __all__ = ["add_parser"]
@@ -111,7 +112,7 @@ def add_routing_arguments(group: Any) -> None:
         "--routing_fields",
         metavar="NAMES",
         help="routing fields to report: all, or names separated by commas "
-        "(default: routing_divergence, routing_entropy and, with steering, steered_selection)",
+        f"(default, as far as the run can have them: {', '.join(default_fields())})",
     )
     group.add_argument(
         "--routing_include_reference",
@@ -162,7 +163,7 @@ def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
 
 
 def _include_paths(args: argparse.Namespace) -> list[str]:
-    """Return our tasks' folder and the user's, which wins."""
+    """Return the folders of our tasks and of plug-ins', and the user's, which wins."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
     given = args.include_path
@@ -173,7 +174,7 @@ def _include_paths(args: argparse.Namespace) -> list[str]:
             raise UserError(str(error), fix="give a YAML file of run's options", where="--config") from error
     if given is not None and not Path(given).is_dir():
         raise UserError(f"{given!r} is not a directory", fix="give a folder of task files", where="--include_path")
-    return [str(tasks_dir()), *([str(given)] if given else [])]
+    return [*map(str, tasks_dirs()), *([str(given)] if given else [])]
 
 
 @contextmanager

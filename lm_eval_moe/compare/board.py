@@ -16,6 +16,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results import LabelledRun, Metric, Run, arrange, read_runs
 from lm_eval_moe.results.marks import Mark
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["Board", "Head", "Row", "Section", "build_board"]
 
@@ -164,7 +165,7 @@ def _heads(plan: Plan) -> tuple[Head, ...]:
         for column in plan.columns
     ]
     if plan.divergence:
-        divergence = Head("routing divergence", plan.divergence, None, False, "divergence")
+        divergence = Head(DIVERGENCE.title, plan.divergence, None, False, "divergence")
         heads.insert(plan.averages, divergence)
     return tuple(heads)
 

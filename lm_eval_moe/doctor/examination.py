@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from lm_eval_moe.backends.hf.loading import resolve_plan
 from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.capture.attribution import AttributionError
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
+from lm_eval_moe.doctor.explanation import explain
 from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
 from lm_eval_moe.doctor.reach_of_file import Reach, measure
 from lm_eval_moe.doctor.runs import Runs, undisturbed
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
-__all__ = ["SCHEMA_VERSION", "Examination", "examine"]
+__all__ = ["SCHEMA_VERSION", "Examination", "examine", "planned_runs"]
 
 SCHEMA_VERSION = 1
-
-_SELECTION = "selection"
 
 
 @dataclass(frozen=True)
@@ -74,17 +73,43 @@ class Examination:
         """What a user should know even if all proofs hold."""
         return tuple(note for _, finding in self.findings for note in finding.notes)
 
+    @property
+    def verdict(self) -> str:
+        """The verdict in a sentence or two."""
+        if self.refusal is not None:
+            problem = self.refusal.problem + (f". What to do: {self.refusal.fix}" if self.refusal.fix else "")
+            return f"NOT OK. lm-eval-moe cannot follow this model's routing: {problem}."
+        if not self.findings:
+            return (
+                "nothing was proved: only the config was read. Leave out --config-only to load the weights and prove "
+                "it."
+            )
+        if self.failed:
+            names = ", ".join(f"'{entry.title}'" for entry, _ in self.failed)
+            return (
+                f"NOT OK. {len(self.failed)} of {len(self.findings)} proofs failed: {names}. Results of hf-moe on this "
+                "model cannot be trusted until they hold."
+            )
+        if self.not_proven:
+            names = ", ".join(f"'{entry.title}'" for entry, _ in self.not_proven)
+            return (
+                f"NOT PROVEN. Nothing failed, but {len(self.not_proven)} of {len(self.findings)} proofs could observe "
+                f"nothing besides what the adapter says: {names}. --allow_unproven makes the exit code 0."
+            )
+        idle = [entry.title for entry, finding in self.findings if finding.outcome == "not applicable"]
+        aside = f" (not applicable: {', '.join(idle)})" if idle else ""
+        return (
+            f"OK. On this model, what is captured is what the experts receive, and steering does what it says{aside}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-ready values."""
-        from lm_eval_moe.doctor.explanation import explain
-        from lm_eval_moe.doctor.text import verdict
-
         return {
             "schema_version": SCHEMA_VERSION,
             "lm_eval_moe_version": __version__,
             "model": self.model,
             "ok": self.ok if self.proved else None,
-            "verdict": verdict(self),
+            "verdict": self.verdict,
             "reason": str(self.refusal) if self.refusal else None,
             "routing": self.anatomy.to_dict() if self.anatomy else None,
             "proofs": [_finding_to_dict(*entry) for entry in self.findings],
@@ -106,7 +131,7 @@ def examine(
     Args:
         lm: The model.
         steering: A steering to explain and measure, which changes nothing of the verdict.
-        progress: Is told what is about to run; see `Runs.planned` for how often.
+        progress: Is told what is about to run; see `planned_runs` for how often.
 
     Raises:
         UserError: The steering does not fit the model.
@@ -119,6 +144,12 @@ def examine(
         findings = _findings(runs)
         reach = _reach(runs, plan) if plan is not None else None
     return Examination(lm.model_id or anatomy.model_class, anatomy, findings, plan, reach)
+
+
+def planned_runs(lm: HFMoE) -> int:
+    """Return how many runs a full examination makes."""
+    layers = len(lm.routing_shape.layers)
+    return Runs.shared(layers) + sum(entry.runs + layers * entry.runs_per_layer for entry in all_proofs())
 
 
 def _scoring(lm: HFMoE, runs: Runs) -> str | None:
@@ -146,18 +177,19 @@ def _examined(entry: Proof, runs: Runs) -> Finding:
 
 
 def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
-    """Examine all; proofs that take the adapter's word for the selection prove nothing where it is not borne out."""
-    found = {entry: _examined(entry, runs) for entry in all_proofs()}
-    borne_out = all(finding.outcome == "pass" for entry, finding in found.items() if entry.name == _SELECTION)
-    if borne_out:
-        return tuple(found.items())
-    return tuple((entry, _doubted(finding) if entry.of_selection else finding) for entry, finding in found.items())
+    """Examine all; a proof proves nothing where one that it needs does not hold."""
+    found = [(entry, _examined(entry, runs)) for entry in all_proofs()]
+    missing = {entry.name: entry for entry, finding in found if finding.outcome != "pass"}
+    return tuple(
+        (entry, _doubted(finding, [missing[name] for name in entry.needs if name in missing]))
+        for entry, finding in found
+    )
 
 
-def _doubted(finding: Finding) -> Finding:
-    if finding.outcome != "pass":
+def _doubted(finding: Finding, missing: Sequence[Proof]) -> Finding:
+    if finding.outcome != "pass" or not missing:
         return finding
-    summary = f"takes the selection as the adapter reads it, which is not proven ({finding.summary})"
+    summary = f"{'; '.join(entry.if_missing for entry in missing)} ({finding.summary})"
     return replace(finding, outcome="not proven", summary=summary)
 
 

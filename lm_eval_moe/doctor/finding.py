@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from lm_eval_moe.discovery import Registry
+from lm_eval_moe.errors import UserError, did_you_mean
+
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs
 
@@ -44,36 +47,56 @@ class Proof:
         title: What is to be shown, in a few words.
         observes: What it observes that neither the adapter nor the record says.
         order: Where it stands among the others.
-        of_selection: Whether it takes the adapter's word for the selection, which another proof holds against the
-            experts: without that proof, it proves nothing.
         examine: Shows it, or not.
+        needs: Proofs, by name, without which it proves nothing: what it takes for granted, they hold against the model.
+        if_missing: What a proof that needs this one does where this one does not hold.
+        shares: Entries of a layer in `Finding.layers` that are shares of tokens, with their headings.
+        table: The title of the table that shows them.
+        runs: How many runs of the model it makes beside those that several share, for the bar of progress.
+        runs_per_layer: The same for every layer that routes.
     """
 
     name: str
     title: str
     observes: str
     order: int
-    of_selection: bool
     examine: Callable[[Runs], Finding]
+    needs: tuple[str, ...] = ()
+    if_missing: str = "needs another proof, which does not hold"
+    shares: Mapping[str, str] = field(default_factory=dict)
+    table: str = ""
+    runs: int = 0
+    runs_per_layer: int = 0
 
 
-_PROOFS: dict[str, Proof] = {}
+_PROOFS: Registry[Proof] = Registry("proof")
 
 
 def proof(
-    name: str, title: str, *, observes: str, order: int, of_selection: bool = False
+    name: str, title: str, *, observes: str, order: int, **declared: Any
 ) -> Callable[[Callable[[Runs], Finding]], Callable[[Runs], Finding]]:
-    """Enter a function into the table of proofs; see `Proof`."""
+    """Enter a function into the table of proofs; see `Proof` for what is ``declared``."""
 
     def register(examine: Callable[[Runs], Finding]) -> Callable[[Runs], Finding]:
-        _PROOFS[name] = Proof(name, title, observes, order, of_selection, examine)
+        _PROOFS.add(name, Proof(name, title, observes, order, examine, **declared), examine)
         return examine
 
     return register
 
 
 def all_proofs() -> tuple[Proof, ...]:
-    """Return every proof, in order."""
+    """Return every proof, in order.
+
+    Raises:
+        UserError: A proof needs one that there is not.
+    """
     from lm_eval_moe.doctor import proofs as proofs  # its modules enter themselves
 
+    for entry in _PROOFS.values():
+        for needed in entry.needs:
+            if needed not in _PROOFS:
+                raise UserError(
+                    f"the proof {entry.name!r} needs {needed!r}, which there is not{did_you_mean(needed, _PROOFS)}",
+                    fix=f"the proofs are {', '.join(_PROOFS)}",
+                )
     return tuple(sorted(_PROOFS.values(), key=lambda entry: entry.order))

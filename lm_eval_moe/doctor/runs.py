@@ -149,9 +149,9 @@ class Runs:
         self.asked = tuple(self._ask(number) for number in range(len(SENTENCES)))
 
     @staticmethod
-    def planned(lm: HFMoE) -> int:
-        """Return how many runs a full examination makes."""
-        return 14 + 2 * len(lm.routing_shape.layers)
+    def shared(layers: int) -> int:
+        """Return how many runs are made that several proofs share, and that a steering file is measured with."""
+        return 7 + layers
 
     @property
     def few(self) -> tuple[Asked, ...]:

@@ -19,18 +19,11 @@ if TYPE_CHECKING:
     from lm_eval_moe.doctor.reach_of_file import Reach
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["render_text", "verdict"]
+__all__ = ["render_text"]
 
 _WIDTH = 96
 _SIGNS = {"pass": "ok", "fail": "FAILED", "not proven": "NOT PROVEN", "not applicable": "n/a"}
 _ADVISED = ("fail", "not proven")
-_SHARES = {
-    "activate": "activate",
-    "activate_guarded": "activate + guard",
-    "bias": "large bias",
-    "mask": "mask",
-    "mask_guarded": "mask + guard",
-}
 
 
 def render_text(found: Examination, *, verbose: bool = False) -> str:
@@ -48,33 +41,9 @@ def render_text(found: Examination, *, verbose: bool = False) -> str:
         blocks += [table for entry in found.findings if (table := _layer_table(*entry, verbose))]
     if found.plan is not None:
         blocks.append(_steering(found.plan, found.reach))
-    blocks.append(_wrapped("verdict: ", verdict(found)))
+    blocks.append(_wrapped("verdict: ", found.verdict))
     blocks += [_wrapped("note: ", note) for note in found.notes]
     return "\n\n".join(blocks)
-
-
-def verdict(found: Examination) -> str:
-    """Return the verdict in a sentence or two."""
-    if found.refusal is not None:
-        problem = found.refusal.problem + (f". What to do: {found.refusal.fix}" if found.refusal.fix else "")
-        return f"NOT OK. lm-eval-moe cannot follow this model's routing: {problem}."
-    if not found.findings:
-        return "nothing was proved: only the config was read. Leave out --config-only to load the weights and prove it."
-    if found.failed:
-        names = ", ".join(f"'{entry.title}'" for entry, _ in found.failed)
-        return (
-            f"NOT OK. {len(found.failed)} of {len(found.findings)} proofs failed: {names}. Results of hf-moe on this "
-            "model cannot be trusted until they hold."
-        )
-    if found.not_proven:
-        names = ", ".join(f"'{entry.title}'" for entry, _ in found.not_proven)
-        return (
-            f"NOT PROVEN. Nothing failed, but {len(found.not_proven)} of {len(found.findings)} proofs could observe "
-            f"nothing besides what the adapter says: {names}. --allow_unproven makes the exit code 0."
-        )
-    idle = [entry.title for entry, finding in found.findings if finding.outcome == "not applicable"]
-    aside = f" (not applicable: {', '.join(idle)})" if idle else ""
-    return f"OK. On this model, what is captured is what the experts receive, and steering does what it says{aside}."
 
 
 def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
@@ -131,15 +100,13 @@ def _proofs(found: Examination, verbose: bool) -> str:
 
 def _layer_table(entry: Proof, finding: Finding, verbose: bool) -> str:
     """Show by layer the shares that were measured, where they differ from layer to layer or anything failed."""
-    shares = {layer: {n: v for n, v in row.items() if n in _SHARES} for layer, row in finding.layers.items()}
-    columns = [name for name in _SHARES if any(name in row for row in shares.values())]
-    if columns:
-        rows = {layer: [_percent(row.get(name)) for name in columns] for layer, row in shares.items()}
+    shown = [name for name in entry.shares if any(name in row for row in finding.layers.values())]
+    if shown:
+        rows = {layer: [_percent(row.get(name)) for name in shown] for layer, row in finding.layers.items()}
         differ = len({tuple(row) for row in rows.values()}) > 1
         if not (differ or verbose or finding.outcome in _ADVISED):
             return ""
-        title = "reach by layer: tokens at which all activated experts, or any masked expert, are selected"
-        return _table(title, ["layer", *(_SHARES[name] for name in columns)], rows)
+        return _table(entry.table, ["layer", *(entry.shares[name] for name in shown)], rows)
     if not finding.layers or not (verbose or finding.outcome == "fail"):
         return ""
     # What is said in words is in the summary; a table of 96 characters has no room for it.

@@ -20,12 +20,12 @@ from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.backends.hf.model import HFMoE
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
-from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.resources import tasks_dirs
+from lm_eval_moe.routing_fields import chosen_fields
 from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
 
@@ -126,7 +126,8 @@ def simple_evaluate(
         control,
     )
     manager = kwargs.pop("task_manager", None) or TaskManager(
-        include_path=[str(tasks_dir())], metadata=_as_dict(model_args) | (kwargs.get("metadata") or {})
+        include_path=[str(folder) for folder in tasks_dirs()],
+        metadata=_as_dict(model_args) | (kwargs.get("metadata") or {}),
     )
     if model != MODEL_NAME and not isinstance(model, HFMoE):
         if steering is not None:

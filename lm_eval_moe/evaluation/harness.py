@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval import evaluator
 
-from lm_eval_moe.evaluation.fields import Field
+from lm_eval_moe.routing_fields import Field
 
 __all__ = ["quiet_harness"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.evaluation.items import ItemKey
 from lm_eval_moe.parallel.data_sets import data_item
 from lm_eval_moe.steering.selected_on import selected_on
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
-    from lm_eval_moe.evaluation.session import ItemKey
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["Selection", "document_texts", "leak_error", "main_fields", "selection_of"]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile, write_profile
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.evaluation.items import ItemKey
 from lm_eval_moe.evaluation.paired_items import check_unique
-from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
+from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.identity import ANSWERED_REFERENCE, REFERENCE, Identity, check_agreement
 
 if TYPE_CHECKING:

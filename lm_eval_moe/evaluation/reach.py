@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 from lm_eval_moe.steering.layers import format_ranges
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> str | None:
         tallies: Of all tasks and processes; their curve ``steered_selection`` is the share of tokens at which at
             least one targeted expert was selected.
     """
-    sums = sum((tally.curves.get("steered_selection", 0) for tally in tallies), np.zeros((2, len(plan.shape.layers))))
+    sums = sum(
+        (tally.curves.get(STEERED_SELECTION.curve.name, 0) for tally in tallies), np.zeros((2, len(plan.shape.layers)))
+    )
     totals, counts = np.asarray(sums)
     missed, leaked = {}, {}
     for layer, total, count in zip(plan.shape.layers, totals, counts, strict=True):

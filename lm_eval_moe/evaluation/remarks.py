@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.thinking import unended
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
@@ -57,7 +58,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         thinking = unended(task, total.thinking)
         if thinking is not None:
             yield thinking
-        with_value = total.curve_documents["divergence"]
+        with_value = total.curve_documents[DIVERGENCE.curve.name]
         if (
             pairing is not None
             and session.compares
@@ -97,6 +98,6 @@ def _in_run(session: RoutingSession, pairing: TaskPairing) -> list[str]:
 def _partial(session: RoutingSession, pairing: TaskPairing, with_value: int, evaluated: int) -> str:
     places = [", ".join(_in_run(session, pairing)), "the profile given" if session.has_profile else ""]
     return (
-        f"{pairing.task}: routing_divergence is over {with_value} of its {evaluated} documents; the items of the "
+        f"{pairing.task}: {DIVERGENCE.name} is over {with_value} of its {evaluated} documents; the items of the "
         f"others are not among those of {' or '.join(place for place in places if place)}"
     )

@@ -11,18 +11,19 @@ from lm_eval.config.group import AggMetricConfig
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.evaluation.averages import add_averages
+from lm_eval_moe.routing_fields import FILTER
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
 
-    from lm_eval_moe.evaluation.fields import Field
     from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+    from lm_eval_moe.routing_fields import Field
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["SCHEMA_VERSION", "add_routing", "aggregated_in_groups"]
 
 SCHEMA_VERSION = 1
-_FILTER = "none"
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def _groups(results: dict[str, Any], session: RoutingSession, totals: Mapping[st
         partial = {}
         for language, tasks in entry.get("languages", {}).items():
             compared = [totals[task] for task in tasks if session.compared(task)]
-            with_value = sum(total.curve_documents["divergence"] for total in compared)
+            with_value = sum(total.curve_documents[DIVERGENCE.curve.name] for total in compared)
             documents = sum(len(total.evaluated) for total in compared)
             if with_value < documents:
                 partial[language] = f"{with_value} of {documents}"
@@ -109,8 +110,8 @@ def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
     for key in list(scores):
         metric, comma, _ = key.partition(",")
         if comma and metric.removesuffix("_stderr") in names:
-            scores.setdefault(f"{metric},{_FILTER}", scores[key])
-            if key != f"{metric},{_FILTER}":
+            scores.setdefault(f"{metric},{FILTER}", scores[key])
+            if key != f"{metric},{FILTER}":
                 del scores[key]
 
 
@@ -120,7 +121,7 @@ def _task_entry(name: str, session: RoutingSession, total: TaskTally) -> dict[st
     return {
         "language": pairing.language if pairing else None,
         "benchmark": pairing.benchmark if pairing else None,
-        "reference": session.reference if "divergence" in total.curves else None,
+        "reference": session.reference if DIVERGENCE.curve.name in total.curves else None,
         "evaluated_documents": len(total.evaluated),
         "document_hash": total.document_hash(),
         "documents": total.documents,

@@ -22,7 +22,6 @@ from lm_eval.api.group import Group
 from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.capture.profile import PROFILE_ARRAYS
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
@@ -31,6 +30,7 @@ from lm_eval_moe.evaluation.results import add_routing, aggregated_in_groups
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
 from lm_eval_moe.identity import Identity
+from lm_eval_moe.routing_fields import chosen_fields
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE

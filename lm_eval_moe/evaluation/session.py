@@ -8,7 +8,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,38 +16,20 @@ from numpy.typing import NDArray
 from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.evaluation.fields import CURVES, Curve, Field
+from lm_eval_moe.evaluation.items import Item, ItemKey
 from lm_eval_moe.evaluation.leak import leak_error, selection_of
 from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
 from lm_eval_moe.evaluation.thinking import ThinkingTally
 from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.routing_fields import CURVES, Curve, Field
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE
 
-__all__ = ["Item", "ItemKey", "RoutingSession", "TaskTally"]
+__all__ = ["RoutingSession", "TaskTally"]
 
 _AT_ONCE = 256
 """Records that processes exchange in one message."""
-
-
-class ItemKey(NamedTuple):
-    """Names an item across languages: the benchmark with its variants, and the item's own key."""
-
-    benchmark: str
-    item: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A document of the run: which item it is, and the requests whose routing stands for it (one a repeat).
-
-    ``texts`` are the hashes of its texts, where somebody asks for them.
-    """
-
-    key: ItemKey | None
-    requests: tuple[RequestKey, ...]
-    texts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -147,12 +129,12 @@ class RoutingSession:
         model.steered_pairs.clear()
         model.wanted = self._wanted.__contains__
         model.record_arrays = frozenset().union(*(curve.arrays for curve in self.curves), keep)
-        model.record_changes = any(field.curve is CURVES["steered_change"] for field in self.fields)
+        model.record_changes = any(field.curve.second_call for field in self.fields)
 
     def _is_drawn(self, curve: Curve) -> bool:
         if not self.captures:
             return False
-        if curve is CURVES["steered_change"]:  # costs a second router call, so only if asked for
+        if curve.second_call:
             return any(field.curve is curve for field in self.fields)
         return self._steered or not curve.steered
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_moe.evaluation.fields import FIELDS
+from lm_eval_moe.routing_fields import FIELDS
 
 if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing

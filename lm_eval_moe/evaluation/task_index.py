@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.resources import tasks_dirs
 
 __all__ = ["task_manager", "without_defaults"]
 
@@ -50,7 +50,7 @@ def without_defaults(
 
 
 def _folders(include_path: Sequence[str | Path]) -> list[str]:
-    return list(dict.fromkeys([str(tasks_dir()), *map(str, include_path)]))
+    return list(dict.fromkeys(map(str, (*tasks_dirs(), *include_path))))
 
 
 def _given(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -25,9 +25,8 @@ __all__ = [
     "Found",
     "FoundByRule",
     "as_random_control",
-    "explained_alone",
-    "matched_rule",
     "parse_thresholds",
+    "said_already",
     "select",
 ]
 
@@ -127,10 +126,10 @@ def select(spec: SteeringSpec, shape: RoutingShape, thresholds: Sequence[float] 
     """
     store = ProfileStore(shape)
     plan = resolve(spec, shape, store)
-    with _said_already():
+    with said_already():
         explained = explain(spec, shape, store)
     if thresholds and not any(_has_threshold(each.experts) for each in spec.interventions):
-        names = ", ".join(dict.fromkeys(matched_rule(each.experts).name for each in spec.interventions))
+        names = ", ".join(dict.fromkeys(each.experts.matched.name for each in spec.interventions))
         raise UserError(
             f"the rule has no threshold ({names})",
             fix="leave the flag out, or choose a rule that has one",
@@ -168,22 +167,8 @@ def as_random_control(spec: SteeringSpec) -> SteeringSpec:
     return replace(spec, name=f"{spec.name}-random-control", interventions=tuple(interventions))
 
 
-def matched_rule(rule: Selector) -> Selector:
-    """Return the rule that compares something: of a random control the one that it matches."""
-    return rule.like if isinstance(rule, RandomControl) else rule
-
-
-def explained_alone(
-    spec: SteeringSpec, index: int, rule: Selector, shape: RoutingShape, store: ProfileStore, **changes: Any
-) -> list[Choice]:
-    """Apply another rule in the place of one intervention's; what it warns of has been said for that one."""
-    entry = replace(spec.interventions[index], experts=rule, **changes)
-    with _said_already():
-        return explain(replace(spec, interventions=(entry,)), shape, store)[0]
-
-
 @contextmanager
-def _said_already() -> Iterator[None]:
+def said_already() -> Iterator[None]:
     """Keep back warnings that applying the spec itself has given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RoutingWarning)
@@ -191,16 +176,18 @@ def _said_already() -> Iterator[None]:
 
 
 def _has_threshold(rule: Selector) -> bool:
-    return getattr(matched_rule(rule), "threshold", None) is not None
+    return getattr(rule.matched, "threshold", None) is not None
 
 
 def _at(spec: SteeringSpec, index: int, threshold: float, shape: RoutingShape, store: ProfileStore) -> list[Choice]:
     """Return what a rule would select with another threshold: the rule itself decides, not a copy of it."""
-    rule: Any = matched_rule(spec.interventions[index].experts)
+    rule: Any = spec.interventions[index].experts.matched
     if not _has_threshold(rule):
         return []
+    entry = replace(spec.interventions[index], experts=replace(rule, threshold=threshold))
     try:
-        return explained_alone(spec, index, replace(rule, threshold=threshold), shape, store)
+        with said_already():
+            return explain(replace(spec, interventions=(entry,)), shape, store)[0]
     except UserError as error:
         if error.where != (spec.place / "interventions" / 0 / "experts" / rule.name / "threshold").where:
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.experts.selection import FoundByRule, matched_rule
+from lm_eval_moe.experts.selection import FoundByRule
 from lm_eval_moe.experts.shapes import profile_paths
 from lm_eval_moe.steering import ProfileSource
 from lm_eval_moe.steering.layers import format_ranges
@@ -35,18 +35,21 @@ def rule_in_words(rule: Selector, seed: int) -> str:
     if isinstance(rule, RandomControl):
         own = seed if rule.seed is None else rule.seed
         return f"random control (seed {own}) of {rule_in_words(rule.like, seed)}"
-    if rule.name == "ids":
-        return "ids"
+    if not rule.declared():
+        return rule.name
     named = {each.given for each in profile_paths(rule)}
     return f"{rule.name} ({', '.join(_field(name, value, named) for name, value in rule.dump().items())})"
 
 
 def rule_with_size(rule: Selector, seed: int) -> str:
     """Write a rule with its sizes and thresholds alone, without its profiles: ``task, threshold 0.4``."""
-    fields = matched_rule(rule).dump() if matched_rule(rule).name != "ids" else {}
-    sizes = [f"{name} {value:g}" for name, value in fields.items() if isinstance(value, int | float)]
-    sizes += [f"{name} {fields[name]}" for name in ("direction",) if name in fields]
-    text = ", ".join([matched_rule(rule).name, *sizes])
+    values = {name: getattr(rule.matched, name) for name, option in rule.matched.declared().items() if option.brief}
+    sizes = [
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}"
+        for name, value in values.items()
+        if value is not None
+    ]
+    text = ", ".join([rule.matched.name, *sizes])
     if isinstance(rule, RandomControl):
         return f"random control (seed {seed if rule.seed is None else rule.seed}) of {text}"
     return text

@@ -77,6 +77,7 @@ PARTS: dict[str, Part] = {
         Part("versions.tokenizers", "version of tokenizers"),
         Part("versions.torch", "version of torch"),
         Part("versions.peft", "version of PEFT, if the model has an adapter"),
+        Part("versions.plugins", "hash of the source of each plug-in's module, if there are any"),
     )
 }
 """All parts by name; whoever adds one adds to the tests how to change it alone."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE, load_rows
+from lm_eval_moe.multilingual.documents import rows_of
+from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 
 if TYPE_CHECKING:
     import datasets
@@ -23,13 +24,13 @@ __all__ = ["load_belebele_passages", "load_flores", "load_gsm8k_instruct", "load
 
 def load_flores(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
     """Return FLORES+'s devtest sentences of one language; ``id`` names a sentence in all languages."""
-    rows = _rows(moe, "devtest", ("id", "text"), bench_dir)
+    rows = rows_of(moe, "devtest", ("id", "text"), bench_dir=bench_dir)
     return _as_test([{"id": id_, "text": text} for id_, text in zip(rows["id"], rows["text"], strict=True)])
 
 
 def load_belebele_passages(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
     """Return Belebele's passages, each link once: of its questions' passages that of the first."""
-    rows = _rows(moe, "test", ("link", "question_number", "flores_passage"), bench_dir)
+    rows = rows_of(moe, "test", ("link", "question_number", "flores_passage"), bench_dir=bench_dir)
     passages: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: (row["link"], row["question_number"])):
         passages.setdefault(row["link"], row["flores_passage"])
@@ -38,7 +39,7 @@ def load_belebele_passages(*, moe: Mapping[str, Any], bench_dir: str | None = No
 
 def load_ntrex(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
     """Return NTREX-128's sentences of one language. ``item_id`` is the line, ``ntrex-0000`` the first."""
-    rows = _rows(moe, "test", ("text",), bench_dir)
+    rows = rows_of(moe, "test", ("text",), bench_dir=bench_dir)
     lines = rows["idx"] if "idx" in rows.column_names else range(len(rows))
     return _as_test(
         [{"item_id": f"ntrex-{line:04d}", "text": text} for line, text in zip(lines, rows["text"], strict=True)]
@@ -47,7 +48,7 @@ def load_ntrex(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any
 
 def load_medinstruct(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
     """Return medical instructions (English) with their input, where they have one, and answer."""
-    rows = _rows(moe, "train", ("instruction", "input", "output"), bench_dir)
+    rows = rows_of(moe, "train", ("instruction", "input", "output"), bench_dir=bench_dir)
 
     def joined(row: Mapping[str, str]) -> str:
         parts = [row["instruction"], "" if row["input"] == "<noinput>" else row["input"], row["output"]]
@@ -73,19 +74,6 @@ def load_gsm8k_instruct(*, moe: Mapping[str, Any], bench_dir: str | None = None,
             }
             for number, rows in problems.items()
         ]
-    )
-
-
-def _rows(moe: Mapping[str, Any], split: str, columns: Sequence[str], folder: str | None) -> datasets.Dataset:
-    return load_rows(
-        benchmark=moe["benchmark"],
-        file=moe["file"],
-        dataset=moe["dataset"],
-        config=moe.get("config"),
-        split=split,
-        columns=columns,
-        revision=moe.get("revision"),
-        bench_dir_given=folder,
     )
 
 
@@ -129,7 +117,7 @@ def _parallel_problems(
     moe = dict(source)
     where = str(moe["dataset"])
     problems: list[Problem] = []
-    for number, row in enumerate(_rows(moe, "train", ("prompt", "chosen"), folder)):
+    for number, row in enumerate(rows_of(moe, "train", ("prompt", "chosen"), bench_dir=folder)):
         named, question = _LANGUAGE.search(row["prompt"]), _QUESTION.search(row["prompt"])
         if named is None or question is None:
             raise UserError(

@@ -12,10 +12,25 @@ from lm_eval_moe.multilingual.local_data import load_rows
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["LANGUAGE", "rows_of", "with_columns", "with_consistency"]
+__all__ = ["LANGUAGE", "load", "rows_of", "with_columns", "with_consistency"]
 
 LANGUAGE = "answer_language"
 """The column that says in which language, a canonical tag, an answer should be."""
+
+
+def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
+    """Return the rows of one language as ``test``, as they are: the loader of a benchmark that needs none of its own.
+
+    Args:
+        moe: What the manifest says.
+        bench_dir: Folder of JSON lines: ``<benchmark>/<file>.jsonl``.
+
+    Raises:
+        UserError: The rows are not there.
+    """
+    import datasets
+
+    return datasets.DatasetDict(test=rows_of(moe, "test", (), bench_dir=bench_dir))
 
 
 def rows_of(

@@ -33,6 +33,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lm_eval_moe.checked_fields import Field, Place
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual._manifest_fields import (
     checked_groups,
     checked_items,
@@ -45,7 +46,7 @@ from lm_eval_moe.multilingual._manifest_fields import (
 )
 from lm_eval_moe.multilingual.languages import LanguageInfo, language_info
 from lm_eval_moe.parallel.entries import checked_item
-from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.strict_yaml import read_yaml
 
 __all__ = ["KINDS", "MANIFEST_NAME", "BenchmarkTask", "Manifest", "Metric", "load_manifest", "load_manifests"]
@@ -160,12 +161,23 @@ def load_manifests(root: Path | None = None) -> tuple[Manifest, ...]:
     """Return the manifests of all benchmarks, by name.
 
     Args:
-        root: The folder that holds a folder a benchmark; None: the one that comes with this package.
+        root: The folder that holds a folder a benchmark; None: the one that comes with this package, and plug-ins'.
 
     Raises:
-        UserError: A manifest breaks the schema.
+        UserError: A manifest breaks the schema, or two benchmarks have one name.
     """
-    return tuple(load_manifest(path) for path in sorted((root or tasks_dir()).glob(f"*/{MANIFEST_NAME}")))
+    folders = tasks_dirs() if root is None else (root,)
+    manifests: dict[str, Manifest] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob(f"*/{MANIFEST_NAME}"))):
+        manifest = load_manifest(path)
+        if manifest.name in manifests:
+            raise UserError(
+                f"the benchmark {manifest.name!r} is there already, in {manifests[manifest.name].path}",
+                fix="give it another name",
+                where=str(path),
+            )
+        manifests[manifest.name] = manifest
+    return tuple(manifests.values())
 
 
 def load_manifest(path: Path) -> Manifest:

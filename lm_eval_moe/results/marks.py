@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lm_eval_moe.results.run import Run
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "score_marks", "signs_of", "steered"]
 
@@ -102,7 +103,7 @@ def _of_divergence(run: Run, task: str) -> Iterator[Mark]:
     if middle is None:
         return
     entry = (run.routing.get("tasks") or {}).get(task) or {}
-    compared = (entry.get("curve_documents") or {}).get("divergence")
+    compared = (entry.get("curve_documents") or {}).get(DIVERGENCE.curve.name)
     if compared is None and middle.items is not None:
         compared = len(middle.items)
     documents = _documents(run, task)

@@ -11,7 +11,10 @@ from typing import Any
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
 from lm_eval_moe.results.samples import Column, Shared, TaskSamples, of_list, of_log
-from lm_eval_moe.results.values import ROUTING_PREFIXES, SHARES, Divergence, LabelledRun, Metric, Score, is_number
+from lm_eval_moe.results.values import SHARES, Divergence, LabelledRun, Metric, Score, is_number
+from lm_eval_moe.routing_fields import FILTER, is_score
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
+from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 from lm_eval_moe.statistics import Estimate
 
 __all__ = ["Divergence", "LabelledRun", "Metric", "Run", "Score", "default_registry", "read_runs"]
@@ -151,7 +154,7 @@ class Run:
         """Yield a task's metrics that are not about routing, in the results' order."""
         for key, value in self.table.get(task, {}).items():
             name, comma, filtered = key.partition(",")
-            beside = name.endswith(("_stderr", _GAIN)) or name.startswith(ROUTING_PREFIXES) or name == _BYPASS
+            beside = name.endswith(("_stderr", _GAIN)) or not is_score(name) or name == _BYPASS
             if comma and not beside and _number(value) is not None:
                 yield Metric(name, filtered)
 
@@ -269,8 +272,9 @@ class Run:
     def divergence(self, task: str) -> Divergence:
         """Return a task's divergence to the reference; from its curve where the field was not asked for."""
         curves = ((self.routing.get("tasks") or {}).get(task) or {}).get("curves") or {}
-        curve = tuple(curves["divergence"]) if curves.get("divergence") else None
-        middle = self.score(task, Metric("routing_divergence", "none"))
+        drawn = curves.get(DIVERGENCE.curve.name)
+        curve = tuple(drawn) if drawn else None
+        middle = self.score(task, Metric(DIVERGENCE.name, FILTER))
         if middle is None and curve is not None:
             at = [self.layers.index(layer) for layer in self.band("middle")]
             known = [value for i in at if (value := curve[i]) is not None]
@@ -279,7 +283,7 @@ class Run:
 
     def steered_selection(self, task: str) -> float | None:
         """Return the share of steered (token, layer) pairs at which a targeted expert was selected."""
-        return _number(self.table.get(task, {}).get("steered_selection,none"))
+        return _number(self.table.get(task, {}).get(STEERED_SELECTION.key))
 
     def documents(self, task: str) -> int:
         """Return how many documents of a task were evaluated; 0 where the run does not say."""

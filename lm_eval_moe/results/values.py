@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_moe.routing_fields import FIELDS, is_score
 from lm_eval_moe.statistics import Estimate
 
 __all__ = [
     "LARGEST",
-    "ROUTING_PREFIXES",
     "SHARES",
     "Average",
     "Divergence",
@@ -28,9 +28,6 @@ __all__ = [
 
 SHARES = ("acc", "exact_match")
 """Beginnings of the names of metrics that are shares of items, in the order in which they are preferred."""
-
-ROUTING_PREFIXES = ("routing_", "steered_")
-"""Beginnings of the names of fields about routing."""
 
 LARGEST = 1e100
 """No score, error or gain is larger: sums and squares of what is read stay finite."""
@@ -88,8 +85,8 @@ class Metric:
 
     @property
     def is_routing(self) -> bool:
-        """Whether it is about routing."""
-        return self.name.startswith(ROUTING_PREFIXES)
+        """Whether it is one of our result fields, which are logged once a document, whatever filters there are."""
+        return not is_score(self.name) or self.name in FIELDS
 
     @property
     def title(self) -> str:

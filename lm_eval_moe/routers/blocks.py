@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from lm_eval_moe.discovery import load_plugins
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.routers.altered import core_of, core_parts
 
@@ -153,6 +154,7 @@ class ExpertListBlock(RoutedBlock):
 
 def adapter_of(block: nn.Module) -> type[RoutedBlock]:
     """Return the adapter of a block: that of its class's name, or the one that fits most."""
+    load_plugins()
     for cls in type(block).__mro__:
         if cls.__name__ in _ADAPTERS:
             return _ADAPTERS[cls.__name__]

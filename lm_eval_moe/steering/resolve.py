@@ -14,7 +14,7 @@ from lm_eval_moe.steering.selectors import Choice, Scope
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec
 
-__all__ = ["effective", "explain", "resolve"]
+__all__ = ["effective", "explain", "resolve", "scope_of"]
 
 
 def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> SteeringPlan:
@@ -53,7 +53,7 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
 def _all_planned(spec: SteeringSpec, store: ProfileStore) -> tuple[PlannedIntervention, ...]:
     place = spec.place / "interventions"
     return tuple(
-        _planned(index, each, _scope(index, spec, store), place / index)
+        _planned(index, each, scope_of(index, spec, store), place / index)
         for index, each in enumerate(spec.interventions)
     )
 
@@ -79,7 +79,7 @@ def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
         UserError: As :func:`resolve`, but for what the actions add up to.
     """
     store = _store(spec, shape, profiles)
-    return [each.experts.explain(_scope(index, spec, store)) for index, each in enumerate(spec.interventions)]
+    return [each.experts.explain(scope_of(index, spec, store)) for index, each in enumerate(spec.interventions)]
 
 
 def effective(intervention: InterventionSpec, choices: Sequence[Choice]) -> list[Choice]:
@@ -95,7 +95,8 @@ def _store(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | Non
     return ProfileStore(shape) if profiles is None else profiles.reusing()
 
 
-def _scope(index: int, spec: SteeringSpec, store: ProfileStore) -> Scope:
+def scope_of(index: int, spec: SteeringSpec, store: ProfileStore) -> Scope:
+    """Return what the rule of an intervention selects from."""
     each, place = spec.interventions[index], spec.place / "interventions" / index
     layers = each.layers.resolve(store.shape, place / "layers")
     return Scope(layers, store.shape, spec.seed, place / "experts" / each.experts.name, store)

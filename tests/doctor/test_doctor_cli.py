@@ -260,7 +260,7 @@ MISTAKES: list[tuple[str, list[str], list[str]]] = [
     ("no model", ["--model_args", "dtype=float32"], ["--model_args", "pretrained="]),
     ("unknown argument", ["--model_args", "pretrained=demo,dtpye=float32"], ["--model_args", "dtpye"]),
     ("no such config", ["--model_args", "pretrained=./nowhere", "--config-only"], ["cannot load the config"]),
-    ("no adapter file", [*DEMO_WITH_ADAPTER], ["adapter", "no Python file"]),
+    ("no adapter file", [*DEMO_WITH_ADAPTER], ["adapter", "not a Python file"]),
     ("batch size", [*DEMO, "--batch_size", "0"], ["--batch_size", "at least 1"]),
     ("no file to override", [*DEMO, "--set", "seed=1"], ["--set", "--steering"]),
     ("no steering file", [*DEMO, "--steering", "nowhere.yaml"], ["nowhere.yaml", "no such file"]),

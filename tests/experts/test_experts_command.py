@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,11 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from small_models import SHARED
+from small_models import ROOT, SHARED
 from written_profiles import SMALL, write, write_dump
 
 from lm_eval_moe.cli import main
+from lm_eval_moe.experts.flags import rule_names
 from lm_eval_moe.steering import load_spec, resolve
+from lm_eval_moe.steering.selectors import Selector
 
 REAL = SHARED / "routing-qwen3-30b-a3b-mgsm"
 
@@ -79,6 +83,26 @@ def test_json_holds_choices_values_and_counts(capsys: pytest.CaptureFixture[str]
     # More than 0: 0.8, 0.1 and 0.3; more than 0.3: not 0.8 - 0.5, which is the threshold itself; more than 0.9: none.
     assert [(each["threshold"], each["all"]["experts"]) for each in entry["thresholds"]] == [(0, 3), (0.3, 1), (0.9, 0)]
     assert [each["items"] for each in found["profiles"]] == [2, 1]
+
+
+def flags_table() -> str:
+    """The flags of the rules as ``docs/experts.md`` shows them."""
+    rows = ["| rule | flag | meaning |", "|---|---|---|"]
+    for rule in rule_names():
+        for name, option in Selector.registry[rule].declared().items():
+            several = " ..." if option.flag in ("pairs", "list") else ""
+            rows.append(f"| `{rule}` | `--{name} {option.metavar}{several}` | {option.help} |")
+    return "\n".join(rows)
+
+
+def test_the_documented_flags_are_those_that_the_rules_declare() -> None:
+    page = ROOT / "docs" / "experts.md"
+    text = page.read_text(encoding="utf-8")
+    [shown] = re.findall(r"^\| rule \| flag .*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+    if os.environ.get("UPDATE_DOCS"):
+        page.write_text(text.replace(shown, flags_table()), encoding="utf-8")
+    else:
+        assert shown == flags_table(), "run this test with UPDATE_DOCS=1"
 
 
 RULES = {

@@ -236,6 +236,7 @@ ELSEWHERE: dict[str, str] = {
     "versions.tokenizers": "one version is installed",
     "versions.torch": "one version is installed",
     "versions.peft": "is there with an adapter only: changes together with model.peft",
+    "versions.plugins": "plug-ins are loaded once in a process: tested with the one that extends the tool",
 }
 """Parts that no change within one process reaches, and why; what the users of an identity do then is tested for all."""
 

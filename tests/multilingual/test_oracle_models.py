@@ -1,7 +1,7 @@
 """Every benchmark through the real harness: who knows the answers scores 1, who guesses scores chance.
 
 The rows are invented, in the columns of each benchmark's data; the tasks are lm-eval's own objects, read from the files
-that users run. New benchmarks are covered by having a manifest and rows in `tools.multilingual.examples`.
+that users run. New benchmarks are covered by having a manifest and an ``examples.py`` in their folder.
 """
 
 from __future__ import annotations

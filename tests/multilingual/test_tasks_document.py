@@ -81,7 +81,7 @@ def test_links_of_the_overview_lead_to_sections():
 
 
 def test_check_tells_a_page_that_is_not_current(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tools.multilingual.tasks_page.load_manifests", lambda: (MANIFESTS["medinstruct"],))
+    monkeypatch.setattr("tools.multilingual.tasks_page.load_manifests", lambda root: (MANIFESTS["medinstruct"],))
     page = tmp_path / "tasks.md"
     assert main(["--check", "--output", str(page)]) == 1
     assert main(["--output", str(page)]) == 0

@@ -209,7 +209,7 @@ def test_every_module_of_the_folder_is_one_action() -> None:
 
 
 def test_a_new_action_is_one_class_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Action, "registry", dict(Action.registry))
+    monkeypatch.setattr(Action, "registry", Action.registry.copy())
 
     @dataclass(frozen=True)
     class Halve(SwitchAction):

@@ -1,27 +1,43 @@
-"""Invented rows for every benchmark in the columns that its data have: nobody's data are in this package.
+"""Invented rows in the columns that benchmarks' data have: nobody's data are in this package.
 
 They show the prompts in ``docs/tasks.md``, with ``<question>`` where the question stands, and the tests run them
-through the harness. The columns are those of the datasets' cards, or of the code that reads the datasets.
+through the harness. A benchmark has them in ``examples.py`` of its folder: ``rows(task, number)`` returns the files of
+a task by their names in ``MOE_BENCH_DIR``, and for a benchmark that groups lm-eval's own tasks ``rows(number)`` the
+splits on the hub. The columns are those of the datasets' cards, or of the code that reads the datasets.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
+from lm_eval_moe.resources import tasks_dir
 
-__all__ = ["has_examples", "hub_splits", "write_examples"]
+__all__ = [
+    "has_examples",
+    "hub_splits",
+    "mmlu_row",
+    "per_language",
+    "rows_of_benchmark",
+    "splits",
+    "splits_by",
+    "texts",
+    "write_examples",
+]
 
 Row = dict[str, Any]
+
+_FILE = "examples.py"
 
 
 def has_examples(manifest: Manifest) -> bool:
     """Whether there are rows for a benchmark."""
-    return manifest.name in (_HUB if manifest.lm_eval else _LOCAL)
+    return (manifest.path.parent / _FILE).is_file()
 
 
 def write_examples(folder: Path, manifest: Manifest, tasks: Iterable[BenchmarkTask], number: int) -> None:
@@ -36,7 +52,7 @@ def write_examples(folder: Path, manifest: Manifest, tasks: Iterable[BenchmarkTa
     Raises:
         UserError: There are no rows for this benchmark.
     """
-    make = _made(manifest, _LOCAL)
+    make = _rows_in(manifest.path.parent)
     for task in tasks:
         for name, rows in make(task, number).items():
             path = folder / name
@@ -50,239 +66,64 @@ def hub_splits(manifest: Manifest, number: int) -> dict[str, list[Row]]:
     Raises:
         UserError: There are no rows for this benchmark.
     """
-    splits: dict[str, list[Row]] = _made(manifest, _HUB)(number)
-    return splits
+    made: dict[str, list[Row]] = _rows_in(manifest.path.parent)(number)
+    return made
 
 
-def _made(manifest: Manifest, table: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
-    if manifest.name not in table:
+def rows_of_benchmark(name: str) -> Callable[..., Any]:
+    """Return the ``rows`` of another benchmark of this package, whose data are the same."""
+    return _rows_in(tasks_dir() / name)
+
+
+def _rows_in(folder: Path) -> Callable[..., Any]:
+    path = folder / _FILE
+    spec = spec_from_file_location(f"lm_eval_moe_examples_of_{folder.name}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(
-            f"there are no invented rows for {manifest.name}",
+            f"there are no invented rows for {folder.name}",
             fix="add some in the columns of its dataset",
-            where=str(Path(__file__)),
+            where=str(path),
         )
-    return table[manifest.name]
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows: Callable[..., Any] = module.rows
+    return rows
 
 
-def _texts(names: str, index: int, number: int) -> Row:
+def texts(names: str, index: int, number: int) -> Row:
     """Return columns that hold their own name in angle brackets, numbered where there is more than one row."""
-    return {name: f"<{name.lstrip('_')}>" if number == 1 else f"<{name.lstrip('_')} {index}>" for name in names.split()}
+    return {name: f"<{name}>" if number == 1 else f"<{name} {index}>" for name in names.split()}
 
 
-# ---------------------------------------------------------------------- this package's own tasks: files
-
-
-def _of(
+def per_language(
     file: str, row: Callable[[BenchmarkTask, int, int], Row]
 ) -> Callable[[BenchmarkTask, int], dict[str, list[Row]]]:
-    """One file a language; ``{file}`` and ``{variant}`` in its name."""
+    """Return ``rows`` of one file per language; ``{file}`` and ``{variant}`` in its name are the task's."""
     return lambda task, number: {
         file.format(file=task.file, variant=task.variant): [row(task, index, number) for index in range(number)]
     }
 
 
-def _xcopa(task: BenchmarkTask, number: int) -> dict[str, list[Row]]:
-    rows = [
-        {
-            **_texts("premise choice1 choice2", index, number),
-            "premise": f"{_texts('premise', index, number)['premise']}.",
-            "question_en": ("cause", "effect")[index % 2],
-            "label": (0, 1, 1, 0)[index % 4],
-            "idx": index,
-        }
-        for index in range(number)
-    ]
-    return {f"xcopa/{task.file}.{split}.jsonl": rows for split in ("test", "validation")}
-
-
-def _sib200(task: BenchmarkTask, index: int, number: int) -> Row:
-    from lm_eval_moe.multilingual.sib200 import CATEGORIES
-
-    return {"index_id": index, "category": CATEGORIES[index % len(CATEGORIES)], **_texts("text", index, number)}
-
-
-def _mmlu_row(index: int, number: int, **columns: Any) -> Row:
-    texts = _texts("question option_a option_b option_c option_d", index, number)
-    return {**texts, "answer": "ABCD"[index % 4], **columns}
-
-
-def _medical_60(task: BenchmarkTask, number: int) -> dict[str, list[Row]]:
-    rows = [
-        _mmlu_row(index, number, subject=subject, sample_id=f"{subject}/test/{index}")
-        for subject in task.strings["subjects"]
-        for index in range(max(number, task.strings["questions"]))
-    ]
-    return {f"global_mmlu_medical_60/{task.file}.{split}.jsonl": rows for split in ("test", "dev")}
-
-
-def _piqa(task: BenchmarkTask, index: int, number: int) -> Row:
-    solutions = " ".join(f"solution{n}" for n in range(4))
-    english = {f"eng_{name}": text for name, text in _texts(f"prompt {solutions}", index, number).items()}
-    return {**_texts(f"prompt {solutions}", index, number), **english, "label": index % 4, "example_id": str(index)}
-
-
-def _answered(text: str, index: int) -> Row:
-    return {"text": [text], "answer_start": [index]}
-
-
-def _xquad(task: BenchmarkTask, index: int, number: int) -> Row:
-    texts = _texts("context question answer", index, number)
-    answer = texts.pop("answer")
-    return {"id": f"q{index}", **texts, "answers": _answered(answer, index)}
-
-
-def _global_mgsm(task: BenchmarkTask, index: int, number: int) -> Row:
-    return {**_texts("question", index, number), "answer": str(index + 1), "instruction": "<instruction>"} | {
-        "answer_prefix": "<answer's word>"
-    }
-
-
-def _gsm8k_instruct(task: BenchmarkTask, number: int) -> dict[str, list[Row]]:
-    languages = (
-        "English",
-        "Swahili",
-        "Chinese",
-        "Bengali",
-        "German",
-        "Spanish",
-        "French",
-        "Japanese",
-        "Russian",
-        "Thai",
-    )
-    rows = [
-        {
-            "prompt": "Below is an instruction that describes a task. Write a response that appropriately completes "
-            f"the request in {language}. Please answer in {language}.\n\n"
-            f"### Instruction:\n<{language} problem {index}>\n\n### Response:",
-            "chosen": f"<{language} steps> {index + 1}",
-        }
-        for index in range(number)
-        for language in languages
-    ]
-    return {f"gsm8k_instruct/{task.file}.jsonl": rows}
-
-
-_LOCAL: dict[str, Callable[[BenchmarkTask, int], dict[str, list[Row]]]] = {
-    "belebele_passages": _of(
-        "belebele_passages/{file}.jsonl",
-        lambda task, index, number: {
-            "link": f"https://example.org/{index}",
-            "question_number": 1,
-            **_texts("flores_passage", index, number),
-        },
-    ),
-    "flores": _of("flores/{file}.jsonl", lambda task, index, number: {"id": index, **_texts("text", index, number)}),
-    "flores_en_x": lambda task, number: {
-        f"flores/{file}.jsonl": [{"id": index, **_texts(text, index, number)} for index in range(number)]
-        for file, text in (("en", "text"), (task.file, "text"))
-    },
-    "global_mgsm": _of("global_mgsm/{file}.jsonl", _global_mgsm),
-    "global_mmlu_medical_60": _medical_60,
-    "global_piqa": _of("global_piqa/{file}.jsonl", _piqa),
-    "gsm8k_instruct": _gsm8k_instruct,
-    "medinstruct": _of(
-        "medinstruct/{file}.jsonl", lambda task, index, number: _texts("instruction input output", index, number)
-    ),
-    "mgsm": _of(
-        "mgsm/{file}.jsonl",
-        lambda task, index, number: {**_texts("question", index, number), "answer_number": index + 1},
-    ),
-    "mgsm_boxed": _of(
-        "mgsm/{file}.jsonl",
-        lambda task, index, number: {**_texts("question", index, number), "answer_number": index + 1},
-    ),
-    "ntrex": _of("ntrex/{file}.jsonl", lambda task, index, number: _texts("text", index, number)),
-    "polymath": _of(
-        "polymath/{file}.{variant}.jsonl",
-        lambda task, index, number: {
-            "id": f"{task.variant}-{task.config}-{index}",
-            **_texts("question", index, number),
-            "answer": str(index + 1),
-        },
-    ),
-    "sib200": lambda task, number: {
-        f"sib200/{task.file.format(split='test')}.jsonl": [_sib200(task, index, number) for index in range(number)]
-    },
-    "sib200_all": lambda task, number: {
-        f"sib200/{task.file.format(split='test')}.jsonl": [_sib200(task, index, number) for index in range(number)]
-    },
-    "xcopa": _xcopa,
-    "xquad_direct": _of("xquad/{file}.jsonl", _xquad),
-}
-
-
-# ---------------------------------------------------------------------- lm-eval's own tasks: the hub's splits
-
-
-def _splits(names: str, row: Callable[[int, int], Row]) -> Callable[[int], dict[str, list[Row]]]:
+def splits(names: str, row: Callable[[int, int], Row]) -> Callable[[int], dict[str, list[Row]]]:
+    """Return ``rows`` of the same rows in each of the splits."""
     return lambda number: {name: [row(index, number) for index in range(number)] for name in names.split()}
 
 
-def _belebele(index: int, number: int) -> Row:
-    texts = _texts("flores_passage question mc_answer1 mc_answer2 mc_answer3 mc_answer4", index, number)
-    return {
-        "link": f"https://example.org/{index}",
-        "question_number": 1,
-        **texts,
-        "correct_answer_num": "1234"[index % 4],
-    }
-
-
-def _afrimgsm(index: int, number: int) -> Row:
-    return {**_texts("question", index, number), "answer": None, "answer_number": index + 1, "equation_solution": None}
-
-
-def _in_each(column: str, values: Iterable[str], splits: str, row: Callable[..., Row]) -> Callable[[int], Any]:
-    """Rows for each of the values that lm-eval's tasks filter a column by."""
+def splits_by(
+    column: str, values: Iterable[str], names: str, row: Callable[..., Row]
+) -> Callable[[int], dict[str, list[Row]]]:
+    """Return ``rows`` of rows for each of the values that lm-eval's tasks filter a column by."""
     return lambda number: {
         split: [
             row(index, number, **{column: value}, sample_id=f"{value}/{split}/{index}")
             for value in values
             for index in range(number)
         ]
-        for split in splits.split()
+        for split in names.split()
     }
 
 
-def _mmlu_prox(index: int, number: int, category: str, sample_id: str) -> Row:
-    options = " ".join(f"option_{n}" for n in range(10))
-    return {
-        **_texts(f"question {options} cot_content", index, number),
-        "question_id": index,
-        "answer": "ABCDEFGHIJ"[index % 10],
-        "answer_index": index % 10,
-        "category": category,
-    }
-
-
-def _xnli(index: int, number: int) -> Row:
-    return {**_texts("premise hypothesis", index, number), "label": index % 3}
-
-
-def _storycloze(index: int, number: int) -> Row:
-    sentences = " ".join(f"input_sentence_{n}" for n in range(1, 5))
-    texts = _texts(f"{sentences} sentence_quiz1 sentence_quiz2", index, number)
-    return {"story_id": f"s{index}", **texts, "answer_right_ending": index % 2 + 1}
-
-
-_MEDICAL = (
-    *("clinical_knowledge", "college_medicine", "human_aging", "medical_genetics", "nutrition"),
-    *("professional_medicine", "virology"),
-)
-_PROX = (
-    *("biology", "business", "chemistry", "computer science", "economics", "engineering", "health", "history", "law"),
-    *("math", "other", "philosophy", "physics", "psychology"),
-)
-_LITE = ("Business", "Humanities", "Medical", "Other", "STEM", "Social Sciences")
-
-_HUB: dict[str, Callable[[int], dict[str, list[Row]]]] = {
-    "afrimgsm": _splits("test train", _afrimgsm),
-    "belebele": _splits("test", _belebele),
-    "belebele_all": _splits("test", _belebele),
-    "global_mmlu_lite": _in_each("subject_category", _LITE, "test dev", _mmlu_row),
-    "global_mmlu_medical": _in_each("subject", _MEDICAL, "test dev", _mmlu_row),
-    "mmlu_prox_lite": _in_each("category", _PROX, "test validation", _mmlu_prox),
-    "xnli": _splits("train validation", _xnli),
-    "xstorycloze": _splits("train eval", _storycloze),
-}
+def mmlu_row(index: int, number: int, **columns: Any) -> Row:
+    """Return a row in the columns of Global-MMLU, with further columns."""
+    named = texts("question option_a option_b option_c option_d", index, number)
+    return {**named, "answer": "ABCD"[index % 4], **columns}

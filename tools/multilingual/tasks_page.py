@@ -60,9 +60,9 @@ scripts, families and classes, with its sources, is `lm_eval_moe/multilingual/la
 **Offline.** With `MOE_BENCH_DIR` set, this package's own tasks read `<folder>/<benchmark>/<file>.jsonl` instead of the
 hub, a row a line in the hub's columns. Groups of lm-eval's own tasks read what lm-eval reads.
 
-**A benchmark more** takes a folder in `tasks/` with a manifest `benchmark.yml` (its keys are explained at the head of
-`lm_eval_moe/multilingual/manifest.py`), a template and a loader; `python -m tools.multilingual.task_files` writes
-the tasks and groups.
+**A benchmark more** takes a folder in `tasks/`, or in a [plug-in](extending.md#a-benchmark), with a manifest
+`benchmark.yml` (its keys are explained at the head of `lm_eval_moe/multilingual/manifest.py`), a template, and a loader
+where the rows need more than reading; `python -m tools.multilingual.task_files` writes the tasks and groups.
 
 **Prompts.** Each benchmark's prompts are shown on an invented row, `<question>` standing for the question; lines that
 begin with an arrow are the answers to choose from. If one reads wrong to you who speak the language, please say so.
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.disable(logging.WARNING)  # lm-eval explains every task that it builds
     try:
-        text = document(load_manifests())
+        text = document(load_manifests(tasks_dir()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

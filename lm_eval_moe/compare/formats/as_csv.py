@@ -10,6 +10,7 @@ from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.escaping import csv_cell
 from lm_eval_moe.results.marks import Mark
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["FIELDS", "record", "records", "render"]
 
@@ -61,7 +62,7 @@ def record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Valu
         "column": head.title,
         "kind": head.kind,
         "languages": " ".join(cell.languages),
-        "metric": head.metric.key if head.metric else "routing_divergence,none",
+        "metric": head.metric.key if head.metric else DIVERGENCE.key,
         "value": cell.estimate.value if cell.estimate else None,
         "stderr": cell.estimate.stderr if cell.estimate else None,
         "stderr_kind": cell.estimate.kind if cell.estimate else None,

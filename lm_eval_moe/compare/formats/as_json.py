@@ -10,6 +10,7 @@ from lm_eval_moe.compare.board import Board, Section
 from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
 from lm_eval_moe.results.marks import SIGNS
+from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 __all__ = ["SCHEMA_VERSION", "render"]
 
@@ -40,7 +41,7 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
                 "title": head.title,
                 "kind": head.kind,
                 "languages": list(head.languages),
-                "metric": head.metric.key if head.metric else "routing_divergence,none",
+                "metric": head.metric.key if head.metric else DIVERGENCE.key,
                 "higher_is_better": head.higher_is_better,
             }
             for head in section.heads

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["examine"]
 
 
-@proof("capture_identity", "capture changes no bit", observes="the logits of runs with and without capture", order=20)
+@proof(
+    "capture_identity",
+    "capture changes no bit",
+    observes="the logits of runs with and without capture",
+    order=20,
+    runs=1,
+)
 def examine(runs: Runs) -> Finding:
     """Compare all logits of the same batches."""
     itself = compare_logits(runs.plain, runs.score("plain run, again"))

@@ -28,7 +28,8 @@ __all__ = ["examine"]
     "each router decides its layer",
     observes="the logits when one layer alone is steered, and what its experts then receive or do",
     order=60,
-    of_selection=True,
+    needs=("selection",),
+    runs_per_layer=1,
 )
 def examine(runs: Runs) -> Finding:
     """Activate the least used experts of one layer at a time."""

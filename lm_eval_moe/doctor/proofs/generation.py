@@ -17,7 +17,7 @@ __all__ = ["examine"]
     "generation is unchanged",
     observes="the tokens that are fed step by step, with and without capture",
     order=80,
-    of_selection=True,
+    needs=("selection",),
 )
 def examine(runs: Runs) -> Finding:
     """Compare the tokens fed step by step, and the records with them."""

@@ -17,7 +17,7 @@ __all__ = ["examine"]
     "padding is not counted",
     observes="the tokens that the model is fed",
     order=40,
-    of_selection=True,
+    needs=("selection",),
 )
 def examine(runs: Runs) -> Finding:
     """Compare what was counted with the requests' own tokens, K selections for each."""

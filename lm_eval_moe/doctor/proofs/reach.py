@@ -26,7 +26,16 @@ _Targets = dict[int, list[int]]
     "activate and mask reach",
     observes="the selection as torch hooks see it in steered runs",
     order=70,
-    of_selection=True,
+    needs=("selection",),
+    shares={
+        "activate": "activate",
+        "activate_guarded": "activate + guard",
+        "bias": "large bias",
+        "mask": "mask",
+        "mask_guarded": "mask + guard",
+    },
+    table="reach by layer: tokens at which all activated experts, or any masked expert, are selected",
+    runs=5,
 )
 def examine(runs: Runs) -> Finding:
     """Measure, by what the experts receive, the share of tokens at which all targets, or any masked expert, are chosen.

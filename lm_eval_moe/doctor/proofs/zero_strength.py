@@ -21,6 +21,7 @@ _ACTIONS = ("soft", "bias", "proportional")
     "zero strength changes no bit",
     observes="the logits of runs with strength 0 and without steering",
     order=50,
+    runs=1,
 )
 def examine(runs: Runs) -> Finding:
     """Steer every expert of every layer with strength 0, with all actions at once, and singly if that differs."""

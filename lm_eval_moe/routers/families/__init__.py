@@ -1,6 +1,6 @@
 """One module for each family whose blocks differ from what `RoutedBlock` expects.
 
-A new adapter is one new module here, or a file of the user's own.
+A new adapter is one new module here or in a plug-in, or a file of the user's own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from lm_eval_moe.discovery import import_siblings
+from lm_eval_moe.discovery import failing_as_user_error, import_siblings
 from lm_eval_moe.errors import UserError
 
 __all__ = ["load_adapter"]
@@ -26,13 +26,9 @@ def load_adapter(file: str | Path) -> None:
     spec = importlib.util.spec_from_file_location(f"lm_eval_moe_adapter_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(
-            f"{str(file)!r} is no Python file",
+            f"{str(file)!r} is not a Python file",
             fix="give a .py file as in docs/adapters.md",
             where="--model_args adapter",
         )
-    try:
+    with failing_as_user_error(str(file), "--model_args adapter", "mend the file"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} fails: {type(error).__name__}: {error}", fix="mend the file", where="--model_args adapter"
-        ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lm_eval_moe.checked_fields import Field, show
+from lm_eval_moe.discovery import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,7 @@ class Action(ABC):
     unmasks: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     guards_by: ClassVar[Literal["force", "ban"] | None] = None
-    registry: ClassVar[dict[str, type[Action]]] = {}
+    registry: ClassVar[Registry[type[Action]]] = Registry("action")
 
     @property
     def idle(self) -> bool:
@@ -73,7 +74,7 @@ class Action(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "name" in cls.__dict__:
-            Action.registry[cls.name] = cls
+            Action.registry.add(cls.name, cls, cls)
 
     @classmethod
     @abstractmethod

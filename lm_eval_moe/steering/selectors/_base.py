@@ -1,23 +1,56 @@
-"""What all selection rules share: the registry, what they select from, and what they return."""
+"""What all selection rules share: the registry, their fields, what they select from, and what they return."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import Field, Place
+from lm_eval_moe.discovery import Registry
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.profiles import ProfileStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Choice", "Scope", "Selection", "Selector", "parse_selector"]
+__all__ = ["MISSING", "Choice", "Compared", "Flag", "Option", "Scope", "Selection", "Selector", "parse_selector"]
 
 Selection = dict[int, dict[int, float]]
 """Decoder-layer index → expert → steering coefficient s_k."""
+
+MISSING = object()
+"""The default of a field that has to be given."""
+
+Flag = Literal["text", "number", "pairs", "list"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a rule.
+
+    Attributes:
+        help: What it means, in a few words.
+        metavar: What its value is, in the help of its flag.
+        read: From the value in the file, and the attributes before this one, to the rule's attribute.
+        write: Back to what YAML holds.
+        default: The value where the file has none: what the file would hold, None for an attribute of None, or
+            `MISSING`.
+        flag: What the command line takes: text, a number, ``LANG=FILE`` several times, or a list of languages.
+        brief: Whether it stands in short titles, as sizes and thresholds do.
+    """
+
+    help: str
+    metavar: str
+    read: Callable[[Field, Mapping[str, Any]], Any]
+    write: Callable[[Any], Any]
+    default: Any
+    flag: Flag
+    brief: bool
 
 
 @dataclass(frozen=True)
@@ -70,29 +103,72 @@ class Choice:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The number that a rule compares with its threshold.
+
+    Attributes:
+        values: ``[layers, E]``; NaN where the rule leaves an expert out of the question.
+        label: What the number is.
+        signed: Whether it is a difference, around 0, or a share from 0 to 1.
+    """
+
+    values: NDArray[np.float64]
+    label: str
+    signed: bool
+
+
 class Selector(ABC):
-    """A selection rule. Subclasses are frozen dataclasses; having a ``name`` registers them."""
+    """A selection rule. Subclasses are frozen dataclasses; having a ``name`` registers them.
+
+    What is declared as a field with `lm_eval_moe.steering.selectors.options` is read, written, checked, and offered as
+    a flag by what stands here; a rule of another form has its own `parse` and `dump`.
+
+    Attributes:
+        name: What the rule is called in a steering file.
+        citation: The paper that it is from, for the ``source`` of a steering file.
+    """
 
     name: ClassVar[str]
-    registry: ClassVar[dict[str, type[Selector]]] = {}
+    citation: ClassVar[str] = ""
+    registry: ClassVar[Registry[type[Selector]]] = Registry("selection rule")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "name" in cls.__dict__:
-            Selector.registry[cls.name] = cls
+            Selector.registry.add(cls.name, cls, cls)
 
     @classmethod
-    @abstractmethod
+    def declared(cls) -> dict[str, Option]:
+        """Return the declared fields, by name."""
+        declared = fields(cls)  # type: ignore[arg-type]
+        return {each.name: each.metadata["option"] for each in declared if "option" in each.metadata}
+
+    @classmethod
     def parse(cls, field: Field) -> Self:
         """Read the rule's fields.
 
         Raises:
             UserError: One of them is missing, unknown or wrong.
         """
+        options = cls.declared()
+        required = [name for name, option in options.items() if option.default is MISSING]
+        given = field.keys(required, [name for name in options if name not in required])
+        values: dict[str, Any] = {}
+        for name, option in options.items():
+            value = given.get(name, Field(field / name, option.default))
+            values[name] = option.read(value, values) if name in given or option.default is not None else None
+        return cls(**values)
 
-    @abstractmethod
     def dump(self) -> dict[str, Any]:
         """Return the rule's fields as YAML holds them, without its name."""
+        values = {name: (option, getattr(self, name)) for name, option in self.declared().items()}
+        return {name: option.write(value) for name, (option, value) in values.items() if value is not None}
+
+    @property
+    def matched(self) -> Selector:
+        """The rule that compares something: of a random control the one that it matches."""
+        return self
 
     @abstractmethod
     def explain(self, scope: Scope) -> list[Choice]:
@@ -101,6 +177,14 @@ class Selector(ABC):
         Raises:
             UserError: The rule cannot be applied to this model, or selects nothing.
         """
+
+    def compare(self, scope: Scope) -> Compared | None:
+        """Return what the rule compares, for every expert and not only the chosen ones; None where it compares nothing.
+
+        Raises:
+            UserError: The rule cannot be applied to this model.
+        """
+        return None
 
     def weighted_at(self) -> tuple[str, ...] | None:
         """Return the keys below the rule at which a coefficient other than 1 is written by hand; None without one."""

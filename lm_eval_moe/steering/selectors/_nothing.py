@@ -1,4 +1,4 @@
-"""The error for a threshold that no expert meets: it says how far off it is, and which one would select how many."""
+"""Which experts meet a threshold, and the error where none does: how far off it is, which one would select how many."""
 
 from __future__ import annotations
 
@@ -11,9 +11,35 @@ from lm_eval_moe.errors import NothingSelectedError
 from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.selectors._base import Scope
 
-__all__ = ["nothing_selected"]
+__all__ = ["nothing_selected", "selected"]
 
 _GRID = (*(0.001, 0.002, 0.005, 0.01, 0.02), *(step / 20 for step in range(1, 20)), 0.99, 1.0)
+
+
+def selected(
+    scope: Scope,
+    values: NDArray[np.float64],
+    threshold: float,
+    what: str,
+    meets: Callable[[NDArray[np.float64], float], NDArray[np.bool_]] = np.greater,
+) -> list[tuple[int, int]]:
+    """Return row and expert of those that meet a threshold, in order.
+
+    Args:
+        scope: What is selected from.
+        values: ``[layers, E]`` what is compared with the threshold; NaN where an expert is out of the question.
+        threshold: The threshold.
+        what: What the values are, in the singular.
+        meets: ``np.greater``, ``np.greater_equal`` or ``np.less``.
+
+    Raises:
+        NothingSelectedError: There are none.
+    """
+    rows = np.argwhere(meets(values, threshold)).tolist()
+    if not rows:
+        extreme = "smallest" if meets is np.less else "largest"
+        raise nothing_selected(scope, values, threshold, what, lambda at: int(meets(values, at).sum()), extreme=extreme)
+    return [(row, expert) for row, expert in rows]
 
 
 def nothing_selected(

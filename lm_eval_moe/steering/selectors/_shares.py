@@ -9,7 +9,10 @@ from lm_eval_moe.metrics import shares_of
 from lm_eval_moe.steering.selectors._base import Scope
 from lm_eval_moe.steering.selectors._profiles import Profiles, sample_languages
 
-__all__ = ["language_shares"]
+__all__ = ["MOST_ACTIVE", "language_shares"]
+
+MOST_ACTIVE = "how many of a language's most active experts per layer count"
+"""What ``top_m`` is, in words."""
 
 
 def language_shares(scope: Scope, profiles: Profiles, top_m: int) -> dict[str, NDArray[np.float64]]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import Field
-from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
-from lm_eval_moe.steering.selectors._profiles import Profiles, dump_profiles, parse_member, parse_profiles
-from lm_eval_moe.steering.selectors._shares import language_shares
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from lm_eval_moe.steering.selectors import options
+from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
+from lm_eval_moe.steering.selectors._nothing import selected
+from lm_eval_moe.steering.selectors._profiles import Profiles
+from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
 
 __all__ = ["ExclusiveExperts"]
 
@@ -35,60 +32,31 @@ class ExclusiveExperts(Selector):
     """
 
     name = "exclusive"
-    profiles: Profiles
-    languages: tuple[str, ...]
-    top_m: int
-    threshold: float
-
-    @classmethod
-    def parse(cls, field: Field) -> Self:
-        """Read ``{profiles: {en: …, sw: …}, languages: [sw], top_m: 15, threshold: 0.4}``."""
-        fields = field.keys(["profiles", "languages"], ["top_m", "threshold"])
-        top_m = fields["top_m"].integer(1, 10_000) if "top_m" in fields else 15
-        threshold = fields["threshold"].number(0, 1) if "threshold" in fields else 0.4
-        profiles = parse_profiles(fields["profiles"])
-        items = fields["languages"].items("[sw]")
-        languages = tuple(sorted({parse_member(item, profiles) for item in items}))
-        if not 0 < len(languages) < len(profiles):
-            raise fields["languages"].error(
-                f"{len(languages)} of the {len(profiles)} languages with profiles are named",
-                f"name some of them, but not all: {', '.join(profiles)}",
-            )
-        return cls(profiles, languages, top_m, threshold)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the fields."""
-        profiles = dump_profiles(self.profiles)
-        return {
-            "profiles": profiles,
-            "languages": list(self.languages),
-            "top_m": self.top_m,
-            "threshold": self.threshold,
-        }
+    citation = "arXiv:2601.14050"
+    profiles: Profiles = options.profiles()
+    languages: tuple[str, ...] = options.members("the group of languages")
+    top_m: int = options.integer(MOST_ACTIVE, 1, 10_000, 15)
+    threshold: float = options.number("the least share of the group (default: 0.4)", 0, 1, 0.4)
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the exclusive experts, with every language's share."""
         shares = language_shares(scope, self.profiles, self.top_m)
-        group = np.sort(np.stack([shares[language] for language in self.languages]), axis=0).sum(0)
-
-        def chosen(threshold: float) -> NDArray[np.bool_]:
-            # Beside the formula: where no language of the group has a share, a threshold of 0 does not give it one.
-            dominated: NDArray[np.bool_] = (group >= threshold) & (group > 0)
-            return dominated
-
-        found = chosen(self.threshold)
-        if not found.any():
-            raise nothing_selected(
-                scope,
-                np.where(group > 0, group, np.nan),
-                self.threshold,
-                f"share of {', '.join(self.languages)}",
-                lambda threshold: int(chosen(threshold).sum()),
-            )
+        group = self._share(shares)
         choices = []
-        for row, expert in np.argwhere(found).tolist():
+        what = f"share of {', '.join(self.languages)}"
+        for row, expert in selected(scope, group, self.threshold, what, np.greater_equal):
             share = float(group[row, expert])
             values = {language: float(each[row, expert]) for language, each in shares.items()}
             why = f"{' + '.join(self.languages)} has a share of {share:.4f} >= {self.threshold:g}"
             choices.append(Choice(scope.layers[row], expert, share, why, values))
         return choices
+
+    def compare(self, scope: Scope) -> Compared:
+        """Return the group's shares."""
+        shares = language_shares(scope, self.profiles, self.top_m)
+        return Compared(self._share(shares), f"share of {' + '.join(self.languages)}", False)
+
+    def _share(self, shares: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the group's share of every expert; NaN where it has none, which a threshold of 0 does not give it."""
+        group: NDArray[np.float64] = np.sort(np.stack([shares[each] for each in self.languages]), axis=0).sum(0)
+        return np.where(group > 0, group, np.nan)

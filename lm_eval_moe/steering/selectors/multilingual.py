@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import Field
-from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
+from lm_eval_moe.steering.selectors import options
+from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
-from lm_eval_moe.steering.selectors._profiles import (
-    Profiles,
-    dump_profiles,
-    parse_member,
-    parse_profiles,
-    sample_languages,
-)
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from lm_eval_moe.steering.selectors._nothing import selected
+from lm_eval_moe.steering.selectors._profiles import Profiles, sample_languages
 
 __all__ = ["MultilingualExperts"]
 
@@ -38,45 +29,22 @@ class MultilingualExperts(Selector):
     """
 
     name = "multilingual"
-    profiles: Profiles
-    reference: str
-    threshold: float
-
-    @classmethod
-    def parse(cls, field: Field) -> Self:
-        """Read ``{profiles: {en: …, sw: …}, reference: en, threshold: 0.3}``; the reference is English by default."""
-        fields = field.keys(["profiles", "threshold"], ["reference"])
-        threshold = fields["threshold"].number(0, 1)
-        profiles = parse_profiles(fields["profiles"])
-        reference = fields.get("reference", Field(field / "reference", "en"))
-        return cls(profiles, parse_member(reference, profiles), threshold)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the fields."""
-        return {"profiles": dump_profiles(self.profiles), "reference": self.reference, "threshold": self.threshold}
+    citation = "arXiv:2510.04694"
+    profiles: Profiles = options.profiles()
+    reference: str = options.member("the language to compare the others with (default: en)", "en")
+    threshold: float = options.number("the difference of activation frequency to exceed", 0, 1)
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts, with every language's frequency."""
-        samples = sample_languages(scope, self.profiles)
-        frequencies = {language: sample.activity.mean[scope.rows] for language, sample in samples.items()}
-        reference = frequencies[self.reference]
-        others = [language for language in frequencies if language != self.reference]
-        deltas = np.stack([difference(frequencies[language], reference) for language in others])
-        largest = deltas.max(0)
-        if not (largest > self.threshold).any():
-            raise nothing_selected(
-                scope,
-                largest,
-                self.threshold,
-                f"difference of activation frequency (a language - {self.reference})",
-                lambda threshold: int((largest > threshold).sum()),
-            )
+        frequencies, deltas = self._frequencies(scope)
+        reference, largest = frequencies[self.reference], np.stack(list(deltas.values())).max(0)
         choices = []
-        for row, expert in np.argwhere(largest > self.threshold).tolist():
+        what = f"difference of activation frequency (a language - {self.reference})"
+        for row, expert in selected(scope, largest, self.threshold, what):
             reasons = [
                 f"{language} {frequencies[language][row, expert]:.4f}"
-                for language, delta in zip(others, deltas[:, row, expert], strict=True)
-                if delta > self.threshold
+                for language, delta in deltas.items()
+                if delta[row, expert] > self.threshold
             ]
             why = (
                 f"{', '.join(reasons)}: over {self.reference} {reference[row, expert]:.4f} by more than "
@@ -86,3 +54,17 @@ class MultilingualExperts(Selector):
             values["difference"] = float(largest[row, expert])
             choices.append(Choice(scope.layers[row], expert, why=why, values=values))
         return choices
+
+    def compare(self, scope: Scope) -> Compared:
+        """Return every expert's largest difference."""
+        _, deltas = self._frequencies(scope)
+        label = f"largest difference to {self.reference}, activation frequency"
+        return Compared(np.stack(list(deltas.values())).max(0), label, True)
+
+    def _frequencies(self, scope: Scope) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+        """Return every language's frequencies, and the others' differences from the reference."""
+        samples = sample_languages(scope, self.profiles)
+        frequencies = {language: sample.activity.mean[scope.rows] for language, sample in samples.items()}
+        reference = frequencies[self.reference]
+        others = {language: values for language, values in frequencies.items() if language != self.reference}
+        return frequencies, {language: difference(values, reference) for language, values in others.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.checked_fields import Field, Place
-from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector, parse_selector
+from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector, parse_selector
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +44,15 @@ class RandomControl(Selector):
         """Return the rule to match, and the seed if it has one."""
         seed = {} if self.seed is None else {"seed": self.seed}
         return {"like": {self.like.name: self.like.dump()}, **seed}
+
+    @property
+    def matched(self) -> Selector:
+        """The rule to match."""
+        return self.like
+
+    def compare(self, scope: Scope) -> Compared | None:
+        """Return what the matched rule compares."""
+        return self.like.compare(scope.below("like", self.like.name))
 
     def weighted_at(self) -> tuple[str, ...] | None:
         """Return where the matched rule has a coefficient."""

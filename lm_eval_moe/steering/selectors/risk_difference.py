@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.steering.profiles import ProfilePath
-from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
+from lm_eval_moe.steering.selectors import options
+from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference
 from lm_eval_moe.steering.selectors._nothing import nothing_selected
-from lm_eval_moe.steering.selectors._profiles import Sample, parse_profile, require_comparable
+from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,34 +48,25 @@ class RiskDifference(Selector):
     """
 
     name = "risk_difference"
-    profile_a: ProfilePath
-    profile_b: ProfilePath
-    top: int | None
-    threshold: float | None
-    direction: Direction
+    citation = "arXiv:2509.09660"
+    profile_a: ProfilePath = options.profile("profile of the inputs A")
+    profile_b: ProfilePath = options.profile("profile of their counterparts B")
+    top: int | None = options.integer("how many experts to take, instead of a threshold", 1, MAX_TOP, None)
+    threshold: float | None = options.number("the absolute RD to exceed", 0, 1, None)
+    direction: Direction = options.choice("positive (default), negative or both", DIRECTIONS, "positive")
 
     @classmethod
     def parse(cls, field: Field) -> Self:
         """Read ``{profile_a: …, profile_b: …, top: 20, direction: positive}``, or ``threshold`` instead of ``top``."""
-        fields = field.keys(["profile_a", "profile_b"], ["top", "threshold", "direction"])
-        if ("top" in fields) == ("threshold" in fields):
-            given = "both `top` and `threshold` are given" if "top" in fields else "neither `top` nor `threshold`"
+        rule = super().parse(field)
+        if (rule.top is None) == (rule.threshold is None):
+            given = "neither `top` nor `threshold`" if rule.top is None else "both `top` and `threshold` are given"
             raise field.error(given, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a least |RD|")
-        top = fields["top"].integer(1, MAX_TOP) if "top" in fields else None
-        threshold = fields["threshold"].number(0, 1) if "threshold" in fields else None
-        direction = fields["direction"].choice(DIRECTIONS) if "direction" in fields else "positive"
-        return cls(parse_profile(fields["profile_a"]), parse_profile(fields["profile_b"]), top, threshold, direction)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the fields."""
-        size = {"threshold": self.threshold} if self.top is None else {"top": self.top}
-        profiles = {"profile_a": self.profile_a.given, "profile_b": self.profile_b.given}
-        return {**profiles, **size, "direction": self.direction}
+        return rule
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts, with both probabilities and their rank."""
-        first, second = _paired(scope, self.profile_a, self.profile_b)
-        on_a, on_b = (sample.activity.pooled[scope.rows] for sample in (first, second))
+        on_a, on_b = self._frequencies(scope)
         risk = difference(on_a, on_b)
         strength = {"positive": risk, "negative": -risk, "both": np.abs(risk)}[self.direction]
         least = 0.0 if self.threshold is None else self.threshold
@@ -101,6 +93,15 @@ class RiskDifference(Selector):
             values = {"a": a, "b": b, "difference": rd}
             choices.append(Choice(scope.layers[row], expert, coefficient, why, values))
         return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
+
+    def compare(self, scope: Scope) -> Compared:
+        """Return all risk differences."""
+        risk = difference(*self._frequencies(scope)) + 0.0  # no negative zeros
+        return Compared(risk, "P(selected, A) - P(selected, B)", True)
+
+    def _frequencies(self, scope: Scope) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        first, second = _paired(scope, self.profile_a, self.profile_b)
+        return first.activity.pooled[scope.rows], second.activity.pooled[scope.rows]
 
 
 def _at_most_active(ranked: list[int], risk: NDArray[np.float64], top_k: int) -> list[tuple[int, tuple[int, int]]]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import Field, show
-from lm_eval_moe.steering.language_filter import parse_language
+from lm_eval_moe.checked_fields import show
 from lm_eval_moe.steering.profiles import ProfilePath
-from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
+from lm_eval_moe.steering.selectors import options
+from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
-from lm_eval_moe.steering.selectors._profiles import Sample, parse_profile, require_comparable, sample_one_language
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from lm_eval_moe.steering.selectors._nothing import selected
+from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable, sample_one_language
 
 __all__ = ["TaskExperts"]
 
@@ -36,52 +33,35 @@ class TaskExperts(Selector):
     """
 
     name = "task"
-    profile: ProfilePath
-    baseline: ProfilePath
-    threshold: float
-    language: str | None = None
-
-    @classmethod
-    def parse(cls, field: Field) -> Self:
-        """Read ``{profile: …, baseline: …, threshold: 0.4}``."""
-        fields = field.keys(["profile", "baseline", "threshold"], ["language"])
-        threshold = fields["threshold"].number(0, 1)
-        language = parse_language(fields["language"]) if "language" in fields else None
-        return cls(parse_profile(fields["profile"]), parse_profile(fields["baseline"]), threshold, language)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the fields."""
-        language = {} if self.language is None else {"language": self.language}
-        return {
-            "profile": self.profile.given,
-            "baseline": self.baseline.given,
-            "threshold": self.threshold,
-            **language,
-        }
+    citation = "arXiv:2510.04694, eq. 3"
+    profile: ProfilePath = options.profile("profile of the task's text")
+    baseline: ProfilePath = options.profile("profile of general text in the same language")
+    threshold: float = options.number("the difference of activation frequency to exceed", 0, 1)
+    language: str | None = options.language("the language to take from profiles of several", None)
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the task's experts, with both frequencies."""
-        task = sample_one_language(scope, self.profile, self.language)
-        baseline = sample_one_language(scope, self.baseline, self.language)
-        require_comparable([task, baseline])
-        _require_other_text(task, baseline)
-        on_task, on_baseline = (sample.activity.mean[scope.rows] for sample in (task, baseline))
+        on_task, on_baseline = self._frequencies(scope)
         delta = difference(on_task, on_baseline)
-        if not (delta > self.threshold).any():
-            raise nothing_selected(
-                scope,
-                delta,
-                self.threshold,
-                "difference of activation frequency (task - baseline)",
-                lambda threshold: int((delta > threshold).sum()),
-            )
         choices = []
-        for row, expert in np.argwhere(delta > self.threshold).tolist():
+        what = "difference of activation frequency (task - baseline)"
+        for row, expert in selected(scope, delta, self.threshold, what):
             a, b, d = float(on_task[row, expert]), float(on_baseline[row, expert]), float(delta[row, expert])
             why = f"task {a:.4f} - baseline {b:.4f} = {d:.4f} > {self.threshold:g}"
             values = {"task": a, "baseline": b, "difference": d}
             choices.append(Choice(scope.layers[row], expert, why=why, values=values))
         return choices
+
+    def compare(self, scope: Scope) -> Compared:
+        """Return all differences."""
+        return Compared(difference(*self._frequencies(scope)), "task - baseline, activation frequency", True)
+
+    def _frequencies(self, scope: Scope) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        task = sample_one_language(scope, self.profile, self.language)
+        baseline = sample_one_language(scope, self.baseline, self.language)
+        require_comparable([task, baseline])
+        _require_other_text(task, baseline)
+        return task.activity.mean[scope.rows], baseline.activity.mean[scope.rows]
 
 
 def _require_other_text(task: Sample, baseline: Sample) -> None:

@@ -1,0 +1,268 @@
+"""One of each kind in a package of somebody else's, through the real commands; the files are those of the docs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_models import ROOT
+
+from lm_eval_moe import HFMoE, discovery, resources
+from lm_eval_moe.cli import main
+from lm_eval_moe.doctor import finding
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.results.values import Metric
+from lm_eval_moe.routers import blocks
+from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, Field, chosen_fields, register
+from lm_eval_moe.steering.actions import Action
+from lm_eval_moe.steering.selectors import Selector
+from tools.multilingual import task_files
+
+PAGE = ROOT / "docs" / "extending.md"
+REGISTRIES = (Action.registry, Selector.registry, CURVES, FIELDS, finding._PROOFS)
+DEMO = ("--model_args", "pretrained=demo")
+
+
+def shown_files(page: Path) -> dict[str, str]:
+    """The files that a page shows: a name in backquotes that ends a paragraph, then the code."""
+    found = re.findall(r"`(moe_extras/[\w./]+)`[^`]*?:\n\n```\w+\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    return dict(found)
+
+
+def write_package(folder: Path) -> None:
+    files = shown_files(PAGE)
+    [files["moe_extras/adapter.py"]] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "adapters.md").read_text("utf-8"), re.DOTALL
+    )
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def _forgotten() -> Iterator[None]:
+    """What a plug-in registers is gone afterwards."""
+    before = [(dict(registry._entries), dict(registry._homes)) for registry in REGISTRIES]
+    adapters, folders, modules = dict(blocks._ADAPTERS), dict(resources._added), set(sys.modules)
+    discovery._loaded = None
+    yield
+    for registry, (entries, homes) in zip(REGISTRIES, before, strict=True):
+        registry._entries, registry._homes = entries, homes
+    blocks._ADAPTERS.clear()
+    blocks._ADAPTERS.update(adapters)
+    resources._added.clear()
+    resources._added.update(folders)
+    for name in set(sys.modules) - modules:
+        if name.partition(".")[0] in ("moe_extras", "broken_extras"):
+            del sys.modules[name]
+    discovery._loaded = None
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _forgotten: None) -> Path:
+    """The package of the docs, named by the environment variable."""
+    write_package(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(discovery.VARIABLE, "moe_extras")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_page_shows_one_file_of_each_kind() -> None:
+    assert {Path(name).name for name in shown_files(PAGE)} == {
+        *("__init__.py", "action.py", "rule.py", "field.py", "proof.py", "benchmark.yml", "_moe_colours_yaml")
+    }
+
+
+def write_rows(folder: Path) -> None:
+    for language, words in {"en": ("blood", "grass"), "sw": ("damu", "nyasi")}.items():
+        path = folder / "colours" / f"{language}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"question": f"{word} {number}:", "answer": place} for number in (1, 2) for place, word in enumerate(words)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    command = [
+        "run",
+        "--model",
+        "hf-moe",
+        *DEMO,
+        "--tasks",
+        "moe_colours",
+        "--output_path",
+        str(out),
+        "--batch_size",
+        "4",
+    ]
+    assert main([*command, *arguments]) == 0
+    [path] = out.rglob("results_*.json")
+    results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return results
+
+
+def test_a_benchmark_a_field_a_rule_and_an_action_of_a_plug_in_work_in_the_commands(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert task_files.main(["colours"]) == 0
+    assert (package / "moe_extras" / "tasks" / "colours" / "moe_colours_sw.yaml").is_file()
+    assert main(["ls", "tasks", "--benchmark", "colours", "--format", "json"]) == 0
+    printed = capsys.readouterr().out
+    assert [row["task"] for row in json.loads(printed[printed.index("[") :])] == ["moe_colours_en", "moe_colours_sw"]
+
+    write_rows(package / "data")
+    monkeypatch.setenv("MOE_BENCH_DIR", str(package / "data"))
+    fields = ["--routing_fields", "routing_peak,routing_divergence"]
+    plain = run(package / "plain", *fields, "--routing_profile", "items.safetensors")
+    peak = plain["results"]["moe_colours_sw"]["routing_peak,none"]
+    curve = plain["routing"]["tasks"]["moe_colours_sw"]["curves"]["peak"]
+    assert 0 < peak <= 1
+    middle = plain["routing"]["model_shape"]["bands"]["middle"]
+    assert peak == pytest.approx(sum(curve[layer] for layer in middle) / len(middle))
+    assert "moe_extras" in plain["routing"]["identity"]["versions"]["plugins"]
+
+    rule = ["busiest", "--profile", "items.safetensors", "--threshold", "0.3", "--action", "halve"]
+    assert main(["experts", *rule, "--output", "busiest.yaml", "--thresholds", "0.2", "--explain"]) == 0
+    said = capsys.readouterr().out
+    assert "busiest (profile items.safetensors, threshold 0.3)" in said
+    assert "of the tokens" in said
+    written = yaml.safe_load(Path("busiest.yaml").read_text("utf-8"))
+    assert (written["source"], written["interventions"][0]["action"]) == ("our own", "halve")
+
+    steered = run(package / "steered", *fields, "--steering", "busiest.yaml", "--allow_leak")
+    assert steered["routing"]["tasks"]["moe_colours_sw"]["steered_tokens"] > 0
+    assert steered["results"]["moe_colours_sw"]["routing_peak,none"] != peak
+
+    # What the field says is not a score, and acc is.
+    capsys.readouterr()
+    assert main(["compare", str(package / "plain"), str(package / "steered"), "--format", "json"]) == 0
+    board = capsys.readouterr().out
+    assert '"acc,none"' in board
+    assert "routing_peak" not in board
+
+
+def test_an_adapter_and_a_proof_of_a_plug_in_work_in_the_doctor(
+    package: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from test_adapters import saved
+
+    with (package / "moe_extras" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("from moe_extras import adapter\n")
+    model = saved("linear", package / "model", tokenizer)
+    assert main(["doctor", "--trust_remote_code", "--model_args", f"pretrained={model}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is True
+    [proof] = [entry for entry in found["proofs"] if entry["name"] == "all_sentences"]
+    assert (proof["outcome"], proof["title"]) == ("pass", "every sentence is recorded")
+    assert found["proofs"][-1] is proof
+
+
+def test_an_installed_package_is_found_by_its_entry_point_and_its_flags_are_in_the_help(tmp_path: Path) -> None:
+    write_package(tmp_path)
+    info = tmp_path / "moe_extras-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moe-extras\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[lm_eval_moe.plugins]\nmoe_extras = moe_extras\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    environment.pop(discovery.VARIABLE, None)
+    command = [sys.executable, "-m", "lm_eval_moe", "experts", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "one of busiest, exclusive, multilingual, risk_difference, shared, task" in said
+    assert "--profile FILE busiest: the profile to count in; task: profile of the task's text" in said
+
+
+def test_no_plug_in_is_looked_for_where_no_registry_is(tmp_path: Path) -> None:
+    (tmp_path / "loud_extras.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        discovery.VARIABLE: "loud_extras",
+    }
+    for arguments, code in ((["--help"], 0), (["compare", "--help"], 0), (["experts", "--help"], 1)):
+        command = [sys.executable, "-m", "lm_eval_moe", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == code, (arguments, done.stderr)
+
+
+BROKEN = {
+    "a module that is not there": (None, "ModuleNotFoundError: No module named 'broken_extras'"),
+    "a module that fails": ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
+    "a module that is no Python": ("class (", "SyntaxError"),
+    "a name that is taken": (
+        "from dataclasses import dataclass\nfrom lm_eval_moe.steering.actions import SwitchAction\n\n\n"
+        "@dataclass(frozen=True)\nclass Mask(SwitchAction):\n    name = 'mask'\n",
+        "the action 'mask' of broken_extras is there already, in lm_eval_moe.steering.actions.mask",
+    ),
+    "a rule with a flag of another form": (
+        "from dataclasses import dataclass\nfrom lm_eval_moe.steering.selectors import Selector, options\n\n\n"
+        "@dataclass(frozen=True)\nclass Odd(Selector):\n    name = 'odd'\n    top_m: str = options.language('x')\n\n"
+        "    def explain(self, scope):\n        return []\n",
+        "the rule 'odd' declares a field 'top_m' (text), which is a flag of the rule 'exclusive', as number",
+    ),
+}
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_plug_in_that_does_not_work_is_one_message(
+    text: str | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if text is not None:
+        (tmp_path / "broken_extras.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(discovery.VARIABLE, "broken_extras")
+    for _ in range(2):  # and again, where it is looked for again
+        assert main(["experts", "busiest"]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize(("name", "score"), [("peak", False), ("routing_peak", True), ("steered_peak", True)])
+def test_a_field_s_name_says_whether_it_is_a_score(name: str, score: bool) -> None:
+    curve = Curve("peak", lambda record, reference, shape: record.counts.max(-1), frozenset({"counts"}))
+    with pytest.raises(UserError, match="declared as"):
+        register(Field(name, curve, score=score))
+    assert name not in FIELDS
+    register(Field(name, curve, score=not score))
+    assert chosen_fields(name, steered=True) == (FIELDS[name],)
+    assert Metric(name, "none").is_routing
+
+
+@pytest.mark.usefixtures("_forgotten")
+def test_a_proof_that_needs_one_that_does_not_hold_proves_nothing() -> None:
+    from lm_eval_moe.doctor import Finding, examine, proof
+
+    @proof("never", "never holds", observes="nothing", order=1, if_missing="takes what never holds for granted")
+    def never(runs: Any) -> Finding:
+        return Finding("fail", "no")
+
+    @proof("upon", "stands upon it", observes="nothing", order=2, needs=("never",))
+    def upon(runs: Any) -> Finding:
+        return Finding("pass", "yes")
+
+    found = {entry.name: result for entry, result in examine(HFMoE(pretrained="demo", batch_size=4)).findings}
+    assert (found["upon"].outcome, found["upon"].summary) == ("not proven", "takes what never holds for granted (yes)")
+
+    @proof("lost", "needs what is not there", observes="nothing", order=3, needs=("neverr",))
+    def lost(runs: Any) -> Finding:
+        return Finding("pass", "yes")
+
+    with pytest.raises(UserError, match="needs 'neverr', which there is not"):
+        finding.all_proofs()
