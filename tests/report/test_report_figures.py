@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from report_profiles import write_profile
 from safetensors.numpy import load_file
 from scipy import stats
-from score_oracle import score_interval
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import jensenshannon, pdist
+from score_oracle import score_interval
 from statsmodels.stats.multitest import multipletests
 from written_results import BASELINE, CHOSEN, RANDOM, results_of
 from written_sweeps import effect, some_cells, write_sweep
@@ -148,7 +148,7 @@ def test_gain_is_over_the_mean_of_the_control_runs_of_the_same_size() -> None:
 
 @pytest.mark.parametrize(("changed", "beyond"), [(5, False), (6, True)])
 def test_a_gain_of_few_items_needs_the_exact_test(changed: int, beyond: bool) -> None:
-    """Of n items changed in one direction the exact test has p = 2 / 2**n; the t interval alone leaves out 0 at both."""
+    """Of n items changed in one direction the exact test has p = 2 / 2**n; the t interval leaves out 0 at both."""
     benchmark = benchmark_of(
         plain=results_of({"en": scores(2, 60)}),
         soft=results_of({"en": scores(2 + changed, 60)}, steering=CHOSEN),
