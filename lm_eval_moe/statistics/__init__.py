@@ -11,7 +11,6 @@ from lm_eval_moe.statistics.differences import (
     Estimate,
     clustered_mean,
     independent_mean,
-    paired,
     unpaired,
 )
 from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired
@@ -39,7 +38,6 @@ __all__ = [
     "judge",
     "judge_unpaired",
     "mcnemar",
-    "paired",
     "paired_test",
     "pearson",
     "resampled_correlation",

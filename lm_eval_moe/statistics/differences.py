@@ -23,7 +23,6 @@ __all__ = [
     "Group",
     "clustered_mean",
     "independent_mean",
-    "paired",
     "unpaired",
 ]
 
@@ -146,11 +145,6 @@ class ClusteredValues:
 def clustered_mean(groups: Sequence[Group]) -> Estimate:
     """Return `ClusteredValues.mean` of groups."""
     return ClusteredValues.of(groups).mean()
-
-
-def paired(groups: Sequence[Group]) -> Difference:
-    """Return the mean difference from per-item differences (second run minus first), a group a language."""
-    return ClusteredValues.of(groups).difference()
 
 
 def independent_mean(estimates: Sequence[Estimate]) -> Estimate:

@@ -15,7 +15,6 @@ from lm_eval_moe.statistics import (
     clustered_mean,
     judge,
     judge_unpaired,
-    paired,
     pearson,
     unpaired,
 )
@@ -74,7 +73,7 @@ def test_a_single_item_has_no_standard_error() -> None:
 
 def test_paired_difference_by_hand() -> None:
     # Ten items, three better, one worse: mean 0.2, sum of squares 4 - 10 * 0.04 = 3.6, SE = sqrt(3.6 / 9 / 10) = 0.2.
-    found = paired([numbered([1, 1, 1, -1, 0, 0, 0, 0, 0, 0])])
+    found = ClusteredValues.of([numbered([1, 1, 1, -1, 0, 0, 0, 0, 0, 0])]).difference()
     assert (found.value, found.stderr) == (pytest.approx(0.2), pytest.approx(0.2))
     assert (found.changed, found.values) == (4, 10)
 

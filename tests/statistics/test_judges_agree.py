@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from written_runs import write_run
 
 from lm_eval_moe.compare import Settings, build_board, choose_runs
@@ -192,7 +193,6 @@ def test_without_samples_they_agree_as_well(tmp_path: Path) -> None:
         change = next(row for row in section.rows if row.label == "other").cells[0].change
         (benchmark,) = arrange(read_runs(chosen.runs))[0]
         assert change is not None
-        assert change.p == pytest.approx(
-            math.erfc(abs(change.difference.value) / (change.difference.stderr or 1) / 2**0.5)
-        )
+        error = math.hypot(*(cells["en"].score.estimate.stderr or 0.0 for cells in benchmark.cells))
+        assert change.p == pytest.approx(2 * stats.norm.sf(shift / 100 / error), rel=1e-9)
         assert score_rows(benchmark)[0].entries[1].beyond == change.beyond == (change.p < 0.05)  # type: ignore[operator]
