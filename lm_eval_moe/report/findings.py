@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lm_eval_moe.number_text import Scale, per_cent
-from lm_eval_moe.report.table import averages_of, marks_of
+from lm_eval_moe.report.table import marks_of
 from lm_eval_moe.report.wording import listing, plural, sentence_case
 from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.marks import legend
@@ -191,7 +191,7 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
 
 def _averages(benchmark: Benchmark) -> Iterator[str]:
     """Name the kinds of the averages' standard errors."""
-    if not averages_of(benchmark):
+    if not benchmark.averages:
         return
     kinds: dict[str, list[str]] = {}
     for number, run in enumerate(benchmark.runs):

@@ -10,7 +10,7 @@ from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.marks import Mark, signs_of
 from lm_eval_moe.statistics import Estimate, Judgement
 
-__all__ = ["Entry", "Row", "averages_of", "curve_rows", "marks_of", "score_rows"]
+__all__ = ["Entry", "Row", "curve_rows", "marks_of", "score_rows"]
 
 _NONE = "\N{EN DASH}"
 
@@ -54,24 +54,16 @@ def score_rows(benchmark: Benchmark) -> list[Row]:
         detail = "reference" if lang == benchmark.reference else ""
         entries = tuple(_entry(benchmark, run, lang, [lang], by_language[run].get(lang)) for run in runs)
         rows.append(Row(lang, detail, False, entries))
-    for name, languages in averages_of(benchmark):
+    for name, languages in benchmark.averages:
         judged = [benchmark.judgement(run, benchmark.shared(run, languages), of) if run else None for run in runs]
         entries = tuple(_entry(benchmark, run, name, languages, judged[run]) for run in runs)
         rows.append(Row(name, f"{len(languages)} languages", True, entries))
     return rows
 
 
-def averages_of(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the averages of the table by name: over all languages, and over all but the reference."""
-    everything = benchmark.languages
-    others = tuple(lang for lang in everything if lang != benchmark.reference)
-    averages = [("average", everything)] if len(everything) > 1 else []
-    return [*averages, (f"without {benchmark.reference}", others)] if 1 < len(others) < len(everything) else averages
-
-
 def marks_of(benchmark: Benchmark) -> list[Mark]:
     """Return all marks of the table."""
-    rows = [(lang, (lang,)) for lang in benchmark.languages] + averages_of(benchmark)
+    rows = [(lang, (lang,)) for lang in benchmark.languages] + benchmark.averages
     return [
         mark
         for name, languages in rows

@@ -87,6 +87,13 @@ class Benchmark:
         """The languages that every run has, but for the reference."""
         return tuple(lang for lang in self.common if lang != self.reference)
 
+    @property
+    def averages(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What is averaged in its tables, by name: all languages, and all but the reference."""
+        everything, others = self.languages, tuple(lang for lang in self.languages if lang != self.reference)
+        averages = [("average", everything)] if len(everything) > 1 else []
+        return [*averages, (f"without {self.reference}", others)] if 1 < len(others) < len(everything) else averages
+
     def having(self, run: int, languages: Sequence[str] | None = None, of: Of | None = None) -> tuple[str, ...]:
         """Return the languages of which a run has a value; by default its score."""
         cells, value = self.cells[run], of or self.score_of

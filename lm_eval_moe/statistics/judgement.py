@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal, TypeVar
 
 from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, Group
@@ -106,11 +107,7 @@ def judge_unpaired(difference: Difference, alpha: float = ALPHA) -> Judgement:
     value, stderr = difference.value, difference.stderr
     if stderr is None:
         return Judgement(difference, alpha, None, None, None, "normal, unpaired")
-    if stderr == 0:
-        p = 1.0 if value == 0 else 0.0
-    else:
-        p = math.erfc(abs(value) / stderr / math.sqrt(2))
-    half = _normal_quantile(1 - alpha / 2) * stderr
+    p, half = min(1.0, 2 * _worse_p(abs(value), stderr)), _reach(alpha / 2, stderr)
     interval = _agreeing(value - half, value + half, value, is_beyond_chance(p, alpha), 0.0)
     return Judgement(difference, alpha, interval, p, p, "normal, unpaired")
 
@@ -163,7 +160,7 @@ def _interval(changes: ClusteredValues, difference: Difference, test: PairedTest
     elif difference.stderr is None:
         return None
     else:
-        half = _t_quantile(1 - tail, _freedom(difference)) * difference.stderr
+        half = _reach(tail, difference.stderr, _freedom(difference))
         interval = difference.value - half, difference.value + half
     return agreeing_interval(interval, changes, test, tail)
 
@@ -197,8 +194,6 @@ def paired_drop(groups: Sequence[Group], *, alpha: float, tolerance: float = 0.0
     With a tolerance of 0 p is half of the two-sided p of `judge`. With another tolerance it is Tango's score test for
     right-or-wrong items of one language, otherwise a t-test over items.
     """
-    from scipy import special
-
     losses = ClusteredValues.of(groups)
     difference, test = losses.difference(), paired_test(losses)
     value, stderr = difference.value, difference.stderr
@@ -206,12 +201,10 @@ def paired_drop(groups: Sequence[Group], *, alpha: float, tolerance: float = 0.0
     method: DropMethod = test.method
     p: float | None = test.p / 2 if value > 0 else 1 - test.p / 2
     if tolerance and losses.turned is not None:
-        method, p = "score", float(special.ndtr(-score_z(*losses.turned, len(losses.values), tolerance)))
+        method, p = "score", _worse_p(float(score_z(*losses.turned, len(losses.values), tolerance)), 1.0)
     elif tolerance:
-        method, p = "t", None
-        if stderr is not None:
-            excess = value - tolerance
-            p = _step(excess) if stderr == 0 else float(special.stdtr(_freedom(difference), -excess / stderr))
+        method = "t"
+        p = None if stderr is None else _worse_p(value - tolerance, stderr, _freedom(difference))
     worse, better = int((losses.values > 0).sum()), int((losses.values < 0).sum())
     return Drop(value, p, interval and interval[1], stderr, method, worse, better)
 
@@ -242,31 +235,30 @@ def dependent_drop(drops: Sequence[Drop], *, alpha: float, tolerance: float = 0.
 
 
 def _normal_drop(value: float, stderr: float | None, alpha: float, tolerance: float) -> Drop:
-    from scipy import special
-
     if stderr is None:
         return Drop(value, None, None, None, "normal")
-    excess = value - tolerance
-    p = _step(excess) if stderr == 0 else float(special.ndtr(-excess / stderr))
-    return Drop(value, p, value + _normal_quantile(1 - alpha) * stderr, stderr, "normal")
+    return Drop(value, _worse_p(value - tolerance, stderr), value + _reach(alpha, stderr), stderr, "normal")
 
 
-def _step(excess: float) -> float:
-    """Return the p-value of an excess without noise."""
-    return 0.0 if excess > 0 else 1.0
+def _worse_p(excess: float, stderr: float, freedom: int | None = None) -> float:
+    """Return the one-sided p of an excess over what is tolerated: by t with these degrees of freedom, else normal."""
+    if stderr == 0:
+        return 0.0 if excess > 0 else 1.0
+    if freedom is None:
+        return 0.5 * math.erfc(excess / stderr / math.sqrt(2))
+    from scipy import special  # takes a while to import
+
+    return float(special.stdtr(freedom, -excess / stderr))
+
+
+def _reach(tail: float, stderr: float, freedom: int | None = None) -> float:
+    """Return how far a bound lies from the value that it is of."""
+    if freedom is None:
+        return -NormalDist().inv_cdf(tail) * stderr
+    from scipy import special
+
+    return float(special.stdtrit(freedom, 1 - tail)) * stderr
 
 
 def _freedom(difference: Difference) -> int:
     return (difference.clusters or 1) - 1
-
-
-def _normal_quantile(share: float) -> float:
-    from scipy import special
-
-    return float(special.ndtri(share))
-
-
-def _t_quantile(share: float, freedom: int) -> float:
-    from scipy import special
-
-    return float(special.stdtrit(freedom, share))

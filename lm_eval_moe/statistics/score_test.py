@@ -6,6 +6,7 @@ A drop is positive where the second run is worse.
 from __future__ import annotations
 
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,9 +63,7 @@ def score_upper_bound(worse: int, better: int, n: int, alpha: float) -> float:
 
     With no item changed it is ``z^2 / (n + z^2)``, not 0: few items cannot show that nothing changes.
     """
-    from scipy import special
-
-    critical = float(special.ndtri(alpha))
+    critical = NormalDist().inv_cdf(alpha)
     low, high = (worse - better) / n, 1.0
     if low >= 1:
         return 1.0
