@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.number_text import p_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -154,7 +155,7 @@ class LanguageClusters(Analysis):
         """Return the order of the leaves, the tree's fidelity, and the agreement with families."""
         rows = [["leaves", " ".join(self.leaves)], ["cophenetic correlation", f"{self.cophenetic_correlation:.3f}"]]
         for name, each in self.agreement.items():
-            means = f"within {each.within:.4f}, between {each.between:.4f} (p {each.p:.3g})"
+            means = f"within {each.within:.4f}, between {each.between:.4f} ({p_text(each.p)})"
             rows.append([f"by {name}", f"{means}, adjusted Rand index {each.rand_index:.2f}"])
         if not self.agreement:
             rows.append(["by family", "no two of these languages are of one family"])

@@ -96,7 +96,7 @@ def _add_power(verbs: Any) -> None:
         "--drops",
         default="0.01,0.02,0.03,0.05,0.1",
         metavar="SIZES",
-        help="drops to look at, 0.05 for 5 points; of scores that are no shares, in shares of the score",
+        help="drops to look at, 0.05 for 5 percentage points; of scores that are no shares, in shares of the score",
     )
     power.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON")
     _add_noise(power)
@@ -250,7 +250,7 @@ def _power(args: argparse.Namespace) -> int:
         f"How often a drop is called a regression: of one language alone, and of the average when all fall at once. "
         f"Items are compared one by one; {tests} tests share alpha {policy.alpha:g} ({policy.correction}). Two runs' "
         f"scores of an item correlate by {correlation:.2f} ({sources[0]}), their differences between languages by "
-        f"{between:.2f} ({sources[1]}). Drops and margins of shares are in points."
+        f"{between:.2f} ({sources[1]}). Drops and margins of shares are in percentage points."
     )
     print(power_table(rows, heading))
     if args.json:

@@ -9,33 +9,21 @@ from lm_eval_moe.results import Benchmark
 from lm_eval_moe.results.benchmarks import Of
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.results.values import Average
-from lm_eval_moe.statistics import Difference, holm, normal_p
+from lm_eval_moe.statistics import Judgement, corrected
 
 __all__ = ["Cell", "Change", "cells_of"]
 
 
 @dataclass(frozen=True)
-class Change:
-    """A value's difference to the baseline's.
+class Change(Judgement):
+    """A value's difference to the baseline's, corrected over the columns that are tested together.
 
     Attributes:
-        difference: Value, standard error, and whether items were paired.
-        interval: Of the level ``1 - alpha``; None without a standard error, and where no item changed.
-        p: Two-sided; None where nothing can be said.
-        adjusted_p: After Holm's correction over the columns that are tested together; p itself for averages.
-        method: How p was found.
-        beyond: Whether it is beyond chance at alpha.
         better: Whether it is an improvement; None if equal.
         languages: The languages that it is over: those of which both runs have a value.
         marks: What has to be known of the baseline's value, and where it is over fewer languages than the run's own.
     """
 
-    difference: Difference
-    interval: tuple[float, float] | None
-    p: float | None
-    adjusted_p: float | None
-    method: str
-    beyond: bool
     better: bool | None
     languages: tuple[str, ...]
     marks: tuple[Mark, ...]
@@ -68,14 +56,13 @@ def cells_of(plan: Plan, place: int, to: int | None, alpha: float) -> tuple[Cell
         alpha: Level of the tests; intervals have the level ``1 - alpha``.
     """
     cells = [_value(column, place, to, alpha) for column in plan.columns]
-    together = [
-        (number, change)
+    together = {
+        number: change
         for number, (column, cell) in enumerate(zip(plan.columns, cells, strict=True))
-        if column.tested_together and (change := cell.change) is not None and change.p is not None
-    ]
-    adjusted = holm([change.p for _, change in together if change.p is not None])
-    for (number, change), p in zip(together, adjusted, strict=True):
-        cells[number] = replace(cells[number], change=replace(change, adjusted_p=p, beyond=p < alpha))
+        if column.tested_together and (change := cell.change) is not None
+    }
+    for number, change in zip(together, corrected(list(together.values())), strict=True):
+        cells[number] = replace(cells[number], change=change)
     if plan.divergence:
         assert plan.benchmark is not None
         cells.insert(plan.averages, _divergence(plan.benchmark, plan.divergence, place, to, alpha))
@@ -114,26 +101,12 @@ def _without_marks(
         return Cell(None, None)
     cell = Cell(benchmark.mean(place, own, of), None, own)
     shared = () if to is None else benchmark.shared(place, languages, of, to=to)
-    difference = benchmark.difference(place, shared, of, to=to) if to is not None and shared else None
-    if to is None or difference is None:
+    judgement = benchmark.judgement(place, shared, of, to=to, alpha=alpha) if to is not None and shared else None
+    if judgement is None:
         return cell
-    test = benchmark.test(place, shared, of, to=to)
-    p = test.p if test else normal_p(difference)
-    return replace(
-        cell,
-        change=Change(
-            difference=difference,
-            # Where no item changed there is no spread to go by: an interval of no width would claim certainty.
-            interval=None if difference.changed == 0 else difference.interval(1 - alpha),
-            p=p,
-            adjusted_p=p,
-            method=test.method if test else "normal, unpaired",
-            beyond=p is not None and p < alpha,
-            better=None if difference.value == 0 else (difference.value > 0) == higher,
-            languages=shared,
-            marks=(),
-        ),
-    )
+    value = judgement.difference.value
+    better = None if value == 0 else (value > 0) == higher
+    return replace(cell, change=Change(**vars(judgement), better=better, languages=shared, marks=()))
 
 
 def _marked(

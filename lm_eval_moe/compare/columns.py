@@ -11,9 +11,8 @@ from lm_eval_moe.results import Benchmark, LeftOut, Run
 from lm_eval_moe.results.benchmarks import Cell
 from lm_eval_moe.results.values import Metric
 
-__all__ = ["AVERAGE", "Column", "Plan", "plans"]
+__all__ = ["Column", "Plan", "plans"]
 
-AVERAGE = "average"
 _TIER_ORDER = ("high", "mid", "low", "unknown")
 
 
@@ -92,7 +91,7 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
     runs = _present(whole)
     benchmark = whole.of_runs(runs)
     notes = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
-    columns = list(_averages(benchmark))
+    columns = [Column(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
     if by == "languages":
         columns += [Column(lang, benchmark, (lang,)) for lang in benchmark.languages]
     else:
@@ -118,17 +117,6 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
             f"{run.label} lacks {_listed(lacking)}: its averages are over the languages that it has, its changes over "
             "those that its baseline has, too."
         )
-
-
-def _averages(benchmark: Benchmark) -> list[Column]:
-    everything = benchmark.languages
-    others = tuple(lang for lang in everything if lang != benchmark.reference)
-    found = []
-    if len(everything) > 1:
-        found.append(Column(AVERAGE, benchmark, everything, tested_together=False))
-    if 1 < len(others) < len(everything):
-        found.append(Column(f"without {benchmark.reference}", benchmark, others, tested_together=False))
-    return found
 
 
 def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.results import Benchmark, Run
 from lm_eval_moe.results.values import is_number
-from lm_eval_moe.statistics import Z95
+from lm_eval_moe.statistics import Difference, Estimate, independent_mean, judge_unpaired
 
 __all__ = ["ControlGains", "Gain", "control_gains"]
 
@@ -67,12 +66,15 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
     group = _group_of(run, {cell.task for cell in cells.values()}, control, key)
     if group is not None:
         return ControlGains(seeds, _gain(group), by_language, True)
-    value = math.fsum(gain.value for gain in by_language.values()) / len(by_language)
     errors = [entry.get("stderr") for entry in found.values()]
-    if not all(is_number(error) for error in errors):
-        return ControlGains(seeds, Gain(value, None, None), by_language, False)
-    half = Z95 * math.sqrt(math.fsum(error * error for error in errors)) / len(errors)
-    return ControlGains(seeds, Gain(value, value - half, value + half), by_language, False)
+    mean = independent_mean(
+        [
+            Estimate(gain.value, float(error) if is_number(error) else None)
+            for gain, error in zip(by_language.values(), errors, strict=True)
+        ]
+    )
+    interval = judge_unpaired(Difference(mean.value, mean.stderr, "unpaired")).interval
+    return ControlGains(seeds, Gain(mean.value, *(interval or (None, None))), by_language, False)
 
 
 def _group_of(run: Run, tasks: set[str], control: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell, Change
+from lm_eval_moe.number_text import Scale, per_cent
 from lm_eval_moe.results.marks import legend, signs_of
 
 __all__ = [
@@ -20,29 +21,14 @@ __all__ = [
 ]
 
 MISSING = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
 _BETTER, _WORSE = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
-
-
-def _number(value: float, head: Head, *, signed: bool = False) -> str:
-    if head.metric is not None and head.metric.is_share:
-        text = f"{100 * value:.1f}"
-    elif head.metric is not None and abs(value) >= 10:
-        text = f"{value:.2f}"
-    else:
-        text = f"{value:.3f}"
-    if text.lstrip("-").strip("0.") == "":
-        return text.lstrip("-")
-    if text.startswith("-"):
-        return _MINUS + text[1:]
-    return f"+{text}" if signed else text
 
 
 def value_text(cell: Cell, head: Head) -> str:
     """Return ``54.0``, with the signs of its marks: shares in per cent, other numbers as they are."""
     if cell.estimate is None:
         return MISSING
-    return f"{_number(cell.estimate.value, head)} {signs_of(cell.marks)}".strip()
+    return f"{Scale(head.metric).number(cell.estimate.value)} {signs_of(cell.marks)}".strip()
 
 
 def change_text(cell: Cell, head: Head) -> str:
@@ -50,7 +36,8 @@ def change_text(cell: Cell, head: Head) -> str:
     change = cell.change
     if change is None:
         return ""
-    return f"{_number(change.difference.value, head, signed=True)}{_mark(change)} {signs_of(change.marks)}".strip()
+    text = Scale(head.metric).change(change.difference.value)
+    return f"{text}{_mark(change)} {signs_of(change.marks)}".strip()
 
 
 def _mark(change: Change) -> str:
@@ -72,9 +59,7 @@ def change_words(change: Change) -> str:
 
 def interval_text(change: Change | None, head: Head) -> str:
     """Return ``[+0.4, +4.4]``, empty where it is not known."""
-    if change is None or change.interval is None:
-        return ""
-    return f"[{', '.join(_number(end, head, signed=True) for end in change.interval)}]"
+    return Scale(head.metric).interval(change.interval if change else None)
 
 
 def control_text(row: Row, head: Head) -> tuple[str, str]:
@@ -87,10 +72,8 @@ def control_text(row: Row, head: Head) -> tuple[str, str]:
         mark = _BETTER if (gain.value > 0) == head.higher_is_better else _WORSE
     # The first column is over the run's languages, too.
     mark = f"{mark} {signs_of(row.cells[0].marks)}".rstrip()
-    interval = ""
-    if gain.low is not None and gain.high is not None:
-        interval = f"[{', '.join(_number(end, head, signed=True) for end in (gain.low, gain.high))}]"
-    return _number(gain.value, head, signed=True) + mark, interval
+    scale = Scale(head.metric)
+    return scale.change(gain.value) + mark, scale.interval((gain.low, gain.high))
 
 
 def caption(section: Section) -> str:
@@ -119,7 +102,7 @@ def _how_compared(section: Section, board: Board) -> Iterator[str]:
     compared = [row for row in section.rows if row.baseline is not None]
     if not compared:
         return
-    alpha = f"{100 * board.settings.alpha:g} %"
+    alpha = per_cent(board.settings.alpha)
     names = dict.fromkeys(row.baseline for row in compared)
     to = f"{next(iter(names))}" if len(names) == 1 else "the unsteered run of the same model (else the first run)"
     together = sum(head.kind == "value" for head in section.heads)
@@ -131,7 +114,8 @@ def _how_compared(section: Section, board: Board) -> Iterator[str]:
     )
     changes = [cell.change for row in compared for cell in row.cells if cell.change is not None]
     if any(change.interval is not None for change in changes):
-        yield f"Intervals: {100 * (1 - board.settings.alpha):g} %; none where no item changed."
+        alone = ", each by itself without that correction" if together > 1 else ""
+        yield f"Intervals: {per_cent(1 - board.settings.alpha)}{alone}; none where no item changed."
     yield from _methods(compared)
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.evaluation.strata import LoggedDocuments, Stratum, clustered_stderr
+from lm_eval_moe.evaluation.strata import LoggedDocuments, Stratum
 from lm_eval_moe.multilingual.languages import TIERS, known_languages
+from lm_eval_moe.statistics import ClusteredValues, Estimate, independent_mean
 
 if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing
@@ -150,7 +152,7 @@ class _Run:
             parts = self._parts(metric, filtered, by_language)
             if parts:
                 row[key] = math.fsum(part.value for part in parts) / len(parts)
-                stderr = _clustered(parts) or _independent([part.stderr for part in parts])
+                stderr = _clustered(parts) or independent_mean(parts).stderr
                 row[f"{metric}_stderr,{filtered}"] = "N/A" if stderr is None else stderr
         if not row:
             return False
@@ -203,7 +205,9 @@ class _Run:
         mean = math.fsum(values.values()) / len(values)
         subgroup = self._subgroup(tasks, key)
         if subgroup is None or math.isclose(subgroup[key], mean, rel_tol=1e-9, abs_tol=1e-12):
-            stderr = _independent([_number(self.table[task].get(error_key)) for task in values])
+            stderr = independent_mean(
+                [Estimate(value, _number(self.table[task].get(error_key))) for task, value in values.items()]
+            ).stderr
             strata = [Stratum(1 / len(values), each) for each in known]
             return _Part(mean, stderr, strata if len(known) == len(values) else None)
         # The subgroup weights its tasks by size: its value is the mean over all their documents.
@@ -220,35 +224,26 @@ class _Run:
         return None
 
 
-class _Part:
-    """One language's value of a metric.
+@dataclass(frozen=True)
+class _Part(Estimate):
+    """One language's value of a metric: the mean over its tasks, its standard error with them taken as independent.
 
     Attributes:
-        value: Its mean over the language's tasks.
-        stderr: Its standard error with the tasks taken as independent; None: unknown.
         strata: The documents behind it, with weights that add up to 1; None: not known.
     """
 
-    def __init__(self, value: float, stderr: float | None, strata: list[Stratum] | None) -> None:
-        self.value, self.stderr, self.strata = value, stderr, strata
+    strata: Sequence[Stratum] | None
 
 
 def _clustered(parts: Sequence[_Part]) -> float | None:
+    """Return the standard error of the mean of the parts, clustered by item."""
     strata: list[Stratum] = []
     for part in parts:
         if part.strata is None:
             return None
-        strata += [Stratum(stratum.weight / len(parts), stratum.values) for stratum in part.strata]
-    return clustered_stderr(strata)
-
-
-def _independent(errors: Iterable[float | None]) -> float | None:
-    """Return the standard error of the mean of independent values."""
-    given = list(errors)
-    known = [error for error in given if error is not None]
-    if len(known) < len(given):
-        return None
-    return math.sqrt(math.fsum(error * error for error in known)) / len(known)
+        strata += part.strata
+    weights = [stratum.weight / len(parts) for stratum in strata]
+    return ClusteredValues.of([stratum.values for stratum in strata], weights).mean().stderr
 
 
 def _number(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""Standard errors of averages over tasks from the documents behind them."""
+"""The documents behind averages over tasks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from lm_eval_moe.routing_fields import FIELDS
 
 if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing
 
-__all__ = ["LoggedDocuments", "Stratum", "clustered_stderr"]
+__all__ = ["LoggedDocuments", "Stratum"]
 
 
 class Stratum(NamedTuple):
@@ -27,24 +25,6 @@ class Stratum(NamedTuple):
     def mean(self) -> float:
         """The mean of the values."""
         return math.fsum(value for _, value in self.values) / len(self.values)
-
-
-def clustered_stderr(strata: Sequence[Stratum]) -> float | None:
-    """Return the standard error of the weighted sum of the strata's means, clustered by item.
-
-    With ``u_c`` the sum over the values of item c of ``weight x (x - mean of its stratum) / size of its stratum``, the
-    variance is ``C / (C - 1) x sum of u_c^2`` over the C items; for equal weights this is
-    `lm_eval_moe.statistics.clustered_mean`. None for fewer than two items.
-    """
-    sums: dict[Hashable, float] = {}
-    for stratum in strata:
-        share, mean = stratum.weight / len(stratum.values), stratum.mean
-        for item, value in stratum.values:
-            sums[item] = sums.get(item, 0.0) + share * (value - mean)
-    if len(sums) < 2:
-        return None
-    residuals = np.array(list(sums.values()))
-    return math.sqrt(len(sums) / (len(sums) - 1) * float(residuals @ residuals))
 
 
 class LoggedDocuments:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.gate.sentences import amount, score
 from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.number_text import Scale, p_number
 
 __all__ = ["DRIFT_HEADERS", "SCORE_HEADERS", "drift_rows", "explained", "footer", "score_rows", "status_word"]
 
@@ -50,7 +50,7 @@ def footer(verdict: Verdict) -> str:
     }[verdict.correction]
     text = f"Without any difference a regression is called in at most {100 * verdict.alpha:g} of 100 runs, {kept}."
     if any(line.is_share for line in verdict.lines):
-        text += " Changes and margins of shares are in points."
+        text += " Changes and margins of shares are in percentage points."
     if any(line.status == "inconclusive" and line.effect == "fail" for line in verdict.lines):
         text += " Scores that failed because they are inconclusive do not count there."
     return text
@@ -60,17 +60,18 @@ def _score_cells(line: Line) -> list[str]:
     if line.before is None or line.after is None or line.drop is None or line.margin is None:
         return ["", "", "", "", "", "", str(line.items or "")]
     change = line.after - line.before
-    signed = _signed("+" if change > 0 else "-", abs(change), line.is_share)
+    scale = Scale(line, plain=True)
+    signed = _signed("+" if change > 0 else "-", abs(change), scale)
     loses = "+" if line.drop * change > 0 else "-"  # where lower is better a loss is a rise
-    worst = "" if line.upper is None else _signed(loses, max(line.upper, 0.0), line.is_share)
+    worst = "" if line.upper is None else _signed(loses, max(line.upper, 0.0), scale)
     p = line.adjusted_p if line.adjusted_p is not None else line.p
     return [
-        score(line.before, line.is_share),
-        score(line.after, line.is_share),
+        scale.value(line.before),
+        scale.value(line.after),
         signed,
         worst,
-        _plain(line.margin, line.is_share),
-        "" if p is None else _p(p),
+        scale.size(line.margin),
+        "" if p is None else p_number(p),
         str(line.items),
     ]
 
@@ -81,13 +82,5 @@ def _drift_cell(line: Line, band: str) -> str:
     return f"{line.drift[band]:.3f} / {line.limits[band]:g}"
 
 
-def _signed(sign: str, size: float, is_share: bool) -> str:
-    return f"{sign if size else ''}{_plain(size, is_share)}"
-
-
-def _plain(value: float, is_share: bool) -> str:
-    return amount(value, is_share).removesuffix(" points")
-
-
-def _p(p: float) -> str:
-    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
+def _signed(sign: str, size: float, scale: Scale) -> str:
+    return f"{sign if size else ''}{scale.size(size)}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.gate.power import WANTED, Planned, change_variance
-from lm_eval_moe.gate.sentences import amount, score
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.statistics.power import mean_stderr
 
 __all__ = ["DRIFT_SHARE", "noise_margin", "policy_text"]
@@ -129,8 +129,9 @@ def _rounded_up(margin: float, like: Planned, largest: float) -> float:
 
 def _about(planned: Planned, margin: float) -> str:
     """Return a margin, and in a comment what it rests on."""
-    baseline = f"{planned.items} items, {score(planned.score, planned.is_share)}"
-    return f"{margin:g}  # {amount(margin, planned.is_share)}; {baseline}"
+    scale = Scale(planned, plain=True)
+    baseline = f"{planned.items} items, {scale.value(planned.score)}"
+    return f"{margin:g}  # {scale.size_in_words(margin)}; {baseline}"
 
 
 def _quoted(text: str) -> str:

@@ -12,7 +12,7 @@ from lm_eval_moe.gate.policy import DriftLimits, Policy
 from lm_eval_moe.gate.sentences import drift_sentence, score_sentence
 from lm_eval_moe.gate.verdict import Effect, Kind, Line, Status, Verdict
 from lm_eval_moe.statistics import Estimate, holm
-from lm_eval_moe.statistics.noninferiority import Drop, dependent_drop, paired_drop, unpaired_drop
+from lm_eval_moe.statistics.judgement import Drop, dependent_drop, paired_drop, unpaired_drop
 
 __all__ = ["judge"]
 
@@ -46,7 +46,7 @@ def judge(
     """Judge every score and drift.
 
     A score regressed if its drop is larger than the margin, and beyond chance: its one-sided p, corrected over all
-    languages and averages of the gate, is at most alpha. It held if the upper confidence bound of the drop lies within
+    languages and averages of the gate, is below alpha. It held if the upper confidence bound of the drop lies within
     the margin. Otherwise it is inconclusive.
 
     Args:

@@ -124,7 +124,7 @@ def power_rows(
     Args:
         policy: The policy.
         planned: The languages.
-        tests: How many tests the gate corrects for. With Holm's method the first rejection needs p <= alpha / tests.
+        tests: How many tests the gate corrects for. With Holm's method the first rejection needs p < alpha / tests.
         between: Correlation of the differences of one item in two languages.
         drops: In units of a share; for scores that are none, in shares of the baseline's score.
     """

@@ -6,29 +6,11 @@ from collections.abc import Mapping
 
 from lm_eval_moe.gate.evidence import Evidence
 from lm_eval_moe.gate.policy import Policy
-from lm_eval_moe.statistics.noninferiority import Drop
+from lm_eval_moe.number_text import Scale, p_text, per_cent
+from lm_eval_moe.statistics import is_beyond_chance
+from lm_eval_moe.statistics.judgement import Drop
 
-__all__ = ["amount", "drift_sentence", "level", "p_text", "score", "score_sentence"]
-
-
-def score(value: float, is_share: bool) -> str:
-    """Write a score: ``61.2 %`` or ``23.51``."""
-    return f"{100 * value:.1f} %" if is_share else f"{value:.4g}"
-
-
-def amount(value: float, is_share: bool) -> str:
-    """Write a difference of scores: ``5.2 points`` or ``0.41``."""
-    return f"{100 * value:.1f} points" if is_share else f"{value:.3g}"
-
-
-def p_text(p: float) -> str:
-    """Write a p-value."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
-def level(alpha: float) -> str:
-    """Write the level of a confidence bound: ``95 %``."""
-    return f"{100 * (1 - alpha):.3g} %"
+__all__ = ["drift_sentence", "score_sentence"]
 
 
 def score_sentence(
@@ -45,23 +27,23 @@ def score_sentence(
         like: Evidence of the same metric.
         items: What the drop rests on, in words.
     """
-    p = drop.p if adjusted is None else adjusted
-    beyond = p is not None and p <= policy.alpha and drop.value > 0
+    scale = Scale(like, plain=True)
+    beyond = is_beyond_chance(drop.p if adjusted is None else adjusted, policy.alpha) and drop.value > 0
     regression = beyond and drop.value > margin
     identical = drop.worse == 0 and drop.better == 0
     within = not regression and (identical or (drop.upper is not None and drop.upper <= margin))
     if identical:
         return f"no score of {items} changed", False, True
     word = "fell" if (drop.value > 0) == like.higher_is_better else "rose"
-    moved = f"{word} by {amount(abs(drop.value), like.is_share)}" if drop.value else "did not move on average"
-    tolerated = f"the margin of {amount(margin, like.is_share)}"
+    moved = f"{word} by {scale.size_in_words(abs(drop.value))}" if drop.value else "did not move on average"
+    tolerated = f"the margin of {scale.size_in_words(margin)}"
     why = _why(drop, adjusted, tests, items)
     if regression:
         how = "beyond chance and more than" if policy.test == "drop" else "beyond chance more than"
         return f"{moved}, {how} {tolerated}: {why}", True, False
-    most = "an unknown amount" if drop.upper is None else amount(max(drop.upper, 0.0), like.is_share)
+    most = "an unknown amount" if drop.upper is None else scale.size_in_words(max(drop.upper, 0.0))
     if within:
-        sure = f"with {level(policy.alpha)} confidence it is worse by at most {most}"
+        sure = f"with {per_cent(1 - policy.alpha)} confidence it is worse by at most {most}"
         return f"{moved}; {sure}, within {tolerated}", False, True
     if beyond:
         moved += f", beyond chance but not more than {tolerated} ({why})"

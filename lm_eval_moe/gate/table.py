@@ -21,8 +21,8 @@ from lm_eval_moe.gate.cells import (
     status_word,
 )
 from lm_eval_moe.gate.power import PowerRow
-from lm_eval_moe.gate.sentences import score
 from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.wrapping import hanging
 
 __all__ = ["power_table", "verdict_table"]
@@ -79,7 +79,8 @@ def power_table(rows: list[PowerRow], heading: str) -> str:
             smallest = "never" if row.smallest is None else f"-{small * row.smallest:.3g}"
             chances = ["" if chance is None else f"{100 * chance:.0f} %" for chance in row.chances]
             name = "all at once" if row.name == "macro" else printable(row.name)
-            cells = [name, str(row.items), score(row.score, row.is_share), f"{small * row.margin:.3g}", *chances]
+            baseline = Scale(row, plain=True).value(row.score)
+            cells = [name, str(row.items), baseline, f"{small * row.margin:.3g}", *chances]
             table.add_row(*(Text(cell) for cell in [*cells, smallest]))
         console.print(table)
     return _text(console)

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from lm_eval_moe.compare.control import control_gains
-from lm_eval_moe.report.wording import Scale, listing, plural
+from lm_eval_moe.compare.control import Gain, control_gains
+from lm_eval_moe.number_text import Scale
+from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
-from lm_eval_moe.statistics import ClusteredValues, gain_over_controls
+from lm_eval_moe.statistics import gain_over_controls
 
-__all__ = ["Gain", "RunGains", "gains_of", "in_words"]
-
-
-_LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A gain over random controls.
-
-    Attributes:
-        value: Steered less the mean of the controls.
-        low: Lower end of its 95 % interval; None where that is not known.
-        high: Upper end.
-        beyond: Whether it is beyond noise: the interval leaves out 0 and, where few items changed, so that the interval
-            says too much, an exact sign-flip test agrees at 5 %.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    beyond: bool
+__all__ = ["RunGains", "gains_of", "in_words"]
 
 
 @dataclass(frozen=True)
@@ -69,12 +47,8 @@ def gains_of(benchmark: Benchmark) -> list[RunGains]:
             continue
         own = control_gains(run, benchmark)
         if own is not None:
-            by_language = {
-                lang: Gain(each.value, each.low, each.high, each.beyond) for lang, each in own.by_language.items()
-            }
-            mean = own.average if len(by_language) > 1 else None
-            average = None if mean is None else Gain(mean.value, mean.low, mean.high, mean.beyond)
-            found.append(RunGains(number, own.seeds, by_language, average, ()))
+            average = own.average if len(own.by_language) > 1 else None
+            found.append(RunGains(number, own.seeds, own.by_language, average, ()))
             continue
         sure = {control: run.is_controlled_by(other) for control, other in enumerate(benchmark.runs)}
         matched = [
@@ -103,33 +77,14 @@ def _beside(benchmark: Benchmark, run: int, controls: Sequence[int]) -> RunGains
 
 
 def _gain(benchmark: Benchmark, run: int, controls: Sequence[int], languages: Sequence[str]) -> Gain | None:
-    values = [_values(benchmark, number, languages) for number in (run, *controls)]
-    known = [each for each in values if each is not None]
+    values = [benchmark.items(number, languages) for number in (run, *controls)]
+    known = [run_values for run_values in values if run_values is not None]
     if not controls or len(known) < len(values):
         return None
     if any([each.keys() for each in one] != [each.keys() for each in known[0]] for one in known):
         return None
-    steered, drawn = known[0], known[1:]
-    gain = gain_over_controls(steered, drawn)
-    differences = [
-        [(item, value - math.fsum(each[at][item] for each in drawn) / len(drawn)) for item, value in values.items()]
-        for at, values in enumerate(steered)
-    ]
-    exact = ClusteredValues.of(differences).difference().exact_p
-    leaves_out = gain.low is not None and gain.high is not None and not gain.low <= 0 <= gain.high
-    return Gain(gain.gain, gain.low, gain.high, leaves_out and (exact is None or exact < _LEVEL))
-
-
-def _values(benchmark: Benchmark, run: int, languages: Sequence[str]) -> list[dict[Any, float]] | None:
-    """Return every language's values by item; the same item of several languages has the same key."""
-    found = []
-    for lang in languages:
-        cell = benchmark.cells[run].get(lang)
-        if cell is None or cell.score.items is None:
-            return None
-        names = cell.item_names or {}
-        found.append({names.get(doc_id, (lang, doc_id)): value for doc_id, value in cell.score.items.items()})
-    return found
+    gain = gain_over_controls(known[0], known[1:])
+    return Gain(gain.gain, gain.low, gain.high)
 
 
 def in_words(gains: RunGains, benchmark: Benchmark) -> str:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lm_eval_moe.report.table import averages_of, marks_of
-from lm_eval_moe.report.wording import Scale, listing, plural, sentence_case
+from lm_eval_moe.number_text import Scale, per_cent
+from lm_eval_moe.report.table import marks_of
+from lm_eval_moe.report.wording import listing, plural, sentence_case
 from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.marks import legend
 from lm_eval_moe.shape import BANDS
-from lm_eval_moe.statistics import Difference
+from lm_eval_moe.statistics import ALPHA, Judgement
 
 __all__ = ["Finding", "findings", "in_a_sentence", "notes"]
 
@@ -38,16 +39,17 @@ def findings(benchmark: Benchmark) -> list[Finding]:
     return [finding for finding in said if finding.text]
 
 
-def in_a_sentence(difference: Difference, scale: Scale, *, count: bool = True) -> str:
+def in_a_sentence(judgement: Judgement, scale: Scale, *, count: bool = True) -> str:
     """Say a difference, whether it is more than noise, and (``count``) how many values changed."""
+    difference = judgement.difference
     text = scale.difference(difference)
-    if difference.verdict == "identical":
+    if judgement.verdict == "identical":
         return f"no change in any of the {difference.values} values"
-    if difference.verdict == "unknown":
+    if judgement.verdict == "unknown":
         return f"{text}, and no standard error that could tell whether that is noise"
     counted = count and difference.changed is not None
     changed = f" ({difference.changed} of {difference.values} values changed)" if counted else ""
-    judged = "beyond noise" if difference.verdict == "beyond noise" else "no difference beyond noise"
+    judged = "beyond noise" if judgement.beyond else "no difference beyond noise"
     return f"{text}, {judged}{changed}"
 
 
@@ -110,14 +112,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
     scale = Scale(benchmark.metric)
     languages = benchmark.shared(run)
-    overall = benchmark.difference(run, languages, benchmark.score_of) if languages else None
+    overall = benchmark.judgement(run, languages, benchmark.score_of) if languages else None
     if overall is None:
         yield "the two runs have no score of this benchmark in common."
         return
     sentence = f"{benchmark.metric.title} over {plural(len(languages), 'language')}: {in_a_sentence(overall, scale)}"
     others = tuple(lang for lang in languages if lang != benchmark.reference)
     if 0 < len(others) < len(languages):
-        rest = benchmark.difference(run, others, benchmark.score_of)
+        rest = benchmark.judgement(run, others, benchmark.score_of)
         assert rest is not None
         sentence += f"; without {benchmark.reference}: {in_a_sentence(rest, scale)}"
     yield sentence + "."
@@ -139,20 +141,14 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
 
 
 def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> str:
-    languages = benchmark.shared(run)
-    each = {lang: benchmark.difference(run, [lang], benchmark.score_of) for lang in languages}
-    beyond = [
-        f"{lang} ({scale.change(found.value)})"
-        for lang, found in each.items()
-        if found is not None and found.verdict == "beyond noise"
-    ]
+    judged = benchmark.judgements(run, benchmark.score_of)
+    beyond = [f"{lang} ({scale.change(each.difference.value)})" for lang, each in judged.items() if each.beyond]
     if not beyond:
-        return f"In none of the {len(languages)} languages is the difference beyond noise."
-    by_chance = f"{0.05 * len(languages):.1f}".replace(".0", "")
+        return f"In none of the {len(judged)} languages is the difference beyond noise."
     verb = "is" if len(beyond) == 1 else "are"
     return (
-        f"Of the {len(languages)} differences by language, {len(beyond)} {verb} beyond noise: {listing(beyond)}; with "
-        f"so many looks, up to about {by_chance} would be by chance alone."
+        f"Of the {len(judged)} differences by language, {len(beyond)} {verb} beyond noise: {listing(beyond)}, after "
+        "correction for so many looks (Holm)."
     )
 
 
@@ -164,10 +160,10 @@ def _divergence_against(benchmark: Benchmark, run: int) -> Iterator[str]:
         yield f"their divergences are not the same quantity and are not compared: {'; '.join(reasons)}."
         return
     before, after = (benchmark.mean(each, others, of) if others else None for each in (0, run))
-    difference = benchmark.difference(run, others, of) if others else None
-    if before is None or after is None or difference is None:
+    judgement = benchmark.judgement(run, others, of) if others else None
+    if before is None or after is None or judgement is None:
         return
-    judged = "" if difference.verdict == "unknown" else f": {in_a_sentence(difference, Scale(None), count=False)}"
+    judged = "" if judgement.verdict == "unknown" else f": {in_a_sentence(judgement, Scale(None), count=False)}"
     yield (
         f"middle-layer divergence to {benchmark.reference} goes from {before.value:.3f} to {after.value:.3f}{judged}."
     )
@@ -180,7 +176,7 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
     steered = [(n, run) for n, run in enumerate(benchmark.runs) if run.steering and not run.is_random_control]
     for number, run in steered:
         for control, control_run in controls:
-            found = benchmark.difference(number, benchmark.shared(number, to=control), benchmark.score_of, to=control)
+            found = benchmark.judgement(number, benchmark.shared(number, to=control), benchmark.score_of, to=control)
             if found is not None:
                 yield Finding(
                     f"{run.label} against {control_run.label}, which steers random experts",
@@ -195,7 +191,7 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
 
 def _averages(benchmark: Benchmark) -> Iterator[str]:
     """Name the kinds of the averages' standard errors."""
-    if not averages_of(benchmark):
+    if not benchmark.averages:
         return
     kinds: dict[str, list[str]] = {}
     for number, run in enumerate(benchmark.runs):
@@ -236,8 +232,9 @@ def notes(benchmark: Benchmark) -> list[str]:
     said = ["± is one standard error."]
     if len(benchmark.runs) > 1:
         said[0] += (
-            " A difference (Δ) is called beyond noise, and marked with an asterisk, if it reaches 1.96 standard errors "
-            "and, where at most 14 items changed, an exact sign-flip test agrees at 5 %."
+            f" A difference (Δ) is called beyond noise, and marked with an asterisk, if p is below {per_cent(ALPHA)}: "
+            "by McNemar's exact test of right-or-wrong items, else by a permutation test over items, unpaired by the "
+            "standard errors. A run's languages are corrected for each other by Holm's method; an average is one test."
         )
     differences = [
         found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures import (
     ReportFigure,
     alignment_figure,
@@ -27,7 +28,7 @@ from lm_eval_moe.report.figures.sweep import whole
 from lm_eval_moe.report.findings import Finding, findings, notes
 from lm_eval_moe.report.sweeps import SweepBenchmark, SweepReport
 from lm_eval_moe.report.table import Row, curve_rows, score_rows
-from lm_eval_moe.report.wording import Scale, listing, plural
+from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
 
 if TYPE_CHECKING:
@@ -253,9 +254,7 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
         changes = [
             _NONE if value is None else scale.change(value) for value in (effect.gain, effect.control, effect.over)
         ]
-        known = effect.low is not None and effect.high is not None
-        ends = f"[{scale.change(effect.low or 0.0)}, {scale.change(effect.high or 0.0)}]" if known else _NONE
-        rows.append((*cell.texts, str(cell.experts), *changes, ends))
+        rows.append((*cell.texts, str(cell.experts), *changes, scale.interval((effect.low, effect.high)) or _NONE))
     said = [plural(len(benchmark.cells), "cell")]
     if benchmark.cells and (effect := benchmark.cells[0].effects.get(name)) is not None:
         over = f", mean of {len(benchmark.languages)} languages" if len(benchmark.languages) > 1 else f" in {name}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.report.wording import minus
+from lm_eval_moe.number_text import minus
 from lm_eval_moe.results import Metric
 from lm_eval_moe.results.values import is_number
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_moe.report.wording import Scale
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.marks import Mark, signs_of
-from lm_eval_moe.statistics import Difference, Estimate
+from lm_eval_moe.statistics import Estimate, Judgement
 
-__all__ = ["Entry", "Row", "averages_of", "curve_rows", "marks_of", "score_rows"]
+__all__ = ["Entry", "Row", "curve_rows", "marks_of", "score_rows"]
 
 _NONE = "\N{EN DASH}"
 
@@ -46,26 +46,24 @@ class Row:
 
 def score_rows(benchmark: Benchmark) -> list[Row]:
     """Return a row a language, then the averages over all languages and over all but the reference."""
+    runs = range(len(benchmark.runs))
+    of = benchmark.score_of
     rows = []
+    by_language = [benchmark.judgements(run, of) if run else {} for run in runs]
     for lang in benchmark.languages:
         detail = "reference" if lang == benchmark.reference else ""
-        rows.append(Row(lang, detail, False, _entries(benchmark, lang, [lang])))
-    for name, languages in averages_of(benchmark):
-        rows.append(Row(name, f"{len(languages)} languages", True, _entries(benchmark, name, languages)))
+        entries = tuple(_entry(benchmark, run, lang, [lang], by_language[run].get(lang)) for run in runs)
+        rows.append(Row(lang, detail, False, entries))
+    for name, languages in benchmark.averages:
+        judged = [benchmark.judgement(run, benchmark.shared(run, languages), of) if run else None for run in runs]
+        entries = tuple(_entry(benchmark, run, name, languages, judged[run]) for run in runs)
+        rows.append(Row(name, f"{len(languages)} languages", True, entries))
     return rows
-
-
-def averages_of(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the averages of the table by name: over all languages, and over all but the reference."""
-    everything = benchmark.languages
-    others = tuple(lang for lang in everything if lang != benchmark.reference)
-    averages = [("average", everything)] if len(everything) > 1 else []
-    return [*averages, (f"without {benchmark.reference}", others)] if 1 < len(others) < len(everything) else averages
 
 
 def marks_of(benchmark: Benchmark) -> list[Mark]:
     """Return all marks of the table."""
-    rows = [(lang, (lang,)) for lang in benchmark.languages] + averages_of(benchmark)
+    rows = [(lang, (lang,)) for lang in benchmark.languages] + benchmark.averages
     return [
         mark
         for name, languages in rows
@@ -99,18 +97,13 @@ def _marks(
     return tuple(score), tuple(change), tuple(divergence)
 
 
-def _entries(benchmark: Benchmark, name: str, languages: Sequence[str]) -> tuple[Entry, ...]:
-    return tuple(_entry(benchmark, run, name, languages) for run in range(len(benchmark.runs)))
-
-
-def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str]) -> Entry:
+def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], change: Judgement | None) -> Entry:
     scale = Scale(benchmark.metric)
     score = benchmark.mean(run, benchmark.having(run, languages), benchmark.score_of)
     # The reference has no divergence from itself: an average over all languages is that over the others.
     whole = benchmark.reference not in languages
     compared = benchmark.having(run, languages, benchmark.divergence_of) if whole else ()
     divergence = benchmark.mean(run, compared, benchmark.divergence_of)
-    change = benchmark.difference(run, benchmark.shared(run, languages), benchmark.score_of) if run else None
     score_text, score_error = _texts(score, scale)
     change_text, change_error = _change_texts(change, scale)
     divergence_text, divergence_error = _texts(divergence, Scale(None))
@@ -120,7 +113,7 @@ def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str]) 
         score_error=score_error,
         change=change_text,
         change_error=change_error,
-        beyond=change is not None and change.verdict == "beyond noise",
+        beyond=change is not None and change.beyond,
         divergence=divergence_text,
         divergence_error=divergence_error,
         signs=signs_of(marks),
@@ -135,10 +128,11 @@ def _texts(estimate: Estimate | None, scale: Scale) -> tuple[str, str]:
     return scale.number(estimate.value), "" if estimate.stderr is None else scale.number(estimate.stderr)
 
 
-def _change_texts(change: Difference | None, scale: Scale) -> tuple[str, str]:
+def _change_texts(change: Judgement | None, scale: Scale) -> tuple[str, str]:
     if change is None:
         return _NONE, ""
-    return scale.change(change.value), "" if change.stderr is None else scale.number(change.stderr)
+    value, stderr = change.difference.value, change.difference.stderr
+    return scale.change(value), "" if stderr is None else scale.number(stderr)
 
 
 def curve_rows(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:

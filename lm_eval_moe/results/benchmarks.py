@@ -13,7 +13,18 @@ from lm_eval_moe.results.divergences import why_not_compared
 from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import Average, Divergence, ErrorKind, Metric, Score, is_number
-from lm_eval_moe.statistics import ClusteredValues, Difference, Estimate, PairedTest, paired_test, unpaired
+from lm_eval_moe.statistics import (
+    ALPHA,
+    ClusteredValues,
+    Difference,
+    Estimate,
+    Judgement,
+    corrected,
+    independent_mean,
+    judge,
+    judge_unpaired,
+    unpaired,
+)
 
 __all__ = ["Benchmark", "Cell", "Of"]
 
@@ -76,6 +87,13 @@ class Benchmark:
         """The languages that every run has, but for the reference."""
         return tuple(lang for lang in self.common if lang != self.reference)
 
+    @property
+    def averages(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What is averaged in its tables, by name: all languages, and all but the reference."""
+        everything, others = self.languages, tuple(lang for lang in self.languages if lang != self.reference)
+        averages = [("average", everything)] if len(everything) > 1 else []
+        return [*averages, (f"without {self.reference}", others)] if 1 < len(others) < len(everything) else averages
+
     def having(self, run: int, languages: Sequence[str] | None = None, of: Of | None = None) -> tuple[str, ...]:
         """Return the languages of which a run has a value; by default its score."""
         cells, value = self.cells[run], of or self.score_of
@@ -128,12 +146,11 @@ class Benchmark:
                 return _average(clustered, "clustered by item" if len(scores) > 1 else "of one task")
         if len(scores) == 1:
             return _average(scores[0].estimate, "of one task")
-        zero = [Estimate(0.0, 0.0)] * len(scores)
-        difference = unpaired(zero, [score.estimate for score in scores])
-        reported = self._reported_stderr(run, languages, scores[0].key, difference.value)
+        mean = independent_mean([score.estimate for score in scores])
+        reported = self._reported_stderr(run, languages, scores[0].key, mean.value)
         if reported is not None:
-            return Average(difference.value, reported, "clustered by item")
-        return _average(Estimate(difference.value, difference.stderr), "languages as independent")
+            return Average(mean.value, reported, "clustered by item")
+        return _average(mean, "languages as independent")
 
     def _reported_stderr(self, run: int, languages: Sequence[str], key: str, value: float) -> float | None:
         """Return the clustered standard error that the run computed of just these tasks."""
@@ -150,17 +167,43 @@ class Benchmark:
     def difference(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> Difference | None:
         """Return the mean over languages of a run minus that of another; None if a value is missing."""
         changes = self.changes(run, languages, of, to=to)
+        return self._unpaired(run, languages, of, to) if changes is None else changes.difference()
+
+    def judgement(
+        self, run: int, languages: Sequence[str], of: Of, *, to: int = 0, alpha: float = ALPHA
+    ) -> Judgement | None:
+        """Return `difference`, judged: item by item where the items can be paired."""
+        changes = self.changes(run, languages, of, to=to)
         if changes is not None:
-            return changes.difference()
+            return judge(changes, alpha)
+        difference = self._unpaired(run, languages, of, to)
+        return None if difference is None else judge_unpaired(difference, alpha)
+
+    def judgements(self, run: int, of: Of, *, to: int = 0, alpha: float = ALPHA) -> dict[str, Judgement]:
+        """Return every shared language's judgement, corrected for each other."""
+        judged = {lang: self.judgement(run, (lang,), of, to=to, alpha=alpha) for lang in self.shared(run, of=of, to=to)}
+        known = {lang: judgement for lang, judgement in judged.items() if judgement is not None}
+        return dict(zip(known, corrected(list(known.values())), strict=True))
+
+    def _unpaired(self, run: int, languages: Sequence[str], of: Of, to: int) -> Difference | None:
         first, second = self._scores(to, languages, of), self._scores(run, languages, of)
         if not first or not second:
             return None
         return unpaired([score.estimate for score in first], [score.estimate for score in second])
 
-    def test(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> PairedTest | None:
-        """Return the paired test of a run against another; None where the items cannot be paired."""
-        changes = self.changes(run, languages, of, to=to)
-        return None if changes is None else paired_test(changes)
+    def items(self, run: int, languages: Sequence[str]) -> list[dict[Hashable, float]] | None:
+        """Return each language's scores by item, under the same key in every language; None if they are not known.
+
+        Items without a name are told apart by language.
+        """
+        by_language: list[dict[Hashable, float]] = []
+        for lang in languages:
+            cell = self.cells[run].get(lang)
+            if cell is None or cell.score.items is None:
+                return None
+            names = cell.item_names or {}
+            by_language.append({names.get(doc_id, (lang, doc_id)): value for doc_id, value in cell.score.items.items()})
+        return by_language
 
     def changes(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> ClusteredValues | None:
         """Return the items' differences (``run`` minus ``to``), a group a language and a cluster an item.

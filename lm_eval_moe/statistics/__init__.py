@@ -10,27 +10,34 @@ from lm_eval_moe.statistics.differences import (
     Difference,
     Estimate,
     clustered_mean,
-    paired,
+    independent_mean,
     unpaired,
 )
+from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired
 from lm_eval_moe.statistics.multiplicity import holm
-from lm_eval_moe.statistics.paired_tests import PairedTest, mcnemar, normal_p, paired_test, sign_flip
+from lm_eval_moe.statistics.paired_tests import PairedTest, exact_test, mcnemar, paired_test, sign_flip
 
 __all__ = [
+    "ALPHA",
     "Z95",
     "ClusteredValues",
     "ControlGain",
     "Correlation",
     "Difference",
     "Estimate",
+    "Judgement",
     "PairedTest",
     "ResampledCorrelation",
     "clustered_mean",
+    "corrected",
+    "exact_test",
     "gain_over_controls",
     "holm",
+    "independent_mean",
+    "is_beyond_chance",
+    "judge",
+    "judge_unpaired",
     "mcnemar",
-    "normal_p",
-    "paired",
     "paired_test",
     "pearson",
     "resampled_correlation",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from lm_eval_moe.statistics.differences import ClusteredValues
+from lm_eval_moe.statistics.judgement import ALPHA, agreeing_interval, is_beyond_chance
+from lm_eval_moe.statistics.paired_tests import paired_test
 
 __all__ = ["ControlGain", "gain_over_controls"]
 
@@ -46,6 +49,7 @@ def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Va
     of the mean difference is taken as ``var_i(mean_j d) / n + var_j(mean_i d) / N``: an item's noise is counted in
     both terms, so the interval is rather too wide than too narrow. Several languages are averaged with equal weight,
     and an item's languages are one cluster. The interval is Student's t with the degrees of freedom of Satterthwaite.
+    It leaves out 0 only if the test of the items' differences does, too: that matters where few of them differ.
 
     Args:
         steered: One mapping a language, values by item.
@@ -54,28 +58,28 @@ def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Va
     Raises:
         ValueError: There is no control, or its items are others.
     """
-    if not controls or any([values.keys() for values in each] != [v.keys() for v in steered] for each in controls):
+    if not controls or any([values.keys() for values in run] != [v.keys() for v in steered] for run in controls):
         raise ValueError("controls need the items of the steered run")
-    means = [_mean(each) for each in (steered, *controls)]
+    means = [_mean(run) for run in (steered, *controls)]
     per_control = means[1:]
     gain = means[0] - math.fsum(per_control) / len(per_control)
-    by_item: dict[Hashable, float] = defaultdict(float)
-    for language, values in enumerate(steered):
-        differences = {
-            item: value - math.fsum(each[language][item] for each in controls) / len(controls)
-            for item, value in values.items()
-        }
-        center = math.fsum(differences.values()) / len(differences)
-        for item, difference in differences.items():
-            by_item[item] += (difference - center) / (len(differences) * len(steered))
-    count, draws = len(by_item), len(controls)
-    if count < 2:
+    changes = ClusteredValues.of([_less(of, [run[place] for run in controls]) for place, of in enumerate(steered)])
+    difference, draws = changes.difference(), len(controls)
+    if difference.stderr is None or difference.clusters is None:
         return ControlGain(means[0], tuple(per_control), gain, None, None, None, draws > 1)
-    items = count / (count - 1) * math.fsum(u * u for u in by_item.values())
+    items = difference.stderr**2
     among = float(np.var(per_control, ddof=1)) / draws if draws > 1 else 0.0
     stderr = math.sqrt(items + among)
-    half = _t(items, count - 1, among, draws - 1) * stderr
-    return ControlGain(means[0], tuple(per_control), gain, stderr, gain - half, gain + half, draws > 1)
+    half = _t(items, difference.clusters - 1, among, draws - 1) * stderr
+    low, high = gain - half, gain + half
+    if (low > 0 or high < 0) and not is_beyond_chance((test := paired_test(changes)).p, ALPHA):
+        low, high = agreeing_interval((low, high), changes, test, ALPHA / 2)
+    return ControlGain(means[0], tuple(per_control), gain, stderr, low, high, draws > 1)
+
+
+def _less(steered: Values, controls: Sequence[Values]) -> list[tuple[Any, float]]:
+    """Return each item's value less the mean of the controls' ones."""
+    return [(item, value - math.fsum(run[item] for run in controls) / len(controls)) for item, value in steered.items()]
 
 
 def _mean(languages: Sequence[Values]) -> float:

@@ -15,13 +15,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Z95", "ClusteredValues", "Difference", "Estimate", "Group", "clustered_mean", "paired", "unpaired"]
+__all__ = [
+    "Z95",
+    "ClusteredValues",
+    "Difference",
+    "Estimate",
+    "Group",
+    "clustered_mean",
+    "independent_mean",
+    "unpaired",
+]
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
-
-# Up to here all sign patterns are gone through; beyond, the normal approximation is good enough.
-_EXACT = 14
 
 Group = Sequence[tuple[Hashable, float]]
 """One language's values, each with the item that it belongs to."""
@@ -45,7 +51,6 @@ class Difference:
         how: Whether the items were paired.
         changed: How many values differ between the two runs; None if unpaired.
         values: How many values were compared; None if unpaired.
-        exact_p: Two-sided p of the exact sign-flip test, where few items changed; else None.
         clusters: How many items the values belong to (fewer than values where languages share them); None if unpaired.
     """
 
@@ -54,42 +59,7 @@ class Difference:
     how: Literal["paired", "unpaired"]
     changed: int | None = None
     values: int | None = None
-    exact_p: float | None = None
     clusters: int | None = None
-
-    @property
-    def verdict(self) -> Literal["identical", "noise", "beyond noise", "unknown"]:
-        """Whether the difference is more than noise.
-
-        It is if it reaches 1.96 standard errors and, where at most 14 items changed (the normal approximation then
-        says too much), the exact sign-flip test agrees at 5 %. For right-or-wrong scores of one language that test is
-        McNemar's exact test.
-        """
-        if self.changed == 0:
-            return "identical"
-        if self.stderr is None:
-            return "unknown"
-        beyond = abs(self.value) >= Z95 * self.stderr and self.value != 0
-        return "beyond noise" if beyond and (self.exact_p is None or self.exact_p < 0.05) else "noise"
-
-    def interval(self, level: float = 0.95) -> tuple[float, float] | None:
-        """Return the confidence interval, None where the standard error is not known.
-
-        Paired: ``value -+ t x stderr`` with one degree of freedom less than there are items, which for one language is
-        the interval of the paired t-test. Unpaired: the same with the normal quantile.
-        """
-        if self.stderr is None:
-            return None
-        half = _quantile(0.5 + level / 2, None if self.clusters is None else self.clusters - 1) * self.stderr
-        return self.value - half, self.value + half
-
-
-def _quantile(share: float, freedom: int | None) -> float:
-    if share == 0.975 and freedom is None:
-        return Z95
-    from scipy import special  # takes a while to import
-
-    return float(special.ndtri(share) if freedom is None else special.stdtrit(freedom, share))
 
 
 @dataclass(frozen=True)
@@ -100,14 +70,16 @@ class ClusteredValues:
         values: Floats ``[n]``.
         group: Group of each value, integers from 0 ``[n]``; no group is empty.
         cluster: Cluster of each value, integers from 0 ``[n]``; every integer up to the largest occurs.
+        shares: What each group's mean counts for in the average ``[groups]``; None: all alike.
     """
 
     values: NDArray[np.float64]
     group: NDArray[np.int64]
     cluster: NDArray[np.int64]
+    shares: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, groups: Sequence[Group]) -> ClusteredValues:
+    def of(cls, groups: Sequence[Group], shares: Sequence[float] | None = None) -> ClusteredValues:
         """Number the clusters of groups in the order in which they occur."""
         numbers: dict[Hashable, int] = {}
         pairs = [pair for group in groups for pair in group]
@@ -116,6 +88,7 @@ class ClusteredValues:
             np.array([value for _, value in pairs], dtype=float),
             np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
             np.array(cluster, dtype=np.int64),
+            None if shares is None else np.array(shares, dtype=float),
         )
 
     @cached_property
@@ -125,22 +98,31 @@ class ClusteredValues:
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """What each value counts for in the mean over the groups of each group's mean."""
-        return 1.0 / (self.sizes[self.group] * len(self.sizes))
+        """What each value counts for in the average over the groups of each group's mean."""
+        if self.shares is None:
+            return np.asarray(1.0 / (self.sizes[self.group] * len(self.sizes)))
+        return np.asarray((self.shares / self.sizes)[self.group])
+
+    @cached_property
+    def turned(self) -> tuple[int, int] | None:
+        """How many right-or-wrong items of one language rose and fell; None for any other values."""
+        one = len(self.sizes) == 1 and len(self.values) == int(self.cluster.max()) + 1
+        if not one or not np.isin(self.values, (-1.0, 0.0, 1.0)).all():
+            return None
+        return int((self.values > 0).sum()), int((self.values < 0).sum())
 
     def sums(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return the sum over each cluster of weights x values."""
         return np.bincount(self.cluster, weights=values * self.weights).astype(float)
 
     def mean(self) -> Estimate:
-        """Return the mean over the groups of each group's mean, with a standard error clustered by item.
+        """Return the average over the groups of each group's mean, with a standard error clustered by item.
 
-        With ``u_c`` the sum over the values of item c of ``(x - mean of its group) / (group size x groups)``, the
-        variance is ``C / (C - 1) x sum of u_c^2`` over the C items. For one group this is the usual standard error of
-        a mean.
+        With ``u_c`` the sum over the values of item c of ``share x (x - mean of its group) / group size``, the variance
+        is ``C / (C - 1) x sum of u_c^2`` over the C items. For one group this is the usual standard error of a mean.
         """
         means = np.bincount(self.group, weights=self.values) / self.sizes
-        value = math.fsum(means) / len(means)
+        value = math.fsum(means) / len(means) if self.shares is None else math.fsum(self.shares * means)
         residuals = self.sums(self.values - means[self.group])
         count = len(residuals)
         if count < 2:
@@ -149,16 +131,14 @@ class ClusteredValues:
 
     def difference(self) -> Difference:
         """Return the mean of values that are per-item differences (second run minus first)."""
-        estimate, sums = self.mean(), self.sums(self.values)
-        changed = sums[np.abs(sums) > 1e-12]
+        estimate = self.mean()
         return Difference(
             value=estimate.value,
             stderr=estimate.stderr,
             how="paired",
             changed=int(np.count_nonzero(self.values)),
             values=len(self.values),
-            exact_p=_sign_flip_p(changed),
-            clusters=len(sums),
+            clusters=int(self.cluster.max()) + 1,
         )
 
 
@@ -167,27 +147,17 @@ def clustered_mean(groups: Sequence[Group]) -> Estimate:
     return ClusteredValues.of(groups).mean()
 
 
-def paired(groups: Sequence[Group]) -> Difference:
-    """Return the mean difference from per-item differences (second run minus first), a group a language."""
-    return ClusteredValues.of(groups).difference()
+def independent_mean(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent estimates; without a standard error if one of theirs is not known."""
+    value = math.fsum(estimate.value for estimate in estimates) / len(estimates)
+    errors = [estimate.stderr for estimate in estimates if estimate.stderr is not None]
+    known = len(errors) == len(estimates)
+    return Estimate(value, math.sqrt(math.fsum(error * error for error in errors)) / len(errors) if known else None)
 
 
 def unpaired(first: Sequence[Estimate], second: Sequence[Estimate]) -> Difference:
     """Return the difference of the means over groups, all estimates taken as independent of each other."""
-    value = math.fsum(b.value - a.value for a, b in zip(first, second, strict=True)) / len(first)
-    errors = [estimate.stderr for estimate in (*first, *second)]
-    known = [error for error in errors if error is not None]
-    complete = len(known) == len(errors)
-    stderr = math.sqrt(math.fsum(error * error for error in known)) / len(first) if complete else None
-    return Difference(value, stderr, "unpaired")
-
-
-def _sign_flip_p(sums: NDArray[np.float64]) -> float | None:
-    """Return how often random signs of the items' differences give a sum at least as far from 0."""
-    if len(sums) > _EXACT:
-        return None
-    totals = np.zeros(1)
-    for each in sums:
-        totals = np.concatenate([totals + each, totals - each])
-    observed = abs(math.fsum(sums))
-    return float((np.abs(totals) >= observed * (1 - 1e-9)).mean())
+    before, after = independent_mean(first), independent_mean(second)
+    known = before.stderr is not None and after.stderr is not None
+    stderr = math.hypot(before.stderr or 0.0, after.stderr or 0.0) if known else None
+    return Difference(after.value - before.value, stderr, "unpaired")

@@ -13,7 +13,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values adjusted by Holm's step-down method, in the order given.
 
     The i-th smallest of m (from 0) becomes the largest of ``(m - j) x p_(j)`` over j <= i, at most 1. To reject where
-    the adjusted value is at most alpha keeps the family-wise error rate at alpha, however the tests depend on each
+    the adjusted value is below alpha keeps the family-wise error rate at alpha, however the tests depend on each
     other (S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
 
     Raises:

@@ -17,14 +17,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Group
+from lm_eval_moe.statistics.differences import ClusteredValues, Group
 
-__all__ = ["DRAWS", "PairedTest", "mcnemar", "normal_p", "paired_test", "sign_flip"]
+__all__ = [
+    "DRAWS",
+    "Method",
+    "PairedTest",
+    "exact_test",
+    "mcnemar",
+    "mcnemar_end",
+    "paired_test",
+    "sign_flip",
+    "sign_flip_end",
+]
 
 DRAWS = 9999
 """Random sign patterns of the permutation test where not all can be gone through."""
 
-Method = Literal["McNemar exact", "sign flip exact", "sign flip sampled", "normal", "identical"]
+Method = Literal["McNemar exact", "sign flip exact", "sign flip sampled", "identical"]
 
 _PATTERNS = 14  # up to 2^14 sign patterns are gone through one by one
 _LATTICE = 40_000_000  # additions that an exact distribution of whole numbers may cost: some 40 ms
@@ -69,53 +79,105 @@ def paired_test(groups: Sequence[Group] | ClusteredValues, *, draws: int = DRAWS
     Exact for right-or-wrong scores and other whole numbers, and where at most 14 items changed; otherwise with
     ``draws`` random sign patterns, the same for the same seed and number of items.
     """
-    given = groups if isinstance(groups, ClusteredValues) else ClusteredValues.of(groups)
-    values = given.values
+    changes = groups if isinstance(groups, ClusteredValues) else ClusteredValues.of(groups)
+    return exact_test(changes) or sign_flip(changes.sums(changes.values), draws=draws, seed=seed)
+
+
+def exact_test(changes: ClusteredValues) -> PairedTest | None:
+    """Return the test over all sign patterns, None if it would take long."""
+    values = changes.values
     if not values.any():
         return PairedTest(1.0, "identical")
-    whole = bool((values == np.round(values)).all())
-    if whole and len(given.sizes) == 1 and np.abs(values).max() == 1 and len(values) == int(given.cluster.max()) + 1:
-        return PairedTest(mcnemar(int((values > 0).sum()), int((values < 0).sum())), "McNemar exact")
-    if whole:
+    if changes.turned is not None:
+        return PairedTest(mcnemar(*changes.turned), "McNemar exact")
+    if changes.shares is None and (values == np.round(values)).all():
         # In units of 1 / (common multiple of the group sizes) the clusters' sums are whole numbers.
-        common = math.lcm(*(int(size) for size in given.sizes))
+        common = math.lcm(*(int(size) for size in changes.sizes))
         if common * np.abs(values).max() < 2**40:
-            sums = np.bincount(given.cluster, weights=values * (common // given.sizes)[given.group])
-            exact = _whole_numbers(np.round(sums).astype(np.int64))
+            whole = np.bincount(changes.cluster, weights=values * (common // changes.sizes)[changes.group])
+            exact = _whole_numbers(np.round(whole).astype(np.int64))
             if exact is not None:
                 return PairedTest(exact, "sign flip exact")
-    return sign_flip(given.sums(values), draws=draws, seed=seed)
+    sums = _moved(changes.sums(values))
+    return sign_flip(sums) if len(sums) <= _PATTERNS else None
 
 
 def sign_flip(sums: Sequence[float] | NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0) -> PairedTest:
     """Test whether clusters' sums are centred at 0, by turning their signs.
 
     All patterns are gone through for at most 14 sums that are not 0. Otherwise p is ``(1 + hits) / (1 + draws)`` over
-    random patterns (B. Phipson and G. Smyth, Permutation P-values Should Never Be Zero, 2010).
+    random patterns (B. Phipson and G. Smyth, Permutation P-values Should Never Be Zero, 2010). The order of the sums
+    makes no difference, nor which of the two runs is the first.
     """
-    given = np.asarray(sums, dtype=float)
-    scale = np.abs(given).max(initial=0.0)
-    given = given[np.abs(given) > 1e-12 * scale]
-    if not len(given):
+    moved = _moved(np.asarray(sums, dtype=float))
+    if not len(moved):
         return PairedTest(1.0, "identical")
-    reached = abs(math.fsum(given)) * (1 - _RELATIVE)
-    if len(given) <= _PATTERNS:
+    reached = abs(math.fsum(moved)) * (1 - _RELATIVE)
+    moved = np.sort(np.abs(moved))
+    if len(moved) <= _PATTERNS:
         totals = np.zeros(1)
-        for each in given:
-            totals = np.concatenate([totals + each, totals - each])
+        for size in moved:
+            totals = np.concatenate([totals + size, totals - size])
         return PairedTest(float((np.abs(totals) >= reached).mean()), "sign flip exact")
-    totals = np.concatenate([2 * (part @ given) for part in _patterns(len(given), draws, seed)]) - given.sum()
+    totals = np.concatenate([2 * (part @ moved) for part in _patterns(len(moved), draws, seed)]) - moved.sum()
     hits = int((np.abs(totals) >= reached).sum())
     return PairedTest((1 + hits) / (1 + draws), "sign flip sampled")
 
 
-def normal_p(difference: Difference) -> float | None:
-    """Return the two-sided p of a difference by its standard error alone, None where that is not known."""
-    if difference.stderr is None:
-        return None
-    if difference.stderr == 0:
-        return 1.0 if difference.value == 0 else 0.0
-    return math.erfc(abs(difference.value) / difference.stderr / math.sqrt(2))
+def mcnemar_end(better: int, worse: int, values: int, tail: float) -> float:
+    """Return the lower end of the gain that McNemar's exact test leaves, given how many items changed.
+
+    Above 0 exactly if ``P(X >= better) < tail`` for X ~ B(changed, 1/2): with the bound of Clopper and Pearson for the
+    share of better items among the changed ones, the gain is ``changed / values x (2 share - 1)``.
+
+    Args:
+        better: Items that are right in the second run only.
+        worse: Items that are right in the first run only.
+        values: All items.
+        tail: Level of the one-sided test.
+    """
+    from scipy import special
+
+    share = float(special.betaincinv(better, worse + 1, tail)) if better else 0.0
+    return (better + worse) / values * (2 * share - 1)
+
+
+def sign_flip_end(changes: ClusteredValues, tail: float, *, beyond: bool, draws: int = DRAWS, seed: int = 0) -> float:
+    """Return the lower end of a positive mean that the sign-flip test leaves.
+
+    If the true mean is m, the clusters' sums less their parts of m could as well have other signs. A random pattern of
+    signs speaks for m being refuted only if m is below the mean over the clusters that it turns, and below that over
+    the others: the end is a quantile of the lower of the two (J. Hartigan, Using Subsample Values as Typical Values,
+    1969).
+
+    Args:
+        changes: Differences with a positive mean.
+        tail: Level of the one-sided test.
+        beyond: What the test says of 0. Where random patterns say otherwise, as they may next to the level, the end is
+            the nearest one on the right side of 0; so it is 0 where so few clusters refute nothing.
+        draws: Random patterns.
+        seed: Their seed.
+    """
+    sums, parts = changes.sums(changes.values), changes.sums(np.ones(len(changes.values)))
+    order = np.lexsort((parts, sums))
+    sums, parts = sums[order], parts[order]
+    lower = []
+    for pattern in _patterns(len(sums), draws, seed):
+        turned, part = pattern @ sums, pattern @ parts
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = np.minimum(turned / part, (sums.sum() - turned) / (parts.sum() - part))
+        # A pattern that turns all clusters or none is as far from any mean as the data are.
+        lower.append(np.where(np.minimum(part, parts.sum() - part) > _RELATIVE / len(sums), means, -np.inf))
+    ends = np.sort(np.concatenate(lower))
+    # The data themselves count as one more pattern.
+    end = float(ends[max(math.ceil(2 * tail * (1 + draws)) - 1, 1) - 1])
+    if (end > 0) != beyond:
+        end = float(ends[ends > 0].min(initial=sums.sum()) if beyond else ends[ends <= 0].max(initial=-np.inf))
+    return end if math.isfinite(end) else 0.0
+
+
+def _moved(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(sums[np.abs(sums) > 1e-12 * np.abs(sums).max(initial=0.0)])
 
 
 def _whole_numbers(sums: NDArray[np.int64]) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.statistics.noninferiority import mcnemar_worse_p, score_z
+from lm_eval_moe.statistics.score_test import mcnemar_worse_p, score_z
 
 __all__ = ["changed_shares", "mean_power", "mean_stderr", "paired_power", "smallest_found", "smoothed_share"]
 
@@ -48,7 +48,7 @@ def paired_power(
 ) -> float:
     """Return how often a drop of right-or-wrong items is found: a sum over all outcomes.
 
-    Found means that the drop seen exceeds the margin and its one-sided p is at most alpha: of McNemar's exact test, or
+    Found means that the drop seen exceeds the margin and its one-sided p is below alpha: of McNemar's exact test, or
     if ``beyond_margin`` of Tango's score test of a drop of at most ``margin``.
 
     Args:
@@ -76,9 +76,9 @@ def paired_power(
     columns = worse[:, None]
     found = columns - better > margin * n * (1 + 1e-12)
     if beyond_margin and margin > 0:
-        found = found & (stats.norm.sf(score_z(columns, better, n, margin)) <= alpha)
+        found = found & (stats.norm.sf(score_z(columns, better, n, margin)) < alpha)
     else:
-        found = found & (mcnemar_worse_p(columns, better) <= alpha)
+        found = found & (mcnemar_worse_p(columns, better) < alpha)
     return float(min(1.0, chance[found].sum()))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.drawing import INK, NOTHING, STYLE, require_matplotlib
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.sweep.spec import Axis, SweepSpec, plain
 from lm_eval_moe.sweep.summary import MEAN, CellEffect, Effect, Summary
 
@@ -96,7 +97,7 @@ def save_figure(sweep: SweepSpec, summary: Summary, path: str | Path) -> None:
         colours = figure.add_axes(((x + 0.12) / width, (bottom + 0.1) / total, 0.12 / width, min(1.6, height) / total))
         bar = figure.colorbar(ScalarMappable(norm, "RdBu"), cax=colours)
         bar.outline.set_linewidth(0.5)
-        bar.set_label("points" if summary.is_share else "", fontsize=8)
+        bar.set_label(Scale(summary).points.strip(), fontsize=8)
         title = f"{summary.benchmark}: gain in {summary.metric.removesuffix(',none')} over the baseline"
         figure.text(0.1 / width, 1 - 0.14 / total, title, ha="left", va="top", fontsize=10, fontweight="bold")
         figure.savefig(path, dpi=150, metadata={"Date": None} if str(path).endswith(".svg") else None)

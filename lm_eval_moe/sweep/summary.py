@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lm_eval_moe.results import Benchmark, LabelledRun, Run, arrange
-from lm_eval_moe.statistics import ControlGain, Difference, gain_over_controls
+from lm_eval_moe.statistics import ControlGain, Difference, exact_test, gain_over_controls
 from lm_eval_moe.sweep.cells import Cell, EmptyCell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 
@@ -24,14 +24,21 @@ class Effect:
     Attributes:
         baseline: The unsteered score.
         gain: The steered score less the baseline's, paired by item where that is possible.
+        exact_p: Two-sided p of the gain where the items' exact test takes no long time; else None.
         control: The mean of the controls' scores less the baseline's; None without controls.
         over_control: The steered score less the controls'; None without controls.
     """
 
     baseline: float
     gain: Difference
+    exact_p: float | None
     control: float | None
     over_control: ControlGain | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything; JSON-ready."""
+        own = asdict(self)
+        return own | {"gain": own["gain"] | {"exact_p": own.pop("exact_p")}}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Summary:
                     "hash": each.cell.plan.hash,
                     "experts": each.cell.experts,
                     "control_hashes": [plan.hash for plan in each.cell.controls],
-                    "effects": {name: asdict(effect) for name, effect in each.effects.items()},
+                    "effects": {name: effect.to_dict() for name, effect in each.effects.items()},
                 }
                 for each in self.cells
             ],
@@ -131,11 +138,14 @@ def _effects(benchmark: Benchmark, cell: Cell, at: Mapping[str, int]) -> dict[st
         before = benchmark.mean(0, languages, benchmark.score_of)
         if gain is None or before is None:
             continue
+        changes = benchmark.changes(steered, languages, benchmark.score_of)
+        exact = None if changes is None else exact_test(changes)
         means = [benchmark.mean(run, languages, benchmark.score_of) for run in controls]
         known = [mean.value for mean in means if mean is not None]
         effects[name] = Effect(
             before.value,
             gain,
+            None if exact is None else exact.p,
             math.fsum(known) / len(known) - before.value if known else None,
             _over_control(benchmark, steered, controls, languages),
         )
@@ -145,17 +155,6 @@ def _effects(benchmark: Benchmark, cell: Cell, at: Mapping[str, int]) -> dict[st
 def _over_control(
     benchmark: Benchmark, steered: int, controls: Sequence[int], languages: Sequence[str]
 ) -> ControlGain | None:
-    values = [_values(benchmark, run, languages) for run in (steered, *controls)]
-    known = [each for each in values if each is not None]
+    values = [benchmark.items(run, languages) for run in (steered, *controls)]
+    known = [run_values for run_values in values if run_values is not None]
     return gain_over_controls(known[0], known[1:]) if controls and len(known) == len(values) else None
-
-
-def _values(benchmark: Benchmark, run: int, languages: Sequence[str]) -> list[dict[Any, float]] | None:
-    found: list[dict[Any, float]] = []
-    for lang in languages:
-        cell = benchmark.cells[run][lang]
-        if cell.score.items is None:
-            return None
-        names = cell.item_names or {}
-        found.append({names.get(doc_id, (lang, doc_id)): value for doc_id, value in cell.score.items.items()})
-    return found

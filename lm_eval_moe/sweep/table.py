@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.escaping import csv_cell, markdown_cell
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.sweep.spec import SweepSpec
 from lm_eval_moe.sweep.summary import MEAN, OTHERS, CellEffect, Effect, Summary
 
@@ -20,7 +21,7 @@ def markdown(sweep: SweepSpec, summaries: Sequence[Summary]) -> str:
 
 def _section(sweep: SweepSpec, summary: Summary) -> str:
     whole = MEAN if len(summary.languages) > 1 else summary.languages[0]
-    unit = ", percentage points" if summary.is_share else ""
+    unit = f", {_scale(summary).axis}" if summary.is_share else ""
     lines = [f"### {summary.benchmark}: {summary.metric.removesuffix(',none')}, gain over the baseline{unit}", ""]
     lines += [*_baseline(summary, whole), ""]
     axes = [axis.name for axis in sweep.axes]
@@ -54,44 +55,41 @@ def _baseline(summary: Summary, whole: str) -> Iterator[str]:
         yield "No cell has been run yet."
         return
     first = summary.cells[0].effects
-    scale = 100 if summary.is_share else 1
+    scale = _scale(summary)
     over = f", mean of {len(summary.languages)} languages" if whole == MEAN else f" in {whole}"
-    yield f"Baseline {first[whole].baseline * scale:.{1 if summary.is_share else 3}f}{over}."
+    yield f"Baseline {scale.number(first[whole].baseline)}{over}."
     if OTHERS in first:
-        yield (
-            f"Without {summary.reference} {first[OTHERS].baseline * scale:.{1 if summary.is_share else 3}f}. A gain "
-            "stands with its standard error."
-        )
+        without = scale.number(first[OTHERS].baseline)
+        yield f"Without {summary.reference} {without}. A gain stands with its standard error."
 
 
 def _whole(effect: Effect, sweep: SweepSpec, summary: Summary) -> list[str]:
-    gain = _number(effect.gain.value, summary, sign=True)
-    error = "" if effect.gain.stderr is None else f" ± {_number(effect.gain.stderr, summary)}"
+    scale = _scale(summary)
+    error = "" if effect.gain.stderr is None else f" ± {scale.number(effect.gain.stderr)}"
+    gain = scale.change(effect.gain.value) + error
     if not sweep.controls:
-        return [gain + error]
+        return [gain]
     over = effect.over_control
     if over is None:
-        return [gain + error, _control(effect, summary), "", ""]
+        return [gain, _control(effect, summary), "", ""]
     interval = ""
     if over.low is not None and over.high is not None:
-        interval = f"{_number(over.low, summary, sign=True)} to {_number(over.high, summary, sign=True)}"
+        interval = f"{scale.change(over.low)} to {scale.change(over.high)}"
         if over.low == over.high:  # not one item differs: then there is no noise to estimate
             interval = "all alike"
-    return [gain + error, _control(effect, summary), _number(over.gain, summary, sign=True), interval]
+    return [gain, _control(effect, summary), scale.change(over.gain), interval]
 
 
 def _gain(effect: Effect | None, summary: Summary) -> str:
-    return "" if effect is None else _number(effect.gain.value, summary, sign=True)
+    return "" if effect is None else _scale(summary).change(effect.gain.value)
 
 
 def _control(effect: Effect | None, summary: Summary) -> str:
-    return "" if effect is None or effect.control is None else _number(effect.control, summary, sign=True)
+    return "" if effect is None or effect.control is None else _scale(summary).change(effect.control)
 
 
-def _number(value: float, summary: Summary, *, sign: bool = False) -> str:
-    decimals, scale = (1, 100) if summary.is_share else (3, 1)
-    text = f"{value * scale:+.{decimals}f}" if sign else f"{value * scale:.{decimals}f}"
-    return text[1:] if sign and float(text) == 0 else text  # a rounded zero has no sign
+def _scale(summary: Summary) -> Scale:
+    return Scale(summary, plain=True)
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> list[str]:

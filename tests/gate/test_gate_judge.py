@@ -34,15 +34,15 @@ def test_a_drop_beyond_chance_and_margin_is_a_regression() -> None:
     assert verdict.tests == 4
     assert verdict.exit_code == 1
     assert line.sentence == (
-        "fell by 15.0 points, beyond chance and more than the margin of 5.0 points: of 200 items 40 scored lower and "
-        "10 higher, p < 0.0001 (p < 0.0001 corrected for 4 tests)"
+        "fell by 15.0 percentage points, beyond chance and more than the margin of 5.0 percentage points: of 200 items "
+        "40 scored lower and 10 higher, p < 0.0001 (p < 0.0001 corrected for 4 tests)"
     )
 
 
 def test_a_drop_beyond_chance_but_within_the_margin_is_none() -> None:
     verdict = verdict_of(policy(language=0.2), evidence("sw", changes(40, 10, 200)))
     assert line_of(verdict, "sw").status == "inconclusive"
-    assert "beyond chance but not more than the margin of 20.0 points" in line_of(verdict, "sw").sentence
+    assert "beyond chance but not more than the margin of 20.0 percentage points" in line_of(verdict, "sw").sentence
     assert verdict.exit_code == 0
 
 
@@ -53,9 +53,8 @@ def test_a_large_drop_that_may_be_chance_is_inconclusive_and_the_policy_says_wha
         line = line_of(verdict, "sw")
         assert (line.status, line.effect, verdict.exit_code) == ("inconclusive", effect, code)
         assert footer(verdict).endswith("do not count there.") == (effect == "fail")
-        assert "fell by 10.0 points, which may be chance (of 30 items 5 scored lower and 2 higher, p = 0.23)" in (
-            line.sentence
-        )
+        said = "fell by 10.0 percentage points, which may be chance (of 30 items 5 scored lower and 2 higher, p = 0.23)"
+        assert said in line.sentence
 
 
 def test_a_score_held_if_its_bound_lies_within_the_margin() -> None:
@@ -65,8 +64,8 @@ def test_a_score_held_if_its_bound_lies_within_the_margin() -> None:
     assert line.upper is not None
     assert 0.0074 < line.upper < 0.0085  # a score bound is a little more than 1.645 x sqrt(20) / 1000 = 0.0074
     assert line.sentence == (
-        "did not move on average; with 95 % confidence it is worse by at most 0.8 points, within the margin of 5.0 "
-        "points"
+        "did not move on average; with 95 % confidence it is worse by at most 0.8 percentage points, within "
+        "the margin of 5.0 percentage points"
     )
 
 
@@ -109,7 +108,7 @@ def test_margin_test_asks_more_than_any_drop() -> None:
     assert line_of(verdict_of(policy(language=0.02), given), "sw").status == "regression"
     line = line_of(verdict_of(policy(language=0.02, test="margin"), given), "sw")
     assert line.status == "inconclusive"
-    assert "is not beyond chance more than the margin of 2.0 points" in line.sentence
+    assert "is not beyond chance more than the margin of 2.0 percentage points" in line.sentence
     far = evidence("sw", changes(80, 20, 400))
     assert line_of(verdict_of(policy(language=0.02, test="margin"), far), "sw").status == "regression"
 

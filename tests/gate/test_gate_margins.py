@@ -35,8 +35,8 @@ def test_points_for_shares_are_refused_with_file_and_key(tmp_path: Path, capsys:
     assert main(given) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert f"{file}: margins.language: a margin of 5 is no smaller than the baseline's score" in said
-    assert "xcopa sw (72.0 %, margin 500.0 points)" in said
-    assert "0.05 for 5 points" in said
+    assert "xcopa sw (72.0 %, margin 500.0 percentage points)" in said
+    assert "0.05 for 5 percentage points" in said
     assert main(["gate", "power", str(baseline), "--policy", str(file)]) == 2
     assert "margins.language: a margin of 5" in capsys.readouterr().err
     file.write_text(POINTS.replace("5", "0.05").replace("2", "0.02"), encoding="utf-8")
@@ -81,7 +81,7 @@ def test_of_nothing_there_is_nothing_to_lose() -> None:
 def test_scores_that_are_no_shares_are_checked_by_their_size() -> None:
     given = [BaselineScore("lm", "de", 23.5, False), BaselineScore("lm", "sw", -31.0, False)]
     check_margins(policy(5, 3), given)
-    with pytest.raises(UserError, match=r"lm de \(23.5, margin 25\)\n"):
+    with pytest.raises(UserError, match=r"lm de \(23.50, margin 25\)\n"):
         check_margins(policy(25, 1), given)
 
 
@@ -111,6 +111,6 @@ def test_margins_stand_in_the_units_of_drops(tmp_path: Path, capsys: pytest.Capt
     row = next(line for line in out.splitlines() if line.startswith("sw")).split()
     assert row[2:8] == ["72.0", "%", "50.0", "%", "-22.0", row[7]]
     assert "5.0" in row
-    assert "Changes and margins of shares are in points." in " ".join(out.split())
+    assert "Changes and margins of shares are in percentage points." in " ".join(out.split())
     assert main(["gate", "init", str(baseline), "-o", str(tmp_path / "first.yaml")]) == 0
     assert "points; 100 items, 72.0 %" in (tmp_path / "first.yaml").read_text()

@@ -67,7 +67,7 @@ def test_junit_has_a_case_a_line_and_its_counts_agree(mixed: Verdict) -> None:
         }
     failure = root.find(".//failure")
     assert failure is not None
-    assert "fell by 29.0 points" in str(failure.get("message"))
+    assert "fell by 29.0 percentage points" in str(failure.get("message"))
 
 
 def test_markdown_tables_have_as_many_cells_as_headers(mixed: Verdict) -> None:
@@ -108,7 +108,7 @@ def test_a_narrow_terminal_shows_every_column(mixed: Verdict, monkeypatch: pytes
 def test_where_lower_is_better_a_loss_is_a_rise() -> None:
     given = evidence("sw", [0.25] * 30 + [0.35] * 30, score=2.0, is_share=False, higher_is_better=False)
     text = verdict_table(verdict_of(policy(), given))
-    assert re.search(r"^sw +regression +2 +2\.3 +\+0\.3 +\+0\.311 +0\.05 ", text, re.MULTILINE)
+    assert re.search(r"^sw +regression +2\.000 +2\.300 +\+0\.3 +\+0\.311 +0\.05 ", text, re.MULTILINE)
 
 
 def test_json_says_the_same(mixed: Verdict) -> None:

@@ -10,29 +10,12 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import stats
+from score_oracle import score_by_optimiser
 
 from lm_eval_moe.statistics import Estimate
-from lm_eval_moe.statistics.noninferiority import (
-    dependent_drop,
-    mcnemar_worse_p,
-    paired_drop,
-    score_upper_bound,
-    score_z,
-    unpaired_drop,
-)
-
-
-def score_by_optimiser(worse: int, better: int, n: int, drop: float) -> float:
-    """Tango's statistic with the nuisance share found by a numerical optimiser."""
-
-    def loss(share: float) -> float:
-        parts = ((worse, share + drop), (better, share), (n - worse - better, 1 - 2 * share - drop))
-        return -sum(count * math.log(chance) for count, chance in parts if count)
-
-    low, high = max(0.0, -drop) + 1e-12, (1 - drop) / 2 - 1e-12
-    share = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-14}).x
-    return (worse - better - n * drop) / math.sqrt(n * (2 * share + drop - drop**2))
+from lm_eval_moe.statistics.judgement import dependent_drop, paired_drop, unpaired_drop
+from lm_eval_moe.statistics.score_test import mcnemar_worse_p, score_upper_bound, score_z
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,8 @@ from lm_eval.utils import make_table
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.averages import add_averages
-from lm_eval_moe.evaluation.strata import Stratum, clustered_stderr
 from lm_eval_moe.parallel import TaskPairing
 from lm_eval_moe.resources import tasks_dir
-from lm_eval_moe.statistics import clustered_mean
 
 # English, German and Russian are high, Thai is mid, Swahili is low (Joshi et al. 2020: 5, 5, 4, 3, 2).
 ACCURACY = {"en": 0.9, "de": 0.8, "ru": 0.7, "th": 0.6, "sw": 0.2}
@@ -169,13 +167,6 @@ def test_a_metric_that_is_not_the_mean_of_its_documents_is_not_clustered() -> No
     assert found["results"]["b_non_english"]["acc,none"] == pytest.approx(0.6)
     assert found["results"]["b_non_english"]["acc_stderr,none"] == pytest.approx(0.1 / math.sqrt(2))
     assert "clustered_stderr" not in described["b_non_english"]
-
-
-def test_equal_weights_give_the_clustered_error_of_the_statistics_module() -> None:
-    groups = [[("a", 1.0), ("b", 0.0), ("c", 0.25)], [("a", 0.5), ("c", 1.0)], [("d", 0.75), ("a", 0.0)]]
-    strata = [Stratum(1 / 3, group) for group in groups]
-    assert clustered_stderr(strata) == pytest.approx(clustered_mean(groups).stderr)
-    assert clustered_stderr([Stratum(1.0, [("a", 1.0), ("a", 0.0)])]) is None
 
 
 def test_groups_that_cannot_be_taken_apart_say_why() -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.analysis import Material, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
+from lm_eval_moe.number_text import Scale, signed
 from lm_eval_moe.report.figures._axes import canvas, drawing, name_points, short
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.figures.scores import interval
 from lm_eval_moe.report.palette import Colours
-from lm_eval_moe.report.wording import Scale, sentence_case, signed
+from lm_eval_moe.report.wording import sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Estimate, pearson
 

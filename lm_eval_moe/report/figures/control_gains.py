@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.report.controls import Gain, RunGains, gains_of, in_words
+from lm_eval_moe.compare.control import Gain
+from lm_eval_moe.number_text import Scale
+from lm_eval_moe.report.controls import RunGains, gains_of, in_words
 from lm_eval_moe.report.figures._axes import around_zero, drawing, run_marker
 from lm_eval_moe.report.figures._base import Cell, ReportFigure
 from lm_eval_moe.report.figures.scores import dot_rows
 from lm_eval_moe.report.palette import Colours
-from lm_eval_moe.report.wording import Scale, listing
+from lm_eval_moe.report.wording import listing
 from lm_eval_moe.results import Benchmark
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def control_gains_figure(benchmark: Benchmark) -> ReportFigure | None:
         "Gain over random experts",
         "Steered run less the mean of its random controls: as many experts in every layer, drawn at random and steered "
         "the same way. Lines are 95 % intervals; a filled marker is a difference "
-        "beyond noise (where few items changed, an exact test has to agree).",
+        "beyond noise.",
         f"Dot plot of the gain in {benchmark.metric.title} of {labels} over random experts, by language, with 95 % "
         "intervals.",
         _COLUMNS,
@@ -83,5 +85,5 @@ def _draw(benchmark: Benchmark, gains: Sequence[RunGains], colours: Colours) -> 
         if names[-1] == _MEAN:
             axes.axhline(len(names) - 1.5, color=colours.muted, linewidth=0.6)
         around_zero(axes, 1.0 if scale.unit else 0.01)
-        axes.set_xlabel(f"steered less random experts ({'percentage points' if scale.unit else 'no unit'})")
+        axes.set_xlabel(f"steered less random experts ({scale.axis})")
         return figure

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lm_eval_moe.analysis import LanguageCurve, Material
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
+from lm_eval_moe.number_text import minus
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.figures._curves import (
     COLUMNS,
@@ -18,7 +19,7 @@ from lm_eval_moe.report.figures._curves import (
     intervals_shown,
     rows_of,
 )
-from lm_eval_moe.report.wording import listing, minus, plural
+from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.shape import BANDS
 

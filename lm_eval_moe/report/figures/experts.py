@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis import LanguageRouting, Material
+from lm_eval_moe.number_text import signed
 from lm_eval_moe.profile_file import ProfileReader, open_profile
 from lm_eval_moe.report.figures._axes import WIDTH, drawing, empty, short
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.figures._raster import colour_bar, draw_grid, limit_of
 from lm_eval_moe.report.palette import Colours
-from lm_eval_moe.report.wording import listing, plural, signed
+from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.statistics import holm
 
 if TYPE_CHECKING:

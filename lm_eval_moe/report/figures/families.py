@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.analysis import Material
 from lm_eval_moe.analysis.clustering import FamilyAgreement, LanguageClusters
 from lm_eval_moe.multilingual.languages import known_languages
+from lm_eval_moe.number_text import p_text
 from lm_eval_moe.report.figures._axes import canvas, drawing, short
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.palette import Colours
@@ -53,7 +54,7 @@ def _finding(found: LanguageClusters) -> str:
 
 def _of_families(agreement: FamilyAgreement, what: str) -> str:
     means = f"mean distance {agreement.within:.3f} within and {agreement.between:.3f} between"
-    means += f", p = {agreement.p:.2g} by random labels"
+    means += f", {p_text(agreement.p)} by random labels"
     if agreement.p >= 0.05:
         return f"It is not shown that languages of one {what} are routed more alike ({means})."
     return f"Languages of one {what} are routed more alike beyond chance ({means})."

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures._axes import LINE, canvas, drawing, run_marker, short
 from lm_eval_moe.report.figures._base import Cell, ReportFigure
 from lm_eval_moe.report.palette import Colours
-from lm_eval_moe.report.wording import Scale, listing, sentence_case
+from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Z95, Estimate
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lm_eval_moe.escaping import printable
+from lm_eval_moe.number_text import Scale, signed
 from lm_eval_moe.report.figures._axes import WIDTH, drawing, empty, short
 from lm_eval_moe.report.figures._base import Cell, ReportFigure
 from lm_eval_moe.report.figures._raster import colour_bar, draw_grid, limit_of
 from lm_eval_moe.report.palette import Colours
 from lm_eval_moe.report.sweeps import MEAN, SweepBenchmark, SweepCell, SweepEffect
-from lm_eval_moe.report.wording import Scale, plural, sentence_case, signed
+from lm_eval_moe.report.wording import plural, sentence_case
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,8 +128,7 @@ def _draw(benchmark: SweepBenchmark, colours: Colours) -> Figure:
             if width / len(columns) >= 0.33:
                 _write(axes, grid, scale, colours, size=8.5 if width / len(columns) >= 0.39 else 7.5)
         bar = figure.add_axes((0.3, 0.48 / total, 0.5, 0.11 / total))
-        unit = "percentage points" if scale.unit else "no unit"
-        colour_bar(bar, limit, unit, colours, "{:+.1f}" if scale.unit else "{:+.3f}")
+        colour_bar(bar, limit, scale.axis, colours, "{:+.1f}" if scale.unit else "{:+.3f}")
         return figure
 
 
