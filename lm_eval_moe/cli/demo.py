@@ -96,17 +96,20 @@ def _table(runs: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table: a row a language, accuracy with its standard error and divergence of each run."""
     from pytablewriter import MarkdownTableWriter
 
+    from lm_eval_moe.results import Routing
+
     baseline = runs["baseline"]
+    routing = Routing.of(baseline)
     rows = [
-        [entry["language"], *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
-        for task, entry in baseline["routing"]["tasks"].items()
+        [entry.language, *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
+        for task, entry in routing.tasks.items()
     ]
     rows.append(["mean", *(cell for results in runs.values() for cell in _cells(results["results"][_GROUP]))])
+    middle = routing.model_shape.bands["middle"]
     headers = ["language", *(f"{label} {what}" for label in runs for what in ("acc", "div"))]
-    shape = baseline["routing"]["model_shape"]
     title = (
         f"Accuracy (± standard error), and routing divergence to English over the middle layers "
-        f"({shape['bands']['middle'][0]}-{shape['bands']['middle'][-1]} of {shape['depth']}); "
+        f"({middle[0]}-{middle[-1]} of {routing.model_shape.depth}); "
         f"{next(iter(baseline['n-samples'].values()))['effective']} items a language"
     )
     writer = MarkdownTableWriter(headers=headers, value_matrix=rows, margin=1)

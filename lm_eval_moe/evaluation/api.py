@@ -19,13 +19,14 @@ from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.backends.hf.model import HFMoE
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
+from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.results.gains import add_gains
 from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
 
@@ -217,7 +218,7 @@ def _compare_with_controls(
     finally:
         lm.set_steering(steering)
     if results is not None:
-        add_gains(results, [each for each in found if each is not None], plans, lm.registry)
+        add_gains(results, [each for each in found if each is not None], [plan.hash for plan in plans], lm.registry)
         if not kwargs.get("log_samples", True):
             results.pop("samples", None)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.strata import LoggedDocuments, Stratum, clustered_stderr
 from lm_eval_moe.multilingual.languages import TIERS, known_languages
+from lm_eval_moe.results.routing import GroupRouting
 
 if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing
@@ -24,7 +25,7 @@ __all__ = ["add_averages"]
 _ENGLISH = "en"
 
 
-def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | None]) -> dict[str, Any]:
+def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | None]) -> dict[str, GroupRouting]:
     """Add averages over languages to the ``results`` and ``groups`` of lm-eval's results.
 
     For every outermost group that aggregates scores and whose tasks' languages are all known, two or more: a row
@@ -43,23 +44,22 @@ def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | N
         pairings: What is known of each task of the run.
 
     Returns:
-        For each group that aggregates scores, and each added row: its ``languages`` with their tasks, the group that a
-        row is ``of``, and where samples allow it the ``clustered_stderr`` by metric; for a group that cannot be taken
-        apart, ``why_not``. JSON-ready.
+        For each group that aggregates scores, and each added row: its languages with their tasks, the group that a row
+        is of, and where samples allow it the clustered standard errors; for a group that cannot be taken apart, why.
     """
     run = _Run(results, pairings)
-    described: dict[str, Any] = {}
+    described: dict[str, GroupRouting] = {}
     for group in list(results.get("groups", {})):
         run.complete(group)
         by_language, why_not = run.languages_of(group)
         if why_not is not None:
-            described[group] = {"why_not": why_not}
+            described[group] = GroupRouting(why_not=why_not)
             continue
-        described[group] = {"languages": by_language} | run.clustered_stderr_of(group, by_language)
+        described[group] = run.described(group, by_language)
         if run.is_outermost(group):
             for name, chosen in run.missing_averages(group, by_language).items():
                 if run.add_row(name, group, chosen):
-                    described[name] = {"of": group, "languages": chosen} | run.clustered_stderr_of(name, chosen)
+                    described[name] = run.described(name, chosen, of=group)
     return described
 
 
@@ -163,8 +163,8 @@ class _Run:
                 self.results[field][name] = self.results[field][group]
         return True
 
-    def clustered_stderr_of(self, name: str, by_language: Mapping[str, list[str]]) -> dict[str, Any]:
-        """Return the standard errors, clustered by item, of a row's metrics where they can be known."""
+    def described(self, name: str, by_language: Mapping[str, list[str]], of: str | None = None) -> GroupRouting:
+        """Return what a row is made of, with the clustered standard errors of its metrics where they can be known."""
         errors = {}
         for key, value in self._scores(name).items():
             metric, _, filtered = key.partition(",")
@@ -175,7 +175,8 @@ class _Run:
                 stderr = _clustered(parts)
                 if stderr is not None:
                     errors[key] = stderr
-        return {"clustered_stderr": errors} if errors else {}
+        languages = {language: tuple(tasks) for language, tasks in by_language.items()}
+        return GroupRouting(of=of, languages=languages, clustered_stderr=errors)
 
     def _scores(self, name: str) -> dict[str, float]:
         scores = {}

@@ -116,20 +116,18 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
         UserError: One cannot be read, or there is none of the reference language.
     """
     from lm_eval_moe.analysis import read_material
-    from lm_eval_moe.profiling.reading import overview
+    from lm_eval_moe.profiles import read_profile
 
     groups: list[tuple[object, set[str], list[str]]] = []
     for given in dict.fromkeys(profiles):
         name, path = _split(given)
-        found = overview(path)
-        header = found.header
+        profile = read_profile(path, counts=True)
+        header = profile.header
         key: object = "counts"
-        if header is None:
-            languages = {name}
-        else:
-            texts = frozenset(item.benchmark for item in found.items)
+        if not profile.is_dump:
+            texts = frozenset(item.benchmark for item in profile.items)
             key = (header.model, header.shape, header.span, header.steering, texts)
-            languages = {name} if name else {item.language for item in found.items}
+        languages = {name} if name or profile.is_dump else set(profile.languages())
         for kind, taken, members in groups:
             if kind == key and not taken & languages:
                 taken |= languages
@@ -151,12 +149,14 @@ def _inside(folder: Path, notes: list[str]) -> _Inside:
     """Look for what a directory holds, at any depth; what lies in a sweep belongs to the sweep."""
     if is_sweep(folder):
         return _Inside(False, [], [folder])
+    from lm_eval_moe.profiles import is_profile
+
     sweeps = sorted(path.parent for path in folder.rglob("table.json") if is_sweep(path.parent))
     profiles = []
     for path in sorted(folder.rglob("*.safetensors")):
         if any(sweep in path.parents for sweep in sweeps):
             continue
-        if _is_profile(path):
+        if is_profile(path):
             profiles.append(path)
         else:
             notes.append(f"{path} is left aside: it is no routing profile")
@@ -214,17 +214,4 @@ def _is_count_dump(path: Path) -> bool:
         with path.open("rb") as file:
             return re.match(rb"\s*\{\s*\"\d+\"\s*:\s*\{", file.read(4096)) is not None
     except OSError:  # what reads it says what is wrong
-        return False
-
-
-def _is_profile(path: Path) -> bool:
-    """Whether a safetensors file is a profile: weights of models are often beside results."""
-    from safetensors import SafetensorError, safe_open
-
-    from lm_eval_moe.profile_file import FORMAT
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError):
         return False

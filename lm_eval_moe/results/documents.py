@@ -13,8 +13,7 @@ def evaluated_documents(run: Run, task: str) -> str | None:
     lm-eval 0.4.13 writes down nothing of ``--samples``: its own results say how many documents there were, and which
     only in a samples log.
     """
-    entry = (run.routing.get("tasks") or {}).get(task) or {}
-    return entry.get("document_hash") or None
+    return run.task_routing(task).document_hash or None
 
 
 def unrecorded_choice(run: Run, task: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.results.documents import evaluated_documents
-from lm_eval_moe.results.identity import identity_of
+from lm_eval_moe.results.routing import Routing, identity_of
 from lm_eval_moe.results.run import Run
 
 __all__ = ["Mismatch", "Setup", "setup_differences", "setup_of"]
@@ -155,15 +155,16 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
 
 
 def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
-    kinds: list[tuple[str, Callable[[Mapping[str, Any]], object]]] = [
-        ("dtype", lambda raw: (raw.get("config") or {}).get("model_dtype")),
-        ("lm-eval version", lambda raw: raw.get("lm_eval_version")),
-        ("transformers version", lambda raw: raw.get("transformers_version")),
-        ("routing span", lambda raw: (raw.get("routing") or {}).get("capture")),
-        ("routing reference", lambda raw: (raw.get("routing") or {}).get("reference")),
+    kinds: list[tuple[str, Callable[[Mapping[str, Any], Routing], object]]] = [
+        ("dtype", lambda raw, _: (raw.get("config") or {}).get("model_dtype")),
+        ("lm-eval version", lambda raw, _: raw.get("lm_eval_version")),
+        ("transformers version", lambda raw, _: raw.get("transformers_version")),
+        ("routing span", lambda _, routing: routing.capture),
+        ("routing reference", lambda _, routing: routing.reference),
     ]
     for kind, of in kinds:
-        seen = dict.fromkeys((_text(of(first.part(task))), _text(of(second.part(task)))) for task in tasks)
+        said = ([_text(of(run.part(task), run.routing_of(task))) for task in tasks] for run in (first, second))
+        seen = dict.fromkeys(zip(*said, strict=True))
         for before, after in seen:
             if before is not None and after is not None and before != after:
                 yield Mismatch("", kind, before, after, serious=False)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.statistics import Estimate
 
 __all__ = [
+    "GAIN_SUFFIX",
     "LARGEST",
     "ROUTING_PREFIXES",
     "SHARES",
@@ -24,6 +25,7 @@ __all__ = [
     "Metric",
     "Score",
     "is_number",
+    "number_of",
 ]
 
 SHARES = ("acc", "exact_match")
@@ -31,6 +33,9 @@ SHARES = ("acc", "exact_match")
 
 ROUTING_PREFIXES = ("routing_", "steered_")
 """Beginnings of the names of fields about routing."""
+
+GAIN_SUFFIX = "_gain_over_control"
+"""What follows a metric's name where its gain over random controls stands: ``acc_gain_over_control,none``."""
 
 LARGEST = 1e100
 """No score, error or gain is larger: sums and squares of what is read stay finite."""
@@ -41,6 +46,11 @@ def is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
     return bool(abs(value) <= LARGEST)
+
+
+def number_of(value: object) -> float | None:
+    """Return a number; lm-eval writes 'N/A' for a standard error that it does not know."""
+    return float(value) if is_number(value) else None
 
 
 @dataclass(frozen=True)

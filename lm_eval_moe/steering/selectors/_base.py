@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval_moe.checked_fields import Field, Place
+from lm_eval_moe.profiles import ProfileStore
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.profiles import ProfileStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self

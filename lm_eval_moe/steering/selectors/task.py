@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.checked_fields import Field, show
+from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.language_filter import parse_language
-from lm_eval_moe.steering.profiles import ProfilePath
 from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference
 from lm_eval_moe.steering.selectors._nothing import nothing_selected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,9 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import MERGING, Identity, check_agreement
-from lm_eval_moe.profile_file import (
-    EXTRA_ARRAYS,
-    PROFILE_ARRAYS,
-    ProfileHeader,
-    ProfileItem,
-    ProfileReader,
-    open_profile,
-    write_arrays,
-)
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.profiles.files import read_profile, write_profile
+from lm_eval_moe.profiles.header import EXTRA_ARRAYS, PROFILE_ARRAYS, ProfileHeader, ProfileItem
+from lm_eval_moe.profiles.profile import Profile
 
 __all__ = ["merge_profiles"]
 
@@ -46,31 +38,26 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
     tasks: dict[str, Any] = {}
     all_known = True
     for path in paths:
-        with open_profile(path) as profile:
-            first = first or profile.header
-            extra = _same_extra(extra, profile, paths[0])
-            _refuse_other(first, profile.header, paths[0], path)
-            all_known = all_known and profile.header.identity is not None
-            tasks |= profile.header.identity.tasks if profile.header.identity else {}
-            for item in profile.items:
-                if item in homes:
-                    raise UserError(
-                        f"{_name(item)} is in {homes[item]}, too", fix="give every item once", where=str(path)
-                    )
-                homes[item] = path
-            columns["tokens"].append(profile.tokens())
-            for name in PROFILE_ARRAYS:
-                columns[name] += [row[None] for row in profile.rows(name, range(len(profile.items)))]
-            for name in extra:
-                columns.setdefault(name, []).append(profile.by_layer(name).astype(np.float32))
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            sources.append({"file": path.name, "sha256": digest, "provenance": profile.header.provenance})
+        profile = read_profile(path)
+        first = first or profile.header
+        extra = _same_extra(extra, profile, paths[0])
+        _refuse_other(first, profile.header, paths[0], path)
+        all_known = all_known and profile.header.identity is not None
+        tasks |= profile.header.identity.tasks if profile.header.identity else {}
+        for item in profile.items:
+            if item in homes:
+                raise UserError(f"{_name(item)} is in {homes[item]}, too", fix="give every item once", where=str(path))
+            homes[item] = path
+        columns["tokens"].append(profile.tokens)
+        for name in (*PROFILE_ARRAYS, *extra):
+            columns.setdefault(name, []).append(profile.array(name))
+        sources.append({"file": path.name, "sha256": profile.sha256, "provenance": profile.header.provenance})
     if first is None or not homes:
         raise UserError("there is nothing to merge", fix="give profiles with items", where="profile merge")
     identity = Identity(first.identity.parts, tasks) if first.identity and all_known else None
     header = ProfileHeader(first.model, first.shape, first.span, first.steering, {"merged": sources}, identity)
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
-    write_arrays(out, header, list(homes), arrays)
+    write_profile(out, header, list(homes), arrays)
     return len(homes)
 
 
@@ -78,10 +65,7 @@ def _refuse_other(first: ProfileHeader, header: ProfileHeader, its_path: Path, p
     known = first.identity is not None and header.identity is not None
     for what, one, other in (
         *([] if known else [("model", first.model, header.model)]),
-        ("MoE layers", format_ranges(first.shape.layers), format_ranges(header.shape.layers)),
-        ("decoder layers", first.shape.depth, header.shape.depth),
-        ("experts", first.shape.experts, header.shape.experts),
-        ("top-k", first.shape.top_k, header.shape.top_k),
+        *((what, one, header.shape.parts()[what]) for what, one in first.shape.parts().items()),
         ("span", first.span, header.span),
         ("steering", first.steering, header.steering),
     ):
@@ -103,7 +87,7 @@ def _refuse_other(first: ProfileHeader, header: ProfileHeader, its_path: Path, p
         )
 
 
-def _same_extra(extra: list[str] | None, profile: ProfileReader, first: Path) -> list[str]:
+def _same_extra(extra: list[str] | None, profile: Profile, first: Path) -> list[str]:
     own = [name for name in EXTRA_ARRAYS if name in profile.arrays]
     if extra is not None and own != extra:
         has = [", ".join(names) or "none" for names in (own, extra)]
