@@ -47,13 +47,18 @@ def _execute(args: argparse.Namespace) -> int:
         raise UserError(
             f"cannot be made: {error.strerror or error}", fix="give a writable folder", where=where
         ) from error
+    from lm_eval_moe.results.run import default_registry
+    from lm_eval_moe.results.samples import with_compact_samples
+
     profile = args.output_path / "routing_profile.safetensors"
     profile.unlink(missing_ok=True)  # one that is there would be read
     with quiet_libraries():
         runs = _run_all(args, profile)
     print(_table(runs))
+    registry = default_registry()
     for label, results in runs.items():
-        write_json(args.output_path / f"results_{label.replace(' ', '_')}.json", _compact(results), "results")
+        path = args.output_path / f"results_{label.replace(' ', '_')}.json"
+        write_json(path, with_compact_samples(results, registry), "results")
     print(f"\nResults: {args.output_path.resolve()}")
     _report(runs, profile, args.output_path / "report.html", args.figures)
     return 0
@@ -121,22 +126,6 @@ def _cells(scores: dict[str, Any]) -> list[str]:
     accuracy = f"{scores['acc,none']:.3f}" + (f" ± {error:.3f}" if isinstance(error, float) else "")
     divergence = scores.get("routing_divergence,none")
     return [accuracy, "" if divergence is None else f"{divergence:.3f}"]
-
-
-def _compact(results: dict[str, Any]) -> dict[str, Any]:
-    """Return results whose samples hold what statistics need, not the prompts and answers."""
-    kept = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter", "metrics")
-    samples = {
-        task: [
-            {
-                **{name: each[name] for name in (*kept, *each["metrics"])},
-                "doc": {"item_id": each["doc"]["item_id"]},
-            }
-            for each in documents
-        ]
-        for task, documents in results["samples"].items()
-    }
-    return {**results, "samples": samples}
 
 
 def _report(runs: dict[str, dict[str, Any]], profile: Path, path: Path, figures: Path | None) -> None:

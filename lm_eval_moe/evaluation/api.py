@@ -27,6 +27,7 @@ from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.results.gains import add_gains
+from lm_eval_moe.results.routing import KEY
 from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
 
@@ -247,7 +248,7 @@ def _evaluate(
         results: dict[str, Any] | None = stock_simple_evaluate(
             lm, model_args, tasks=tasks, task_manager=manager, **kwargs
         )
-    if results is not None and "routing" not in results:
+    if results is not None and KEY not in results:
         raise RuntimeError("lm-eval did not evaluate by lm_eval.evaluator.evaluate: there are no routing fields")
     return results
 

@@ -12,12 +12,12 @@ from lm_eval_moe.files import write_json
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results.reading import load_json, load_results
+from lm_eval_moe.results.samples import with_compact_samples
 
 __all__ = ["BASELINE", "RunStore"]
 
 SCHEMA_VERSION = 1
 BASELINE = "baseline"
-_KEPT = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter", "metrics")
 
 
 class RunStore:
@@ -89,22 +89,7 @@ class RunStore:
         Raises:
             UserError: The file cannot be written.
         """
-        write_json(self.path(name), {**results, "samples": _compact(results, registry)}, "results")
+        write_json(self.path(name), with_compact_samples(results, registry), "results")
         answers = self.answers(name)
         for file in answers.parent.glob(f"{answers.name}.*"):
             file.unlink(missing_ok=True)
-
-
-def _compact(results: Mapping[str, Any], registry: ParallelRegistry) -> dict[str, list[dict[str, Any]]]:
-    compact = {}
-    for task, samples in (results.get("samples") or {}).items():
-        pairing = registry.pairing(task, ((results.get("configs") or {}).get(task) or {}).get("metadata"))
-        fields = (pairing.item or ()) if pairing else ()
-        compact[task] = [
-            {
-                **{name: sample[name] for name in (*_KEPT, *sample.get("metrics", ())) if name in sample},
-                "doc": {name: sample["doc"][name] for name in fields if name in sample.get("doc", {})},
-            }
-            for sample in samples
-        ]
-    return compact
