@@ -11,7 +11,7 @@ from lm_eval_moe.analysis._material import LanguageRouting, Material, Settings
 from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.profiles import Profile, ProfilePath, ProfileStore, common_shape, read_profile
+from lm_eval_moe.profiles import Profile, ProfilePath, ProfileStore, check_alike, common_shape, read_profile
 from lm_eval_moe.results import LabelledRun, Run, load_results
 from lm_eval_moe.results.routing import ModelShape
 from lm_eval_moe.shape import RoutingShape, format_ranges
@@ -56,7 +56,8 @@ def read_material(
     read = {path: read_profile(path, counts=True) for path in dict.fromkeys([*paths, *map(Path, task or ())])}
     shape = common_shape(list(read.values()), _ALIKE)
     said = [profile for profile in read.values() if not profile.is_dump]
-    _refuse_other(said)
+    for profile in said[1:]:
+        check_alike(said[0], profile, ("model", "span", "steering"), _ALIKE)
     store = ProfileStore(shape)
     languages: dict[str, LanguageRouting] = {}
     for language, path in named:
@@ -136,22 +137,6 @@ def _rows(language: str | None, profile: Profile) -> dict[str, tuple[int, ...]]:
             )
         rows = {language: rows[language]}
     return {tag: tuple(numbers) for tag, numbers in rows.items()}
-
-
-def _refuse_other(profiles: Sequence[Profile]) -> None:
-    for profile in profiles[1:]:
-        first, header = profiles[0].header, profile.header
-        for what, one, other in (
-            ("model", first.model, header.model),
-            ("span", first.span, header.span),
-            ("steering", first.steering, header.steering),
-        ):
-            if one != other:
-                raise UserError(
-                    f"its {what} is {other or 'none'}, that of {profiles[0].path} is {one or 'none'}",
-                    fix=_ALIKE,
-                    where=str(profile.path),
-                )
 
 
 def _runs(paths: Sequence[Path], shape: RoutingShape) -> tuple[Run, ...]:

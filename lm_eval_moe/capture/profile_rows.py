@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,6 @@ from lm_eval_moe.shape import RoutingShape
 __all__ = ["ItemRows", "PooledRow", "Rows", "records_of"]
 
 Arrays = dict[str, NDArray[Any]]
-
-
-class Rows(Protocol):
-    """What documents add up to, in the order in which they come."""
-
-    def add(self, item: ProfileItem, record: RoutingRecord) -> None:
-        """Take a document."""
-
-    def state(self) -> tuple[list[ProfileItem], Arrays]:
-        """Return all that `restore` needs."""
-
-    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from an earlier state."""
-
-    def profile(self) -> tuple[list[ProfileItem], Arrays]:
-        """Return the rows and arrays of the finished profile."""
 
 
 class ItemRows:
@@ -122,6 +106,10 @@ class PooledRow:
             pairs = float(arrays.pop("pairs")[0]) or np.nan  # single tokens have none
             arrays["consecutive_overlap"] = (arrays["consecutive_overlap"] / pairs).astype(np.float32)
         return [self._name], arrays
+
+
+Rows = ItemRows | PooledRow
+"""What documents add up to, in the order in which they come."""
 
 
 def records_of(profile: Profile) -> list[RoutingRecord]:

@@ -199,9 +199,7 @@ def _of_other_models(first: Run, second: Run) -> bool:
 def _unlike(first: Profile, second: Profile) -> str:
     a, b = first.header, second.header
     if a.shape != b.shape:
-        return (
-            f"{len(a.shape.layers)} layers of {a.shape.experts} experts and {len(b.shape.layers)} of {b.shape.experts}"
-        )
+        return f"{a.shape} and {b.shape}"
     return f"spans {a.span} and {b.span}" if a.span != b.span else ""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lm_eval_moe.profiles.files import is_profile, read_profile, write_profile
 from lm_eval_moe.profiles.header import EXTRA_ARRAYS, PROFILE_ARRAYS, ProfileHeader, ProfileItem
-from lm_eval_moe.profiles.profile import Activity, Profile, common_shape
+from lm_eval_moe.profiles.profile import Activity, Profile, check_alike, common_shape
 from lm_eval_moe.profiles.store import ProfilePath, ProfileSource, ProfileStore
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ProfilePath",
     "ProfileSource",
     "ProfileStore",
+    "check_alike",
     "common_shape",
     "is_profile",
     "read_profile",

@@ -29,7 +29,6 @@ MAX_BYTES = 200_000_000
 
 _EXPECTED = "{layer: {expert: {activation_tokens, gate_values_sum}, total_tokens}}"
 _FIX = f"give a JSON file of the form {_EXPECTED}, or a safetensors profile"
-_OTHER_MODEL = "give counts of this model"
 
 
 @dataclass(frozen=True)
@@ -92,31 +91,24 @@ class CountDump(Profile):
             UserError: They cannot be of such a model: it has other layers, fewer experts, or selects another number of
                 experts per token.
         """
-        where = str(self.path)
+        problem = self._why_not(shape)
+        if problem:
+            raise UserError(problem, fix="give counts of this model", where=str(self.path))
+        return CountDump(self.path, self._layers, shape, self.sha256)
+
+    def _why_not(self, shape: RoutingShape) -> str:
+        """Say why the counts cannot be of a model of this shape; empty if they can."""
         if set(self._layers) != set(shape.layers):
-            raise UserError(
-                f"counts layers {format_ranges(self._layers)}, this model's MoE layers are "
-                f"{format_ranges(shape.layers)}",
-                fix=_OTHER_MODEL,
-                where=where,
-            )
+            theirs, ours = format_ranges(self._layers), format_ranges(shape.layers)
+            return f"counts layers {theirs}, this model's MoE layers are {ours}"
         for number, layer in self._layers.items():
             beyond = [expert for expert in layer.counts if expert >= shape.experts]
             if beyond:
-                raise UserError(
-                    f"counts expert {beyond[0]} in layer {number}, this model's layers have {shape.experts} experts",
-                    fix=_OTHER_MODEL,
-                    where=where,
-                )
+                return f"counts expert {beyond[0]} in layer {number}, this model's layers have {shape.experts} experts"
         selected = _selected(self._layers)
         # Sums need not be exact: in the released files they differ from K by up to 0.002.
-        if abs(selected - shape.top_k) >= 0.5:
-            raise UserError(
-                f"counts {selected:.2f} experts per token, this model selects {shape.top_k}",
-                fix=_OTHER_MODEL,
-                where=where,
-            )
-        return CountDump(self.path, self._layers, shape, self.sha256)
+        fits = abs(selected - shape.top_k) < 0.5
+        return "" if fits else f"counts {selected:.2f} experts per token, this model selects {shape.top_k}"
 
     def _dense(self, of: Callable[[_Layer], Mapping[int, Any]]) -> NDArray[np.float64]:
         dense = np.zeros((len(self._layers), self.shape.experts))

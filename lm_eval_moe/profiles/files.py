@@ -36,7 +36,7 @@ def read_profile(path: Path, *, counts: bool = False) -> Profile:
         metadata = file.metadata() or {}  # type: ignore[no-untyped-call]
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"cannot be read as a profile: {str(error)[:300]}",
+            f"cannot be read as a profile: {str(error).removesuffix(f': {path}')[:300]}",
             fix="give a safetensors file that `lm-eval-moe profile` or --routing_profile wrote",
             where=str(path),
         ) from error

@@ -17,7 +17,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles.header import EXTRA_ARRAYS, FIX, ProfileHeader, ProfileItem, damaged
 from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["Activity", "Profile", "common_shape"]
+__all__ = ["Activity", "Profile", "check_alike", "common_shape"]
 
 _READABLE = frozenset(("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U32", "U16", "U8"))  # of safetensors' types
 
@@ -234,3 +234,25 @@ def common_shape(profiles: Sequence[Profile], fix: str) -> RoutingShape:
                 f"is of another shape than {first.path}: {own}, not {shape}", fix=fix, where=str(profile.path)
             )
     return shape
+
+
+def check_alike(first: Profile, other: Profile, names: Iterable[str], fix: str) -> None:
+    """Refuse profiles that were captured otherwise.
+
+    Args:
+        first: A profile.
+        other: Another one.
+        names: What must agree: ``model``, ``span``, ``steering`` or a size of the shape.
+        fix: What to do where it does not.
+
+    Raises:
+        UserError: Something does not agree.
+    """
+    theirs, ours = (
+        {"model": head.model, **head.shape.parts(), "span": head.span, "steering": head.steering}
+        for head in (first.header, other.header)
+    )
+    for name in names:
+        if theirs[name] != ours[name]:
+            problem = f"its {name} is {ours[name] or 'none'}, that of {first.path} is {theirs[name] or 'none'}"
+            raise UserError(problem, fix=fix, where=str(other.path))

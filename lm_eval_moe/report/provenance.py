@@ -165,12 +165,7 @@ def _config(run: Run) -> Mapping[str, Any]:
 
 def _model_args(run: Run) -> dict[str, str]:
     """Return the model's arguments, secrets blotted out: the page may be shown to others."""
-    given = _config(run).get("model_args") or {}
-    if isinstance(given, str):
-        given = dict(part.partition("=")[::2] for part in given.split(","))
-    if not isinstance(given, Mapping):
-        return {}
-    return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in given.items()}
+    return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in run.arguments.items()}
 
 
 def _shape(run: Run) -> str | None:

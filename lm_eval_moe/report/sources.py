@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.compare.selection import choose_runs, named_path
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.report.sweeps import SweepReport, is_sweep, read_sweep
@@ -53,7 +54,7 @@ def read_sources(paths: Sequence[str], *, reference: str = "en", baseline: str |
     folders: list[Path] = []
     notes: list[str] = []
     for given in paths:
-        name, path = _split(given)
+        name, path = named_path(given)
         if not path.exists():
             raise UserError(
                 "there is no such file or directory",
@@ -120,7 +121,7 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
 
     groups: list[tuple[object, set[str], list[str]]] = []
     for given in dict.fromkeys(profiles):
-        name, path = _split(given)
+        name, path = named_path(given)
         profile = read_profile(path, counts=True)
         header = profile.header
         key: object = "counts"
@@ -183,7 +184,6 @@ def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
 
 
 def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> list[LabelledRun]:
-    from lm_eval_moe.compare.selection import choose_runs
     from lm_eval_moe.results.labels import unique_labels
 
     if not results:
@@ -192,18 +192,10 @@ def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> l
     notes += chosen.notes
     kept = [run for run in chosen.runs if not run.source or not set(sweeps) & set(run.source.resolve().parents)]
     if len(kept) < len(chosen.runs):  # the sweeps' own runs are in their tables; labels need not tell them apart
-        names = [name for name, _ in map(_split, results) if name]
+        names = [name for name, _ in map(named_path, results) if name]
         given = [run.label in names or run.label.startswith(tuple(f"{name}: " for name in names)) for run in kept]
         kept = unique_labels([run if own else replace(run, label="") for run, own in zip(kept, given, strict=True)])
     return [replace(run, label=printable(run.label)) for run in kept]
-
-
-def _split(given: str) -> tuple[str, Path]:
-    """Read ``PATH`` or ``NAME=PATH``; a path that exists as it stands is a path."""
-    name, equals, path = given.partition("=")
-    if not equals or Path(given).exists():
-        return "", Path(given)
-    return name.strip(), Path(path)
 
 
 def _is_count_dump(path: Path) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import Field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
@@ -25,13 +25,18 @@ class Written:
     def from_dict(cls, written: Mapping[str, Any] | None) -> Self:
         """Read a table; keys that are not known are left aside. Its form is checked elsewhere (`form_of`)."""
         said = written or {}
-        readers = _readers(cls)  # type: ignore[arg-type] # a class is hashable
-        return cls(**{name: read(said[name]) for name, read in readers if said.get(name) is not None})
+        kinds = _kinds(cls)  # type: ignore[arg-type] # a class is hashable
+        return cls(**{name: _read(kind, said[name]) for name, kind in kinds.items() if said.get(name) is not None})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table, JSON-ready, its keys in the fields' order."""
         entries = {field: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {field.name: _plain(value) for field, value in entries.items() if not _left_out(field, value)}
+        said = {
+            field: value
+            for field, value in entries.items()
+            if not (field.metadata.get("optional") and (value is None or value == {}))
+        }
+        return {field.name: _plain(value) for field, value in said.items()}
 
 
 def form_of(kind: Any) -> Any:
@@ -41,8 +46,8 @@ def form_of(kind: Any) -> Any:
     """
     kind = _without_none(kind)
     if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return {field.name: field.metadata.get("form") or form_of(hints[field.name]) for field in fields(kind)}
+        kinds = _kinds(kind)  # type: ignore[arg-type]
+        return {field.name: field.metadata.get("form") or form_of(kinds[field.name]) for field in fields(kind)}
     if get_origin(kind) is tuple:
         return [form_of(get_args(kind)[0])]
     if get_origin(kind) is Mapping:
@@ -52,26 +57,19 @@ def form_of(kind: Any) -> Any:
 
 
 @cache
-def _readers(cls: type) -> list[tuple[str, Callable[[Any], Any]]]:
-    hints = get_type_hints(cls)
-    return [(name, _reader(kind)) for name, kind in hints.items()]
+def _kinds(cls: type) -> dict[str, Any]:
+    return {name: _without_none(kind) for name, kind in get_type_hints(cls).items()}
 
 
-def _reader(kind: Any) -> Callable[[Any], Any]:
-    """Return what makes a field's value of JSON."""
-    kind = _without_none(kind)
-    if is_dataclass(kind):
-        read: Callable[[Any], Any] = kind.from_dict  # type: ignore[union-attr]
-        return read
+def _read(kind: Any, value: Any) -> Any:
+    if hasattr(kind, "from_dict"):
+        return kind.from_dict(value)
     if get_origin(kind) is tuple:
-        return tuple
-    if get_origin(kind) is Mapping:
-        value = _without_none(get_args(kind)[1])
-        if is_dataclass(value) or get_origin(value) is tuple:
-            read = _reader(value)
-            empty: Any = () if read is tuple else None
-            return lambda table: {key: read(empty if each is None else each) for key, each in table.items()}
-    return lambda value: value
+        return tuple(value or ())
+    if get_origin(kind) is Mapping and get_args(kind)[1] is not Any:
+        inner = _without_none(get_args(kind)[1])
+        return {key: _read(inner, each) for key, each in (value or {}).items()}
+    return value
 
 
 def _without_none(kind: Any) -> Any:
@@ -80,13 +78,9 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
-def _left_out(field: Field[Any], value: object) -> bool:
-    return bool(field.metadata.get("optional")) and (value is None or value == {})
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Written):
         return value.to_dict()
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in (value or {}).items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -54,78 +54,46 @@ class ModelShape(Written):
 
 @dataclass(frozen=True)
 class Steering(Written):
-    """The steering in force.
-
-    Attributes:
-        name: Its name.
-        hash: Of what it does.
-        spec: The steering file's content; of the items that experts were selected on, their number.
-        experts: The targeted experts by layer.
-        matching: The hash that random controls of this steering name.
-        control_of: The steering that this is a random control of.
-        profiles: The files that experts were selected from.
-    """
+    """The steering in force."""
 
     name: str | None = None
-    hash: str | None = None
+    hash: str | None = None  # of what it does
+    # The steering file's content; of the items that experts were selected on, their number.
     spec: Mapping[str, Any] = field(default_factory=dict, metadata={"form": _SPEC})
-    experts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    matching: str | None = None
-    control_of: str | None = None
-    profiles: tuple[Mapping[str, Any], ...] = ()
+    experts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # targeted, by layer
+    matching: str | None = None  # the hash that random controls of this steering name
+    control_of: str | None = None  # the steering that this is a random control of
+    profiles: tuple[Mapping[str, Any], ...] = ()  # the files that experts were selected from
 
 
 @dataclass(frozen=True)
 class TaskRouting(Written):
-    """What is known of one task's routing.
+    """What is known of one task's routing."""
 
-    Attributes:
-        language: The task's; None where it is not known.
-        benchmark: What its items pair within.
-        reference: The language that it was compared with; None where it was not.
-        evaluated_documents: How many documents were evaluated.
-        document_hash: Of which they were.
-        documents: How many of them have captured routing.
-        leaked_documents: How many the steering's experts were selected on.
-        leak_unknown: Whether it could not be checked on which items the steering's experts were selected.
-        tokens: Tokens counted.
-        steered_tokens: (Token, layer) pairs at which steering acted; None without steering.
-        curve_documents: Documents with a value in any layer, by curve.
-        curves: Means over the documents by curve and layer.
-        thinking: How many generations there are, and whether their thinking ended.
-    """
-
-    language: str | None = None
-    benchmark: str | None = None
-    reference: str | None = None
+    language: str | None = None  # None: not known
+    benchmark: str | None = None  # what its items pair within
+    reference: str | None = None  # the language that it was compared with, if it was
     evaluated_documents: int | None = None
-    document_hash: str | None = None
-    documents: int | None = None
-    leaked_documents: int | None = None
-    leak_unknown: bool | None = None
+    document_hash: str | None = None  # of the documents that were evaluated
+    documents: int | None = None  # those with captured routing
+    leaked_documents: int | None = None  # those that the steering's experts were selected on
+    leak_unknown: bool | None = None  # whether it could not be checked which these are
     tokens: int | None = None
-    steered_tokens: int | None = field(default=None, metadata=OPTIONAL)
-    curve_documents: Mapping[str, int] = field(default_factory=dict)
-    curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    thinking: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
+    steered_tokens: int | None = field(default=None, metadata=OPTIONAL)  # (token, layer) pairs at which steering acted
+    curve_documents: Mapping[str, int] = field(default_factory=dict)  # with a value in any layer, by curve
+    curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)  # means by layer
+    thinking: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)  # of generated answers
 
 
 @dataclass(frozen=True)
 class GroupRouting(Written):
-    """What a group, or an average over languages, is made of.
+    """What a group, or an average over languages, is made of."""
 
-    Attributes:
-        why_not: Why averages over the group's languages would mean nothing.
-        of: The group that an added average is of.
-        languages: Its tasks by language.
-        clustered_stderr: By metric, the standard error clustered by item.
-        partial: By language, of how many documents the divergence is, where these are not all.
-    """
-
-    why_not: str | None = field(default=None, metadata=OPTIONAL)
-    of: str | None = field(default=None, metadata=OPTIONAL)
-    languages: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=OPTIONAL)
-    clustered_stderr: Mapping[str, float | None] = field(default_factory=dict, metadata=OPTIONAL)
+    why_not: str | None = field(default=None, metadata=OPTIONAL)  # why averages over languages would mean nothing
+    of: str | None = field(default=None, metadata=OPTIONAL)  # the group that an added average is of
+    languages: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=OPTIONAL)  # their tasks
+    clustered_stderr: Mapping[str, float | None] = field(default_factory=dict, metadata=OPTIONAL)  # by metric
+    # By language, of how many documents the divergence is, where these are not all.
     partial: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
 
 
@@ -159,37 +127,21 @@ class Control(Written):
 
 @dataclass(frozen=True)
 class Routing(Written):
-    """The whole object.
-
-    Attributes:
-        schema_version: Of the object.
-        lm_eval_moe_version: Of the package that wrote it.
-        model: What the model was called.
-        model_shape: Its routing shape.
-        capture: The tokens that were counted.
-        reference: The language that the others were compared with.
-        steering: None without steering.
-        warnings: What was warned of.
-        tasks: By task.
-        groups: By group and added average.
-        reference_source: Where the reference's routing comes from; None where early releases did not say.
-        identity: What the results depend on, as `lm_eval_moe.identity` writes it.
-        control: Gains over random controls; None without any.
-    """
+    """The whole object."""
 
     schema_version: int | None = None
-    lm_eval_moe_version: str | None = None
+    lm_eval_moe_version: str | None = None  # of the package that wrote it
     model: str | None = None
     model_shape: ModelShape = ModelShape()
-    capture: str | None = None
-    reference: str | None = None
+    capture: str | None = None  # the tokens that were counted
+    reference: str | None = None  # the language that the others were compared with
     steering: Steering | None = None
     warnings: tuple[str, ...] = ()
     tasks: Mapping[str, TaskRouting] = field(default_factory=dict)
-    groups: Mapping[str, GroupRouting] = field(default_factory=dict)
+    groups: Mapping[str, GroupRouting] = field(default_factory=dict)  # added averages included
     reference_source: ReferenceSource | None = field(default=None, metadata=OPTIONAL)
     identity: Mapping[str, Any] = field(default_factory=dict, metadata={**OPTIONAL, "form": _IDENTITY})
-    control: Control | None = field(default=None, metadata=OPTIONAL)
+    control: Control | None = field(default=None, metadata=OPTIONAL)  # gains over random controls
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Self:
