@@ -19,18 +19,18 @@ def write_whole(path: Path, content: str | bytes | Sequence[bytes | memoryview],
 
     Args:
         path: Where to write; what is there is replaced.
-        content: Text, which is written as UTF-8, bytes, or parts that are written one after another.
+        content: Text is written as UTF-8; several parts one behind the other.
         what: What an error calls it.
 
     Raises:
         UserError: It cannot be written; what was there is still there.
     """
+    data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    parts = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.writelines(parts)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -82,5 +82,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Written):
         return value.to_dict()
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in (value or {}).items()}
+        return {key: _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
