@@ -79,7 +79,7 @@ def _check_layers(routing: Routing, path: str) -> None:
     layers = routing.model_shape.layers
     for band, members in routing.model_shape.bands.items():
         if not set(members) <= set(layers):
-            raise _wrong("some of the model's layers", members, path, (KEY, "model_shape", "bands", band))
+            raise _wrong("some of the model's layers", list(members), path, (KEY, "model_shape", "bands", band))
     for layer in routing.steering.experts if routing.steering else ():
         if not _LAYER.fullmatch(layer) or (layers and int(layer) not in layers):
             raise _wrong("a layer of the model's", layer, path, (KEY, "steering", "experts"))
