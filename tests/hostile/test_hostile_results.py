@@ -215,8 +215,10 @@ COMMANDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.fixture(scope="module")
-def commands(folder: Path) -> Path:
-    """The same folder, with what the other commands need beside results."""
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good run beside the one that is overwritten, with what the other commands need beside results."""
+    folder = tmp_path_factory.mktemp("commands")
+    write_run(folder / "baseline", SCORES, model="org/other")
     (folder / "policy.yaml").write_text(POLICY)
     (folder / "sweep.yaml").write_text(json.dumps(SWEEP))
     generator = np.random.default_rng(0)
