@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["BANDS", "RoutingShape"]
+__all__ = ["BANDS", "RoutingShape", "format_ranges"]
 
 BANDS = ("early", "middle", "late")
 
@@ -41,6 +42,18 @@ class RoutingShape:
             return tuple(layer for layer in self.layers if 6 * layer >= self.depth and 4 * layer < 3 * self.depth)
         raise ValueError(f"no layer band {name!r}: early, middle or late")
 
+    def __str__(self) -> str:
+        return f"layers {format_ranges(self.layers)} of {self.depth}, {self.experts} experts, top {self.top_k}"
+
+    def parts(self) -> dict[str, str | int]:
+        """Return the sizes by their names in words, for messages that compare two shapes."""
+        return {
+            "MoE layers": format_ranges(self.layers),
+            "decoder layers": self.depth,
+            "experts": self.experts,
+            "top-k": self.top_k,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the shape as JSON-ready values, with its bands."""
         return {
@@ -48,3 +61,14 @@ class RoutingShape:
             "layers": list(self.layers),
             "bands": {name: list(self.band(name)) for name in BANDS},
         }
+
+
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Write ascending integers as ``0-7, 12``."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges) or "none"

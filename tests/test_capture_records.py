@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from profile_records import read_records, write_records
 
 from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile, write_profile
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem
 from lm_eval_moe.shape import RoutingShape
 
 SHAPE = RoutingShape(layers=(1,), experts=4, top_k=2, depth=2)
@@ -49,8 +50,8 @@ def test_profile_comes_back_as_it_was_written(tmp_path: Path) -> None:
     header = ProfileHeader("a/model", SHAPE, "prompt", steering="abc")
     items = [ProfileItem("bench", "q1", "en", "bench_en"), ProfileItem("bench", "вопрос", "ru", "bench_ru")]
     records = [record(3, [3, 3, 0, 0], 1.0), record(2, [0, 2, 2, 0], 0.25)]
-    write_profile(path, header, items, records)
-    got_header, got_items, got = read_profile(path)
+    write_records(path, header, items, records)
+    got_header, got_items, got = read_records(path)
     assert (got_header, got_items) == (header, items)
     for mine, theirs in zip(records, got, strict=True):
         assert mine.tokens == theirs.tokens
@@ -65,9 +66,9 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"weight": np.zeros((2, 2))}, path)
     with pytest.raises(UserError, match=r"weights\.safetensors: is no profile of schema version 1"):
-        read_profile(path)
+        read_records(path)
     with pytest.raises(UserError, match="cannot be read as a profile"):
-        read_profile(tmp_path / "nowhere.safetensors")
+        read_records(tmp_path / "nowhere.safetensors")
 
 
 def test_bands_split_the_depth_as_published() -> None:

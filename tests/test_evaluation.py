@@ -15,12 +15,12 @@ import oracle
 import pytest
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
+from profile_records import read_records
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 from small_models import ROOT, make_model
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.resources import tasks_dir
@@ -213,7 +213,7 @@ def test_profile_written_by_one_run_is_the_reference_of_another(
     assert apart["results"]["demo_arith_sw"]["routing_divergence,none"] == pytest.approx(
         together["results"]["demo_arith_sw"]["routing_divergence,none"], abs=1e-6
     )
-    header, items, records = read_profile(path)
+    header, items, records = read_records(path)
     assert header.model == "demo"
     assert len(items) == len(records) == 3 * LIMIT
     assert all(record.counts.sum() == record.tokens * 2 * 8 for record in records)

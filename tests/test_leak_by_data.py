@@ -21,7 +21,7 @@ from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import load_manifests
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.parallel.data_sets import data_item, load_data_sets
-from lm_eval_moe.profile_file import ProfileItem, open_profile, write_arrays
+from lm_eval_moe.profiles import ProfileItem, read_profile, write_profile
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import load_spec
 from lm_eval_moe.text_hash import text_hash
@@ -241,16 +241,16 @@ def test_files_without_hashes_are_read_and_written_as_before(lm: HFMoE, manager:
     lm.set_steering(None)
     path, bare = tmp_path / "with.safetensors", tmp_path / "without.safetensors"
     evaluate(lm, manager, {"demo_text_en": [0, 1, 2]}, routing_profile=path)
-    with open_profile(path) as profile:
-        assert all(item.text for item in profile.items)
-        arrays = {name: list(profile.rows(name, range(3))) for name in ("counts", "gate_mass", "importance")}
-        items = [ProfileItem(item.benchmark, item.item, item.language, item.task) for item in profile.items]
-        assert items == list(profile.items), "a hash names nothing"
-        header, tokens = profile.header, profile.tokens()
-    write_arrays(bare, header, items, {**{name: np.stack(rows) for name, rows in arrays.items()}, "tokens": tokens})
+    profile = read_profile(path)
+    assert all(item.text for item in profile.items)
+    arrays = {name: list(profile.rows(name, range(3))) for name in ("counts", "gate_mass", "importance")}
+    items = [ProfileItem(item.benchmark, item.item, item.language, item.task) for item in profile.items]
+    assert items == list(profile.items), "a hash names nothing"
+    header, tokens = profile.header, profile.tokens
+    write_profile(bare, header, items, {**{name: np.stack(rows) for name, rows in arrays.items()}, "tokens": tokens})
     with safe_open(str(bare), framework="numpy") as file:
         assert all(
             set(item) == {"benchmark", "item", "language", "task"} for item in json.loads(file.metadata()["items"])
         )
-    with open_profile(bare) as profile:
-        assert list(profile.items) == items
+    profile = read_profile(bare)
+    assert list(profile.items) == items

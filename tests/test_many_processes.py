@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from profile_records import read_records
 
 from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.identity import PARTS, Identity
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
@@ -122,7 +122,7 @@ def test_two_processes_give_what_one_gives_and_share_a_cache(folder: Path) -> No
     for entry in two["routing"]["tasks"].values():
         assert entry["steered_tokens"] > 0
         assert entry["evaluated_documents"] == 5
-    (header, items, records), theirs = (read_profile(folder / f"{name}.safetensors") for name in ("two", "one"))
+    (header, items, records), theirs = (read_records(folder / f"{name}.safetensors") for name in ("two", "one"))
     assert differences(header.identity, theirs[0].identity) == ["computation.processes"]
     assert (replace(header, identity=None), items) == (replace(theirs[0], identity=None), theirs[1])
     for mine, their in zip(records, theirs[2], strict=True):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks import TaskManager
+from profile_records import read_records, write_records
 from small_models import SHARED
 
 from lm_eval_moe import HFMoE, simple_evaluate
-from lm_eval_moe.capture.profile import read_profile, write_profile
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.paired_items import agreement, gold_answer
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
@@ -86,8 +86,8 @@ def test_a_key_twice_in_a_profile_is_refused(lm: HFMoE, tmp_path: Path) -> None:
     profile = tmp_path / "en.safetensors"
     evaluate(lm, tmp_path, [english], routing_profile=profile)
     evaluate(lm, tmp_path, [swahili], routing_profile=profile)
-    header, items, records = read_profile(profile)
-    write_profile(profile, header, [*items, items[1]], [*records, records[2]])
+    header, items, records = read_records(profile)
+    write_records(profile, header, [*items, items[1]], [*records, records[2]])
     with pytest.raises(UserError, match=r"the key 'sums row:1' names several items, those in rows 1, 4"):
         evaluate(lm, tmp_path, [swahili], routing_profile=profile)
 

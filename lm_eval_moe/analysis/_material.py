@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import NotPossible
-from lm_eval_moe.profile_file import open_profile
-from lm_eval_moe.profiling.reading import overview, pooled
+from lm_eval_moe.profiles import Activity, Profile, ProfilePath, ProfileStore
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.profiles import Activity, Profile, ProfilePath, ProfileStore
 
 if TYPE_CHECKING:
     from lm_eval_moe.analysis._base import Analysis
@@ -66,14 +64,17 @@ class LanguageRouting:
         given: The file.
         profile: What is in it.
         rows: Which of its rows are of this language.
-        shape: The model's.
     """
 
     language: str
     given: ProfilePath
     profile: Profile
     rows: tuple[int, ...]
-    shape: RoutingShape
+
+    @property
+    def shape(self) -> RoutingShape:
+        """The model's routing shape."""
+        return self.profile.shape
 
     @property
     def path(self) -> Path:
@@ -83,7 +84,7 @@ class LanguageRouting:
     @property
     def is_dump(self) -> bool:
         """Whether it is JSON counts, which hold no items."""
-        return self.path.suffix == ".json"
+        return self.profile.is_dump
 
     @cached_property
     def items(self) -> dict[ItemName, int]:
@@ -109,16 +110,12 @@ class LanguageRouting:
     @cached_property
     def tokens(self) -> dict[int, int]:
         """The tokens of every row; of JSON counts those of the busiest layer."""
-        if self.is_dump:
-            return {0: overview(self.path).tokens[0]}
-        with open_profile(self.path) as profile:
-            tokens = profile.tokens()
-        return {row: int(tokens[row]) for row in self.rows}
+        return {row: int(self.profile.tokens[row]) for row in self.rows}
 
     @property
     def activity(self) -> Activity:
         """How often experts are selected: the mean over items, and pooled."""
-        return self.profile.activity(self.rows, self.given)
+        return self.profile.activity(self.rows)
 
     def importance(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """Yield each row's number and expert importance ``[L, E]``; one is in memory at a time.
@@ -126,35 +123,17 @@ class LanguageRouting:
         Raises:
             UserError: The file holds none, or it is damaged.
         """
-        with open_profile(self.path) as profile:
-            rows = [row for row in self.rows if self.tokens[row]]
-            for row, values in zip(rows, profile.rows("importance", rows), strict=True):
-                total = values.sum(-1, dtype=np.float64)
-                # A layer in which no expert was selected with a weight is all zeros.
-                if not np.isfinite(values).all() or (values < 0).any() or ((abs(total - 1) > 1e-3) & (total > 0)).any():
-                    raise self.given.error(
-                        "is a damaged profile: an importance is no distribution over the experts", "write it anew"
-                    )
-                yield row, values.astype(np.float64)
+        return self.profile.importance(self.rows)
 
     def pooled_importance(self) -> NDArray[np.float64]:
         """Return the mean importance ``[L, E]`` over all tokens; a layer without any weight is all zeros."""
-        if self.is_dump:
-            return pooled(self.path, self.shape).importance
-        total = np.zeros((len(self.shape.layers), self.shape.experts))
-        for row, values in self.importance():
-            total += values * self.tokens[row]
-        summed = total.sum(-1, keepdims=True)
-        return np.asarray(total / np.where(summed > 0, summed, 1.0))
+        return self.profile.pooled_importance(self.rows)
 
     def consecutive_overlap(self) -> NDArray[np.float64] | None:
         """Return the mean overlap of neighbouring tokens' experts ``[rows, L]``, None where it was not captured."""
-        if self.is_dump:
+        if "consecutive_overlap" not in self.profile.arrays:
             return None
-        with open_profile(self.path) as profile:
-            if "consecutive_overlap" not in profile.arrays:
-                return None
-            return profile.by_layer("consecutive_overlap")[list(self.rows)]
+        return self.profile.array("consecutive_overlap")[list(self.rows)].astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_moe.analysis._material import LanguageRouting, Material, Settings
 from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.profiling.reading import Overview, overview
-from lm_eval_moe.results import LabelledRun, Run
-from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.layers import format_ranges
-from lm_eval_moe.steering.profiles import ProfilePath, ProfileStore
+from lm_eval_moe.profiles import Profile, ProfilePath, ProfileStore, check_alike, common_shape, read_profile
+from lm_eval_moe.results import LabelledRun, Run, load_results
+from lm_eval_moe.results.routing import ModelShape
+from lm_eval_moe.shape import RoutingShape, format_ranges
 
 __all__ = ["read_material"]
 
@@ -55,13 +53,15 @@ def read_material(
             raise UserError(
                 "holds JSON counts, which do not say their language", fix=f"write en={path}", where=str(path)
             )
-    found = {path: overview(path) for path in dict.fromkeys([*paths, *map(Path, task or ())])}
-    shape = _common_shape(list(found.values()))
-    _refuse_other(list(found.values()))
+    read = {path: read_profile(path, counts=True) for path in dict.fromkeys([*paths, *map(Path, task or ())])}
+    shape = common_shape(list(read.values()), _ALIKE)
+    said = [profile for profile in read.values() if not profile.is_dump]
+    for profile in said[1:]:
+        check_alike(said[0], profile, ("model", "span", "steering"), _ALIKE)
     store = ProfileStore(shape)
     languages: dict[str, LanguageRouting] = {}
     for language, path in named:
-        for tag, rows in _rows(language, found[path]).items():
+        for tag, rows in _rows(language, read[path]).items():
             if tag in languages:
                 raise UserError(
                     f"the language {tag} is in {languages[tag].path}, too",
@@ -69,22 +69,22 @@ def read_material(
                     where=str(path),
                 )
             given = _path(path)
-            languages[tag] = LanguageRouting(tag, given, store.load(given), rows, shape)
+            languages[tag] = LanguageRouting(tag, given, store.load(given), rows)
     tag = _tag(reference, "--reference")
     if tag not in languages:
         raise UserError(
             f"there is no profile of {tag}", fix=f"the profiles are of {', '.join(languages)}", where="--reference"
         )
-    first = next((each.header for each in found.values() if each.header is not None), None)
+    head = said[0].header if said else None
     pair = (_path(Path(task[0])), _path(Path(task[1])), None) if task else None
     return Material(
         shape=shape,
         reference=tag,
         languages=languages,
         store=store,
-        model=first.model if first else None,
-        span=first.span if first else None,
-        steering=first.steering if first else None,
+        model=head.model if head else None,
+        span=head.span if head else None,
+        steering=head.steering if head else None,
         task=pair,
         runs=_runs(results, shape),
         accuracies=_accuracies(accuracies) if accuracies else {},
@@ -113,88 +113,36 @@ def _tag(language: str, where: str) -> str:
         raise UserError(str(error), fix="give a code like en, sw or zh-Hant", where=where) from error
 
 
-def _rows(language: str | None, found: Overview) -> dict[str, tuple[int, ...]]:
+def _rows(language: str | None, profile: Profile) -> dict[str, tuple[int, ...]]:
     """Return the rows of every language of a file, or of the one that is named."""
-    if found.header is None:
+    if profile.is_dump:
         return {str(language): (0,)}
-    if not sum(found.tokens):
-        raise UserError("holds no tokens", fix="give a profile of at least one token", where=str(found.path))
-    labels = {item.language for item in found.items}
+    if not profile.tokens.sum():
+        raise UserError("holds no tokens", fix="give a profile of at least one token", where=str(profile.path))
+    labels = {item.language for item in profile.items}
     if labels == {""}:  # the file does not say: take the user's word
         if language is None:
-            raise UserError("does not say its language", fix=f"write en={found.path}", where=str(found.path))
-        return {language: tuple(range(len(found.items)))}
+            raise UserError("does not say its language", fix=f"write en={profile.path}", where=str(profile.path))
+        return {language: tuple(range(len(profile.items)))}
     rows: dict[str, list[int]] = {}
-    for row, item in enumerate(found.items):
+    for row, item in enumerate(profile.items):
         if item.language:
-            rows.setdefault(_tag(item.language, str(found.path)), []).append(row)
+            rows.setdefault(_tag(item.language, str(profile.path)), []).append(row)
     if language is not None:
         if language not in rows:
             raise UserError(
                 f"holds no items in {language}, it has {', '.join(rows)}",
                 fix="give the profile of that language",
-                where=str(found.path),
+                where=str(profile.path),
             )
         rows = {language: rows[language]}
-    return {tag: tuple(each) for tag, each in rows.items()}
-
-
-def _common_shape(found: Sequence[Overview]) -> RoutingShape:
-    """Return the model's shape; of JSON counts alone the smallest that all of them fit."""
-    said = [each for each in found if each.header is not None]
-    first = said[0] if said else found[0]
-    experts = first.shape.experts if said else max(each.shape.experts for each in found)
-    shape = RoutingShape(first.shape.layers, experts, first.shape.top_k, first.shape.depth)
-    for each in said or found:
-        own = RoutingShape(each.shape.layers, experts, each.shape.top_k, each.shape.depth)
-        if (each.shape if said else own) != shape:
-            raise UserError(
-                f"is of another shape than {first.path}: {_shape(each.shape)}, not {_shape(shape)}",
-                fix=_ALIKE,
-                where=str(each.path),
-            )
-    return shape
-
-
-def _shape(shape: RoutingShape) -> str:
-    return f"layers {format_ranges(shape.layers)} of {shape.depth}, {shape.experts} experts, top {shape.top_k}"
-
-
-def _refuse_other(found: Iterable[Overview]) -> None:
-    said = [(each.path, each.header) for each in found if each.header is not None]
-    for path, header in said[1:]:
-        first_path, first = said[0]
-        for what, one, other in (
-            ("model", first.model, header.model),
-            ("span", first.span, header.span),
-            ("steering", first.steering, header.steering),
-        ):
-            if one != other:
-                raise UserError(
-                    f"its {what} is {other or 'none'}, that of {first_path} is {one or 'none'}",
-                    fix=_ALIKE,
-                    where=str(path),
-                )
+    return {tag: tuple(numbers) for tag, numbers in rows.items()}
 
 
 def _runs(paths: Sequence[Path], shape: RoutingShape) -> tuple[Run, ...]:
     runs: list[Run] = []
     for path in paths:
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(
-                f"cannot be read: {error.strerror or error}", fix="give a results file", where=str(path)
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"is no JSON text: {error}", fix="give a results file", where=str(path)) from error
-        if not isinstance(results, Mapping) or not isinstance(results.get("results"), Mapping):
-            raise UserError(
-                "is no results file: it has no table `results`",
-                fix="give what `lm-eval-moe run --output_path` writes, results_*.json",
-                where=str(path),
-            )
-        run = Run(LabelledRun(str(path), dict(results)))
+        run = Run(LabelledRun(str(path), load_results(path)))
         _refuse_other_shape(run, path, shape)
         for other in runs:
             _refuse_other_run(run, other, path)
@@ -203,22 +151,30 @@ def _runs(paths: Sequence[Path], shape: RoutingShape) -> tuple[Run, ...]:
 
 
 def _refuse_other_shape(run: Run, path: Path, shape: RoutingShape) -> None:
-    said = run.routing.get("model_shape")
-    if isinstance(said, Mapping):
-        ours = shape.to_dict()
-        for name, title in (("layers", "MoE layers"), ("experts", "experts"), ("top_k", "top-k")):
-            if said.get(name) != ours[name]:
-                raise UserError(
-                    f"is of a model of another shape than the profiles: its {title} {said.get(name)}, not {ours[name]}",
-                    fix="give results of the profiled model",
-                    where=str(path),
-                )
+    said = run.routing.model_shape
+    if said == ModelShape():
+        return
+    for title, theirs, ours in (
+        ("MoE layers", said.layers, shape.layers),
+        ("experts", said.experts, shape.experts),
+        ("top-k", said.top_k, shape.top_k),
+    ):
+        if theirs != ours:
+            raise UserError(
+                f"is of a model of another shape than the profiles: its {title} {_said(theirs)}, not {_said(ours)}",
+                fix="give results of the profiled model",
+                where=str(path),
+            )
+
+
+def _said(size: int | tuple[int, ...] | None) -> str:
+    return format_ranges(size) if isinstance(size, tuple) else str(size)
 
 
 def _refuse_other_run(run: Run, first: Run, path: Path) -> None:
     for what, one, other in (
         ("model", first.raw.get("model_name"), run.raw.get("model_name")),
-        ("steering", (first.steering or {}).get("hash"), (run.steering or {}).get("hash")),
+        ("steering", first.steering_hash, run.steering_hash),
     ):
         if one != other:
             raise UserError(

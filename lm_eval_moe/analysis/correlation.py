@@ -213,7 +213,7 @@ def _of_results(runs: Sequence[Run], value: Callable[[Run, str], float | None]) 
             pairing, metric = run.pairing(task, registry), run.main_metric(task)
             if pairing is None:
                 unknown.append(task)
-            if pairing is None or metric is None or pairing.language == run.routing.get("reference"):
+            if pairing is None or metric is None or pairing.language == run.routing.reference:
                 continue
             number = value(run, task)
             if number is not None:

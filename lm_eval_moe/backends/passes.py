@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import RoutingBypassedError, UserError
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -48,13 +48,18 @@ def _execute(args: argparse.Namespace) -> int:
         raise UserError(
             f"cannot be made: {error.strerror or error}", fix="give a writable folder", where=where
         ) from error
+    from lm_eval_moe.results.run import default_registry
+    from lm_eval_moe.results.samples import with_compact_samples
+
     profile = args.output_path / "routing_profile.safetensors"
     profile.unlink(missing_ok=True)  # one that is there would be read
     with quiet_libraries():
         runs = _run_all(args, profile)
     print(_table(runs))
+    registry = default_registry()
     for label, results in runs.items():
-        write_json(args.output_path / f"results_{label.replace(' ', '_')}.json", _compact(results), "results")
+        path = args.output_path / f"results_{label.replace(' ', '_')}.json"
+        write_json(path, with_compact_samples(results, registry), "results")
     print(f"\nResults: {args.output_path.resolve()}")
     _report(runs, profile, args.output_path / "report.html", args.figures)
     return 0
@@ -97,17 +102,20 @@ def _table(runs: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table: a row a language, accuracy with its standard error and divergence of each run."""
     from pytablewriter import MarkdownTableWriter
 
+    from lm_eval_moe.results import Routing
+
     baseline = runs["baseline"]
+    routing = Routing.of(baseline)
     rows = [
-        [entry["language"], *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
-        for task, entry in baseline["routing"]["tasks"].items()
+        [entry.language, *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
+        for task, entry in routing.tasks.items()
     ]
     rows.append(["mean", *(cell for results in runs.values() for cell in _cells(results["results"][_GROUP]))])
+    middle = routing.model_shape.bands["middle"]
     headers = ["language", *(f"{label} {what}" for label in runs for what in ("acc", "div"))]
-    shape = baseline["routing"]["model_shape"]
     title = (
         f"Accuracy (± standard error), and routing divergence to English over the middle layers "
-        f"({shape['bands']['middle'][0]}-{shape['bands']['middle'][-1]} of {shape['depth']}); "
+        f"({middle[0]}-{middle[-1]} of {routing.model_shape.depth}); "
         f"{next(iter(baseline['n-samples'].values()))['effective']} items a language"
     )
     writer = MarkdownTableWriter(headers=headers, value_matrix=rows, margin=1)
@@ -119,22 +127,6 @@ def _cells(scores: dict[str, Any]) -> list[str]:
     accuracy = f"{scores['acc,none']:.3f}" + (f" ± {error:.3f}" if isinstance(error, float) else "")
     divergence = scores.get(DIVERGENCE.key)
     return [accuracy, "" if divergence is None else f"{divergence:.3f}"]
-
-
-def _compact(results: dict[str, Any]) -> dict[str, Any]:
-    """Return results whose samples hold what statistics need, not the prompts and answers."""
-    kept = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter", "metrics")
-    samples = {
-        task: [
-            {
-                **{name: each[name] for name in (*kept, *each["metrics"])},
-                "doc": {"item_id": each["doc"]["item_id"]},
-            }
-            for each in documents
-        ]
-        for task, documents in results["samples"].items()
-    }
-    return {**results, "samples": samples}
 
 
 def _report(runs: dict[str, dict[str, Any]], profile: Path, path: Path, figures: Path | None) -> None:

@@ -218,7 +218,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _arrays(args: argparse.Namespace) -> tuple[str, ...]:
-    from lm_eval_moe.profile_file import EXTRA_ARRAYS
+    from lm_eval_moe.profiles import EXTRA_ARRAYS
 
     names = dict.fromkeys(name.strip() for name in args.arrays.split(",") if name.strip())
     for name in names:
@@ -265,14 +265,14 @@ def _model(args: argparse.Namespace) -> HFMoE:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from lm_eval_moe.profiling.show import show_profiles
+    from lm_eval_moe.profiles.show import show_profiles
 
     print(show_profiles(args.files))
     return 0
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from lm_eval_moe.profiling.merge import merge_profiles
+    from lm_eval_moe.profiles.merge import merge_profiles
 
     with warnings_as_lines():
         items = merge_profiles(args.out, args.files)
@@ -281,7 +281,7 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from lm_eval_moe.profiling.diff import diff_profiles
+    from lm_eval_moe.profiles.diff import diff_profiles
 
     if args.experts < 0:
         raise UserError(f"{args.experts} is too small", fix="give 0 or more", where="--experts")

@@ -137,8 +137,8 @@ def _section(plan: Plan, runs: Sequence[Run], settings: Settings) -> Section:
             Row(
                 label=run.label,
                 model=run.model,
-                steering=str((run.steering or {}).get("name") or ("steering" if run.steering else "")),
-                steering_hash=str((run.steering or {}).get("hash") or ""),
+                steering=(run.steering.name or "steering") if run.steering else "",
+                steering_hash=run.steering_hash or "",
                 baseline=None if to is None else members[to].label,
                 cells=cells_of(plan, place, to, settings.alpha),
                 control=control_gains(run, plan.benchmark) if plan.benchmark else None,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.results import Mismatch, Run, setup_differences
-from lm_eval_moe.results.documents import unrecorded_choice
+from lm_eval_moe.results.setup import unrecorded_choice
 
 __all__ = ["check_setups"]
 

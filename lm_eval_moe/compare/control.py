@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.results import Benchmark, Run
+from lm_eval_moe.results.routing import Control
 from lm_eval_moe.results.values import is_number
 from lm_eval_moe.statistics import Difference, Estimate, independent_mean, judge_unpaired
 
@@ -47,19 +48,19 @@ class ControlGains:
 
 def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
     """Return a run's gains in a benchmark, None if it was not compared with random controls."""
-    control = run.routing.get("control") or {}
-    if not isinstance(control, Mapping) or not control.get("tasks"):
+    control = run.routing.control
+    if control is None:
         return None
     cells = next((cells for each, cells in zip(benchmark.runs, benchmark.cells, strict=True) if each is run), {})
     key = benchmark.metric.key
     found = {
         lang: entry
         for lang, cell in cells.items()
-        if (entry := (control["tasks"].get(cell.task) or {}).get(key)) and is_number(entry.get("gain"))
+        if (entry := (control.tasks.get(cell.task) or {}).get(key)) and is_number(entry.get("gain"))
     }
     if not found:
         return None
-    seeds = len(control.get("seeds") or ())
+    seeds = len(control.seeds)
     by_language = {lang: _gain(entry) for lang, entry in found.items()}
     if len(found) < len(cells):
         return ControlGains(seeds, None, by_language, False)
@@ -77,9 +78,9 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
     return ControlGains(seeds, Gain(mean.value, *(interval or (None, None))), by_language, False)
 
 
-def _group_of(run: Run, tasks: set[str], control: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+def _group_of(run: Run, tasks: set[str], control: Control, key: str) -> Mapping[str, Any] | None:
     """Return the gain of the group that has exactly these tasks."""
-    for group, metrics in (control.get("groups") or {}).items():
+    for group, metrics in control.groups.items():
         if set(run.leaves(group)) == tasks and is_number(((metrics or {}).get(key) or {}).get("gain")):
             found: Mapping[str, Any] = metrics[key]
             return found

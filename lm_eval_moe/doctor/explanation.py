@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.steering import LanguageFilter, LayerTargets, SteeringPlan

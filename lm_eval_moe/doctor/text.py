@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, UNKNOWN, steering_model_block
 from lm_eval_moe.doctor.explanation import action_in_words, languages_in_words, targets_by_layers, tokens_in_words
-from lm_eval_moe.shape import BANDS
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import BANDS, format_ranges
 from lm_eval_moe.wrapping import hanging
 
 if TYPE_CHECKING:

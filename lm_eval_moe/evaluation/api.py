@@ -19,12 +19,14 @@ from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.backends.hf.model import HFMoE
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.evaluation.control import add_gains, control_count, control_plans
+from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dirs
+from lm_eval_moe.results.gains import add_gains
+from lm_eval_moe.results.routing import KEY
 from lm_eval_moe.routing_fields import chosen_fields
 from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
@@ -218,7 +220,7 @@ def _compare_with_controls(
     finally:
         lm.set_steering(steering)
     if results is not None:
-        add_gains(results, [each for each in found if each is not None], plans, lm.registry)
+        add_gains(results, [each for each in found if each is not None], [plan.hash for plan in plans], lm.registry)
         if not kwargs.get("log_samples", True):
             results.pop("samples", None)
 
@@ -247,7 +249,7 @@ def _evaluate(
         results: dict[str, Any] | None = stock_simple_evaluate(
             lm, model_args, tasks=tasks, task_manager=manager, **kwargs
         )
-    if results is not None and "routing" not in results:
+    if results is not None and KEY not in results:
         raise RuntimeError("lm-eval did not evaluate by lm_eval.evaluator.evaluate: there are no routing fields")
     return results
 

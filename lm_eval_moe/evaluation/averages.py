@@ -10,12 +10,13 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.strata import LoggedDocuments, Stratum
 from lm_eval_moe.multilingual.languages import TIERS, known_languages
+from lm_eval_moe.results.routing import GroupRouting
+from lm_eval_moe.results.values import number_of
 from lm_eval_moe.statistics import ClusteredValues, Estimate, independent_mean
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["add_averages"]
 _ENGLISH = "en"
 
 
-def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | None]) -> dict[str, Any]:
+def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | None]) -> dict[str, GroupRouting]:
     """Add averages over languages to the ``results`` and ``groups`` of lm-eval's results.
 
     For every outermost group that aggregates scores and whose tasks' languages are all known, two or more: a row
@@ -45,23 +46,22 @@ def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | N
         pairings: What is known of each task of the run.
 
     Returns:
-        For each group that aggregates scores, and each added row: its ``languages`` with their tasks, the group that a
-        row is ``of``, and where samples allow it the ``clustered_stderr`` by metric; for a group that cannot be taken
-        apart, ``why_not``. JSON-ready.
+        For each group that aggregates scores, and each added row: its languages with their tasks, the group that a row
+        is of, and where samples allow it the clustered standard errors; for a group that cannot be taken apart, why.
     """
     run = _Run(results, pairings)
-    described: dict[str, Any] = {}
+    described: dict[str, GroupRouting] = {}
     for group in list(results.get("groups", {})):
         run.complete(group)
         by_language, why_not = run.languages_of(group)
         if why_not is not None:
-            described[group] = {"why_not": why_not}
+            described[group] = GroupRouting(why_not=why_not)
             continue
-        described[group] = {"languages": by_language} | run.clustered_stderr_of(group, by_language)
+        described[group] = run.described(group, by_language)
         if run.is_outermost(group):
             for name, chosen in run.missing_averages(group, by_language).items():
                 if run.add_row(name, group, chosen):
-                    described[name] = {"of": group, "languages": chosen} | run.clustered_stderr_of(name, chosen)
+                    described[name] = run.described(name, chosen, of=group)
     return described
 
 
@@ -165,8 +165,8 @@ class _Run:
                 self.results[field][name] = self.results[field][group]
         return True
 
-    def clustered_stderr_of(self, name: str, by_language: Mapping[str, list[str]]) -> dict[str, Any]:
-        """Return the standard errors, clustered by item, of a row's metrics where they can be known."""
+    def described(self, name: str, by_language: Mapping[str, list[str]], of: str | None = None) -> GroupRouting:
+        """Return what a row is made of, with the clustered standard errors of its metrics where they can be known."""
         errors = {}
         for key, value in self._scores(name).items():
             metric, _, filtered = key.partition(",")
@@ -177,13 +177,14 @@ class _Run:
                 stderr = _clustered(parts)
                 if stderr is not None:
                     errors[key] = stderr
-        return {"clustered_stderr": errors} if errors else {}
+        languages = {language: tuple(tasks) for language, tasks in by_language.items()}
+        return GroupRouting(of=of, languages=languages, clustered_stderr=errors)
 
     def _scores(self, name: str) -> dict[str, float]:
         scores = {}
         for key, value in self.table[name].items():
             metric, comma, _ = key.partition(",")
-            if comma and not metric.endswith("_stderr") and (number := _number(value)) is not None:
+            if comma and not metric.endswith("_stderr") and (number := number_of(value)) is not None:
                 scores[key] = number
         return scores
 
@@ -194,7 +195,7 @@ class _Run:
     def _part(self, metric: str, filtered: str, tasks: Sequence[str]) -> _Part | None:
         """Return one language's value of a metric."""
         key, error_key = f"{metric},{filtered}", f"{metric}_stderr,{filtered}"
-        values = {task: value for task in tasks if (value := _number(self.table[task].get(key))) is not None}
+        values = {task: value for task in tasks if (value := number_of(self.table[task].get(key))) is not None}
         if not values:
             return None
         documents = [
@@ -206,20 +207,20 @@ class _Run:
         subgroup = self._subgroup(tasks, key)
         if subgroup is None or math.isclose(subgroup[key], mean, rel_tol=1e-9, abs_tol=1e-12):
             stderr = independent_mean(
-                [Estimate(value, _number(self.table[task].get(error_key))) for task, value in values.items()]
+                [Estimate(value, number_of(self.table[task].get(error_key))) for task, value in values.items()]
             ).stderr
             strata = [Stratum(1 / len(values), each) for each in known]
             return _Part(mean, stderr, strata if len(known) == len(values) else None)
         # The subgroup weights its tasks by size: its value is the mean over all their documents.
         pooled = Stratum(1.0, [pair for each in known for pair in each])
         is_pooled = len(known) == len(values) and math.isclose(pooled.mean, subgroup[key], rel_tol=1e-6, abs_tol=1e-9)
-        return _Part(float(subgroup[key]), _number(subgroup.get(error_key)), [pooled] if is_pooled else None)
+        return _Part(float(subgroup[key]), number_of(subgroup.get(error_key)), [pooled] if is_pooled else None)
 
     def _subgroup(self, tasks: Sequence[str], key: str) -> Mapping[str, Any] | None:
         """Return the scores of the group that holds just one language's several tasks."""
         if len(tasks) > 1:
             for name, leaves in self.leaves.items():
-                if set(leaves) == set(tasks) and _number(self.table[name].get(key)) is not None:
+                if set(leaves) == set(tasks) and number_of(self.table[name].get(key)) is not None:
                     return self.table[name]
         return None
 
@@ -244,8 +245,3 @@ def _clustered(parts: Sequence[_Part]) -> float | None:
         strata += part.strata
     weights = [stratum.weight / len(parts) for stratum in strata]
     return ClusteredValues.of([stratum.values for stratum in strata], weights).mean().stderr
-
-
-def _number(value: object) -> float | None:
-    """Return a finite number; lm-eval writes 'N/A' for a standard error that it does not know."""
-    return float(value) if isinstance(value, Real) and math.isfinite(value) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, read_profile, write_profile
+from lm_eval_moe.capture.profile_rows import ItemRows, records_of
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.items import ItemKey
 from lm_eval_moe.evaluation.paired_items import check_unique
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.identity import ANSWERED_REFERENCE, REFERENCE, Identity, check_agreement
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem, read_profile, write_profile
+from lm_eval_moe.results.routing import ReferenceSource
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE
@@ -72,7 +73,8 @@ class ReferenceProfile:
         Raises:
             UserError: The profile is of another model, prompting or span, or has no item in that language.
         """
-        header, items, records = read_profile(path)
+        profile = read_profile(path)
+        header, items, records = profile.header, profile.items, records_of(profile)
         own, where = _header(lm), f"--routing_profile {path}"
         for what, there, needed in (
             ("routing shape", header.shape, own.shape),
@@ -106,9 +108,8 @@ class ReferenceProfile:
             )
         steered = f", steered by #{header.steering[:8]}" if header.steering else ", unsteered"
         logger.info("%s: read as reference, %d items in %r%s", path, len(records_by_key), reference, steered)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         by_benchmark = {benchmark: frozenset(names) for benchmark, names in tasks.items()}
-        return cls(path, header, records_by_key, by_benchmark, digest)
+        return cls(path, header, records_by_key, by_benchmark, profile.sha256)
 
     def check_tasks(self, pairings: Sequence[TaskPairing], identity: Identity, reference: str) -> None:
         """Refuse tasks that are prompted with another number of examples, or answered otherwise, than the reference.
@@ -142,16 +143,11 @@ class ReferenceProfile:
                             where=f"--routing_profile {self.path}",
                         )
 
-    def source(self) -> dict[str, Any]:
-        """Return where the reference comes from, for the results; JSON-ready."""
-        return {
-            "kind": "profile",
-            "file": str(self.path),
-            "sha256": self.sha256,
-            "model": self.header.model,
-            "steering": self.header.steering,
-            "identity": self.header.identity.hash if self.header.identity else None,
-        }
+    def source(self) -> ReferenceSource:
+        """Return where the reference comes from, for the results."""
+        head = self.header
+        identity = head.identity.hash if head.identity else None
+        return ReferenceSource("profile", str(self.path), self.sha256, head.model, head.steering, identity)
 
 
 def save_profile(path: Path, session: RoutingSession, identity: Identity, gather: Callable[[Any], list[Any]]) -> None:
@@ -171,6 +167,8 @@ def save_profile(path: Path, session: RoutingSession, identity: Identity, gather
             fix="add `routing: {language: .., benchmark: .., item: ..}` to the tasks' metadata, or use --parallel",
             where=f"--routing_profile {path}",
         )
-    items, records = zip(*sorted(parts, key=lambda part: (part[0].task, part[0].item)), strict=True)
-    write_profile(path, _header(session.model, identity), items, records)
-    logger.info("%s: written, the routing of %d items of this run", path, len(items))
+    rows = ItemRows()
+    for item, record in sorted(parts, key=lambda part: (part[0].task, part[0].item)):
+        rows.add(item, record)
+    write_profile(path, _header(session.model, identity), *rows.profile())
+    logger.info("%s: written, the routing of %d items of this run", path, len(parts))

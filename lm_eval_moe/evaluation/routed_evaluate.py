@@ -20,7 +20,6 @@ from lm_eval import evaluator
 from lm_eval.api.group import Group
 
 from lm_eval_moe.backends.hf.identity import prompting_parts
-from lm_eval_moe.capture.profile import PROFILE_ARRAYS
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.identity import run_identity
@@ -30,6 +29,8 @@ from lm_eval_moe.evaluation.results import add_routing, aggregated_in_groups
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
 from lm_eval_moe.identity import Identity
+from lm_eval_moe.profiles import PROFILE_ARRAYS
+from lm_eval_moe.results.routing import ReferenceSource
 from lm_eval_moe.routing_fields import chosen_fields
 
 if TYPE_CHECKING:
@@ -159,10 +160,8 @@ class RoutedEvaluation:
             totals = {task: _total(task, parts) for task in session.pairings}
             for text in remarks_after(session, totals):
                 session.say(text)
-            add_routing(results, session, totals)
-            results["routing"]["reference_source"] = self._reference.source() if self._reference else {"kind": "run"}
-            results["routing"]["identity"] = identity.to_dict()
-            return results
+            source = self._reference.source() if self._reference else ReferenceSource("run")
+            return add_routing(results, session, totals, identity, source)
         finally:
             self.lm.clear_records()
 

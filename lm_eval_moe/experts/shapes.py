@@ -8,11 +8,10 @@ from pathlib import Path
 
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profiles import ProfilePath, read_profile
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import SteeringSpec
 from lm_eval_moe.steering.layers import LayerExpression
-from lm_eval_moe.steering.profiles import ProfilePath
 
 __all__ = ["parse_shape", "profile_paths", "shape_of_profiles"]
 
@@ -42,8 +41,7 @@ def shape_of_profiles(spec: SteeringSpec) -> RoutingShape:
     for each in spec.interventions:
         for given in profile_paths(each.experts):
             if given.path.suffix == ".safetensors":
-                with open_profile(given.path) as profile:
-                    return profile.header.shape
+                return read_profile(given.path).shape
     sizes = {} if spec.model is None else spec.model.dump()
     known = ",".join(f"{name}={sizes[name]}" for name in _SIZES) if len(sizes) == len(_SIZES) else ""
     raise UserError(

@@ -14,9 +14,8 @@ from lm_eval_moe.experts.words import (
     profile_in_words,
     rule_in_words,
 )
-from lm_eval_moe.shape import BANDS, RoutingShape
+from lm_eval_moe.shape import BANDS, RoutingShape, format_ranges
 from lm_eval_moe.steering import Choice
-from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.wrapping import hanging
 
 __all__ = ["render_text"]

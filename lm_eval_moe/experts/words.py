@@ -8,8 +8,8 @@ from typing import Any
 
 from lm_eval_moe.experts.selection import FoundByRule
 from lm_eval_moe.experts.shapes import profile_paths
+from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering import ProfileSource
-from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.plan import PlannedIntervention
 from lm_eval_moe.steering.selectors import Selector
 from lm_eval_moe.steering.selectors.random_control import RandomControl

@@ -11,8 +11,8 @@ import yaml
 
 from lm_eval_moe.experts.selection import Found, FoundByRule
 from lm_eval_moe.experts.words import count, file_name, layers_in_words, profile_in_words, rule_in_words
+from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering import parse_spec, resolve
-from lm_eval_moe.steering.layers import format_ranges
 from lm_eval_moe.steering.plan import PlannedIntervention
 from lm_eval_moe.steering.selected_on import selected_on
 from lm_eval_moe.steering.spec import VERSION

@@ -11,8 +11,8 @@ from lm_eval_moe.gate.policy import Policy
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results import Metric, Run, arrange, setup_differences
 from lm_eval_moe.results.benchmarks import Cell
-from lm_eval_moe.results.documents import unrecorded_choice
 from lm_eval_moe.results.marks import Mark, legend, score_marks
+from lm_eval_moe.results.setup import unrecorded_choice
 from lm_eval_moe.results.values import Score
 
 __all__ = ["Home", "Side", "collect", "homes_of"]

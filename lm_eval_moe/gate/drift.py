@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
 from lm_eval_moe.gate.policy import DriftLimits
 from lm_eval_moe.identity import DRIFT
 from lm_eval_moe.metrics import normalized_js_divergence
-from lm_eval_moe.profile_file import ProfileReader, open_profile
+from lm_eval_moe.profiles import Profile, read_profile
 from lm_eval_moe.results import Run
-from lm_eval_moe.results.identity import identity_of
+from lm_eval_moe.results.routing import identity_of
 
 __all__ = ["drift_between", "identical_profiles", "item_spread"]
 
@@ -48,25 +47,22 @@ def drift_between(
             return [
                 _whole(f"the policy limits routing drift, and no profile of the {name} is given: {flag} FILE; {_WRITE}")
             ]
-    with ExitStack() as stack:
-        first, second = (
-            stack.enter_context(open_profile(path)) for path, _ in (baseline, candidate) if path is not None
-        )
-        for name, reader, run in (("baseline", first, baseline[1]), ("candidate", second, candidate[1])):
-            problem = _stranger(reader, run)
-            if problem:
-                return [_whole(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
-        same = identical_profiles(baseline[0], candidate[0])
-        if same and _of_other_models(baseline[1], candidate[1]):
-            return [_whole(f"{same[0]}. The runs differ in model or steering: one profile cannot be of both; {_WRITE}")]
-        problem = _unlike(first, second)
+    first, second = (read_profile(path) for path, _ in (baseline, candidate) if path is not None)
+    for name, reader, run in (("baseline", first, baseline[1]), ("candidate", second, candidate[1])):
+        problem = _stranger(reader, run)
         if problem:
-            return [_whole(f"the two profiles cannot be compared: {problem}")]
-        bands = {band: first.header.shape.band(band) for band in limits.limits}
-        empty = [band for band, layers in bands.items() if not layers]
-        if empty:
-            return [_whole(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")]
-        return [_drift(each, first, second, bands) for each in evidence if each.language and not each.problem]
+            return [_whole(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
+    same = identical_profiles(baseline[0], candidate[0])
+    if same and _of_other_models(baseline[1], candidate[1]):
+        return [_whole(f"{same[0]}. The runs differ in model or steering: one profile cannot be of both; {_WRITE}")]
+    problem = _unlike(first, second)
+    if problem:
+        return [_whole(f"the two profiles cannot be compared: {problem}")]
+    bands = {band: first.header.shape.band(band) for band in limits.limits}
+    empty = [band for band, layers in bands.items() if not layers]
+    if empty:
+        return [_whole(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")]
+    return [_drift(each, first, second, bands) for each in evidence if each.language and not each.problem]
 
 
 def identical_profiles(baseline: Path | None, candidate: Path | None) -> list[str]:
@@ -93,8 +89,7 @@ def unchecked_profiles(sides: Mapping[str, tuple[Path | None, Run]]) -> list[str
     for name, (path, run) in sides.items():
         if path is None:
             continue
-        with open_profile(path) as reader:
-            said = {str(path): reader.header.identity, f"the results of the {name}": identity_of(run.raw)}
+        said = {str(path): read_profile(path).header.identity, f"the results of the {name}": identity_of(run.raw)}
         silent = [what for what, identity in said.items() if identity is None or not identity.parts]
         if silent:
             notes.append(
@@ -115,28 +110,26 @@ def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str
     Raises:
         UserError: The file cannot be read or is no profile.
     """
-    with open_profile(path) as reader:
-        by_task: dict[tuple[str, str], list[int]] = {}
-        for row, item in enumerate(reader.items):
-            if item.item:
-                by_task.setdefault((item.task, item.language), []).append(row)
-        shape = reader.header.shape
-        total, count = np.zeros(len(shape.layers)), np.zeros(len(shape.layers), dtype=np.int64)
-        for rows in by_task.values():
-            importance = np.stack(list(reader.rows("importance", rows[:most]))).astype(np.float64)
-            for i in range(len(importance) - 1):
-                pairs = _divergence(importance[i], importance[i + 1 :])
-                total += np.nansum(pairs, axis=0)
-                count += (~np.isnan(pairs)).sum(axis=0)
-        at = {band: [shape.layers.index(layer) for layer in shape.band(band)] for band in bands}
-        return {
-            band: float(total[layers].sum() / count[layers].sum()) for band, layers in at.items() if count[layers].any()
-        }
+    reader = read_profile(path)
+    by_task: dict[tuple[str, str], list[int]] = {}
+    for row, item in enumerate(reader.items):
+        if item.item:
+            by_task.setdefault((item.task, item.language), []).append(row)
+    shape = reader.header.shape
+    total, count = np.zeros(len(shape.layers)), np.zeros(len(shape.layers), dtype=np.int64)
+    for rows in by_task.values():
+        importance = np.stack(list(reader.rows("importance", rows[:most]))).astype(np.float64)
+        for i in range(len(importance) - 1):
+            pairs = _divergence(importance[i], importance[i + 1 :])
+            total += np.nansum(pairs, axis=0)
+            count += (~np.isnan(pairs)).sum(axis=0)
+    at = {band: [shape.layers.index(layer) for layer in shape.band(band)] for band in bands}
+    return {
+        band: float(total[layers].sum() / count[layers].sum()) for band, layers in at.items() if count[layers].any()
+    }
 
 
-def _drift(
-    given: Evidence, first: ProfileReader, second: ProfileReader, bands: Mapping[str, Sequence[int]]
-) -> DriftEvidence:
+def _drift(given: Evidence, first: Profile, second: Profile, bands: Mapping[str, Sequence[int]]) -> DriftEvidence:
     rows = [
         {item.item: row for row, item in enumerate(reader.items) if item.task == given.task and item.item}
         for reader in (first, second)
@@ -181,19 +174,18 @@ def _divergence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
-def _stranger(reader: ProfileReader, run: Run) -> str:
+def _stranger(reader: Profile, run: Run) -> str:
     """Say why a profile is not of a run, as far as both tell."""
-    if not run.routing:
+    if not run.routing.is_said:
         return ""
     own = identity_of(run.raw)
     if reader.header.identity is not None and own is not None:
         differences = reader.header.identity.mismatch(own, DRIFT)
         return "; ".join(each.say("its {part} is {old}, the results say {new}") for each in differences)
-    steering = (run.steering or {}).get("hash")
     pairs = [
-        ("model", reader.header.model, run.routing.get("model")),
-        ("steering", (reader.header.steering or "none")[:12], str(steering or "none")[:12]),
-        ("span", reader.header.span, run.routing.get("capture")),
+        ("model", reader.header.model, run.routing.model),
+        ("steering", (reader.header.steering or "none")[:12], (run.steering_hash or "none")[:12]),
+        ("span", reader.header.span, run.routing.capture),
     ]
     return "; ".join(
         f"its {what} is {given}, the results say {said}" for what, given, said in pairs if said and given != said
@@ -204,12 +196,10 @@ def _of_other_models(first: Run, second: Run) -> bool:
     return (first.model, first.steering_title) != (second.model, second.steering_title)
 
 
-def _unlike(first: ProfileReader, second: ProfileReader) -> str:
+def _unlike(first: Profile, second: Profile) -> str:
     a, b = first.header, second.header
     if a.shape != b.shape:
-        return (
-            f"{len(a.shape.layers)} layers of {a.shape.experts} experts and {len(b.shape.layers)} of {b.shape.experts}"
-        )
+        return f"{a.shape} and {b.shape}"
     return f"spans {a.span} and {b.span}" if a.span != b.span else ""
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 __all__ = ["setting_differences"]
 
+_MOST = 10
+"""Settings that are named; a file that was edited may differ in any number of them."""
+
 
 def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     """Say which settings differ, one a line: ``limit was 10, is 20``.
@@ -18,11 +21,9 @@ def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any], names
     """
     wanted = list(names)
     old, new = (_flat({name: settings.get(name) for name in wanted}) for settings in (before, now))
-    return [
-        f"{name} was {old.get(name)}, is {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+    other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    said = [f"{name:.60} was {old.get(name)!s:.80}, is {new.get(name)!s:.80}" for name in other[:_MOST]]
+    return [*said, f"and {len(other) - _MOST} more"] if len(other) > _MOST else said
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

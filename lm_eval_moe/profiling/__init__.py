@@ -1,4 +1,1 @@
-"""Routing profiles of texts and task prompts: capture without scoring, and looking at what was captured.
-
-Reading, merging and comparing profiles needs no torch; only capturing loads a model.
-"""
+"""Capture routing profiles of texts and task prompts, without scoring: one a language."""

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.hf.requests import RequestLabel
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.capture.profile_rows import ItemRows, PooledRow, Rows
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
-from lm_eval_moe.profile_file import (
+from lm_eval_moe.profiles import (
     EXTRA_ARRAYS,
     PROFILE_ARRAYS,
     ProfileHeader,
     ProfileItem,
-    open_profile,
-    write_arrays,
+    read_profile,
+    write_profile,
 )
-from lm_eval_moe.profiling.accumulate import ItemRows, PooledRow, Rows
+from lm_eval_moe.profiles.unfinished import Unfinished, read_unfinished, unfinished_path, write_unfinished
 from lm_eval_moe.profiling.documents import Document, Source
 from lm_eval_moe.profiling.settings import COMPARED, identity_of, settings_of
-from lm_eval_moe.profiling.unfinished import Unfinished, read_unfinished, unfinished_path, write_unfinished
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class ProfileJob:
         lm = self.lm
         steering = lm.steering.hash if lm.steering else None
         header = ProfileHeader(lm.model_id, lm.routing_shape, lm.capture, steering, self.settings, self.identity)
-        write_arrays(self.path, header, items, arrays)
+        write_profile(self.path, header, items, arrays)
         self._side.unlink(missing_ok=True)
         self.finished = True
         return len(items), tokens
@@ -186,8 +186,8 @@ class ProfileJob:
         return PooledRow(self.lm.routing_shape, name, self.options.arrays)
 
     def _is_finished(self) -> bool:
-        with open_profile(self.path) as profile:
-            there, identity = profile.header.provenance, profile.header.identity
+        header = read_profile(self.path).header
+        there, identity = header.provenance, header.identity
         if there is None:
             raise UserError(
                 "is there already, and does not say how it was made",

@@ -17,7 +17,7 @@ from lm_eval_moe.evaluation.identity import task_parts
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.evaluation.task_index import task_manager
-from lm_eval_moe.profile_file import PROFILE_ARRAYS
+from lm_eval_moe.profiles import PROFILE_ARRAYS
 from lm_eval_moe.profiling.documents import Document, Source
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def gains_of(benchmark: Benchmark) -> list[RunGains]:
 
 
 def _sizes(run: Run) -> dict[str, int]:
-    return {str(layer): len(experts) for layer, experts in ((run.steering or {}).get("experts") or {}).items()}
+    return {str(layer): len(experts) for layer, experts in (run.steering.experts if run.steering else {}).items()}
 
 
 def _beside(benchmark: Benchmark, run: int, controls: Sequence[int]) -> RunGains | None:

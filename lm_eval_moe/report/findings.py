@@ -182,7 +182,7 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
                     f"{run.label} against {control_run.label}, which steers random experts",
                     _joined([f"{benchmark.metric.title}: {in_a_sentence(found, scale)}."]),
                 )
-    if steered and not controls and not any(run.routing.get("control") for _, run in steered):
+    if steered and not controls and not any(run.routing.control for _, run in steered):
         yield Finding(
             "Control",
             "No run steers random experts: without that control nothing can be said for the choice of experts.",

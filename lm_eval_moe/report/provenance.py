@@ -12,9 +12,10 @@ import yaml
 
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.results.marks import steered
+from lm_eval_moe.results.routing import ModelShape
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import is_number
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 __all__ = ["Fact", "SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
 
@@ -63,15 +64,15 @@ def facts(runs: Sequence[Run]) -> list[Fact]:
         "Parameters": lambda run: _thousands(_config(run).get("model_num_parameters")),
         "Data type": lambda run: str(_config(run).get("model_dtype") or "").removeprefix("torch."),
         "Routing shape": _shape,
-        "Captured tokens": lambda run: run.routing.get("capture"),
-        "Reference language": lambda run: run.routing.get("reference"),
+        "Captured tokens": lambda run: run.routing.capture,
+        "Reference language": lambda run: run.routing.reference,
         "Reference records": _reference,
         "Steering": _steering,
         "Documents per task at most": lambda run: _limit(_config(run).get("limit")),
         "Batch size": lambda run: _config(run).get("batch_size"),
         "Seeds": _seeds,
         "Chat template": lambda run: "yes" if run.raw.get("chat_template") else None,
-        "lm-eval-moe": lambda run: run.routing.get("lm_eval_moe_version"),
+        "lm-eval-moe": lambda run: run.routing.lm_eval_moe_version,
         "lm-eval": lambda run: run.raw.get("lm_eval_version"),
         "transformers": lambda run: run.raw.get("transformers_version"),
         "Git commit": lambda run: run.raw.get("git_hash"),
@@ -92,21 +93,17 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
             continue
         by_experts = tuple(
             (str(layer), format_ranges(sorted(experts)))
-            for layer, experts in sorted((run.steering.get("experts") or {}).items(), key=lambda entry: int(entry[0]))
+            for layer, experts in sorted(run.steering.experts.items(), key=lambda entry: int(entry[0]))
         )
         spec = yaml.safe_dump(
-            _plain(run.steering.get("spec") or {}),
+            _plain(run.steering.spec),
             sort_keys=False,
             default_flow_style=None,
             allow_unicode=True,
             width=78,
         )
-        profiles = tuple(
-            f"{each.get('given')}, SHA-256 {each.get('sha256')}"
-            for each in run.steering.get("profiles") or ()
-            if isinstance(each, Mapping)
-        )
-        name, digest = str(run.steering.get("name") or "steering"), str(run.steering.get("hash") or "not said")
+        profiles = tuple(f"{each.get('given')}, SHA-256 {each.get('sha256')}" for each in run.steering.profiles)
+        name, digest = run.steering.name or "steering", run.steering.hash or "not said"
         found.append(SteeringFacts(run.label, name, digest, by_experts, spec, profiles))
     return found
 
@@ -135,7 +132,7 @@ def mismatches(runs: Sequence[Run]) -> list[str]:
         "lm-eval version": lambda run: run.raw.get("lm_eval_version"),
         "transformers version": lambda run: run.raw.get("transformers_version"),
         "chat template": lambda run: run.raw.get("chat_template_sha") or "none",
-        "reference language": lambda run: run.routing.get("reference"),
+        "reference language": lambda run: run.routing.reference,
     }
     found = []
     for name, read in readers.items():
@@ -168,37 +165,32 @@ def _config(run: Run) -> Mapping[str, Any]:
 
 def _model_args(run: Run) -> dict[str, str]:
     """Return the model's arguments, secrets blotted out: the page may be shown to others."""
-    given = _config(run).get("model_args") or {}
-    if isinstance(given, str):
-        given = dict(part.partition("=")[::2] for part in given.split(","))
-    if not isinstance(given, Mapping):
-        return {}
-    return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in given.items()}
+    return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in run.arguments.items()}
 
 
 def _shape(run: Run) -> str | None:
-    shape = run.routing.get("model_shape")
-    if not shape:
+    shape = run.routing.model_shape
+    if shape == ModelShape():
         return None
-    depth, experts, top_k = (shape.get(key, "?") for key in ("depth", "experts", "top_k"))
+    depth, experts, top_k = ("?" if size is None else size for size in (shape.depth, shape.experts, shape.top_k))
     return f"MoE layers {format_ranges(run.layers)} of {depth}, {experts} experts, top {top_k}"
 
 
 def _reference(run: Run) -> str | None:
-    source = run.routing.get("reference_source")
-    if not source:
+    source = run.routing.reference_source
+    if source is None:
         return None
     where = "this run"
-    if source.get("kind") == "profile":
-        where = f"{source.get('file') or 'a profile'} (SHA-256 {str(source.get('sha256') or 'not said')[:16]})"
-    of = f", model {source['model']}" if source.get("model") else ""
-    return f"{where}{of}, {steered(source.get('steering'))}"
+    if source.kind == "profile":
+        where = f"{source.file or 'a profile'} (SHA-256 {(source.sha256 or 'not said')[:16]})"
+    of = f", model {source.model}" if source.model else ""
+    return f"{where}{of}, {steered(run.routing.reference_steering)}"
 
 
 def _steering(run: Run) -> str | None:
     if run.steering is None:
-        return "none" if run.routing or "steering" in _config(run) else None
-    return f"{run.steering.get('name') or 'steering'} (hash {str(run.steering.get('hash') or 'not said')[:16]})"
+        return "none" if run.routing.is_said or "steering" in _config(run) else None
+    return f"{run.steering.name or 'steering'} (hash {(run.steering.hash or 'not said')[:16]})"
 
 
 def _limit(limit: object) -> str:

@@ -128,7 +128,7 @@ def _is_of(material: Material, run: Run) -> bool:
     """Whether profiles may be of a run's model in its state: the results need not say its shape."""
     layers = run.layers
     same_shape = not layers or tuple(layers) == tuple(material.shape.layers)
-    return same_shape and material.steering == (run.steering or {}).get("hash")
+    return same_shape and material.steering == run.steering_hash
 
 
 def _covers(material: Material, benchmark: Benchmark) -> bool:

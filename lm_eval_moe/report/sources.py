@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.compare.selection import choose_runs, named_path
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.report.sweeps import SweepReport, is_sweep, read_sweep
@@ -53,7 +54,7 @@ def read_sources(paths: Sequence[str], *, reference: str = "en", baseline: str |
     folders: list[Path] = []
     notes: list[str] = []
     for given in paths:
-        name, path = _split(given)
+        name, path = named_path(given)
         if not path.exists():
             raise UserError(
                 "there is no such file or directory",
@@ -116,20 +117,18 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
         UserError: One cannot be read, or there is none of the reference language.
     """
     from lm_eval_moe.analysis import read_material
-    from lm_eval_moe.profiling.reading import overview
+    from lm_eval_moe.profiles import read_profile
 
     groups: list[tuple[object, set[str], list[str]]] = []
     for given in dict.fromkeys(profiles):
-        name, path = _split(given)
-        found = overview(path)
-        header = found.header
+        name, path = named_path(given)
+        profile = read_profile(path, counts=True)
+        header = profile.header
         key: object = "counts"
-        if header is None:
-            languages = {name}
-        else:
-            texts = frozenset(item.benchmark for item in found.items)
+        if not profile.is_dump:
+            texts = frozenset(item.benchmark for item in profile.items)
             key = (header.model, header.shape, header.span, header.steering, texts)
-            languages = {name} if name else {item.language for item in found.items}
+        languages = {name} if name or profile.is_dump else set(profile.languages())
         for kind, taken, members in groups:
             if kind == key and not taken & languages:
                 taken |= languages
@@ -151,12 +150,14 @@ def _inside(folder: Path, notes: list[str]) -> _Inside:
     """Look for what a directory holds, at any depth; what lies in a sweep belongs to the sweep."""
     if is_sweep(folder):
         return _Inside(False, [], [folder])
+    from lm_eval_moe.profiles import is_profile
+
     sweeps = sorted(path.parent for path in folder.rglob("table.json") if is_sweep(path.parent))
     profiles = []
     for path in sorted(folder.rglob("*.safetensors")):
         if any(sweep in path.parents for sweep in sweeps):
             continue
-        if _is_profile(path):
+        if is_profile(path):
             profiles.append(path)
         else:
             notes.append(f"{path} is left aside: it is no routing profile")
@@ -183,7 +184,6 @@ def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
 
 
 def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> list[LabelledRun]:
-    from lm_eval_moe.compare.selection import choose_runs
     from lm_eval_moe.results.labels import unique_labels
 
     if not results:
@@ -192,18 +192,10 @@ def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> l
     notes += chosen.notes
     kept = [run for run in chosen.runs if not run.source or not set(sweeps) & set(run.source.resolve().parents)]
     if len(kept) < len(chosen.runs):  # the sweeps' own runs are in their tables; labels need not tell them apart
-        names = [name for name, _ in map(_split, results) if name]
+        names = [name for name, _ in map(named_path, results) if name]
         given = [run.label in names or run.label.startswith(tuple(f"{name}: " for name in names)) for run in kept]
         kept = unique_labels([run if own else replace(run, label="") for run, own in zip(kept, given, strict=True)])
     return [replace(run, label=printable(run.label)) for run in kept]
-
-
-def _split(given: str) -> tuple[str, Path]:
-    """Read ``PATH`` or ``NAME=PATH``; a path that exists as it stands is a path."""
-    name, equals, path = given.partition("=")
-    if not equals or Path(given).exists():
-        return "", Path(given)
-    return name.strip(), Path(path)
 
 
 def _is_count_dump(path: Path) -> bool:
@@ -214,17 +206,4 @@ def _is_count_dump(path: Path) -> bool:
         with path.open("rb") as file:
             return re.match(rb"\s*\{\s*\"\d+\"\s*:\s*\{", file.read(4096)) is not None
     except OSError:  # what reads it says what is wrong
-        return False
-
-
-def _is_profile(path: Path) -> bool:
-    """Whether a safetensors file is a profile: weights of models are often beside results."""
-    from safetensors import SafetensorError, safe_open
-
-    from lm_eval_moe.profile_file import FORMAT
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError):
         return False

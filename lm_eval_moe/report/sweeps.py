@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.number_text import minus
 from lm_eval_moe.results import Metric
+from lm_eval_moe.results.reading import load_json
 from lm_eval_moe.results.values import is_number
 
 __all__ = ["SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport", "is_sweep", "read_sweep"]
@@ -122,12 +122,7 @@ def read_sweep(folder: Path) -> SweepReport:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot be read: {error}", fix="run `lm-eval-moe sweep` again with the same folder", where=str(path)
-        ) from error
+    content = load_json(path, "run `lm-eval-moe sweep` again with the same folder")
     if not isinstance(content, dict):
         raise UserError("holds no JSON object", fix="give the folder of a sweep", where=str(path))
     return content

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lm_eval_moe.results.arrangement import LeftOut, arrange
 from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.latest import Superseded, latest
-from lm_eval_moe.results.reading import read_results
+from lm_eval_moe.results.reading import load_results, read_results
+from lm_eval_moe.results.routing import Routing
 from lm_eval_moe.results.run import LabelledRun, Metric, Run, read_runs
 from lm_eval_moe.results.setup import Mismatch, setup_differences
 
@@ -15,10 +16,12 @@ __all__ = [
     "LeftOut",
     "Metric",
     "Mismatch",
+    "Routing",
     "Run",
     "Superseded",
     "arrange",
     "latest",
+    "load_results",
     "read_results",
     "read_runs",
     "setup_differences",

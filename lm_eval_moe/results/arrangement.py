@@ -44,7 +44,7 @@ def arrange(
     registry = registry or default_registry()
     if metric is not None:
         _check_metric(runs, metric)
-    reference = next((run.routing["reference"] for run in runs if run.routing.get("reference")), None)
+    reference = next((run.routing.reference for run in runs if run.routing.reference), None)
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     homes: dict[str, dict[str, str]] = {}  # benchmark -> language -> task
     left_out: dict[str, str] = {}
@@ -52,9 +52,7 @@ def arrange(
     metrics: dict[str, Metric] = {}
     for task in tasks:
         # A run that says the language itself goes before one where it is known from the task's name only.
-        saying = sorted(
-            (run for run in runs if task in run.table), key=lambda run: task not in (run.routing.get("tasks") or {})
-        )
+        saying = sorted((run for run in runs if task in run.table), key=lambda run: task not in run.routing.tasks)
         pairing, problem = _pairing(task, saying, registry)
         chosen = next((main for run in runs if (main := _metric_of(run, task, metric))), None)
         if chosen is None:

@@ -155,12 +155,12 @@ class Benchmark:
     def _reported_stderr(self, run: int, languages: Sequence[str], key: str, value: float) -> float | None:
         """Return the clustered standard error that the run computed of just these tasks."""
         results = self.runs[run]
-        tasks = {lang: [self.cells[run][lang].task] for lang in languages}
-        for name, entry in (results.routing.get("groups") or {}).items():
-            stderr = ((entry or {}).get("clustered_stderr") or {}).get(key)
+        tasks = {lang: (self.cells[run][lang].task,) for lang in languages}
+        for name, entry in results.routing.groups.items():
+            stderr = entry.clustered_stderr.get(key)
             mean = (results.table.get(name) or {}).get(key)
             same = is_number(mean) and math.isclose(mean, value, rel_tol=1e-6, abs_tol=1e-9)
-            if same and is_number(stderr) and entry.get("languages") == tasks:
+            if same and is_number(stderr) and entry.languages == tasks:
                 return float(stderr)
         return None
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.marks import divergence_marks, steered
+from lm_eval_moe.results.routing import identity_of
 from lm_eval_moe.results.run import Run
 
 __all__ = ["why_not_compared"]
@@ -29,12 +28,12 @@ def _reasons(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[str]:
 
     for task in tasks:
         yield from differ("reference language", _reference(first, task), _reference(second, task))
-    yield from differ("span", first.routing.get("capture"), second.routing.get("capture"))
+    yield from differ("span", first.routing.capture, second.routing.capture)
     yield from differ("routing shape", _shape(first), _shape(second))
     yield from differ("adapter", _adapter(first), _adapter(second))
     for task in tasks:
-        references = [_reference_steering(run, task) for run in (first, second)]
-        if references != [(run.steering or {}).get("hash") for run in (first, second)]:
+        references = [run.routing_of(task).reference_steering for run in (first, second)]
+        if references != [run.steering_hash for run in (first, second)]:
             yield from differ("divergence to", *(f"a reference {steered(digest)}" for digest in references))
         over = [next((m.count for m in divergence_marks(run, task) if m.of), None) for run in (first, second)]
         if over[0] != over[1]:
@@ -42,29 +41,19 @@ def _reasons(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[str]:
             yield f"{task} over {texts[0]} in {first.label}, over {texts[1]} in {second.label}"
 
 
-def _reference(run: Run, task: str) -> Any:
-    entry = (run.routing.get("tasks") or {}).get(task) or {}
-    return entry.get("reference") or run.routing.get("reference")
+def _reference(run: Run, task: str) -> str | None:
+    return run.task_routing(task).reference or run.routing.reference
 
 
 def _shape(run: Run) -> str | None:
-    shape = run.routing.get("model_shape") or {}
-    if not shape.get("layers"):
-        return None
-    return f"of {len(shape['layers'])} layers of {shape.get('experts')} experts, top {shape.get('top_k')}"
+    shape = run.routing.model_shape
+    return f"of {len(shape.layers)} layers of {shape.experts} experts, top {shape.top_k}" if shape.layers else None
 
 
 def _adapter(run: Run) -> str | None:
     """Return the adapter file that read the routing, with the hash of what it says where that is known."""
-    if not run.routing:
+    if not run.routing.is_said:
         return None
     identity = identity_of(run.raw)
     content = identity.parts.get("model.adapter") if identity else None
     return str(run.arguments.get("adapter") or "of the model's family") + (f" #{content[:8]}" if content else "")
-
-
-def _reference_steering(run: Run, task: str) -> str | None:
-    own: str | None = (run.steering or {}).get("hash")
-    source = run.routing_of(task).get("reference_source") or {}
-    steering: str | None = source.get("steering", own)
-    return steering

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.identity import ROW, Identity
-from lm_eval_moe.results.identity import identity_of
 from lm_eval_moe.results.labels import unique_labels
+from lm_eval_moe.results.routing import KEY, Routing, identity_of
 from lm_eval_moe.results.run import LabelledRun, Run
 
 __all__ = ["Superseded", "latest"]
@@ -118,13 +118,12 @@ def _said(results: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _folder_of(run: LabelledRun) -> tuple[object, ...]:
     config = run.results.get("config") or {}
-    steering = Run(run).steering or {}
     return (
         run.source.parent.resolve() if run.source else Path(),
         run.stem,
         str(run.results.get("model_source") or config.get("model")),
         json.dumps(config.get("model_args"), sort_keys=True, default=str),
-        steering.get("hash"),
+        Run(run).steering_hash,
     )
 
 
@@ -151,28 +150,22 @@ def _merged(newest_first: Sequence[LabelledRun]) -> tuple[LabelledRun, list[Supe
         results[table] = {
             name: value for run in reversed(newest_first) for name, value in (run.results.get(table) or {}).items()
         }
-    routing = [run.results["routing"] for run in newest_first if run.results.get("routing")]
+    routing = {id(run): said for run in newest_first if (said := Routing.of(run.results)).is_said}
     if routing:
-        results["routing"] = {**routing[0], "tasks": _tasks_of_routing(homes)}
-        controls = {
-            task: found for task, run in homes.items() if (found := _control(run.results).get(task)) is not None
-        }
-        if controls:
-            first = next(each["control"] for each in routing if each.get("control"))
-            results["routing"]["control"] = {**first, "tasks": controls}
+        results[KEY] = _merged_routing(
+            list(routing.values()), {task: routing.get(id(run), Routing()) for task, run in homes.items()}
+        ).to_dict()
     logs = {task: run.logs[task] for task, run in homes.items() if task in run.logs}
     parts = {task: run.results for task, run in homes.items()}
     return replace(newest, results=results, logs=logs, parts=parts), superseded
 
 
-def _tasks_of_routing(homes: Mapping[str, LabelledRun]) -> dict[str, Any]:
-    tasks = {}
-    for task, run in homes.items():
-        entry = ((run.results.get("routing") or {}).get("tasks") or {}).get(task)
-        if entry is not None:
-            tasks[task] = entry
-    return tasks
-
-
-def _control(results: Mapping[str, Any]) -> Mapping[str, Any]:
-    return ((results.get("routing") or {}).get("control") or {}).get("tasks") or {}
+def _merged_routing(newest_first: Sequence[Routing], homes: Mapping[str, Routing]) -> Routing:
+    """Return the newest routing object with what is said of every task where that task's result is from."""
+    tasks = {task: said.tasks[task] for task, said in homes.items() if task in said.tasks}
+    gains = {
+        task: said.control.tasks[task] for task, said in homes.items() if said.control and task in said.control.tasks
+    }
+    control = next((said.control for said in newest_first if said.control), None)
+    merged = replace(newest_first[0], tasks=tasks)
+    return replace(merged, control=replace(control, tasks=gains)) if control and gains else merged

@@ -86,15 +86,15 @@ def divergence_marks(run: Run, task: str) -> tuple[Mark, ...]:
 
 
 def _of_scores(run: Run, task: str) -> Iterator[Mark]:
-    if not run.routing:  # made by lm-eval's own command: nothing was checked
+    if not run.routing.is_said:  # made by lm-eval's own command: nothing was checked
         yield Mark("leak unknown", run.label, task)
         return
-    entry = (run.routing.get("tasks") or {}).get(task) or {}
-    if entry.get("leaked_documents"):
-        yield Mark("leaked", run.label, task, entry["leaked_documents"], _documents(run, task))
-    if entry.get("leak_unknown"):
+    entry = run.task_routing(task)
+    if entry.leaked_documents:
+        yield Mark("leaked", run.label, task, entry.leaked_documents, _documents(run, task))
+    if entry.leak_unknown:
         yield Mark("leak unknown", run.label, task)
-    if entry.get("steered_tokens") == 0:
+    if entry.steered_tokens == 0:
         yield Mark("unreached", run.label, task)
 
 
@@ -102,16 +102,15 @@ def _of_divergence(run: Run, task: str) -> Iterator[Mark]:
     middle = run.divergence(task).middle
     if middle is None:
         return
-    entry = (run.routing.get("tasks") or {}).get(task) or {}
-    compared = (entry.get("curve_documents") or {}).get(DIVERGENCE.curve.name)
+    compared = run.task_routing(task).curve_documents.get(DIVERGENCE.curve.name)
     if compared is None and middle.items is not None:
         compared = len(middle.items)
     documents = _documents(run, task)
     if compared is not None and compared < documents:
         yield Mark("partial", run.label, task, compared, documents)
-    source = run.routing_of(task).get("reference_source") or {}
-    if "steering" in source and source["steering"] != (run.steering or {}).get("hash"):
-        yield Mark("other reference", run.label, f"to a reference {steered(source['steering'])}")
+    reference = run.routing_of(task).reference_steering
+    if reference != run.steering_hash:
+        yield Mark("other reference", run.label, f"to a reference {steered(reference)}")
 
 
 def steered(digest: str | None) -> str:
@@ -120,8 +119,7 @@ def steered(digest: str | None) -> str:
 
 
 def _documents(run: Run, task: str) -> int:
-    entry = (run.routing.get("tasks") or {}).get(task) or {}
-    return int(entry.get("documents") or run.documents(task))
+    return run.task_routing(task).documents or run.documents(task)
 
 
 def signs_of(marks: Iterable[Mark]) -> str:

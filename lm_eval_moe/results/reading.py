@@ -11,12 +11,12 @@ from typing import Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.results.files import ResultsFile, find_results
-from lm_eval_moe.results.form import check_form
+from lm_eval_moe.results.form import FIX, check_form
 from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.run import LabelledRun
 from lm_eval_moe.results.values import is_number
 
-__all__ = ["read_results"]
+__all__ = ["load_json", "load_results", "read_results"]
 
 
 def read_results(
@@ -56,15 +56,11 @@ def read_results(
 
 
 def _tasks(files: Sequence[ResultsFile]) -> list[str]:
-    return sorted({task for file in files for task in _load(file.path)["results"]})
+    return sorted({task for file in files for task in load_results(file.path)["results"]})
 
 
 def _read(file: ResultsFile, samples: bool, tasks: Sequence[str], tell: Callable[[str], None]) -> LabelledRun:
-    results = _load(file.path)
-    if tasks:
-        kept = {task: scores for task, scores in results["results"].items() if _fits(task, tasks)}
-        results = {**results, "results": kept}
-    _refuse_nan(results["results"], file.path)
+    results = load_results(file.path, tasks)
     logs = {}
     if samples:
         logs = {task: log for task, log in file.logs.items() if task in results["results"]}
@@ -85,34 +81,56 @@ def _fits(task: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(task, glob) for glob in globs)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_json(path: Path, fix: str = "evaluate again, or take the file out of the folder") -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        fix: What to do where it cannot be read.
+
+    Raises:
+        UserError: It cannot be read, or is not JSON.
+    """
     try:
-        results = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+        raise UserError(f"cannot be read: {error.strerror or error}", fix=fix, where=str(path)) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8: {error}", fix="give a results JSON", where=str(path)) from error
+        raise UserError(f"is not UTF-8: {error}", fix=fix, where=str(path)) from error
     except json.JSONDecodeError as error:
         cut = " (it is cut off)" if error.pos >= len(error.doc.rstrip()) - 1 else ""
-        raise UserError(
-            f"is no JSON: {error.msg} in line {error.lineno}{cut}",
-            fix="evaluate again, or take the file out of the folder",
-            where=str(path),
-        ) from error
+        problem = f"is no JSON: {error.msg} in line {error.lineno}{cut}"
+        raise UserError(problem, fix=fix, where=str(path)) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nested thousands of levels deep
-        raise UserError(f"cannot be read: {error}", fix="take the file out of the folder", where=str(path)) from error
+        raise UserError(f"cannot be read: {error}", fix=fix, where=str(path)) from error
+
+
+def load_results(path: Path, tasks: Sequence[str] = ()) -> dict[str, Any]:
+    """Read one results JSON, and check the form of all that is read of it.
+
+    Args:
+        path: The file.
+        tasks: Globs of the tasks to keep; empty: all.
+
+    Raises:
+        UserError: It cannot be read, is not JSON, holds no table of results, or a value of another kind; or a score is
+            not a finite number. The error names the key.
+    """
+    results = load_json(path)
     if not isinstance(results, dict) or not isinstance(results.get("results"), dict):
-        raise UserError(
-            "holds no table of results", fix="give a results JSON that `run --output_path` wrote", where=str(path)
-        )
+        raise UserError("holds no table of results", fix=FIX, where=str(path))
     for task, scores in results["results"].items():
         if not isinstance(scores, dict):
             raise UserError(
                 f"expected the task's scores, got {type(scores).__name__}",
-                fix="give a results JSON that `run --output_path` wrote",
+                fix=FIX,
                 where=f"{path}: results.{task[:60]}",
             )
     check_form(results, path)
+    if tasks:
+        kept = {task: scores for task, scores in results["results"].items() if _fits(task, tasks)}
+        results = {**results, "results": kept}
+    _refuse_nan(results["results"], path)
     return results
 
 

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
 from lm_eval_moe.results._json_lines import ABSENT, Columns, columns_of, read_columns
 from lm_eval_moe.results.values import LARGEST
 
-__all__ = ["Column", "Shared", "TaskSamples", "of_list", "of_log"]
+__all__ = ["Column", "Shared", "TaskSamples", "of_list", "of_log", "with_compact_samples"]
 
 T = TypeVar("T", bound=Hashable)
 
@@ -116,6 +116,23 @@ def of_log(path: Path, pairing: TaskPairing | None, metrics: Collection[str], sh
 
 
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
+_NAMES = ("doc_id", *_HASHES, "filter", "metrics")
+
+
+def with_compact_samples(results: Mapping[str, Any], registry: ParallelRegistry) -> dict[str, Any]:
+    """Return results whose samples hold what statistics need: values and what names the items, but not the texts."""
+    samples = {}
+    for task, documents in (results.get("samples") or {}).items():
+        pairing = registry.pairing(task, ((results.get("configs") or {}).get(task) or {}).get("metadata"))
+        fields = (pairing.item or ()) if pairing else ()
+        samples[task] = [
+            {
+                **{name: sample[name] for name in (*_NAMES, *sample.get("metrics", ())) if name in sample},
+                "doc": {name: sample["doc"][name] for name in fields if name in sample.get("doc", {})},
+            }
+            for sample in documents
+        ]
+    return {**results, "samples": samples}
 
 
 def _keys(pairing: TaskPairing | None, metrics: Collection[str]) -> list[str]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.results.documents import evaluated_documents
-from lm_eval_moe.results.identity import identity_of
+from lm_eval_moe.results.routing import Routing, identity_of
 from lm_eval_moe.results.run import Run
 
-__all__ = ["Mismatch", "Setup", "setup_differences", "setup_of"]
+__all__ = ["Mismatch", "Setup", "setup_differences", "setup_of", "unrecorded_choice"]
 
 _OF_MODELS = ("model.weights", "model.quantization", "model.attention", "model.experts", "model.device")
 _OF_RUNS = ("prompts.multiturn", "prompts.max_length", "prompts.truncation", "prompts.thinking", "prompts.seeds")
@@ -89,7 +88,7 @@ def setup_of(run: Run, task: str) -> Setup:
         documents=_count(counts.get("effective")),
         original=_count(counts.get("original")),
         limit=_text(config.get("limit")),
-        evaluated=evaluated_documents(run, task),
+        evaluated=run.task_routing(task).document_hash or None,
         task_hash=_text((raw.get("task_hashes") or {}).get(task)),
         prompt_fields={key: str(of_task[key]) for key in _PROMPT_KEYS if of_task.get(key) is not None},
         template=_text(raw.get("chat_template_sha")),
@@ -97,6 +96,18 @@ def setup_of(run: Run, task: str) -> Setup:
         generation=_generation(config.get("gen_kwargs"), of_task.get("generation_kwargs")),
         model=run.model,
     )
+
+
+def unrecorded_choice(run: Run, task: str) -> bool:
+    """Whether a run evaluated chosen documents (``--samples``) and nothing says which.
+
+    Then fewer documents than the task has were evaluated, though there was no limit: lm-eval 0.4.13 writes down which
+    only in a samples log.
+    """
+    setup = setup_of(run, task)
+    if not setup.documents or not setup.original or setup.documents >= setup.original or setup.limit is not None:
+        return False
+    return setup.evaluated is None and run.samples_of(task) is None
 
 
 def setup_differences(first: Run, second: Run, tasks: Sequence[str] | None = None) -> list[Mismatch]:
@@ -155,15 +166,16 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
 
 
 def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
-    kinds: list[tuple[str, Callable[[Mapping[str, Any]], object]]] = [
-        ("dtype", lambda raw: (raw.get("config") or {}).get("model_dtype")),
-        ("lm-eval version", lambda raw: raw.get("lm_eval_version")),
-        ("transformers version", lambda raw: raw.get("transformers_version")),
-        ("routing span", lambda raw: (raw.get("routing") or {}).get("capture")),
-        ("routing reference", lambda raw: (raw.get("routing") or {}).get("reference")),
+    kinds: list[tuple[str, Callable[[Mapping[str, Any], Routing], object]]] = [
+        ("dtype", lambda raw, _: (raw.get("config") or {}).get("model_dtype")),
+        ("lm-eval version", lambda raw, _: raw.get("lm_eval_version")),
+        ("transformers version", lambda raw, _: raw.get("transformers_version")),
+        ("routing span", lambda _, routing: routing.capture),
+        ("routing reference", lambda _, routing: routing.reference),
     ]
     for kind, of in kinds:
-        seen = dict.fromkeys((_text(of(first.part(task))), _text(of(second.part(task)))) for task in tasks)
+        said = ([_text(of(run.part(task), run.routing_of(task))) for task in tasks] for run in (first, second))
+        seen = dict.fromkeys(zip(*said, strict=True))
         for before, after in seen:
             if before is not None and after is not None and before != after:
                 yield Mismatch("", kind, before, after, serious=False)

@@ -15,6 +15,7 @@ from lm_eval_moe.routing_fields import FIELDS, is_score
 from lm_eval_moe.statistics import Estimate
 
 __all__ = [
+    "GAIN_SUFFIX",
     "LARGEST",
     "SHARES",
     "Average",
@@ -24,10 +25,14 @@ __all__ = [
     "Metric",
     "Score",
     "is_number",
+    "number_of",
 ]
 
 SHARES = ("acc", "exact_match")
 """Beginnings of the names of metrics that are shares of items, in the order in which they are preferred."""
+
+GAIN_SUFFIX = "_gain_over_control"
+"""What follows a metric's name where its gain over random controls stands: ``acc_gain_over_control,none``."""
 
 LARGEST = 1e100
 """No score, error or gain is larger: sums and squares of what is read stay finite."""
@@ -38,6 +43,11 @@ def is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
     return bool(abs(value) <= LARGEST)
+
+
+def number_of(value: object) -> float | None:
+    """Return a number; lm-eval writes 'N/A' for a standard error that it does not know."""
+    return float(value) if is_number(value) else None
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ Nothing here needs torch until an action is applied or noise is drawn, so a file
 
 from __future__ import annotations
 
+from lm_eval_moe.profiles import ProfileSource, ProfileStore
 from lm_eval_moe.steering.actions import Action, ActionTargets
 from lm_eval_moe.steering.language_filter import LanguageFilter
 from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan
-from lm_eval_moe.steering.profiles import ProfileSource, ProfileStore
 from lm_eval_moe.steering.resolve import explain, resolve
 from lm_eval_moe.steering.selectors import Choice
 from lm_eval_moe.steering.spec import SteeringSpec, load_spec, parse_spec

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.checked_fields import Field, Place, show
 from lm_eval_moe.errors import did_you_mean
-from lm_eval_moe.shape import BANDS, RoutingShape
+from lm_eval_moe.shape import BANDS, RoutingShape, format_ranges
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LayerExpression", "LayerPart", "format_ranges"]
+__all__ = ["LayerExpression", "LayerPart"]
 
 NAMES = ("all", *BANDS)
 _RANGE = re.compile(r"\s*([0-9]{1,6})\s*(?:-\s*([0-9]{1,6})\s*)?")
 _FIX = f"write a layer (12), a range with both ends included (8-35), a list of these, or one of {', '.join(NAMES)}"
-
-
-def format_ranges(numbers: Iterable[int]) -> str:
-    """Write ascending integers as ``0-7, 12``."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges) or "none"
 
 
 @dataclass(frozen=True, order=True)

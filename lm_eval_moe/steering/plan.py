@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm_eval_moe.profiles import ProfileSource
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.actions import Action
 from lm_eval_moe.steering.language_filter import LanguageFilter
-from lm_eval_moe.steering.profiles import ProfileSource
 from lm_eval_moe.steering.spec import VERSION, Tokens
 
 __all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash"]

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lm_eval_moe.checked_fields import Place
-from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.profiles import ProfileStore
+from lm_eval_moe.shape import RoutingShape, format_ranges
 from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan, plan_hash
-from lm_eval_moe.steering.profiles import ProfileStore
 from lm_eval_moe.steering.selectors import Choice, Scope
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec

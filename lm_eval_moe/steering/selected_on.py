@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lm_eval_moe.profile_file import ProfileItem, open_profile
+from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.steering.plan import SteeringPlan
 
 __all__ = ["SelectedOn", "selected_on"]
@@ -36,10 +36,7 @@ def selected_on(plan: SteeringPlan) -> SelectedOn:
     texts = dict.fromkeys(plan.selected_on_texts, own)
     unknown = list(plan.selected_on_unknown)
     for source in plan.profiles:
-        rows: tuple[ProfileItem, ...] = ()
-        if source.path.suffix != ".json":
-            with open_profile(source.path) as profile:
-                rows = profile.items
+        rows = read_profile(source.path, counts=True).items
         if not rows or not all(item.item for item in rows):  # pooled counts, or some among the items
             unknown.append(source.given)
         items.update({(item.benchmark, item.item): source.given for item in rows if item.item})

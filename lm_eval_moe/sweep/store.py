@@ -11,12 +11,13 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.results.reading import load_json, load_results
+from lm_eval_moe.results.samples import with_compact_samples
 
 __all__ = ["BASELINE", "RunStore"]
 
 SCHEMA_VERSION = 1
 BASELINE = "baseline"
-_KEPT = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter", "metrics")
 
 
 class RunStore:
@@ -36,7 +37,7 @@ class RunStore:
         path = folder / "settings.json"
         now = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
         if path.exists():
-            self._check(_read(path, fix="give another --output: without them it cannot go on"), now, identity)
+            self._check(load_json(path, "give another --output: without them it cannot go on"), now, identity)
         elif folder.exists() and any(folder.iterdir()):
             raise UserError(
                 "the folder is not empty and holds no sweep", fix="give a new folder", where=f"--output {folder}"
@@ -44,8 +45,10 @@ class RunStore:
         else:
             write_json(path, {**now, "identity": identity.to_dict()}, "settings of the sweep")
 
-    def _check(self, before: Mapping[str, Any], now: Mapping[str, Any], identity: Identity) -> None:
+    def _check(self, before: Any, now: Mapping[str, Any], identity: Identity) -> None:
         where, fix = str(self.folder), "give another --output, or the previous settings"
+        if not isinstance(before, dict):
+            raise UserError("its settings hold no JSON object", fix="give another --output", where=where)
         other = setting_differences(before, now, now)
         if other:
             raise UserError(
@@ -74,7 +77,11 @@ class RunStore:
         Raises:
             UserError: The file is damaged.
         """
-        return _read(self.path(name))
+        try:
+            return load_results(self.path(name))
+        except UserError as error:
+            fix = f"delete {self.path(name)}: it is computed anew"
+            raise UserError(error.problem, fix=fix, where=error.where) from error
 
     def write(self, name: str, results: Mapping[str, Any], registry: ParallelRegistry) -> None:
         """Keep a run's results; of the samples what statistics need, not the prompts.
@@ -82,32 +89,7 @@ class RunStore:
         Raises:
             UserError: The file cannot be written.
         """
-        write_json(self.path(name), {**results, "samples": _compact(results, registry)}, "results")
+        write_json(self.path(name), with_compact_samples(results, registry), "results")
         answers = self.answers(name)
         for file in answers.parent.glob(f"{answers.name}.*"):
             file.unlink(missing_ok=True)
-
-
-def _read(path: Path, fix: str = "delete it: it is computed anew") -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", fix=fix, where=str(path)) from error
-    if not isinstance(content, dict):
-        raise UserError("holds no JSON object", fix=fix, where=str(path))
-    return content
-
-
-def _compact(results: Mapping[str, Any], registry: ParallelRegistry) -> dict[str, list[dict[str, Any]]]:
-    compact = {}
-    for task, samples in (results.get("samples") or {}).items():
-        pairing = registry.pairing(task, ((results.get("configs") or {}).get(task) or {}).get("metadata"))
-        fields = (pairing.item or ()) if pairing else ()
-        compact[task] = [
-            {
-                **{name: sample[name] for name in (*_KEPT, *sample.get("metrics", ())) if name in sample},
-                "doc": {name: sample["doc"][name] for name in fields if name in sample.get("doc", {})},
-            }
-            for sample in samples
-        ]
-    return compact

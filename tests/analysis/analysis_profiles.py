@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, write_arrays
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem, write_profile
 from lm_eval_moe.shape import RoutingShape
 
 SHAPE = RoutingShape(layers=tuple(range(1, 12)), experts=6, top_k=2, depth=12)
@@ -54,5 +54,5 @@ def write_profile_of(
         **{name: np.asarray(values, dtype=np.float32) for name, values in (extra or {}).items()},
     }
     path = folder / (file or f"{language}.safetensors")
-    write_arrays(path, ProfileHeader(model, shape, span, steering), items, arrays)
+    write_profile(path, ProfileHeader(model, shape, span, steering), items, arrays)
     return path

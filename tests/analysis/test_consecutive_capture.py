@@ -13,18 +13,18 @@ import oracle
 import pytest
 import torch
 from hf_cases import build
+from profile_records import read_records
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import ARRAYS as ARRAYS_OF_RECORDS
 from lm_eval_moe.capture import BatchLayout, Recorder
-from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profiles import read_profile
+from lm_eval_moe.profiles.merge import merge_profiles
 from lm_eval_moe.profiling.capture import Options, ProfileJob
 from lm_eval_moe.profiling.documents import Document
 from lm_eval_moe.profiling.fields import Fields
-from lm_eval_moe.profiling.merge import merge_profiles
 from lm_eval_moe.profiling.text_files import TextFile
 
 ARRAYS = ("consecutive_overlap",)
@@ -42,8 +42,7 @@ def profiled(lm: HFMoE, texts: Any, path: Path, **options: Any) -> Path:
 
 
 def overlaps(path: Path) -> Any:
-    with open_profile(path) as profile:
-        return profile.by_layer("consecutive_overlap")
+    return read_profile(path).array("consecutive_overlap").astype(np.float64)
 
 
 def pairs_of(family: str, lm: HFMoE, tokens: list[int]) -> list[list[float]]:
@@ -142,15 +141,16 @@ def test_nothing_else_of_a_profile_changes_with_it(aggregate: bool, tokenizer: A
         profiled(lm, texts, tmp_path / f"{len(arrays)}.safetensors", aggregate=aggregate, arrays=arrays)
         for arrays in ((), ARRAYS)
     ]
-    with open_profile(paths[0]) as without, open_profile(paths[1]) as with_it:
-        assert with_it.arrays - without.arrays == {"consecutive_overlap"}
-        for name in ("counts", "gate_mass", "importance"):
-            rows = range(len(without.items))
-            for mine, theirs in zip(without.rows(name, rows), with_it.rows(name, rows), strict=True):
-                assert mine.tobytes() == theirs.tobytes()
-        assert "arrays" not in (without.header.provenance or {})
+    without = read_profile(paths[0])
+    with_it = read_profile(paths[1])
+    assert with_it.arrays - without.arrays == {"consecutive_overlap"}
+    for name in ("counts", "gate_mass", "importance"):
+        rows = range(len(without.items))
+        for mine, theirs in zip(without.rows(name, rows), with_it.rows(name, rows), strict=True):
+            assert mine.tobytes() == theirs.tobytes()
+    assert "arrays" not in (without.header.provenance or {})
     assert lm.record_arrays >= {"overlap"}
-    _, _, records = read_profile(paths[1])
+    _, _, records = read_records(paths[1])
     np.testing.assert_array_equal(np.stack([record.overlap for record in records]), overlaps(paths[1]))
 
 

@@ -19,7 +19,7 @@ from scipy.spatial.distance import jensenshannon
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.gate.policy import load_policy
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profiles import read_profile
 
 
 def rows(folder: Path, task: str) -> dict[str, float]:
@@ -80,8 +80,8 @@ def test_drift_is_the_divergence_of_the_two_profiles(
     arrays, items = [], []
     for folder in real_pair:
         arrays.append(load_file(folder / "profile.safetensors")["importance"].astype(float))
-        with open_profile(folder / "profile.safetensors") as reader:
-            items.append(reader.items)
+        reader = read_profile(folder / "profile.safetensors")
+        items.append(reader.items)
     assert items[0] == items[1]
     own = [row for row, item in enumerate(items[0]) if item.language == "sw"]
     values = []
@@ -142,15 +142,15 @@ def test_drift_that_cannot_be_judged_is_no_pass(
 
 def _other_items(plain: Path, folder: Path) -> list[Path]:
     """Return the profile's own file with half of its items renamed, as if others had been evaluated."""
-    from lm_eval_moe.profile_file import ProfileItem, write_arrays
+    from lm_eval_moe.profiles import ProfileItem, write_profile
 
     source = plain / "profile.safetensors"
     arrays = load_file(source)
-    with open_profile(source) as reader:
-        header = reader.header
-        items = [ProfileItem(item.benchmark, f"other {item.item}", item.language, item.task) for item in reader.items]
+    reader = read_profile(source)
+    header = reader.header
+    items = [ProfileItem(item.benchmark, f"other {item.item}", item.language, item.task) for item in reader.items]
     file = folder / "other.safetensors"
-    write_arrays(file, header, items, arrays)
+    write_profile(file, header, items, arrays)
     return [file]
 
 

@@ -18,9 +18,8 @@ from mutations import json_bytes, mutated, scalars, spoilt
 from written_profiles import SMALL, spec_of, write, write_dump
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.profile_file import PROFILE_ARRAYS, open_profile
+from lm_eval_moe.profiles import PROFILE_ARRAYS, read_profile
 from lm_eval_moe.steering import resolve
-from lm_eval_moe.steering._count_dump import DumpError, read_count_dump
 
 ROWS = [("row:0", 10, [[5, 5, 6, 4], [10, 2, 4, 4]]), ("row:1", 8, [[4, 4, 4, 4], [8, 8, 0, 0]])]
 OTHER = [("x:0", 10, [[1, 9, 6, 4], [2, 10, 4, 4]]), ("x:1", 8, [[0, 8, 4, 4], [0, 8, 8, 0]])]
@@ -50,15 +49,15 @@ def put_together(header: Any, data: bytes, length: int | None = None) -> bytes:
 
 def read_all(path: Path) -> None:
     """Read everything that is in a profile, as `profile show` does, and hold it to what the file says."""
-    with open_profile(path) as profile:
-        tokens = profile.tokens()
-        assert tokens.shape == (len(profile.items),)
-        for name in sorted(profile.arrays & set(PROFILE_ARRAYS)):
-            rows = list(profile.rows(name, range(len(profile.items))))
-            shape = (len(profile.header.shape.layers), profile.header.shape.experts)
-            assert all(row.shape == shape for row in rows)
-        assert profile.header.shape.to_dict()
-        assert isinstance(profile.header.model, str)
+    profile = read_profile(path)
+    tokens = profile.tokens
+    assert tokens.shape == (len(profile.items),)
+    for name in sorted(profile.arrays & set(PROFILE_ARRAYS)):
+        rows = list(profile.rows(name, range(len(profile.items))))
+        shape = (len(profile.header.shape.layers), profile.header.shape.experts)
+        assert all(row.shape == shape for row in rows)
+    assert profile.header.shape.to_dict()
+    assert isinstance(profile.header.model, str)
 
 
 def used(folder: Path) -> None:
@@ -228,16 +227,16 @@ with tempfile.TemporaryDirectory() as _name:
 @given(data=json_bytes(DUMP))
 @hostile(100)
 def test_json_counts(folder: Path, data: bytes) -> None:
+    (folder / "given.json").write_bytes(data)
+
     def read() -> None:
-        try:
-            counts, tokens = read_count_dump(data, SMALL)
-        except DumpError as error:
-            raise UserError(error.problem, fix=error.fix) from error
-        assert counts.shape == (2, 4)
-        assert (counts >= 0).all()
-        assert (counts <= tokens[:, None]).all()
+        profile = read_profile(folder / "given.json", counts=True)
+        assert profile.tokens.shape == (1,)
+        fitted = profile.fit(SMALL)
+        frequency = fitted.activity().pooled
+        assert frequency.shape == fitted.pooled_importance().shape == (2, 4)
+        assert ((frequency >= 0) & (frequency <= 1)).all()
 
     inside("JSON counts", read)
-    (folder / "given.json").write_bytes(data)
     rule = {"task": {"profile": "given.json", "baseline": "base.safetensors", "threshold": 0.01}}
     inside("JSON counts in a rule", lambda: resolve(spec_of(rule, folder), SMALL))

@@ -17,7 +17,7 @@ from lm_eval_moe.compare import Settings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import load_entries
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
 from lm_eval_moe.results import read_results
@@ -100,11 +100,7 @@ def test_profile_metadata_of_thousands_of_characters(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     path.write_bytes(save({"tokens": np.zeros(1, dtype=np.int64)}, {"format": "a" * 5000}))
 
-    def read() -> None:
-        with open_profile(path):
-            pass
-
-    found = inside("regression", read)
+    found = inside("regression", lambda: read_profile(path))
     assert isinstance(found, UserError)
     assert len(str(found)) < 400
 

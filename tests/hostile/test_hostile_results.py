@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from boundary import hostile, inside
 from hypothesis import given
@@ -16,15 +17,32 @@ from hypothesis import strategies as st
 from mutations import json_bytes, mutated, scalars, spoilt
 from written_runs import DATE, write_run
 
+from lm_eval_moe.analysis import Settings as AnalysisSettings
+from lm_eval_moe.analysis import analyse, read_material
 from lm_eval_moe.compare import Settings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.gate.check import Given, check, read_side
+from lm_eval_moe.gate.collect import homes_of
+from lm_eval_moe.gate.junit import junit_xml
+from lm_eval_moe.gate.markdown import markdown_summary
+from lm_eval_moe.gate.policy import load_policy
+from lm_eval_moe.gate.table import verdict_table
+from lm_eval_moe.identity import Identity
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem, write_profile
 from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
-from lm_eval_moe.results import read_results
+from lm_eval_moe.report.sweeps import read_sweep
+from lm_eval_moe.results import Routing, read_results
 from lm_eval_moe.results.latest import latest
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.setup import setup_differences
+from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.sweep.cells import cells_of
+from lm_eval_moe.sweep.spec import load_sweep
+from lm_eval_moe.sweep.store import BASELINE, RunStore
+from lm_eval_moe.sweep.summary import summarise
+from lm_eval_moe.sweep.table import csv_table, markdown
 
 SCORES = {"en": [1.0, 0.0, 1.0, 1.0], "sw": [0.0, 0.0, 1.0, 1.0]}
 DIVERGENCE = {"en": [0.0, 0.0, 0.0, 0.0], "sw": [0.1, 0.2, 0.3, 0.2]}
@@ -134,6 +152,140 @@ def test_reports_on_results_files(folder: Path, drawn: str, data: bytes) -> None
     assert "<svg" in drawn
     (folder / "given" / f"results_{DATE}.json").write_bytes(data)
     inside("report", lambda: page(folder), cpu_limit=20)
+
+
+# ---------------------------------------------------------------------- every other command that reads results
+
+SHAPE = RoutingShape((0, 1, 2), 4, 2, 3)
+"""The shape of the routed document's model."""
+
+POLICY = "version: 1\nmargins: {language: 0.05, macro: 0.05}\nminimum_items: 2\n"
+SWEEP: dict[str, Any] = {
+    "version": 1,
+    "steering": {
+        "version": 1,
+        "interventions": [{"layers": "all", "experts": {"ids": {"all": [1]}}, "action": {"soft": 0.5}}],
+    },
+    "grid": {"interventions.0.action.soft": [0.25]},
+    "tasks": ["mgsm_direct_en", "mgsm_direct_sw"],
+    "controls": 1,
+}
+IDENTITY = Identity({"model.weights": "abc"})
+
+
+def gate(folder: Path) -> None:
+    """Judge the given run against the good one, and begin a policy from it."""
+    sides = (folder / "baseline", folder / "given")
+    policy = load_policy(folder / "policy.yaml")
+    for baseline, candidate in (sides, sides[::-1]):
+        verdict = check(policy, Given([baseline]), Given([candidate]))
+        assert verdict.exit_code in (0, 1, 2)
+        assert verdict_table(verdict)
+        assert junit_xml(verdict)
+        assert markdown_summary(verdict)
+    homes_of(read_side("baseline", [sides[1]], []).runs)
+
+
+def profile_analyse(folder: Path) -> None:
+    """Correlate the given scores with the divergence of profiles, or say why that cannot be done."""
+    profiles = [str(folder / f"{language}.safetensors") for language in ("en", "sw", "de", "fr")]
+    path = folder / "given" / f"results_{DATE}.json"
+    material = read_material(profiles, results=[path], settings=AnalysisSettings(resamples=19))
+    assert "correlation" in analyse(material).text()
+
+
+def sweep_resume(folder: Path) -> None:
+    """Go on with a sweep whose runs are the given one."""
+    store = RunStore(folder / "sweep", {}, IDENTITY)
+    sweep = load_sweep(folder / "sweep.yaml")
+    cells, empty = cells_of(sweep, SHAPE)
+    for text in Routing.of(store.read(BASELINE)).warnings:
+        assert isinstance(text, str)
+    summaries = summarise(cells, empty, store)
+    assert csv_table(sweep, summaries)
+    if summaries:
+        assert markdown(sweep, summaries)
+
+
+COMMANDS: dict[str, Callable[[Path], None]] = {
+    "gate": gate,
+    "profile analyse": profile_analyse,
+    "sweep resume": sweep_resume,
+}
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good run beside the one that is overwritten, with what the other commands need beside results."""
+    folder = tmp_path_factory.mktemp("commands")
+    write_run(folder / "baseline", SCORES, model="org/other")
+    (folder / "policy.yaml").write_text(POLICY)
+    (folder / "sweep.yaml").write_text(json.dumps(SWEEP))
+    generator = np.random.default_rng(0)
+    for language in ("en", "sw", "de", "fr"):
+        importance = generator.dirichlet([1.0] * SHAPE.experts, (3, len(SHAPE.layers))).astype(np.float32)
+        items = [ProfileItem("news", f"n{number}", language, f"news_{language}") for number in range(3)]
+        arrays = {
+            "counts": np.floor(importance * 50).astype(np.int32),
+            "gate_mass": importance,
+            "importance": importance,
+            "tokens": np.full(3, 50, dtype=np.int64),
+        }
+        write_profile(folder / f"{language}.safetensors", ProfileHeader("m", SHAPE, "prompt"), items, arrays)
+    RunStore(folder / "sweep", {}, IDENTITY)
+    (folder / "sweep" / "runs").mkdir()
+    return folder
+
+
+def give(folder: Path, data: bytes) -> None:
+    """Put the bytes where every command looks for results."""
+    written(folder / "given")
+    (folder / "given" / f"results_{DATE}.json").write_bytes(data)
+    store = RunStore(folder / "sweep", {}, IDENTITY)
+    cells, _ = cells_of(load_sweep(folder / "sweep.yaml"), SHAPE)
+    for name in (BASELINE, *(plan.hash for cell in cells for plan in (cell.plan, *cell.controls))):
+        store.path(name).write_bytes(data)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_mutated_is_valid_for_every_command(commands: Path, name: str) -> None:
+    for document in RESULTS:
+        give(commands, json.dumps(document).encode())
+        COMMANDS[name](commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@given(data=json_bytes(RESULTS))
+@hostile(40)
+def test_every_command_that_reads_results(commands: Path, name: str, data: bytes) -> None:
+    give(commands, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RoutingWarning)
+        inside(name, lambda: COMMANDS[name](commands))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{" * 10_000_000, b"[" * 100_000, b"\xff" * 100, b'{"a": 1}', b'{"results": {"a": 1}}']
+)
+def test_every_command_refuses_what_holds_no_results(commands: Path, name: str, content: bytes) -> None:
+    give(commands, content)
+    assert isinstance(inside(name, lambda: COMMANDS[name](commands)), UserError)
+
+
+@pytest.mark.filterwarnings("ignore::lm_eval_moe.errors.RoutingWarning")
+@given(data=json_bytes([{"schema_version": 1, "identity": IDENTITY.to_dict(), "model": "m"}]))
+@hostile(60)
+def test_settings_of_a_sweep(commands: Path, data: bytes) -> None:
+    file = commands / "sweep" / "settings.json"
+    good = file.read_bytes()
+    file.write_bytes(data)
+    try:
+        inside("sweep settings", lambda: RunStore(commands / "sweep", {}, IDENTITY))
+        (commands / "sweep" / "table.json").write_text(json.dumps({"schema_version": 1, "name": "s", "benchmarks": []}))
+        inside("sweep in a report", lambda: read_sweep(commands / "sweep"))
+    finally:
+        file.write_bytes(good)
 
 
 @st.composite

@@ -32,15 +32,14 @@ from lm_eval_moe.identity import (
     Use,
 )
 from lm_eval_moe.parallel import TaskPairing
-from lm_eval_moe.profile_file import PROFILE_ARRAYS, ProfileHeader, ProfileItem, open_profile, write_arrays
+from lm_eval_moe.profiles import PROFILE_ARRAYS, ProfileHeader, ProfileItem, ProfileSource, read_profile, write_profile
+from lm_eval_moe.profiles.merge import merge_profiles
 from lm_eval_moe.profiling.capture import Options, ProfileJob
 from lm_eval_moe.profiling.fields import Fields
-from lm_eval_moe.profiling.merge import merge_profiles
 from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.results import LabelledRun, Run, latest, read_results
-from lm_eval_moe.results.identity import identity_of
+from lm_eval_moe.results.routing import identity_of
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.profiles import ProfileSource
 from lm_eval_moe.sweep.store import RunStore
 
 SHAPE = RoutingShape((0, 1), 4, 2, 2)
@@ -69,7 +68,7 @@ def write(
     }
     assert arrays.keys() == set(PROFILE_ARRAYS)
     header = ProfileHeader(model, shape, "prompt", None, None, identity)
-    write_arrays(path, header, [ProfileItem("own", item, "en", TASK)], {**arrays, "tokens": np.array([4])})
+    write_profile(path, header, [ProfileItem("own", item, "en", TASK)], {**arrays, "tokens": np.array([4])})
     return path
 
 
@@ -102,8 +101,8 @@ def as_a_sweep(stored: Identity | None, now: Identity, folder: Path, lm: HFMoE) 
 def as_a_merged_profile(stored: Identity | None, now: Identity, folder: Path, lm: HFMoE) -> None:
     paths = [write(folder / "1.safetensors", stored), write(folder / "2.safetensors", now, item="2")]
     merge_profiles(folder / "out.safetensors", paths)
-    with open_profile(folder / "out.safetensors") as merged:
-        assert merged.header.identity is None if stored is None else merged.header.identity is not None
+    merged = read_profile(folder / "out.safetensors")
+    assert merged.header.identity is None if stored is None else merged.header.identity is not None
 
 
 def as_the_profile_of_a_run(stored: Identity | None, now: Identity, folder: Path, lm: HFMoE) -> None:

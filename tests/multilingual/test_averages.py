@@ -14,6 +14,7 @@ from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.averages import add_averages
 from lm_eval_moe.parallel import TaskPairing
 from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.results.routing import GroupRouting
 
 # English, German and Russian are high, Thai is mid, Swahili is low (Joshi et al. 2020: 5, 5, 4, 3, 2).
 ACCURACY = {"en": 0.9, "de": 0.8, "ru": 0.7, "th": 0.6, "sw": 0.2}
@@ -68,8 +69,8 @@ def test_each_average_is_the_mean_over_its_languages() -> None:
     assert found["results"]["b_non_english"]["acc_stderr,none"] == pytest.approx(0.1 / 2)  # sqrt(4 x 0.01) / 4
     assert found["results"]["b_high_resource"]["acc_stderr,none"] == pytest.approx(0.1 / math.sqrt(2))
     assert found["results"]["b_non_english"]["sample_len"] == 40
-    assert described["b"]["languages"] == {language: [f"b_{language}"] for language in ACCURACY}
-    assert described["b_high_resource"] == {"of": "b", "languages": {"de": ["b_de"], "ru": ["b_ru"]}}
+    assert described["b"].languages == {language: (f"b_{language}",) for language in ACCURACY}
+    assert described["b_high_resource"].to_dict() == {"of": "b", "languages": {"de": ["b_de"], "ru": ["b_ru"]}}
 
 
 def test_an_average_that_a_subgroup_gives_is_not_added_again() -> None:
@@ -78,7 +79,7 @@ def test_an_average_that_a_subgroup_gives_is_not_added_again() -> None:
     )
     described = add_averages(found, known)
     assert set(found["groups"]) == {"b", "b_european", "b_non_english", "b_mid_resource", "b_low_resource"}
-    assert set(described["b_european"]["languages"]) == {"de", "ru"}
+    assert set(described["b_european"].languages) == {"de", "ru"}
 
 
 def test_a_language_without_a_value_is_left_out_of_that_metric() -> None:
@@ -156,7 +157,7 @@ def test_with_samples_the_same_item_in_several_languages_is_one_cluster() -> Non
     # values 1, 1, 0, 0 and not eight: their standard error is sqrt(1/3 / 4).
     assert found["results"]["b_non_english"]["acc_stderr,none"] == pytest.approx(math.sqrt(1 / 12))
     # English adds no residuals: weights 1/3 each instead of 1/2.
-    assert described["b"]["clustered_stderr"]["acc,none"] == pytest.approx(math.sqrt(1 / 12) * 2 / 3)
+    assert described["b"].clustered_stderr["acc,none"] == pytest.approx(math.sqrt(1 / 12) * 2 / 3)
     assert found["results"]["b"]["acc_stderr,none"] == 0.1  # lm-eval's own stays
 
 
@@ -166,18 +167,18 @@ def test_a_metric_that_is_not_the_mean_of_its_documents_is_not_clustered() -> No
     described = add_averages(found, known)
     assert found["results"]["b_non_english"]["acc,none"] == pytest.approx(0.6)
     assert found["results"]["b_non_english"]["acc_stderr,none"] == pytest.approx(0.1 / math.sqrt(2))
-    assert "clustered_stderr" not in described["b_non_english"]
+    assert not described["b_non_english"].clustered_stderr
 
 
 def test_groups_that_cannot_be_taken_apart_say_why() -> None:
     found, known = of_five_languages()
     known["b_th"] = None
-    assert add_averages(found, known) == {"b": {"why_not": "the language of b_th is not known"}}
+    assert add_averages(found, known) == {"b": GroupRouting(why_not="the language of b_th is not known")}
     found, known = levels()
     del found["results"]["p_sw_hard"], known["p_sw_hard"]
     found["group_subtasks"] = {"p": ["p_en_easy", "p_en_hard", "p_sw_easy"]}
     found["groups"] = {"p": found["results"]["p"]}
-    assert add_averages(found, known) == {"p": {"why_not": "the tasks in sw are not those in en"}}
+    assert add_averages(found, known) == {"p": GroupRouting(why_not="the tasks in sw are not those in en")}
     assert not any(name.startswith("p_non") for name in found["results"])
 
 

@@ -14,18 +14,18 @@ import numpy as np
 import oracle
 import pytest
 from hf_cases import build
+from profile_records import read_records
 from small_models import SHARED
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profiles import read_profile
+from lm_eval_moe.profiles.unfinished import read_unfinished, unfinished_path
 from lm_eval_moe.profiling.capture import Options, ProfileJob
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
-from lm_eval_moe.profiling.unfinished import read_unfinished, unfinished_path
 from lm_eval_moe.steering import load_spec, resolve
 
 pytestmark = pytest.mark.long
@@ -52,7 +52,7 @@ def test_items_are_those_of_plain_passes_in_every_script_and_batch_size(
         for language, long in real_texts.items():
             texts = [text[:110] for text in long]  # of one window each: some scripts take four tokens a character
             path = tmp_path / f"{batch_size}" / f"{language}.safetensors"
-            header, items, records = read_profile(profiled(lm, source(tmp_path, language, texts), path))
+            header, items, records = read_records(profiled(lm, source(tmp_path, language, texts), path))
             assert header.span == "prompt"
             assert [item.item for item in items] == [f"n{number}" for number in range(len(texts))]
             assert {(item.benchmark, item.language) for item in items} == {("news", language)}
@@ -69,7 +69,7 @@ def test_items_are_those_of_plain_passes_in_every_script_and_batch_size(
 def test_a_long_text_is_cut_into_windows_that_count_every_token_once(tokenizer: Any, tmp_path: Path) -> None:
     lm = build("qwen3_moe", tokenizer, max_length=32)
     text = "Rain fell all night on the quiet town. " * 9
-    _, _, (record,) = read_profile(profiled(lm, source(tmp_path, "en", [text]), tmp_path / "en.safetensors"))
+    _, _, (record,) = read_records(profiled(lm, source(tmp_path, "en", [text]), tmp_path / "en.safetensors"))
     tokens = lm.tok_encode(text)
     windows = [tokens[start : start + 32] for start in range(0, len(tokens), 32)]
     assert len(windows) > 3
@@ -81,8 +81,8 @@ def test_a_long_text_is_cut_into_windows_that_count_every_token_once(tokenizer: 
 def test_aggregate_pools_all_items_in_one_row(tokenizer: Any, real_texts: dict[str, Any], tmp_path: Path) -> None:
     lm = build("qwen3_moe", tokenizer, max_length=500)
     texts = source(tmp_path, "sw", real_texts["sw"])
-    _, _, records = read_profile(profiled(lm, texts, tmp_path / "items.safetensors"))
-    _, (item,), (row,) = read_profile(profiled(lm, texts, tmp_path / "pooled.safetensors", aggregate=True))
+    _, _, records = read_records(profiled(lm, texts, tmp_path / "items.safetensors"))
+    _, (item,), (row,) = read_records(profiled(lm, texts, tmp_path / "pooled.safetensors", aggregate=True))
     expected = RoutingRecord.pooled(records)
     assert (item.item, item.language, item.benchmark) == ("", "sw", "news")
     assert row.tokens == expected.tokens
@@ -135,8 +135,8 @@ def test_a_begun_profile_of_other_settings_is_refused_and_restarted(tokenizer: A
     job = ProfileJob(lm, texts, path, Options(restart=True), lm.identity())
     assert job.done == 0
     job.run()
-    with open_profile(path) as profile:
-        assert profile.header.span == "all"
+    profile = read_profile(path)
+    assert profile.header.span == "all"
 
 
 def test_a_damaged_side_file_is_refused(tokenizer: Any, tmp_path: Path) -> None:
@@ -187,12 +187,13 @@ def test_selection_rules_read_the_profiles(tmp_path: Path, capsys: pytest.Captur
         "    action: {soft: 0.5}\n",
         encoding="utf-8",
     )
-    with open_profile(tmp_path / "sums" / "en.safetensors") as one, open_profile(tmp_path / "news/en.safetensors") as b:
-        frequency = [
-            np.mean([c / t for c, t in zip(p.rows("counts", range(20)), p.tokens(), strict=True)], 0) for p in (one, b)
-        ]
-        shape = one.header.shape
-        assert one.items[4].item == "line:5"
+    one = read_profile(tmp_path / "sums" / "en.safetensors")
+    b = read_profile(tmp_path / "news/en.safetensors")
+    frequency = [
+        np.mean([c / t for c, t in zip(p.rows("counts", range(20)), p.tokens, strict=True)], 0) for p in (one, b)
+    ]
+    shape = one.header.shape
+    assert one.items[4].item == "line:5"
     chosen = {(shape.layers[row], expert) for row, expert in np.argwhere(frequency[0] - frequency[1] > 0.1).tolist()}
     plan = resolve(load_spec(spec), shape)
     (intervention,) = plan.interventions
@@ -201,7 +202,7 @@ def test_selection_rules_read_the_profiles(tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     steered = ["--output", str(tmp_path / "steered"), "--texts", f"en={sums}", "--steering", str(spec)]
     assert main(["profile", "--model_args", "pretrained=demo", *steered]) == 0
-    with open_profile(tmp_path / "steered" / "en.safetensors") as profile:
-        assert profile.header.steering == plan.hash
-        assert profile.header.provenance is not None
-        assert profile.header.provenance["steering"] == {"name": "sums", "hash": plan.hash}
+    profile = read_profile(tmp_path / "steered" / "en.safetensors")
+    assert profile.header.steering == plan.hash
+    assert profile.header.provenance is not None
+    assert profile.header.provenance["steering"] == {"name": "sums", "hash": plan.hash}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from profile_records import read_records
 from small_models import SHARED
 
-from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.cli import main
 from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
-from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, write_arrays
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem, write_profile
 from lm_eval_moe.profiling.texts import benchmark_of
 from lm_eval_moe.shape import RoutingShape
 
@@ -54,15 +54,15 @@ def written(tmp_path: Path) -> dict[str, Path]:
         items = [ProfileItem("bench", f"i{n}", language, f"{name}.txt") for n in range(count)]
         arrays = {"counts": counts, "gate_mass": importance, "importance": importance, "tokens": tokens}
         paths[name] = tmp_path / f"{name}.safetensors"
-        write_arrays(paths[name], ProfileHeader(model, shape, span), items, arrays)
+        write_profile(paths[name], ProfileHeader(model, shape, span), items, arrays)
     return paths
 
 
 def test_merge_keeps_every_row(written: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "all.safetensors"
     assert main(["profile", "merge", str(out), str(written["en"]), str(written["sw"])]) == 0
-    header, items, records = read_profile(out)
-    parts = [read_profile(written[name]) for name in ("en", "sw")]
+    header, items, records = read_records(out)
+    parts = [read_records(written[name]) for name in ("en", "sw")]
     assert items == [item for _, own, _ in parts for item in own]
     for record, expected in zip(records, [r for _, _, own in parts for r in own], strict=True):
         assert record.tokens == expected.tokens
@@ -102,7 +102,7 @@ def test_diff_is_of_the_pooled_routing(written: dict[str, Path], capsys: pytest.
     printed = capsys.readouterr().out
     frequency, importance = [], []
     for name in ("en", "sw"):
-        _, _, records = read_profile(written[name])
+        _, _, records = read_records(written[name])
         tokens = [record.tokens for record in records]
         frequency.append(np.sum([record.counts for record in records], 0) / sum(tokens))
         importance.append(np.average([record.importance for record in records], 0, tokens))
@@ -160,11 +160,11 @@ def test_tasks_give_the_items_that_a_run_records(span: str, tmp_path: Path) -> N
     model = f"pretrained=demo,capture={span}"
     assert main(["run", "--model", "hf-moe", "--model_args", model, *tasks, "--routing_profile", str(by_run)]) == 0
     assert profile(*tasks, "--span", span, "--output", tmp_path / "out") == 0
-    header, run_items, run_records = read_profile(by_run)
+    header, run_items, run_records = read_records(by_run)
     expected = dict(zip(run_items, run_records, strict=True))
     found = {}
     for language in ("en", "sw"):
-        own, items, records = read_profile(tmp_path / "out" / f"{language}.safetensors")
+        own, items, records = read_records(tmp_path / "out" / f"{language}.safetensors")
         assert (own.model, own.shape, own.span) == (header.model, header.shape, header.span)
         assert {item.language for item in items} == {language}
         found |= dict(zip(items, records, strict=True))
@@ -184,8 +184,8 @@ def test_a_data_set_gives_the_profile_of_the_same_lines(tmp_path: Path) -> None:
     assert profile("--texts", f"sw=hf:{folder}::validation", *fields, "--output", tmp_path / "hub") == 0
     arguments = ("--texts", f"sw={folder / 'dev.jsonl'}", "--benchmark", "greetings", *fields)
     assert profile(*arguments, "--output", tmp_path / "file") == 0
-    header, items, records = read_profile(tmp_path / "hub" / "sw.safetensors")
-    _, expected_items, expected = read_profile(tmp_path / "file" / "sw.safetensors")
+    header, items, records = read_records(tmp_path / "hub" / "sw.safetensors")
+    _, expected_items, expected = read_records(tmp_path / "file" / "sw.safetensors")
     assert [(i.benchmark, i.item) for i in items] == [("greetings", "0"), ("greetings", "1")]
     assert [(i.benchmark, i.item) for i in expected_items] == [(i.benchmark, i.item) for i in items]
     for record, other in zip(records, expected, strict=True):

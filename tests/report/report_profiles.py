@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lm_eval_moe.profile_file import ProfileHeader, ProfileItem, write_arrays
+from lm_eval_moe import profiles
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem
 from lm_eval_moe.shape import RoutingShape
 
 
@@ -52,5 +53,5 @@ def write_profile(
     }
     if overlap:
         arrays["consecutive_overlap"] = generator.uniform(0.2, 0.4, size=(len(rows), layers)).astype(np.float32)
-    write_arrays(path, ProfileHeader(model, shape, "prompt"), named, arrays)
+    profiles.write_profile(path, ProfileHeader(model, shape, "prompt"), named, arrays)
     return path

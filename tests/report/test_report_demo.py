@@ -10,7 +10,7 @@ from report_profiles import write_profile
 from written_results import PageReader
 
 from lm_eval_moe.cli import main
-from lm_eval_moe.profile_file import open_profile
+from lm_eval_moe.profiles import read_profile
 
 SWEEP = """
 version: 1
@@ -47,9 +47,9 @@ def test_the_demo_ends_with_curves_heat_map_dendrogram_and_gains(demo: Path) -> 
     ):
         assert f"<h3>{title}</h3>" in html
     # It has taken the place of an earlier one.
-    with open_profile(demo / "routing_profile.safetensors") as profile:
-        assert len(profile.items) == 8 * 4
-        assert profile.header.steering is None
+    profile = read_profile(demo / "routing_profile.safetensors")
+    assert len(profile.items) == 8 * 4
+    assert profile.header.steering is None
 
 
 def test_a_report_on_the_demos_files_has_the_demos_numbers(demo: Path, tmp_path: Path) -> None:

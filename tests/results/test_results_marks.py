@@ -15,8 +15,8 @@ from lm_eval_moe import HFMoE
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.results import LabelledRun, Run, read_results
-from lm_eval_moe.results.documents import evaluated_documents, unrecorded_choice
 from lm_eval_moe.results.marks import SIGNS, Mark, legend, score_marks, signs_of
+from lm_eval_moe.results.setup import unrecorded_choice
 
 SPEC = {
     "version": 1,
@@ -50,8 +50,8 @@ def test_a_steered_run_of_lm_evals_own_function_is_labelled_as_steered(tmp_path:
     (labelled,) = read_results([folder])
     run = Run(labelled)
     assert run.steering is not None
-    assert run.steering["hash"] == results["config"]["steering"]["hash"]
-    assert run.steering_title == f"gentle #{run.steering['hash'][:8]}"
+    assert run.steering.hash == results["config"]["steering"]["hash"]
+    assert run.steering_title == f"gentle #{run.steering.hash[:8]}"
     assert labelled.label.endswith(run.steering_title)
     assert [mark.kind for mark in score_marks(run, "demo_arith_sw")] == ["leak unknown"]
 
@@ -97,11 +97,11 @@ def test_recorded_documents_are_told_apart(tmp_path: Path) -> None:
     task, hashes = "mgsm_direct_sw", []
     for name in "ab":
         path = write_run(tmp_path / name, SCORES, steering="s", samples=False)
-        assert evaluated_documents(written(path), task) is None
+        assert written(path).task_routing(task).document_hash is None
         assert unrecorded_choice(written(path), task)
         amend(path, tasks={task: {"document_hash": sha(name)}})
         assert not unrecorded_choice(written(path), task)
-        hashes.append(evaluated_documents(written(path), task))
+        hashes.append(written(path).task_routing(task).document_hash)
     assert hashes == [sha("a"), sha("b")]
 
 

@@ -258,7 +258,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         lambda folder: (folder / "task.safetensors").unlink(),
         TASK,
         "task.profile",
-        "cannot be read: No such file",
+        "cannot be read as a profile: No such file",
         "give",
     ),
     (text("sw.json", b"\x80\x04K."), DUMPS, "shared.profiles.sw", "'sw.json' is no JSON text", "of the form {layer:"),

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from written_profiles import SMALL, selected, spec_of, write, write_dump
 
-from lm_eval_moe import profile_file
-from lm_eval_moe.profile_file import ProfileReader
+from lm_eval_moe.profiles import Profile
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import ProfileStore, explain, load_spec, resolve
 
@@ -96,13 +95,13 @@ def test_a_plan_names_its_profiles_with_their_digests(folder: Path) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """The arrays that are read, as they are: file name and array."""
     seen: list[tuple[str, str]] = []
-    slicing = ProfileReader._slice
+    slicing = Profile._slice
 
-    def noting(self: ProfileReader, name: str, shape: Any) -> Any:
+    def noting(self: Profile, name: str) -> Any:
         seen.append((self.path.name, name))
-        return slicing(self, name, shape)
+        return slicing(self, name)
 
-    monkeypatch.setattr(profile_file.ProfileReader, "_slice", noting)
+    monkeypatch.setattr(Profile, "_slice", noting)
     return seen
 
 

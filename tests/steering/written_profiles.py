@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from profile_records import write_records
 
 from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile import ProfileHeader, ProfileItem, write_profile
+from lm_eval_moe.profiles import ProfileHeader, ProfileItem
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import Choice, SteeringSpec, explain, parse_spec, resolve
 
@@ -47,7 +48,7 @@ def write(
         for (key, _, _), each in zip(rows, languages, strict=True)
     ]
     header = ProfileHeader(model, shape, span, steering)
-    write_profile(path, header, items, [record(tokens, counts) for _, tokens, counts in rows])
+    write_records(path, header, items, [record(tokens, counts) for _, tokens, counts in rows])
     return path
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.doctor.finding import Finding, proof
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs

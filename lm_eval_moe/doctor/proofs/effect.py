@@ -15,7 +15,7 @@ from lm_eval_moe.doctor.finding import Finding, proof
 from lm_eval_moe.doctor.runs import steering_of
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs, Scored

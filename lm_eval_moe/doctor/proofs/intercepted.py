@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.doctor.anatomy import uncovered_layers
 from lm_eval_moe.doctor.finding import Finding, proof
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.capture import RoutingRecord

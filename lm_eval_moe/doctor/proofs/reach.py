@@ -9,7 +9,7 @@ import numpy as np
 from lm_eval_moe.doctor.finding import Finding, proof
 from lm_eval_moe.doctor.runs import steering_of
 from lm_eval_moe.errors import RoutingBypassedError, UserError
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs, Scored

@@ -33,8 +33,8 @@ def steered_layers(runs: Sequence[object], layers: Sequence[int]) -> list[Steere
     """Return the layers that runs steer, of those with a router."""
     found = []
     for number, run in enumerate(runs):
-        experts = (getattr(run, "steering", None) or {}).get("experts") or {}
-        steered = tuple(sorted(int(layer) for layer in experts if int(layer) in layers))
+        steering = getattr(run, "steering", None)
+        steered = tuple(sorted(int(layer) for layer in (steering.experts if steering else ()) if int(layer) in layers))
         if steered:
             found.append(SteeredLayers(number, steered))
     return found

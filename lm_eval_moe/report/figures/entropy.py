@@ -32,8 +32,7 @@ def entropy_of_results(benchmark: Benchmark) -> ReportFigure | None:
     run = benchmark.runs[0]
     lines = []
     for lang, cell in benchmark.cells[0].items():
-        curves = ((run.routing.get("tasks") or {}).get(cell.task) or {}).get("curves") or {}
-        values = curves.get("entropy")
+        values = run.task_routing(cell.task).curves.get("entropy")
         if values and len(values) == len(run.layers):
             known = zip(run.layers, values, strict=True)
             points = {layer: (float(value), None, None) for layer, value in known if value is not None}

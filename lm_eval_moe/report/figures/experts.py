@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.analysis import LanguageRouting, Material
 from lm_eval_moe.number_text import signed
-from lm_eval_moe.profile_file import ProfileReader, open_profile
 from lm_eval_moe.report.figures._axes import WIDTH, drawing, empty, short
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.figures._raster import colour_bar, draw_grid, limit_of
@@ -80,15 +77,10 @@ def expert_differences(material: Material) -> list[_Difference]:
     The test is a paired t test over items for each expert; over all experts of a language Holm's correction.
     """
     reference = material.languages[material.reference]
-    with ExitStack() as stack:
-        paths = dict.fromkeys(routing.path for routing in material.languages.values() if not routing.is_dump)
-        files = {path: stack.enter_context(open_profile(path)) for path in paths}
-        return [_difference(material.languages[language], reference, files) for language in material.others]
+    return [_difference(material.languages[language], reference) for language in material.others]
 
 
-def _difference(
-    routing: LanguageRouting, reference: LanguageRouting, files: Mapping[Path, ProfileReader]
-) -> _Difference:
+def _difference(routing: LanguageRouting, reference: LanguageRouting) -> _Difference:
     common = [name for name in routing.items if name in reference.items]
     pairs = [
         (routing.items[name], reference.items[name])
@@ -99,8 +91,8 @@ def _difference(
         own, other = routing.activity.mean, reference.activity.mean
         return _Difference(routing.language, own, other, None, 0)
     sums = np.zeros((3, len(routing.shape.layers), routing.shape.experts))
-    first = files[routing.path].rows("counts", [row for row, _ in pairs])
-    second = files[reference.path].rows("counts", [row for _, row in pairs])
+    first = routing.profile.rows("counts", [row for row, _ in pairs])
+    second = reference.profile.rows("counts", [row for _, row in pairs])
     for (row, other_row), counts, others in zip(pairs, first, second, strict=True):
         a, b = counts / routing.tokens[row], others / reference.tokens[other_row]
         sums += np.stack([a, b, (a - b) ** 2])

@@ -12,7 +12,7 @@ from lm_eval_moe.report.figures._axes import canvas, drawing, short
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.palette import Colours
 from lm_eval_moe.report.wording import listing
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

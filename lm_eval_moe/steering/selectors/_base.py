@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.discovery import Registry
+from lm_eval_moe.profiles import ProfileStore
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.profiles import ProfileStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self

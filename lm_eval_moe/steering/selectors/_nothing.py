@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.errors import NothingSelectedError
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering.selectors._base import Scope
 
 __all__ = ["nothing_selected", "selected"]

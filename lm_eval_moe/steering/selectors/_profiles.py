@@ -9,8 +9,8 @@ from itertools import combinations
 
 from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.profiles import Activity, Profile, ProfilePath
 from lm_eval_moe.steering.language_filter import parse_language
-from lm_eval_moe.steering.profiles import Activity, Profile, ProfilePath
 from lm_eval_moe.steering.selectors._base import Scope
 
 __all__ = [
@@ -99,7 +99,8 @@ class Sample:
     @property
     def activity(self) -> Activity:
         """How often the experts are selected in these items."""
-        return self.profile.activity(self.rows, self.given)
+        with self.given.named():
+            return self.profile.activity(self.rows)
 
     @property
     def languages(self) -> set[str]:
@@ -174,12 +175,12 @@ def require_comparable(samples: Iterable[Sample]) -> None:
         UserError: Two share items of the same file, or their span or the steering during the capture differ.
     """
     for first, second in combinations(samples, 2):
-        one, other = first.profile.source, second.profile.source
-        if one.sha256 == other.sha256 and set(first.rows) & set(second.rows):
+        if first.profile.sha256 == second.profile.sha256 and set(first.rows) & set(second.rows):
+            copied = "" if first.profile is second.profile else ", byte for byte"
             raise second.given.error(
-                f"is the same file as {show(first.given.given)}" + ("" if one is other else ", byte for byte"),
-                "give two different profiles",
+                f"is the same file as {show(first.given.given)}{copied}", "give two different profiles"
             )
+        one, other = first.profile.header, second.profile.header
         if None in (one.span, other.span):
             continue  # a file of pooled counts does not say
         if one.span != other.span:

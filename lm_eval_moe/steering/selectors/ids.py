@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.checked_fields import Field, Place
-from lm_eval_moe.steering.layers import LayerPart, format_ranges
+from lm_eval_moe.shape import format_ranges
+from lm_eval_moe.steering.layers import LayerPart
 from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
 
 if TYPE_CHECKING:

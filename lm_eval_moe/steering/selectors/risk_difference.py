@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.steering.profiles import ProfilePath
+from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import show
-from lm_eval_moe.steering.profiles import ProfilePath
+from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
 from lm_eval_moe.steering.selectors._differences import difference

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.profiling.reading import Overview, overview
-from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.profiles.files import read_profile
+from lm_eval_moe.profiles.profile import Profile
 
 __all__ = ["show_profiles"]
 
@@ -23,37 +22,36 @@ def show_profiles(paths: Sequence[Path]) -> str:
     Raises:
         UserError: A file cannot be read.
     """
-    return "\n\n".join(_block(overview(path)) for path in paths)
+    return "\n\n".join(_block(read_profile(path, counts=True)) for path in paths)
 
 
-def _block(found: Overview) -> str:
-    lines = _of_dump(found) if found.header is None else _of_profile(found)
+def _block(profile: Profile) -> str:
+    lines = _of_dump(profile) if profile.is_dump else _of_profile(profile)
     width = max(len(name) for name, _ in lines)
-    return "\n".join([str(found.path), *(f"  {name:<{width}}  {value}".rstrip() for name, value in lines)])
+    return "\n".join([str(profile.path), *(f"  {name:<{width}}  {value}".rstrip() for name, value in lines)])
 
 
-def _of_dump(found: Overview) -> list[tuple[str, str]]:
+def _of_dump(profile: Profile) -> list[tuple[str, str]]:
     return [
         ("model", "not said"),
-        ("routing", _routing(found.shape)),
+        ("routing", str(profile.shape)),
         ("format", "JSON counts, pooled"),
-        ("tokens", f"{found.tokens[0]:,}"),
+        ("tokens", f"{profile.tokens[0]:,}"),
     ]
 
 
-def _of_profile(found: Overview) -> list[tuple[str, str]]:
-    header = found.header
-    assert header is not None
+def _of_profile(profile: Profile) -> list[tuple[str, str]]:
+    header = profile.header
     lines = [
-        ("model", header.model),
-        ("routing", _routing(found.shape)),
-        ("span", header.span),
+        ("model", str(header.model)),
+        ("routing", str(profile.shape)),
+        ("span", str(header.span)),
         ("steering", header.steering or "none"),
-        ("items", _rows(found)),
-        ("tokens", f"{sum(found.tokens):,}"),
+        ("items", _rows(profile)),
+        ("tokens", f"{profile.tokens.sum():,}"),
     ]
     for field, label in (("language", "language"), ("benchmark", "benchmark"), ("task", "task")):
-        for value, (items, tokens) in sorted(found.by(field).items()):
+        for value, (items, tokens) in sorted(profile.totals_by(field).items()):
             lines.append((label, f"{value or 'not said'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
     made = {name: value for name, value in (header.provenance or {}).items() if name not in _SAID}
     return lines + _provenance(made) + _identity(header.identity)
@@ -82,15 +80,11 @@ def _provenance(made: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
     return lines
 
 
-def _rows(found: Overview) -> str:
-    named = sum(1 for item in found.items if item.item)
-    pooled = len(found.items) - named
+def _rows(profile: Profile) -> str:
+    named = sum(1 for item in profile.items if item.item)
+    pooled = len(profile.items) - named
     parts = [f"{named:,}"] if named or not pooled else []
     return " and ".join([*parts, *([f"{pooled:,} pooled {_plural('row', pooled)}"] if pooled else [])])
-
-
-def _routing(shape: RoutingShape) -> str:
-    return f"layers {format_ranges(shape.layers)} of {shape.depth}, {shape.experts} experts, top {shape.top_k}"
 
 
 def _plural(word: str, count: int) -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lm_eval_moe.errors import UserError
 from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
-from lm_eval_moe.profiling.reading import Overview, Pooled, overview, pooled
-from lm_eval_moe.shape import BANDS, RoutingShape
-from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.profiles.files import read_profile
+from lm_eval_moe.profiles.profile import Profile, common_shape
+from lm_eval_moe.shape import BANDS
 
 __all__ = ["diff_profiles"]
 
@@ -31,47 +30,29 @@ def diff_profiles(path_a: Path, path_b: Path, *, experts: int) -> str:
     Raises:
         UserError: A file cannot be read, or the two are of different shapes.
     """
-    a, b = overview(path_a), overview(path_b)
-    shape = _common_shape(a, b)
-    table = _Table(shape, pooled(path_a, shape), pooled(path_b, shape), experts)
+    a, b = (read_profile(path, counts=True) for path in (path_a, path_b))
+    shape = common_shape((a, b), "compare profiles of one model, or of models of one shape")
+    a, b = a.fit(shape), b.fit(shape)
+    table = _Table(a, b, experts)
     parts = [_heads(a, b), table.text(), table.bands()]
     return "\n\n".join([*parts, *_items(a, b)])
 
 
-def _common_shape(a: Overview, b: Overview) -> RoutingShape:
-    if a.header is None and b.header is None:  # experts that no token selected may be missing
-        experts = max(a.shape.experts, b.shape.experts)
-        shape = RoutingShape(a.shape.layers, experts, a.shape.top_k, a.shape.depth)
-        same = (a.shape.layers, a.shape.top_k) == (b.shape.layers, b.shape.top_k)
-    elif a.header is not None and b.header is not None:
-        shape, same = a.shape, a.shape == b.shape
-    else:  # reading the dump checks it against the profile's shape
-        return a.shape if a.header is not None else b.shape
-    if not same:
-        raise UserError(
-            f"is of another shape than {a.path}: {_shape(b.shape)}, not {_shape(a.shape)}",
-            fix="compare profiles of one model, or of models of one shape",
-            where=str(b.path),
-        )
-    return shape
-
-
-def _shape(shape: RoutingShape) -> str:
-    return f"layers {format_ranges(shape.layers)} of {shape.depth}, {shape.experts} experts, top {shape.top_k}"
-
-
 class _Table:
-    def __init__(self, shape: RoutingShape, a: Pooled, b: Pooled, experts: int) -> None:
-        self.shape, self.experts = shape, min(experts, shape.experts)
-        self.change = b.frequency - a.frequency
+    def __init__(self, a: Profile, b: Profile, experts: int) -> None:
+        self.shape = shape = a.shape
+        self.experts = min(experts, shape.experts)
+        frequency_a, frequency_b = a.activity().pooled, b.activity().pooled
+        importance_a, importance_b = a.pooled_importance(), b.pooled_importance()
+        self.change = frequency_b - frequency_a
         # A layer in which no expert was selected with a weight has nothing to compare.
-        known = (a.importance.sum(-1) > 0) & (b.importance.sum(-1) > 0)
+        known = (importance_a.sum(-1) > 0) & (importance_b.sum(-1) > 0)
         self.divergence = np.full(len(shape.layers), np.nan)
         self.overlap = np.full(len(shape.layers), np.nan)
         if known.any():
-            self.divergence[known] = normalized_js_divergence(a.importance[known], b.importance[known])
-            ties = (a.importance[known], b.importance[known])
-            self.overlap[known] = expert_overlap(a.frequency[known], b.frequency[known], shape.top_k, *ties)
+            self.divergence[known] = normalized_js_divergence(importance_a[known], importance_b[known])
+            ties = (importance_a[known], importance_b[known])
+            self.overlap[known] = expert_overlap(frequency_a[known], frequency_b[known], shape.top_k, *ties)
 
     def text(self) -> str:
         head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"
@@ -97,22 +78,24 @@ class _Table:
         return "  ".join(f"{expert:>4}: {self.change[row, expert]:+.3f}" for expert in order)
 
 
-def _heads(a: Overview, b: Overview) -> str:
-    return "\n".join(f"{name}  {found.path}: {_head(found)}" for name, found in (("A", a), ("B", b)))
+def _heads(a: Profile, b: Profile) -> str:
+    return "\n".join(f"{name}  {profile.path}: {_head(profile)}" for name, profile in (("A", a), ("B", b)))
 
 
-def _head(found: Overview) -> str:
-    tokens = f"{sum(found.tokens):,} tokens"
-    if found.header is None:
+def _head(profile: Profile) -> str:
+    tokens = f"{profile.tokens.sum():,} tokens"
+    if profile.is_dump:
         return f"JSON counts, {tokens}"
-    header = found.header
-    languages = ", ".join(sorted(found.by("language")))
+    header = profile.header
+    languages = ", ".join(profile.languages())
     steering = f", steering {header.steering}" if header.steering else ""
     return f"{header.model}, {languages}, span {header.span}{steering}, {tokens}"
 
 
-def _items(a: Overview, b: Overview) -> list[str]:
-    names_a, names_b = ({(item.benchmark, item.item): None for item in found.items if item.item} for found in (a, b))
+def _items(a: Profile, b: Profile) -> list[str]:
+    names_a, names_b = (
+        {(item.benchmark, item.item): None for item in profile.items if item.item} for profile in (a, b)
+    )
     if not names_a or not names_b:  # pooled: there are no items to tell apart
         return []
     both = len(names_a.keys() & names_b.keys())

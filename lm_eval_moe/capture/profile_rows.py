@@ -1,36 +1,20 @@
-"""The rows of a profile while it is made: one an item, or one for all of them."""
+"""Records as the rows of a profile, one an item or one for all of them, and rows as records."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.profile_file import EXTRA_ARRAYS, PROFILE_ARRAYS, ProfileItem
+from lm_eval_moe.capture.records import RoutingRecord
+from lm_eval_moe.profiles import EXTRA_ARRAYS, PROFILE_ARRAYS, Profile, ProfileItem
 from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["ItemRows", "PooledRow", "Rows"]
+__all__ = ["ItemRows", "PooledRow", "Rows", "records_of"]
 
 Arrays = dict[str, NDArray[Any]]
-
-
-class Rows(Protocol):
-    """What documents add up to, in the order in which they come."""
-
-    def add(self, item: ProfileItem, record: RoutingRecord) -> None:
-        """Take a document."""
-
-    def state(self) -> tuple[list[ProfileItem], Arrays]:
-        """Return all that `restore` needs."""
-
-    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from an earlier state."""
-
-    def profile(self) -> tuple[list[ProfileItem], Arrays]:
-        """Return the rows and arrays of the finished profile."""
 
 
 class ItemRows:
@@ -122,3 +106,35 @@ class PooledRow:
             pairs = float(arrays.pop("pairs")[0]) or np.nan  # single tokens have none
             arrays["consecutive_overlap"] = (arrays["consecutive_overlap"] / pairs).astype(np.float32)
         return [self._name], arrays
+
+
+Rows = ItemRows | PooledRow
+"""What documents add up to, in the order in which they come."""
+
+
+def records_of(profile: Profile) -> list[RoutingRecord]:
+    """Return the record of every row; what steering did is not in a profile.
+
+    Raises:
+        UserError: An array is missing or damaged.
+    """
+    rows = range(len(profile.items))
+    none = np.zeros(len(profile.shape.layers), dtype=np.int64)
+    overlaps: Sequence[NDArray[np.float32] | None] = [None] * len(rows)
+    if "consecutive_overlap" in profile.arrays:
+        overlaps = list(profile.array("consecutive_overlap").astype(np.float32))
+    columns = (profile.tokens, *(profile.rows(name, rows) for name in PROFILE_ARRAYS), overlaps)
+    return [
+        RoutingRecord(
+            tokens=int(tokens),
+            counts=counts,
+            gate_mass=gate_mass,
+            importance=importance,
+            importance_dense=None,
+            overlap=overlap,
+            targeted=none,
+            hit=none,
+            changed=none,
+        )
+        for tokens, counts, gate_mass, importance, overlap in zip(*columns, strict=True)
+    ]

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.profile_file import ProfileItem, write_safetensors
+from lm_eval_moe.profiles.files import write_safetensors
+from lm_eval_moe.profiles.header import ProfileItem, dump_items, load_items
 
 __all__ = ["Unfinished", "read_unfinished", "unfinished_path", "write_unfinished"]
 
@@ -55,7 +56,7 @@ def write_unfinished(path: Path, state: Unfinished) -> None:
             "settings": json.dumps(state.settings, ensure_ascii=False),
             "identity": json.dumps(state.identity.to_dict(), ensure_ascii=False),
             "done": str(state.done),
-            "items": json.dumps([item.to_dict() for item in state.items], ensure_ascii=False),
+            "items": dump_items(state.items),
         },
     )
 
@@ -71,7 +72,7 @@ def read_unfinished(path: Path) -> Unfinished:
             metadata = file.metadata() or {}
             if (metadata.get("format"), metadata.get("schema_version")) != (_FORMAT, _SCHEMA_VERSION):
                 raise ValueError(f"it is of format {metadata.get('format')!r}")
-            items = [ProfileItem(**item) for item in json.loads(metadata["items"])]
+            items = load_items(metadata["items"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             identity = Identity.from_dict(json.loads(metadata["identity"]))
             return Unfinished(json.loads(metadata["settings"]), identity, int(metadata["done"]), items, arrays)

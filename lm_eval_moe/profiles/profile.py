@@ -1,0 +1,258 @@
+"""The one profile type: how a model routes some texts, as one file says it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.profiles.header import EXTRA_ARRAYS, FIX, ProfileHeader, ProfileItem, damaged
+from lm_eval_moe.shape import RoutingShape
+
+__all__ = ["Activity", "Profile", "check_alike", "common_shape"]
+
+_READABLE = frozenset(("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U32", "U16", "U8"))  # of safetensors' types
+
+
+@dataclass(frozen=True)
+class Activity:
+    """How often every expert is selected.
+
+    Attributes:
+        mean: ``[L, E]`` mean over items of the activation frequency a_k / T; of pooled counts there is one item.
+        pooled: ``[L, E]`` activation counts of all items over their tokens.
+        items: How many items have tokens.
+    """
+
+    mean: NDArray[np.float64]
+    pooled: NDArray[np.float64]
+    items: int
+
+
+class Profile:
+    """A profile, whose arrays are read when they are asked for: an array that nobody asks for is never read.
+
+    Args:
+        path: The file.
+        header: What its items have in common.
+        items: One a row; a row that pools several names none.
+        file: The open safetensors file; None: there are no arrays.
+
+    Attributes:
+        arrays: The names of the arrays in the file.
+        is_dump: Whether it is JSON counts, which say nothing of themselves and hold one pooled row.
+    """
+
+    is_dump: ClassVar[bool] = False
+
+    def __init__(self, path: Path, header: ProfileHeader, items: tuple[ProfileItem, ...], file: Any) -> None:
+        self.path, self.header, self.items, self._file = path, header, items, file
+        self.arrays: frozenset[str] = frozenset(file.keys() if file is not None else ())
+        self._activity: dict[tuple[int, ...], Activity] = {}
+
+    @property
+    def shape(self) -> RoutingShape:
+        """The model's routing shape."""
+        return self.header.shape
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file's bytes, in hexadecimal."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        """The tokens of every row.
+
+        Raises:
+            UserError: There is no such array, it has not the shape that the header says, or it holds no counts.
+        """
+        tokens = self.array("tokens")
+        if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 0).any():
+            raise damaged(self.path, "its tokens are no counts")
+        return tokens.astype(np.int64)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return all rows of an array: ``tokens`` ``[items]``, extra arrays ``[items, L]``, others ``[items, L, E]``.
+
+        Raises:
+            UserError: There is no such array, or it has not the shape that the header says.
+        """
+        return np.asarray(self._slice(name)[:])
+
+    def rows(self, name: str, rows: Iterable[int]) -> Iterator[NDArray[Any]]:
+        """Yield rows of an array; nothing else is read.
+
+        Raises:
+            UserError: There is no such array, or it has not the shape that the header says.
+        """
+        array = self._slice(name)
+        return (array[row : row + 1][0] for row in rows)
+
+    def activity(self, rows: Iterable[int] | None = None) -> Activity:
+        """Return how often experts are selected in some rows, by default all.
+
+        The order of the rows makes no difference, to the last bit.
+
+        Raises:
+            UserError: The file has no counts, they are damaged, or there are no tokens.
+        """
+        key = self._chosen(rows)
+        if key not in self._activity:
+            self._activity[key] = self._count(key)
+        return self._activity[key]
+
+    def importance(self, rows: Iterable[int] | None = None) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Yield the number and expert importance ``[L, E]`` of rows that have tokens; one is in memory at a time.
+
+        Raises:
+            UserError: The file holds none, or it is damaged.
+        """
+        chosen = [row for row in self._chosen(rows) if self.tokens[row]]
+        for row, values in zip(chosen, self.rows("importance", chosen), strict=True):
+            total = values.sum(-1, dtype=np.float64)
+            # A layer in which no expert was selected with a weight is all zeros.
+            if not np.isfinite(values).all() or (values < 0).any() or ((abs(total - 1) > 1e-3) & (total > 0)).any():
+                raise damaged(self.path, "an importance is no distribution over the experts")
+            yield row, values.astype(np.float64)
+
+    def pooled_importance(self, rows: Iterable[int] | None = None) -> NDArray[np.float64]:
+        """Return the mean importance ``[L, E]`` over all tokens; a layer without any weight is all zeros.
+
+        Raises:
+            UserError: The file holds none, or it is damaged.
+        """
+        total = np.zeros((len(self.shape.layers), self.shape.experts))
+        for row, values in self.importance(rows):
+            total += values * self.tokens[row]
+        return self._normalised(total)
+
+    def languages(self) -> dict[str, int]:
+        """Return how many items there are in every language; that of an unlabelled one is empty."""
+        return dict(sorted(Counter(item.language for item in self.items).items()))
+
+    def totals_by(self, field: str) -> dict[str, tuple[int, int]]:
+        """Return rows and tokens for every value of an item's field."""
+        items: Counter[str] = Counter()
+        tokens: Counter[str] = Counter()
+        for item, count in zip(self.items, self.tokens.tolist(), strict=True):
+            items[getattr(item, field)] += 1
+            tokens[getattr(item, field)] += count
+        return {value: (items[value], tokens[value]) for value in items}
+
+    def fit(self, shape: RoutingShape) -> Profile:
+        """Return the profile as one of a model of a shape.
+
+        Raises:
+            UserError: It is of another shape.
+        """
+        theirs, ours = self.shape.parts(), shape.parts()
+        other = [part for part in ours if theirs[part] != ours[part]]
+        if other:
+            has, needs = (", ".join(f"{part} {side[part]}" for part in other) for side in (theirs, ours))
+            raise UserError(
+                f"is a profile of a model of another shape, {self.header.model}: {has}; this model has {needs}",
+                fix="give a profile of the model to steer",
+                where=str(self.path),
+            )
+        return self
+
+    def _chosen(self, rows: Iterable[int] | None) -> tuple[int, ...]:
+        return tuple(range(len(self.items))) if rows is None else tuple(sorted(rows))
+
+    def _count(self, rows: tuple[int, ...]) -> Activity:
+        shape = (len(self.shape.layers), self.shape.experts)
+        lengths = self.tokens
+        total = np.zeros(shape, dtype=np.int64)
+        sum_of_means = np.zeros(shape)
+        # Items of equal length are added up as integers and the sums by ascending length: no order enters.
+        for length in np.unique(lengths[list(rows)]):
+            same = [row for row in rows if lengths[row] == length]
+            counted = np.zeros(shape, dtype=np.int64)
+            for counts in self.rows("counts", same):
+                if not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any() or (counts > length).any():
+                    raise damaged(self.path, f"an item has activation counts outside 0 to its {length} tokens")
+                counted += counts
+            if length:
+                total += counted
+                sum_of_means += counted / length
+        items = int(np.count_nonzero(lengths[list(rows)]))
+        if not items:
+            raise UserError("holds no tokens", fix="give the profile of at least one token", where=str(self.path))
+        return Activity(sum_of_means / items, total / lengths[list(rows)].sum(), items)
+
+    @staticmethod
+    def _normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = values.sum(-1, keepdims=True)
+        return np.asarray(values / np.where(total > 0, total, 1.0))
+
+    def _slice(self, name: str) -> Any:
+        if name not in self.arrays:
+            raise UserError(f"holds no array {name!r}", fix=FIX, where=str(self.path))
+        dimensions = [len(self.items), len(self.shape.layers), self.shape.experts]
+        expected = dimensions[: 1 if name == "tokens" else 2 if name in EXTRA_ARRAYS else 3]
+        array = self._file.get_slice(name)
+        if list(array.get_shape()) != expected:
+            raise damaged(self.path, f"{name!r} has the shape {array.get_shape()}, expected {expected}")
+        if array.get_dtype() not in _READABLE:  # NumPy has no bfloat16 and no float8
+            raise damaged(self.path, f"{name!r} is of the type {array.get_dtype()}, which no profile has")
+        return array
+
+
+def common_shape(profiles: Sequence[Profile], fix: str) -> RoutingShape:
+    """Return the shape of the model that profiles are of; of JSON counts alone the smallest that all of them fit.
+
+    Counts beside a profile that says its shape are checked when they are fitted to it.
+
+    Args:
+        profiles: One or more.
+        fix: What to do where they are of several shapes.
+
+    Raises:
+        UserError: They are of several shapes.
+    """
+    said = [profile for profile in profiles if not profile.is_dump]
+    first = (said or profiles)[0]
+    experts = max(profile.shape.experts for profile in said[:1] or profiles)
+    shape = RoutingShape(first.shape.layers, experts, first.shape.top_k, first.shape.depth)
+    for profile in said or profiles:
+        own = profile.shape
+        if (own if said else RoutingShape(own.layers, experts, own.top_k, own.depth)) != shape:
+            raise UserError(
+                f"is of another shape than {first.path}: {own}, not {shape}", fix=fix, where=str(profile.path)
+            )
+    return shape
+
+
+def check_alike(first: Profile, other: Profile, names: Iterable[str], fix: str) -> None:
+    """Refuse profiles that were captured otherwise.
+
+    Args:
+        first: A profile.
+        other: Another one.
+        names: What must agree: ``model``, ``span``, ``steering`` or a size of the shape.
+        fix: What to do where it does not.
+
+    Raises:
+        UserError: Something does not agree.
+    """
+    theirs, ours = (
+        {"model": head.model, **head.shape.parts(), "span": head.span, "steering": head.steering}
+        for head in (first.header, other.header)
+    )
+    for name in names:
+        if theirs[name] != ours[name]:
+            problem = f"its {name} is {ours[name] or 'none'}, that of {first.path} is {theirs[name] or 'none'}"
+            raise UserError(problem, fix=fix, where=str(other.path))

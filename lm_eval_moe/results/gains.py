@@ -1,0 +1,120 @@
+"""Every metric's gain of a steered run over its random controls, written beside the metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.results.routing import KEY, Control, GroupRouting, Routing
+from lm_eval_moe.results.run import Run
+from lm_eval_moe.results.values import GAIN_SUFFIX, LabelledRun, Metric, Score
+from lm_eval_moe.statistics import ControlGain, gain_over_controls
+
+__all__ = ["add_gains"]
+
+
+def add_gains(
+    results: dict[str, Any],
+    controls: Sequence[Mapping[str, Any]],
+    hashes: Sequence[str],
+    registry: ParallelRegistry,
+) -> None:
+    """Add every metric's gain over the controls to a run's results, beside the metric and as ``routing.control``.
+
+    Args:
+        results: Of the steered run, with samples.
+        controls: Of its controls, with samples.
+        hashes: Of the controls' steering, whose seeds are 1, 2, ...
+        registry: Knows how items pair across languages.
+    """
+    runs = [Run(LabelledRun(str(number), dict(each))) for number, each in enumerate((results, *controls))]
+    tasks = {task: dict(_task_gains(task, runs)) for task in runs[0].tasks}
+    groups = {group: dict(_group_gains(group, runs, registry)) for group in results.get("groups") or {}}
+    for table, gains in (("results", tasks), ("results", groups), ("groups", groups)):
+        for name, found in gains.items():
+            for metric, gain in found.items():
+                column, error = (f"{metric.name}{GAIN_SUFFIX}{end},{metric.filter}" for end in ("", "_stderr"))
+                results[table][name][column] = gain.gain
+                results[table][name][error] = "N/A" if gain.stderr is None else gain.stderr
+    for name, found in (tasks | groups).items():
+        for metric in found:
+            better = results.setdefault("higher_is_better", {}).setdefault(name, {})
+            better[metric.name + GAIN_SUFFIX] = runs[0].higher_is_better(name, metric)
+    control = Control(
+        kind="random",
+        seeds=tuple(range(1, len(hashes) + 1)),
+        hashes=tuple(hashes),
+        level=0.95,
+        tasks={name: _dump(found) for name, found in tasks.items()},
+        groups={name: _dump(found) for name, found in groups.items()},
+    )
+    results[KEY] = replace(Routing.of(results), control=control).to_dict()
+
+
+def _dump(gains: Mapping[Metric, ControlGain]) -> dict[str, Any]:
+    return {metric.key: asdict(gain) for metric, gain in gains.items()}
+
+
+def _task_gains(task: str, runs: Sequence[Run]) -> Iterator[tuple[Metric, ControlGain]]:
+    for metric in runs[0].metrics(task):
+        scores = [score for run in runs if (score := run.score(task, metric)) is not None]
+        if len(scores) < len(runs):
+            continue
+        items = [score.items for score in scores if score.items and score.documents == scores[0].documents]
+        if len(items) == len(scores):
+            yield metric, gain_over_controls([items[0]], [[each] for each in items[1:]])
+        else:  # no mean of items, such as a perplexity: the values tell the gain, but not its noise
+            yield metric, _without_items([score.estimate.value for score in scores])
+
+
+def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) -> Iterator[tuple[Metric, ControlGain]]:
+    members = list(runs[0].leaves(group)) or _averaged(group, runs[0])
+    for metric in runs[0].metrics(group):
+        values = [run.score(group, metric) for run in runs]
+        if any(value is None for value in values):
+            continue
+        reported = [value.estimate.value for value in values if value is not None]
+        languages = [_languages(run, members, metric, registry) for run in runs]
+        known = [each for each in languages if each]
+        if len(known) == len(runs) and _same_items(known):
+            gain = gain_over_controls(known[0], known[1:])
+            # A group that weights its members otherwise is not the mean that was compared here.
+            if math.isclose(gain.steered, reported[0], rel_tol=1e-6, abs_tol=1e-9):
+                yield metric, gain
+                continue
+        yield metric, _without_items(reported)
+
+
+def _languages(
+    run: Run, members: Sequence[str], metric: Metric, registry: ParallelRegistry
+) -> list[dict[Any, float]] | None:
+    found: list[dict[Any, float]] = []
+    for task in members:
+        score: Score | None = run.score(task, metric)
+        if score is None or not score.items:
+            return None
+        # An item's translations are one cluster; where that is not known, every document is its own.
+        pairing = run.pairing(task, registry)
+        names = run.item_names(task, pairing) or {}
+        home = pairing.benchmark if pairing and names else task
+        found.append({(home, names.get(doc_id, doc_id)): value for doc_id, value in score.items.items()})
+    return found or None
+
+
+def _same_items(runs: Sequence[Sequence[Mapping[Any, float]]]) -> bool:
+    return all([language.keys() for language in run] == [language.keys() for language in runs[0]] for run in runs)
+
+
+def _averaged(group: str, run: Run) -> list[str]:
+    """Return the tasks of an average that is no group of lm-eval's."""
+    languages = run.routing.groups.get(group, GroupRouting()).languages
+    return [task for tasks in languages.values() for task in tasks]
+
+
+def _without_items(values: Sequence[float]) -> ControlGain:
+    per_control = tuple(values[1:])
+    gain = values[0] - math.fsum(per_control) / len(per_control)
+    return ControlGain(values[0], per_control, gain, None, None, None, covers_draws=False)
