@@ -17,7 +17,7 @@ from lm_eval_moe.evaluation.session import ItemKey, RoutingSession
 from lm_eval_moe.identity import ANSWERED_REFERENCE, REFERENCE, Identity, check_agreement
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.parallel import TaskPairing
 
 __all__ = ["ReferenceProfile", "save_profile"]
@@ -30,7 +30,7 @@ _FIX = (
 )
 
 
-def _header(lm: HFMoE, identity: Identity | None = None) -> ProfileHeader:
+def _header(lm: RoutedModel, identity: Identity | None = None) -> ProfileHeader:
     return ProfileHeader(
         model=lm.model_id,
         shape=lm.routing_shape,
@@ -59,7 +59,7 @@ class ReferenceProfile:
     sha256: str
 
     @classmethod
-    def read(cls, path: Path, lm: HFMoE, identity: Identity, reference: str) -> ReferenceProfile:
+    def read(cls, path: Path, lm: RoutedModel, identity: Identity, reference: str) -> ReferenceProfile:
         """Read a profile's items in the reference language.
 
         Args:

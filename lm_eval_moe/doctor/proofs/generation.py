@@ -71,17 +71,11 @@ def _tokens(runs: Runs, run: Generated, ask: Asked) -> tuple[list[int], list[int
     """Return a row's prompt without padding, and the generated tokens that were fed back, up to its end."""
     assert run.fed is not None
     room = run.fed.shape[1] - _steps(run)  # a prompt too long for the model is cut from the left
-    prompt = runs.lm.tok_batch_encode([ask.context])[0][0].tolist()[-room:]
+    prompt = runs.lm.tok_encode(ask.context)[-room:]
     row = next(row for row in run.fed.tolist() if row[: len(row) - _steps(run)][-len(prompt) :] == prompt)
-    ends = _ends(runs)
     after: list[int] = []
     for token in row[len(row) - _steps(run) :] if _steps(run) else []:
-        if token in ends:
+        if token in runs.modules.end_tokens:
             break
         after.append(token)
     return prompt, after
-
-
-def _ends(runs: Runs) -> set[int]:
-    ids = runs.lm.model.generation_config.eos_token_id
-    return set(ids) if isinstance(ids, (list, tuple)) else {ids} - {None}
