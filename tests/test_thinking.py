@@ -24,7 +24,7 @@ from steered_oracle import Change, spec_of
 
 from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
+from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
     from lm_eval_moe.steering.coverage import Coverage
 
-__all__ = ["KeyedTokens", "RoutedModel", "TorchModules", "is_routed"]
+__all__ = ["KeyedTokens", "RoutedModel", "TorchModules", "is_routed", "missing_from"]
 
 KeyedTokens = tuple["RequestKey", list[int], list[int]]
 """A request given as tokens: its key, its context and its continuation."""
@@ -51,7 +51,6 @@ class TorchModules:
     end_tokens: frozenset[int]
 
 
-@runtime_checkable
 class RoutedModel(Protocol):
     """One of lm-eval's models, whose routing is captured and, if asked for, steered.
 
@@ -194,6 +193,13 @@ class RoutedModel(Protocol):
         ...
 
 
+def missing_from(model: object) -> list[str]:
+    """Return what of `RoutedModel` a model lacks, whatever class it is of."""
+    offered = {*vars(RoutedModel), *RoutedModel.__annotations__}
+    return sorted(name for name in offered if name[0] != "_" and not hasattr(model, name))
+
+
 def is_routed(model: object) -> TypeGuard[RoutedModel]:
     """Whether a model is a routed one: whatever class it is of, it offers all that `RoutedModel` says."""
-    return isinstance(model, RoutedModel)
+    # Some of lm-eval's models raise where they are asked for what they do not have.
+    return hasattr(model, "capturing") and not missing_from(model)

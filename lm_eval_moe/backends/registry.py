@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.base import missing_from
 from lm_eval_moe.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
     """
     kind = backend(name)
     try:
-        return kind(**arguments)
+        model = kind(**arguments)
     except (TypeError, ValueError, OSError) as error:
         # Engines and lm-eval say so when an argument is unknown or files are missing.
         raise UserError(
@@ -80,6 +81,13 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
             fix="correct the arguments; they are those of `lm-eval-moe run`",
             where="--model_args",
         ) from error
+    if missing := missing_from(model):
+        raise UserError(
+            f"{kind.__qualname__} lacks {', '.join(missing)}: it could not be captured and steered",
+            fix="build it on lm_eval_moe.backends.routed_state.RoutedState, and see RoutedModel for the rest",
+            where=f"--model {name}",
+        )
+    return model
 
 
 @cache

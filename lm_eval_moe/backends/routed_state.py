@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.cache import ResponseCache, answered
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
+from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import ANSWER, Identity
@@ -20,7 +21,7 @@ from lm_eval_moe.steering.coverage import Coverage
 if TYPE_CHECKING:
     from torch import nn
 
-    from lm_eval_moe.backends.base import TorchModules
+    from lm_eval_moe.backends.base import KeyedTokens, TorchModules
     from lm_eval_moe.capture import Span
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
@@ -49,12 +50,15 @@ class RoutedState:
     world_size: int
     batch_size: Any
     think_end_token: str | int | None = None
+    _loglikelihood_tokens: Callable[..., list[tuple[float, bool]]]  # as all of lm-eval's models with a tokenizer
+    _encode_pair: Callable[..., tuple[list[int], list[int]]]
 
     def _begin_capture(self, capture: str | bool, parallel: str | Sequence[str], think_end: str | int | None) -> None:
         self._span: Span | None = capture_span(capture, think_end)
         self._parallel: list[Path] = []
         self.add_parallel([parallel] if isinstance(parallel, str) else parallel)
         self.captured = Captured()
+        self._labels = LabelQueue()
         self.response_cache: ResponseCache | None = None
         self._known = Identity()
 
@@ -75,11 +79,6 @@ class RoutedState:
     def _own_parts(self) -> dict[str, Any]:
         """Return the parts of the identity that cannot be changed on a loaded model."""
         raise NotImplementedError
-
-    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Return the tokens of a context and of what follows it, as lm-eval tells them apart."""
-        pair: tuple[list[int], list[int]] = self._encode_pair(context, continuation)  # type: ignore[attr-defined]
-        return pair
 
     # ------------------------------------------------------------------ steering and capture
 
@@ -205,6 +204,41 @@ class RoutedState:
             quiet=quiet or self.rank != 0,
             sampled=sampled,
         )
+
+    # ------------------------------------------------------------------ running
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations; each request's routing is recorded under its task, document and index."""
+        self._check_span(requests)
+        with self._labelled(labels_of(requests)):
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+
+    def score_tokens(self, requests: Sequence[KeyedTokens]) -> list[tuple[float, bool]]:
+        """Score continuations that are given as tokens; their routing is recorded under their keys."""
+        with self._labelled([RequestLabel(key, key.task) for key, _, _ in requests]):
+            return self._loglikelihood_tokens([(None, *tokens) for _, *tokens in requests], disable_tqdm=True)
+
+    @contextmanager
+    def at_batch_size(self, size: int) -> Iterator[None]:
+        """Run batches of a size inside the ``with`` block."""
+        before, self.batch_size = self.batch_size, size
+        try:
+            yield
+        finally:
+            self.batch_size = before
+
+    @contextmanager
+    def _labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
+        """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
+        self._labels = LabelQueue(labels)
+        try:
+            yield
+        finally:
+            self._labels = LabelQueue()
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of a context and of what follows it, as lm-eval tells them apart."""
+        return self._encode_pair(context, continuation)
 
     # ------------------------------------------------------------------ the process group
 

@@ -27,7 +27,7 @@ GENERATED = (_THINKING, _ANSWER, _AFTER)
 
 
 class Reading(Protocol):
-    """Follows one row's generated tokens; see `lm_eval_moe.backends.hf.stopping.RowReading`."""
+    """Follows one row's generated tokens; `lm_eval_moe.backends.stopping.RowReading` is one."""
 
     thinking: int
     stopped: bool

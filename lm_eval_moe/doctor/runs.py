@@ -87,6 +87,8 @@ class Scored:
     @property
     def padding(self) -> int:
         """Padding tokens in all batches."""
+        if not self.passes:
+            raise NoModulesError
         fed = sum(each.tokens.size for each in self.passes if each.tokens is not None)
         return fed - sum(len(ask.tokens) for ask in self.asked)
 

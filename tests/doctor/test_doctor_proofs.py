@@ -28,7 +28,7 @@ from sabotage import (
 from small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.backends.hf.stopping import RowReading
+from lm_eval_moe.backends.stopping import RowReading
 from lm_eval_moe.capture import BatchLayout, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
 from lm_eval_moe.steering.actions.soft import Soft

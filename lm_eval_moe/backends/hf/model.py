@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_moe.backends.arguments import resolve_plan
-from lm_eval_moe.backends.base import KeyedTokens, TorchModules
+from lm_eval_moe.backends.base import TorchModules
 from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.backends.hf.batch import RoutedBatch
 from lm_eval_moe.backends.hf.checkpoint import checked_loading
@@ -23,11 +23,11 @@ from lm_eval_moe.backends.hf.identity import code_parts, model_parts
 from lm_eval_moe.backends.hf.loading import model_path, modules_before_loading, shape_before_loading
 from lm_eval_moe.backends.hf.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.hf.probe import probe
-from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.hf.weights import LoadedWeights
-from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, TokenRequests, labels_of, window_labels
+from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
 from lm_eval_moe.backends.routed_state import RoutedState
+from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import (
     GENERATED,
     BatchLayout,
@@ -116,7 +116,6 @@ class HFMoE(RoutedState, HFLM):
         self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
         self.code = code_parts(self.model, self.tokenizer, adapter)
         self.set_steering(steering)
-        self._labels = LabelQueue()
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
@@ -163,7 +162,7 @@ class HFMoE(RoutedState, HFLM):
         )
 
     @contextmanager
-    def at_batch_size(self, size: int | str) -> Iterator[None]:
+    def at_batch_size(self, size: int) -> Iterator[None]:
         """Run batches of a size inside the ``with`` block."""
         before, self.batch_size_per_gpu = self.batch_size_per_gpu, size
         try:
@@ -173,32 +172,12 @@ class HFMoE(RoutedState, HFLM):
 
     # ------------------------------------------------------------------ log-likelihood
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score continuations; each request's routing is recorded under its task, document and index."""
-        self._check_span(requests)
-        with self._labelled(labels_of(requests)):
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
         self._check_span(requests)
         texts = [self.tok_encode(request.args[0]) for request in requests]
         with self._labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-
-    def score_tokens(self, requests: Sequence[KeyedTokens]) -> list[tuple[float, bool]]:
-        """Score continuations that are given as tokens; their routing is recorded under their keys."""
-        with self._labelled([RequestLabel(key, key.task) for key, _, _ in requests]):
-            return self._loglikelihood_tokens([(None, *tokens) for _, *tokens in requests], disable_tqdm=True)
-
-    @contextmanager
-    def _labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
-        """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
-        self._labels = LabelQueue(labels)
-        try:
-            yield
-        finally:
-            self._labels = LabelQueue()
 
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_moe.backends.hf.stopping import is_left_out
+from lm_eval_moe.backends.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError
 
 __all__ = [

@@ -22,16 +22,13 @@ __all__ = ["examine"]
 def examine(runs: Runs) -> Finding:
     """Compare the tokens fed step by step, and the records with them."""
     plain, captured = runs.generated, runs.generated_captured
+    if plain.texts != captured.texts:
+        return _changed(plain, captured)
     fed, fed_captured = plain.fed, captured.fed
     if fed is None or fed_captured is None:
         return Finding("not applicable", "the model is fed embeddings: its tokens cannot be followed from outside")
-    if plain.texts != captured.texts or fed.shape != fed_captured.shape or (fed != fed_captured).any():
-        rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
-        return Finding(
-            "fail",
-            f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
-            "do not compare generated answers of hf-moe with those of hf on this model, and please report it",
-        )
+    if fed.shape != fed_captured.shape or (fed != fed_captured).any():
+        return _changed(plain, captured)
     padding = continued = 0
     wrong = []
     for ask in captured.asked:
@@ -58,6 +55,15 @@ def examine(runs: Runs) -> Finding:
         "pass",
         f"{len(captured.asked)} prompts, {padding} of padding; {continued} generated tokens counted",
         details=details,
+    )
+
+
+def _changed(plain: Generated, captured: Generated) -> Finding:
+    rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
+    return Finding(
+        "fail",
+        f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
+        "do not compare generated answers of hf-moe with those of hf on this model, and please report it",
     )
 
 
