@@ -54,143 +54,71 @@ class TorchModules:
 class RoutedModel(Protocol):
     """One of lm-eval's models, whose routing is captured and, if asked for, steered.
 
-    `RoutedState` is most of it. The class takes ``pretrained``, ``steering``, ``capture``, ``parallel``, ``batch_size``
-    and ``device`` among its arguments.
+    `RoutedState` is most of it, and says what its methods do. The class takes ``pretrained``, ``steering``,
+    ``capture``, ``parallel``, ``batch_size`` and ``device`` among its arguments.
+
+    Attributes:
+        backend_name: By which it is registered.
+        model_id: What names it in profiles.
+        routing_shape: Its MoE layers, experts and top-k.
+        registry: Knows which task is which language.
+        coverage: What the plan in force steers of a request; None for the model as it is.
+        steering: The plan in force.
+        capture: The captured span: ``prompt``, ``thinking``, ``continuation``, ``all`` or ``off``.
+        batch_size: Requests a batch; a word where it is found by trying.
+        max_length: Tokens that a pass takes at most.
+        prefix_token_id: What comes before a text that has nothing before it.
+        rank: Which of the processes that share the requests this is.
+        world_size: How many there are.
     """
 
     backend_name: str
-    """By which it is registered."""
     routing_shape: RoutingShape
     registry: ParallelRegistry
-    """Knows which task is which language."""
     coverage: Coverage | None
-    """What the plan in force steers of a request; None for the model as it is."""
+
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def steering(self) -> SteeringPlan | None: ...
+    @property
+    def capture(self) -> str: ...
+    @property
+    def batch_size(self) -> int | str: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def prefix_token_id(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
 
     def __init__(self, **arguments: Any) -> None: ...
-
-    # ------------------------------------------------------------------ before weights are loaded
-
     @classmethod
     def shape_before_loading(cls, arguments: Mapping[str, Any]) -> RoutingShape:
-        """Return the routing shape that a model with these arguments will have."""
-        ...
+        """Return the routing shape that a model with these arguments will have, without loading its weights."""
 
     @classmethod
-    def modules_before_loading(cls, arguments: Mapping[str, Any]) -> nn.Module | None:
-        """Return a model's torch modules without weights, None where the backend has none."""
-        ...
+    def modules_before_loading(cls, arguments: Mapping[str, Any]) -> nn.Module | None: ...
+    def torch_modules(self) -> TorchModules | None: ...
+    def trust_files(self) -> None: ...
+    def identity(self) -> Identity: ...
+    def changeable_parts(self, request: CaptureRequest | None = None) -> dict[str, Any]: ...
 
-    # ------------------------------------------------------------------ what it is
+    def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None: ...
+    def set_capture(self, capture: str | bool) -> None: ...
+    def add_parallel(self, files: Sequence[str | Path]) -> None: ...
+    def capturing(self, request: CaptureRequest) -> AbstractContextManager[Captured]: ...
+    def set_response_cache(self, cache: ResponseCache | None, seeds: Mapping[str, Any] | None = None) -> None: ...
 
-    @property
-    def model_id(self) -> str:
-        """What names it in profiles."""
-        ...
-
-    def identity(self) -> Identity:
-        """Return what answers and their records depend on besides the requests and the run's settings."""
-        ...
-
-    def changeable_parts(self, request: CaptureRequest | None = None) -> dict[str, Any]:
-        """Return the parts of the identity that can be changed on a loaded model, with those of a capture request."""
-        ...
-
-    def trust_files(self) -> None:
-        """Let the files that it was loaded from stand for its weights: nobody else holds it."""
-        ...
-
-    def torch_modules(self) -> TorchModules | None:
-        """Return its torch modules, None where they cannot be looked at from outside."""
-        ...
-
-    # ------------------------------------------------------------------ steering and capture
-
-    @property
-    def steering(self) -> SteeringPlan | None:
-        """The plan in force, None for the model as it is."""
-        ...
-
-    def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
-        """Change the steering, or end it with None."""
-        ...
-
-    @property
-    def capture(self) -> str:
-        """The captured span: ``prompt``, ``thinking``, ``continuation``, ``all`` or ``off``."""
-        ...
-
-    def set_capture(self, capture: str | bool) -> None:
-        """Change which tokens' routing is recorded from now on."""
-        ...
-
-    def add_parallel(self, files: Sequence[str | Path]) -> None:
-        """Read further files that say which task is which language."""
-        ...
-
-    def capturing(self, request: CaptureRequest) -> AbstractContextManager[Captured]:
-        """Record what a request asks for inside the ``with`` block, into what it yields."""
-        ...
-
-    def set_response_cache(self, cache: ResponseCache | None, seeds: Mapping[str, Any] | None = None) -> None:
-        """Answer from a cache, and keep in it what is computed, until this is called with None."""
-        ...
-
-    # ------------------------------------------------------------------ running
-
-    @property
-    def batch_size(self) -> int | str:
-        """Requests a batch; a word where it is found by trying."""
-        ...
-
-    def at_batch_size(self, size: int) -> AbstractContextManager[None]:
-        """Run batches of a size inside the ``with`` block."""
-        ...
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that a pass takes at most."""
-        ...
-
-    @property
-    def prefix_token_id(self) -> int:
-        """What comes before a text that has nothing before it."""
-        ...
-
-    def tok_encode(self, string: str, **kwargs: Any) -> list[int]:
-        """Return the tokens of a text."""
-        ...
-
-    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Return the tokens of a context and of what follows it."""
-        ...
-
-    def score_tokens(self, requests: Sequence[KeyedTokens]) -> Sequence[tuple[float, bool]]:
-        """Score continuations that are given as tokens; their routing is recorded under their keys."""
-        ...
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score continuations, as lm-eval asks for it."""
-        ...
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Generate, as lm-eval asks for it."""
-        ...
-
-    # ------------------------------------------------------------------ the process group
-
-    @property
-    def rank(self) -> int:
-        """Which of the processes that share the requests this is."""
-        ...
-
-    @property
-    def world_size(self) -> int:
-        """How many there are."""
-        ...
-
-    def gather(self, own: Any) -> list[Any]:
-        """Return the objects of all processes, in every process. All of them call it."""
-        ...
+    def at_batch_size(self, size: int) -> AbstractContextManager[None]: ...
+    def tok_encode(self, string: str, **kwargs: Any) -> list[int]: ...
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]: ...
+    def score_tokens(self, requests: Sequence[KeyedTokens]) -> Sequence[tuple[float, bool]]: ...
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]: ...
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]: ...
+    def gather(self, own: Any) -> list[Any]: ...
 
 
 def missing_from(model: object) -> list[str]:
