@@ -37,6 +37,9 @@ __all__ = ["RoutingOptions", "check_options", "simple_evaluate"]
 
 logger = logging.getLogger(__name__)
 
+_OF_BOTH = ("batch_size", "max_batch_size", "device")
+"""Arguments of the model that are lm-eval's, too."""
+
 
 @dataclass(frozen=True)
 class RoutingOptions:
@@ -289,8 +292,10 @@ def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str
         given["steering"] = steering
     if options.parallel:
         given["parallel"] = list(options.parallel)
-    further = {key: kwargs.get(key) for key in ("batch_size", "max_batch_size", "device")}
-    lm = load_model(name, given | {key: value for key, value in further.items() if value is not None})
+    further = {key: value for key in _OF_BOTH if (value := kwargs.get(key)) is not None}
+    for key in given.keys() & further.keys():
+        raise UserError(f"{key} is given twice", fix="leave it out of --model_args", where=f"--{key}")
+    lm = load_model(name, given | further)
     _check_strength(lm)
     return lm
 

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from lm_eval.tasks import TaskManager
 
 import lm_eval_moe
+from lm_eval_moe import simple_evaluate
 from lm_eval_moe.backends import registry
 from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.capture.profile import read_profile
 from lm_eval_moe.cli import main
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.resources import tasks_dir
 
 STEERING = (
     "version: 1\nname: promote\ninterventions:\n"
@@ -182,6 +186,12 @@ def test_the_doctor_proves_what_it_can_and_says_what_it_cannot(capsys: pytest.Ca
 def test_an_unknown_model_is_an_error_with_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "hf-mo", *ONE_MODEL]) == 2
     assert "there is no routed model 'hf-mo' (did you mean 'hf-moe'?)" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_given_twice_is_refused() -> None:
+    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+    with pytest.raises(UserError, match="batch_size is given twice"):
+        simple_evaluate("toy", {"batch_size": 4}, tasks=["demo_arith_en"], task_manager=manager, batch_size=8)
 
 
 def test_a_class_that_lacks_something_is_no_routed_model() -> None:
