@@ -119,8 +119,8 @@ def test_an_empty_phase_changes_no_bit(action: Any, tokenizer: Any) -> None:
 @pytest.mark.parametrize("languages", [["de"], {"all_but": ["en", "sw"]}])
 def test_another_language_changes_no_bit(languages: Any, tokenizer: Any) -> None:
     lm = build("qwen2_moe", tokenizer)
-    languages = {"in_english": "en", "in_swahili": "sw", "task": "en", "in_german": "de"}
-    lm.captured = Captured(CaptureRequest(languages=languages))
+    known = {"in_english": "en", "in_swahili": "sw", "task": "en", "in_german": "de"}
+    lm.captured = Captured(CaptureRequest(languages=known))
     tasks = [("in_english", "in_swahili")[number % 2] for number in range(len(REQUESTS))]
     expected = lm.loglikelihood(scored(REQUESTS, tasks), disable_tqdm=True), answers(lm)
     lm.set_steering(steering("mask", languages=languages))

@@ -95,14 +95,13 @@ def test_generation_counts_what_the_recorder_sees_on_the_device(lm: HFMoE, chang
             [("3 + 4 =", ["\n"], 9), ("Anna has nine bottles.", ["e"], 9), ("One", [], 1), ("Sara", [], 7)]
         )
     ]
-    lm.captured.steered_pairs.clear()
+    lm.captured.clear()
     lm.generate_until(requests, disable_tqdm=True)
     seen = [lm.captured.record(RequestKey("demo_arith_en", number, 0)) for number, _ in enumerate(requests)]
     expected = sum(int(record.targeted.sum()) for record in seen if record is not None)
-    lm.captured.clear()
     assert lm.captured.steered_pairs["demo_arith_en"] == expected > 0
+    lm.captured.clear()
     lm.set_capture("off")
-    lm.captured.steered_pairs.clear()
     lm.generate_until(requests, disable_tqdm=True)
     assert lm.captured.steered_pairs["demo_arith_en"] == expected
 
@@ -112,14 +111,14 @@ def test_long_texts_count_no_token_twice(lm: HFMoE, monkeypatch: pytest.MonkeyPa
     lm.set_steering(spec())
     text = "Anna has nine bottles. Sara has ten bottles. " * 6
     request = Instance("loglikelihood_rolling", {}, (text,), 0, ("demo_text_en", 0, 1))
-    lm.captured.steered_pairs.clear()
+    lm.captured.clear()
     lm.loglikelihood_rolling([request], disable_tqdm=True)
     record = lm.captured.record(RequestKey("demo_text_en", 0, 0))
-    lm.captured.clear()
     assert record is not None
     # A text's last token is never fed, the prefix is.
     assert record.tokens == len(lm.tokenizer.encode(text)) > 3 * 16
     assert lm.captured.steered_pairs["demo_text_en"] == record.targeted.sum() == record.tokens * MIDDLE
+    lm.captured.clear()
 
 
 @pytest.mark.parametrize("capture", ["prompt", "off"])
