@@ -28,9 +28,5 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        if name == "HFMoE":  # also by the entry point: lm-eval's own command and API report its routing, too
-            from lm_eval_moe.evaluation.routed_evaluate import route_evaluations
-
-            route_evaluations()
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,7 @@ from lm_eval_moe.evaluation.control import add_gains, control_count, control_pla
 from lm_eval_moe.evaluation.fields import chosen_fields
 from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.identity import prompting_parts
-from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation, route_evaluations
+from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
@@ -157,7 +157,6 @@ def simple_evaluate(
             if noted:
                 raise StrictError(noted)
 
-        route_evaluations()
         lm = _built(model, model_args, options, kwargs) if isinstance(model, str) else _prepared(model, options)
         if named:
             lm.trust_files()

@@ -1,8 +1,8 @@
 """lm-eval's `evaluate`, through which every evaluation of a routed model goes, whoever starts it.
 
 `lm_eval.evaluator.evaluate` is the one place where a model meets the loaded tasks, in lm-eval's own command, in its
-`simple_evaluate` and in ours. It is replaced once in a process, when the first routed model is asked for, by a function
-that hands all other models on to the original.
+`simple_evaluate` and in ours. It is replaced once in a process, when the first routed model is made, by a function that
+hands all other models on to the original.
 """
 
 from __future__ import annotations
