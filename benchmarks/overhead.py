@@ -52,8 +52,7 @@ def main() -> None:
         else:
             instances = generation_instances(chosen, args.gen_tokens)
             for lm in models.values():
-                if isinstance(lm, HFMoE):
-                    lm.wanted = lambda key: True
+                record_gold(lm, None)
         tokens = _tokens(kind, instances, tokenizer, args.gen_tokens)
         times = _measure(kind, models, instances, args)
         report[kind] = {"requests": len(instances), "tokens": tokens, **asdict(times)}
@@ -94,7 +93,7 @@ def _measure(kind: str, models: dict[str, Any], instances: list[Any], args: argp
     for variant in ("capture off", "capture"):
         if answers[variant] != answers["hf"]:
             raise SystemExit(f"{kind}: the answers of hf-moe ({variant}) differ from those of hf")
-    if len(models["capture"].records) == 0:
+    if len(models["capture"].captured.records) == 0:
         raise SystemExit(f"{kind}: nothing was captured")
     times = _Times({variant: [] for variant in models}, {variant: [] for variant in models})
     order = list(models)
@@ -103,7 +102,7 @@ def _measure(kind: str, models: dict[str, Any], instances: list[Any], args: argp
         for variant in order[turn:] + order[:turn]:
             lm = models[variant]
             if isinstance(lm, HFMoE):
-                lm.clear_records()
+                lm.captured.clear()
             gc.collect()
             _wait(args.device)
             start, cpu_start = time.perf_counter(), time.process_time()

@@ -16,6 +16,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_moe import HFMoE, parse_spec
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
+from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.demo_model.data import evaluation_problems
 from lm_eval_moe.demo_model.words import LANGUAGES
@@ -93,9 +95,7 @@ def build(variant: str, model: Any, tokenizer: Any, args: argparse.Namespace) ->
     lm = HFMoE(**given, capture=variant != "capture off")
     if variant.endswith("steering"):
         lm.set_steering(parse_spec(steering_spec(lm.routing_shape)))
-    # As in an evaluation: the tasks' languages are known, and records hold what the curves need.
-    lm.task_languages = {_task(code): code for code in LANGUAGES}
-    lm.record_arrays = frozenset().union(*(curve.arrays for curve in CURVES.values()))
+    record_gold(lm, None)
     return lm
 
 
@@ -171,12 +171,16 @@ def _instance(kind: str, request: Request, index: int, arguments: tuple[Any, ...
     )
 
 
-def record_gold(lm: Any, chosen: list[Request]) -> None:
-    """Keep the routing of each document's gold choice only, as an evaluation does."""
+def record_gold(lm: Any, chosen: list[Request] | None) -> None:
+    """Keep the routing of each document's gold choice only, as an evaluation does; of all requests without documents.
+
+    As in an evaluation, the tasks' languages are known, and records hold what the curves need.
+    """
     if not isinstance(lm, HFMoE):
         return
-    gold = {(request.task, request.doc_id): request.gold for request in chosen}
-    lm.wanted = lambda key: gold[key.task, key.doc_id] == key.idx
+    keys = None if chosen is None else frozenset(RequestKey(each.task, each.doc_id, each.gold) for each in chosen)
+    arrays = frozenset().union(*(curve.arrays for curve in CURVES.values()))
+    lm.captured = Captured(CaptureRequest(keys, arrays, languages={_task(code): code for code in LANGUAGES}))
 
 
 def environment(args: argparse.Namespace, model: Any) -> dict[str, Any]:

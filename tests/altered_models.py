@@ -100,10 +100,12 @@ def observed(lm: HFMoE, steerings: Sequence[Any] = STEERINGS, **gen_kwargs: Any)
     seen = []
     for given in steerings:
         lm.set_steering(given)
-        lm.clear_records()
+        lm.captured.clear()
         values = likelihoods(lm, scored(PAIRS[:4]))
         texts = lm.generate_until(generated(PROMPTS, task="texts", max_gen_toks=4, **gen_kwargs), disable_tqdm=True)
-        records = {key: [getattr(lm.record(key), name).tobytes() for name in ARRAYS] for key in lm.records}
+        records = {
+            key: [getattr(lm.captured.record(key), name).tobytes() for name in ARRAYS] for key in lm.captured.records
+        }
         seen.append((values, texts, records))
     return seen
 

@@ -153,15 +153,15 @@ def check(lm: HFMoE) -> None:
     likelihoods(lm, scored(PAIRS))
     for handle in handles:
         handle.remove()
-    counts = [lm.record(RequestKey("task", number, 0)).counts for number in range(len(PAIRS))]
+    counts = [lm.captured.record(RequestKey("task", number, 0)).counts for number in range(len(PAIRS))]
     np.testing.assert_array_equal(np.sum(counts, axis=0), received)
     for action, share in (("activate", 1), ("mask", 0)):
         entry = {"layers": "all", "experts": {"ids": {"all": [1, 4]}}, "action": action, "guard": True}
         lm.set_steering(parse_spec({"version": 1, "interventions": [entry]}))
-        lm.clear_records()
+        lm.captured.clear()
         likelihoods(lm, scored(PAIRS))
         for number in range(len(PAIRS)):
-            record = lm.record(RequestKey("task", number, 0))
+            record = lm.captured.record(RequestKey("task", number, 0))
             assert (record.counts[:, [1, 4]] == share * record.tokens).all()
 
 

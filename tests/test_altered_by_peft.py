@@ -74,7 +74,7 @@ def test_an_adapted_model_is_captured_and_steered(family: str, arguments: dict[s
     for number, (context, continuation) in enumerate(pairs):
         seen, record = (
             oracle.run(family, merged, [*context, *continuation][:-1]),
-            lm.record(RequestKey("task", number, 0)),
+            lm.captured.record(RequestKey("task", number, 0)),
         )
         assert np.array_equal(record.counts, seen.counts(slice(None), 8))
         np.testing.assert_allclose(record.gate_mass, seen.gate_mass(slice(None), 8), atol=1e-4)
@@ -103,12 +103,14 @@ def test_an_adapted_part_of_a_router_is_captured_and_steered(arguments: dict[str
     for given in STEERINGS:
         for each in (lm, merged):
             each.set_steering(given)
-            each.clear_records()
+            each.captured.clear()
         values = likelihoods(merged, scored(PAIRS))
         assert likelihoods(lm, scored(PAIRS)) == pytest.approx(values, abs=1e-3)
-        for key in merged.records:
-            assert np.array_equal(lm.record(key).counts, merged.record(key).counts)
-            np.testing.assert_allclose(lm.record(key).importance_dense, merged.record(key).importance_dense, atol=1e-5)
+        for key in merged.captured.records:
+            assert np.array_equal(lm.captured.record(key).counts, merged.captured.record(key).counts)
+            np.testing.assert_allclose(
+                lm.captured.record(key).importance_dense, merged.captured.record(key).importance_dense, atol=1e-5
+            )
 
 
 REFUSED = [

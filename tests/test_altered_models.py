@@ -126,7 +126,7 @@ def test_a_kernel_in_the_place_of_blocks_is_refused(replaced: slice, tokenizer: 
         ):
             with pytest.raises(RoutingBypassedError):
                 run()
-    assert not lm.records
+    assert not lm.captured.records
 
 
 @pytest.mark.parametrize(("capture", "given"), [("all", None), ("off", STEERINGS[1])])

@@ -222,7 +222,7 @@ def test_routers_beside_quantised_linears(family: str, tokenizer: Any) -> None:
     for number, (context, continuation) in enumerate(pairs):
         seen, record = (
             oracle.run(family, model, [*context, *continuation][:-1]),
-            lm.record(RequestKey("task", number, 0)),
+            lm.captured.record(RequestKey("task", number, 0)),
         )
         assert np.array_equal(record.counts, seen.counts(slice(None), 8))
         np.testing.assert_allclose(record.importance_dense, seen.importance_dense(slice(None)), atol=1e-6)
@@ -262,10 +262,10 @@ def test_weights_that_are_quantised_tensors(family: str, quantise: Any, tokenize
     lm, hf = behind(model, tokenizer), HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, max_length=300)
     expected = likelihoods(hf, scored(PAIRS))
     assert likelihoods(lm, scored(PAIRS)) == expected
-    lm.clear_records()
+    lm.captured.clear()
     lm.set_steering(steering("mask", [1, 6], guard=True))
     assert likelihoods(lm, scored(PAIRS)) != expected
-    assert not any(record.counts[:, [1, 6]].any() for parts in lm.records.values() for record in parts)
+    assert not any(record.counts[:, [1, 6]].any() for parts in lm.captured.records.values() for record in parts)
     lm.set_steering(None)
     assert likelihoods(lm, scored(PAIRS)) == expected
 

@@ -13,7 +13,6 @@ from oracle import check
 from small_models import FAMILIES, make_model
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.backends.hf.requests import RequestLabel
 from lm_eval_moe.capture import RequestKey
 
 
@@ -49,13 +48,13 @@ def test_scored_requests_are_recorded_as_each_alone(
     encoded = [lm._encode_pair(*pair) for pair in pairs]
     alone = [oracle.run(family, model, (context + continuation)[:-1]) for context, continuation in encoded]
     for span in ("prompt", "continuation", "all"):
-        lm.clear_records()
+        lm.captured.clear()
         lm.set_capture(span)
         lm.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)
         for number, (context, continuation) in enumerate(encoded):
             length = len(context) + len(continuation) - 1
             parts = {"prompt": slice(0, len(context)), "continuation": slice(len(context), None), "all": slice(None)}
-            record = lm.record(RequestKey("task", number, 0))
+            record = lm.captured.record(RequestKey("task", number, 0))
             assert record is not None
             assert record.tokens == len(range(length)[parts[span]])
             if record.tokens:
@@ -72,11 +71,11 @@ def test_batching_makes_no_difference(
     )
     pairs = pairs_of(real_texts)
     lm.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)
-    assert len(lm.records) == len(pairs)
+    assert len(lm.captured.records) == len(pairs)
     for number, pair in enumerate(pairs):
         context, continuation = lm._encode_pair(*pair)
         ids = (context + continuation)[:-1]
-        check(lm.record(RequestKey("task", number, 0)), oracle.run("qwen3_moe", model, ids), slice(None))
+        check(lm.captured.record(RequestKey("task", number, 0)), oracle.run("qwen3_moe", model, ids), slice(None))
 
 
 def test_choices_that_share_a_row_keep_their_own_prompt(tokenizer: Any) -> None:
@@ -85,12 +84,10 @@ def test_choices_that_share_a_row_keep_their_own_prompt(tokenizer: Any) -> None:
     sentence = tokenizer.encode("The cat sat on the mat. How many apples are left?")
     requests = [((str(cut), ""), sentence[:cut], sentence[cut:]) for cut in (5, 9, 3, len(sentence) - 1)]
     requests += [(("other", ""), sentence[:-1], [sentence[-1] + 1])]
-    labels = [RequestLabel(RequestKey("task", number, 0), "task") for number in range(len(requests))]
-    with lm.labelled(labels):
-        lm._loglikelihood_tokens(requests, disable_tqdm=True)
+    lm.score_tokens([(RequestKey("task", number, 0), *tokens) for number, (_, *tokens) in enumerate(requests)])
     routed = oracle.run("qwen3_moe", model, sentence[:-1])
     for number, (_, context, _) in enumerate(requests):
-        check(lm.record(RequestKey("task", number, 0)), routed, slice(0, len(context)))
+        check(lm.captured.record(RequestKey("task", number, 0)), routed, slice(0, len(context)))
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3", "gpt_oss"])
@@ -100,7 +97,7 @@ def test_rolling_windows_count_each_token_once(family: str, tokenizer: Any, real
     lm.loglikelihood_rolling(instances("loglikelihood_rolling", [(text,) for text in texts]), disable_tqdm=True)
     for number, text in enumerate(texts):
         ids = [lm.prefix_token_id, *lm.tok_encode(text)][:-1]
-        record = lm.record(RequestKey("task", number, 0))
+        record = lm.captured.record(RequestKey("task", number, 0))
         assert record is not None
         assert record.tokens == len(ids)
         # Windows are independent sequences to the model: the oracle runs them one by one, too.
@@ -131,13 +128,13 @@ def test_generation_is_recorded_as_a_rerun_of_the_whole_sequence(
     ids_of = [tokenizer.encode(prompt) for prompt in prompts]
     reruns = [oracle.run(family, model, ids + generated[:-1]) for ids, generated in zip(ids_of, fed, strict=True)]
     for span in ("prompt", "continuation", "all"):
-        lm.clear_records()
+        lm.captured.clear()
         lm.set_capture(span)
         lm.generate_until(requests, disable_tqdm=True)
         for number, (ids, generated) in enumerate(zip(ids_of, fed, strict=True)):
             whole = ids + generated[:-1]
             part = {"prompt": slice(0, len(ids)), "continuation": slice(len(ids), None), "all": slice(None)}[span]
-            record = lm.record(RequestKey("task", number, 0))
+            record = lm.captured.record(RequestKey("task", number, 0))
             assert record is not None
             assert record.tokens == len(whole[part])
             if record.tokens:
@@ -165,7 +162,7 @@ def test_repeats_are_recorded_one_by_one(tokenizer: Any) -> None:
     model, lm = build("qwen3_moe", tokenizer, capture="prompt")
     (request,) = instances("loglikelihood", [("The cat sat", " on the mat")], repeats=3)
     lm.loglikelihood([request] * 5, disable_tqdm=True)  # two more than its repeats: padding between processes
-    assert set(lm.records) == {RequestKey("task", 0, 0, repeat) for repeat in range(3)}
+    assert set(lm.captured.records) == {RequestKey("task", 0, 0, repeat) for repeat in range(3)}
     routed = oracle.run("qwen3_moe", model, tokenizer.encode("The cat sat"))
-    for key in list(lm.records):
-        check(lm.record(key), routed, slice(None))
+    for key in list(lm.captured.records):
+        check(lm.captured.record(key), routed, slice(None))

@@ -52,7 +52,7 @@ def answers(lm: HFLM) -> dict[str, Any]:
 
 def check_counts(lm: HFMoE, number: int, model: Any, ids: list[int], part: slice = slice(None)) -> None:
     """Compare a record with the routing of the sequence alone in a plain model."""
-    record = lm.record(RequestKey("task", number, 0))
+    record = lm.captured.record(RequestKey("task", number, 0))
     assert record.tokens == len(ids[part])
     assert np.array_equal(record.counts, oracle.run(FAMILY, model, ids).counts(part, 8))
 
@@ -80,7 +80,7 @@ def test_a_model_from_disk_answers_as_hf_does(arguments: dict[str, Any], on_disk
     arguments = {**ARGUMENTS, **arguments}
     lm = HFMoE(pretrained=on_disk, capture="all", **arguments)
     assert answers(lm) == answers(HFLM(pretrained=on_disk, **arguments))
-    assert len(lm.records) == len(PAIRS + CHOICES), "the requests of the three kinds have the same names"
+    assert len(lm.captured.records) == len(PAIRS + CHOICES), "the requests of the three kinds have the same names"
 
 
 def test_steering_works_with_every_experts_implementation(on_disk: str) -> None:
@@ -160,19 +160,19 @@ def test_offloaded_layers_are_captured_and_steered(on_disk: str, tmp_path: Path)
     for steering in (None, parse_spec(spec()), parse_spec(spec("activate", guard=True))):
         lm.set_steering(steering)
         memory.set_steering(steering)
-        lm.clear_records()
-        memory.clear_records()
+        lm.captured.clear()
+        memory.captured.clear()
         assert answers(lm) == answers(memory)
-        assert len(lm.records) == len(PAIRS + CHOICES)
-        for key in lm.records:
-            assert np.array_equal(lm.record(key).counts, memory.record(key).counts)
-            assert np.array_equal(lm.record(key).hit, memory.record(key).hit)
+        assert len(lm.captured.records) == len(PAIRS + CHOICES)
+        for key in lm.captured.records:
+            assert np.array_equal(lm.captured.record(key).counts, memory.captured.record(key).counts)
+            assert np.array_equal(lm.captured.record(key).hit, memory.captured.record(key).hit)
     lm.set_steering(None)
     with undisturbed(lm):
         seen = Runs(lm).witnesses.values()  # the doctor loads a layer's experts to mute them
     assert all(each.effective > 0 and each.weighed and not each.wrong and each.not_seen is None for each in seen)
     assert all(parameter.is_meta for parameter in lm.model.model.layers.parameters())
-    lm.clear_records()
+    lm.captured.clear()
     memory.set_steering(None)
     assert answers(lm) == answers(memory)
     assert vars(gate)["forward"] is wrapped
@@ -215,19 +215,19 @@ def test_virtual_tokens_of_prompt_tuning_are_not_counted(on_disk: str, tmp_path:
     lm = HFMoE(pretrained=on_disk, peft=str(tmp_path), capture="all", **ARGUMENTS)
     expected = answers(HFLM(pretrained=on_disk, peft=str(tmp_path), **ARGUMENTS))
     assert answers(lm) == expected
-    lm.clear_records()
+    lm.captured.clear()
     lm.loglikelihood(scored(PAIRS), disable_tqdm=True)
     for number, pair in enumerate(PAIRS):
-        record = lm.record(RequestKey("task", number, 0))
+        record = lm.captured.record(RequestKey("task", number, 0))
         assert record.tokens == sum(map(len, lm._encode_pair(*pair))) - 1
         assert (record.counts.sum(1) == 2 * record.tokens).all()
     lm.set_steering(parse_spec(spec(tokens="prompt")))
-    lm.clear_records()
+    lm.captured.clear()
     texts = lm.generate_until(generated(PROMPTS), disable_tqdm=True)
     assert texts != expected["generate_until"]
     for number, prompt in enumerate(PROMPTS):
         length = len(lm.tok_encode(prompt))
-        assert lm.record(RequestKey("task", number, 0)).targeted.tolist() == [0, length, 0]
+        assert lm.captured.record(RequestKey("task", number, 0)).targeted.tolist() == [0, length, 0]
 
 
 # ---------------------------------------------------------------------- prompts
@@ -259,7 +259,7 @@ def test_an_empty_context_is_the_prefix_token(tokenizer: Any) -> None:
     for number in (0, 2):
         check_counts(lm, number, hf.model, [lm.prefix_token_id])
     lm.set_capture("all")
-    lm.clear_records()
+    lm.captured.clear()
     lm.loglikelihood(scored(pairs), disable_tqdm=True)
     check_counts(lm, 0, hf.model, [lm.prefix_token_id, *lm.tok_encode("The cat")][:-1])
 
@@ -273,7 +273,7 @@ def test_an_empty_prompt_beside_others_has_a_continuation(tokenizer: Any) -> Non
     assert texts == hf.generate_until(requests, disable_tqdm=True)
     assert all(texts)
     for number in range(2):
-        record = lm.record(RequestKey("task", number, 0))
+        record = lm.captured.record(RequestKey("task", number, 0))
         assert record.tokens == 7
         assert (record.counts.sum(1) == 14).all()
     with pytest.raises(UserError, match="a prompt has no tokens"):
@@ -284,12 +284,12 @@ def test_a_token_at_the_beginning_is_counted(on_disk: str) -> None:
     lm = HFMoE(pretrained=on_disk, add_bos_token=True, **ARGUMENTS)
     hf = HFLM(pretrained=on_disk, add_bos_token=True, **ARGUMENTS)
     assert answers(lm) == answers(hf)
-    lm.clear_records()
+    lm.captured.clear()
     lm.loglikelihood(scored([("The cat", " sat"), ("x", " y")]), disable_tqdm=True)
     ids = lm.tok_encode("The cat")
     assert ids[0] == lm.tokenizer.bos_token_id
     check_counts(lm, 0, hf.model, ids)
-    lm.clear_records()
+    lm.captured.clear()
     lm.generate_until(generated(["The cat", "x"]), disable_tqdm=True)
     check_counts(lm, 0, hf.model, ids)
 
@@ -308,7 +308,7 @@ def test_long_prompts_are_truncated_from_the_left_and_still_attributed(span: str
         part = {"prompt": slice(boundary), "continuation": slice(boundary, None), "all": slice(None)}[span]
         check_counts(lm, number, hf.model, ids[:-1], part)
 
-    lm.clear_records()
+    lm.captured.clear()
     prompts = [sentence, "The cat", sentence[5:]]
     requests = generated(prompts, max_gen_toks=4)
     assert lm.generate_until(requests, disable_tqdm=True) == hf.generate_until(requests, disable_tqdm=True)
@@ -332,7 +332,7 @@ def test_steering_keeps_to_its_phase_in_truncated_requests(tokens: str, tokenize
         fed = min(len(context) + len(continuation) - 1, length)
         generated_tokens = len(continuation) - 1
         expected = generated_tokens if tokens == "generated" else fed - generated_tokens
-        assert lm.record(RequestKey("task", number, 0)).targeted.tolist() == [0, expected, 0]
+        assert lm.captured.record(RequestKey("task", number, 0)).targeted.tolist() == [0, expected, 0]
 
 
 # ---------------------------------------------------------------------- generation arguments
@@ -349,9 +349,9 @@ def test_thinking_is_cut_off_the_text_but_captured(think_end_token: str | int, t
     assert texts != whole, "something must be cut for the test to mean anything"
     untouched = build("olmoe", tokenizer, capture="all")
     assert untouched.generate_until(requests, disable_tqdm=True) == whole
-    for key in untouched.records:
-        assert lm.record(key).tokens == untouched.record(key).tokens
-        assert np.array_equal(lm.record(key).counts, untouched.record(key).counts)
+    for key in untouched.captured.records:
+        assert lm.captured.record(key).tokens == untouched.captured.record(key).tokens
+        assert np.array_equal(lm.captured.record(key).counts, untouched.captured.record(key).counts)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_generation_arguments_give_the_texts_of_hf(arguments: dict[str, Any], to
     expected = hf.generate_until(generated(PROMPTS, **arguments), disable_tqdm=True)
     torch.manual_seed(3)
     assert lm.generate_until(generated(PROMPTS, **arguments), disable_tqdm=True) == expected
-    assert len(lm.records) == len(PROMPTS)
+    assert len(lm.captured.records) == len(PROMPTS)
     if arguments.get("do_sample"):
         torch.manual_seed(4)
         assert lm.generate_until(generated(PROMPTS, **arguments), disable_tqdm=True) != expected

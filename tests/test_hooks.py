@@ -192,7 +192,7 @@ def test_a_router_bypassed_later_ends_the_run(bypass: Any, message: str, kind: s
     block.forward = bypass(block)
     with pytest.raises(RoutingBypassedError, match=message):
         KINDS[kind](lm)
-    assert not lm.records
+    assert not lm.captured.records
 
 
 def test_without_capture_and_steering_nothing_is_intercepted(tokenizer: Any) -> None:
@@ -218,7 +218,7 @@ def test_a_product_with_the_transposed_weight_is_the_routers_linear(tokenizer: A
     lm = HFMoE(pretrained=model, tokenizer=tokenizer, capture="all", batch_size=4)
     lm.set_steering(steering("mask", [0, 1, 2, 4, 5, 6]))
     likelihoods(lm, scored(PAIRS))
-    for parts in lm.records.values():
+    for parts in lm.captured.records.values():
         for record in parts:
             assert (record.counts[:, [3, 7]] == record.tokens).all()
 
@@ -277,10 +277,10 @@ def test_large_changes_are_finite_in_low_precision(family: str, dtype: torch.dty
     lm = build(family, tokenizer, dtype, capture="all")
     lm.set_steering(steering({"bias": 1e6}, [0, 5]))
     assert np.isfinite(likelihoods(lm, scored(PAIRS))).all()
-    lm.clear_records()
+    lm.captured.clear()
     lm.set_steering(steering("mask", [0, 1, 2, 4, 5, 6]))
     assert np.isfinite(likelihoods(lm, scored(PAIRS))).all()
-    for parts in lm.records.values():
+    for parts in lm.captured.records.values():
         for record in parts:
             assert np.isfinite(record.gate_mass).all()
             assert np.isfinite(record.importance_dense).all()
@@ -304,10 +304,10 @@ def test_the_guard_forces_and_bans_at_every_token(family: str, dtype: torch.dtyp
         ("deactivate", [4, 5, 6, 7], 0.0),
     ):
         lm.set_steering(steering(action, experts, guard=True))
-        lm.clear_records()
+        lm.captured.clear()
         values = likelihoods(lm, scored(PAIRS))
         assert np.isfinite(values).all()
-        for parts in lm.records.values():
+        for parts in lm.captured.records.values():
             for record in parts:
                 assert (record.counts[:, experts].sum(1) == share * 2 * record.tokens).all()
                 selected = record.counts > 0
@@ -349,7 +349,7 @@ def test_forced_experts_get_the_weight_of_their_score(family: str, tokenizer: An
         else:
             weights = z.softmax(1)[:, experts]
             weights = weights / weights.sum(1, keepdim=True) if family == "ernie4_5_moe" else weights
-        record = lm.record(RequestKey("task", number, 0))
+        record = lm.captured.record(RequestKey("task", number, 0))
         position = lm.routing_shape.layers.index(layer)
         np.testing.assert_allclose(record.gate_mass[position, experts], weights.sum(0), rtol=2e-3)
 
@@ -372,6 +372,6 @@ def test_a_group_choice_over_all_experts_is_not_mistaken_for_the_final_one(token
     lm = HFMoE(pretrained=model, tokenizer=tokenizer, capture="all", batch_size=4)
     lm.set_steering(steering("activate", [1, 6], guard=True))
     likelihoods(lm, scored(PAIRS))
-    for parts in lm.records.values():
+    for parts in lm.captured.records.values():
         for record in parts:
             assert (record.counts[:, [1, 6]] == record.tokens).all()

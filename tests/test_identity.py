@@ -10,6 +10,7 @@ from hf_cases import CHOICES, PAIRS, build, build_plain, generated, likelihoods,
 from small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.steering import parse_spec
 
 pytestmark = pytest.mark.long
@@ -38,8 +39,8 @@ def test_capture_leaves_the_likelihoods_of_every_family(family: str, dtype: str,
     for span in ("all", "prompt", "off"):
         lm.set_capture(span)
         assert lm.loglikelihood(scored(REQUESTS), disable_tqdm=True) == expected
-        assert bool(lm.records) == (span != "off")
-        lm.clear_records()
+        assert bool(lm.captured.records) == (span != "off")
+        lm.captured.clear()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_an_empty_phase_changes_no_bit(action: Any, tokenizer: Any) -> None:
     lm.set_steering(steering(action, tokens="generated"))
     assert likelihoods(lm, scored(one_token)) == expected
     assert lm.generate_until(generated(["The cat", "x"], max_gen_toks=1), disable_tqdm=True) == text
-    assert not any(record.targeted.any() for parts in lm.records.values() for record in parts)
+    assert not any(record.targeted.any() for parts in lm.captured.records.values() for record in parts)
     lm.set_steering(steering(action, tokens="prompt"))
     assert likelihoods(lm, scored(one_token)) != expected
 
@@ -118,7 +119,8 @@ def test_an_empty_phase_changes_no_bit(action: Any, tokenizer: Any) -> None:
 @pytest.mark.parametrize("languages", [["de"], {"all_but": ["en", "sw"]}])
 def test_another_language_changes_no_bit(languages: Any, tokenizer: Any) -> None:
     lm = build("qwen2_moe", tokenizer)
-    lm.task_languages.update({"in_english": "en", "in_swahili": "sw", "task": "en", "in_german": "de"})
+    known = {"in_english": "en", "in_swahili": "sw", "task": "en", "in_german": "de"}
+    lm.captured = Captured(CaptureRequest(languages=known))
     tasks = [("in_english", "in_swahili")[number % 2] for number in range(len(REQUESTS))]
     expected = lm.loglikelihood(scored(REQUESTS, tasks), disable_tqdm=True), answers(lm)
     lm.set_steering(steering("mask", languages=languages))

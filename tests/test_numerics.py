@@ -128,7 +128,7 @@ def test_a_damaged_router_is_named_with_a_request(how: str, kind: str, tokenizer
         "of the batch are like it"
     )
     assert "dtype=bfloat16" in (caught.value.fix or "")
-    assert not lm.records, "nothing of such a batch is kept"
+    assert not lm.captured.records, "nothing of such a batch is kept"
 
 
 def test_sampling_from_a_damaged_model_names_it_too(tokenizer: Any) -> None:
@@ -178,8 +178,8 @@ def test_padding_may_hold_anything(tokenizer: Any) -> None:
     """The last router of a right-padded batch gets NaN where nothing counts: answers and records stay the same."""
     lm = build("qwen3_moe", tokenizer, capture="all")
     before = likelihoods(lm, scored(PAIRS))
-    records = {key: lm.record(key) for key in lm.records}
-    lm.clear_records()
+    records = {key: lm.captured.record(key) for key in lm.captured.records}
+    lm.captured.clear()
     lengths: list[int] = []
     original, poisoned = lm._model_call, []
 
@@ -205,7 +205,7 @@ def test_padding_may_hold_anything(tokenizer: Any) -> None:
         handle.remove()
     assert sum(poisoned) > 10
     for key, record in records.items():
-        found = lm.record(key)
+        found = lm.captured.record(key)
         assert found is not None
         for name in ("counts", "gate_mass", "importance", "importance_dense", "overlap"):
             assert np.array_equal(getattr(found, name), getattr(record, name), equal_nan=True), name

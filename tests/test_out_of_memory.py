@@ -67,9 +67,9 @@ def test_auto_recovers_as_hf_does_and_records_are_exact(kind: str) -> None:
         assert getattr(stock, kind)(requests(kind), disable_tqdm=True) == answers
     alone = HFMoE(pretrained="demo", batch_size=1, max_length=96)
     getattr(alone, kind)(requests(kind), disable_tqdm=True)
-    assert set(auto.records) == set(alone.records)
+    assert set(auto.captured.records) == set(alone.captured.records)
     for number in range(12):
-        one, other = (lm.record(RequestKey("problems", number, 0)) for lm in (auto, alone))
+        one, other = (lm.captured.record(RequestKey("problems", number, 0)) for lm in (auto, alone))
         assert one is not None
         assert other is not None
         assert one.tokens == other.tokens
@@ -79,7 +79,7 @@ def test_auto_recovers_as_hf_does_and_records_are_exact(kind: str) -> None:
 def test_with_the_response_cache_the_batch_size_is_found_once(tmp_path: Path) -> None:
     lm = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16, max_length=96)
     plain = lm.generate_until(many := requests("generate_until") * 7, disable_tqdm=True)
-    lm.clear_records()
+    lm.captured.clear()
     lm.set_response_cache(ResponseCache(tmp_path / "answers"))
     probes: list[int] = []
     detect = lm._detect_batch_size
@@ -101,6 +101,6 @@ def test_a_batch_that_does_not_fit_leaves_the_model_as_it_was() -> None:
     lm = HFMoE(pretrained="demo", batch_size=8)
     with little_memory(lm), pytest.raises(RuntimeError, match="out of memory"):
         lm.loglikelihood(requests("loglikelihood"), disable_tqdm=True)
-    lm.clear_records()
+    lm.captured.clear()
     after = lm.loglikelihood(requests("loglikelihood"), disable_tqdm=True)
     assert after == HFMoE(pretrained="demo", batch_size=8).loglikelihood(requests("loglikelihood"), disable_tqdm=True)

@@ -27,7 +27,6 @@ def loaded() -> HFMoE:
 
 @pytest.fixture
 def lm(loaded: HFMoE) -> Iterator[HFMoE]:
-    loaded.wanted = lambda key: True
     yield loaded
     loaded.set_steering(None)
     loaded.set_capture("prompt")
@@ -87,16 +86,15 @@ def test_generation_counts_what_the_recorder_sees_on_the_device(lm: HFMoE, chang
             [("3 + 4 =", ["\n"], 9), ("Anna has nine bottles.", ["e"], 9), ("One", [], 1), ("Sara", [], 7)]
         )
     ]
-    lm.steered_pairs.clear()
+    lm.captured.clear()
     lm.generate_until(requests, disable_tqdm=True)
-    seen = [lm.record(RequestKey("demo_arith_en", number, 0)) for number, _ in enumerate(requests)]
+    seen = [lm.captured.record(RequestKey("demo_arith_en", number, 0)) for number, _ in enumerate(requests)]
     expected = sum(int(record.targeted.sum()) for record in seen if record is not None)
-    lm.clear_records()
-    assert lm.steered_pairs["demo_arith_en"] == expected > 0
+    assert lm.captured.steered_pairs["demo_arith_en"] == expected > 0
+    lm.captured.clear()
     lm.set_capture("off")
-    lm.steered_pairs.clear()
     lm.generate_until(requests, disable_tqdm=True)
-    assert lm.steered_pairs["demo_arith_en"] == expected
+    assert lm.captured.steered_pairs["demo_arith_en"] == expected
 
 
 def test_long_texts_count_no_token_twice(lm: HFMoE, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,14 +102,14 @@ def test_long_texts_count_no_token_twice(lm: HFMoE, monkeypatch: pytest.MonkeyPa
     lm.set_steering(spec())
     text = "Anna has nine bottles. Sara has ten bottles. " * 6
     request = Instance("loglikelihood_rolling", {}, (text,), 0, ("demo_text_en", 0, 1))
-    lm.steered_pairs.clear()
+    lm.captured.clear()
     lm.loglikelihood_rolling([request], disable_tqdm=True)
-    record = lm.record(RequestKey("demo_text_en", 0, 0))
-    lm.clear_records()
+    record = lm.captured.record(RequestKey("demo_text_en", 0, 0))
     assert record is not None
     # A text's last token is never fed, the prefix is.
     assert record.tokens == len(lm.tokenizer.encode(text)) > 3 * 16
-    assert lm.steered_pairs["demo_text_en"] == record.targeted.sum() == record.tokens * MIDDLE
+    assert lm.captured.steered_pairs["demo_text_en"] == record.targeted.sum() == record.tokens * MIDDLE
+    lm.captured.clear()
 
 
 @pytest.mark.parametrize("capture", ["prompt", "off"])

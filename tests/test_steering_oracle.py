@@ -11,6 +11,7 @@ from hf_cases import CHOICES, PAIRS, build, likelihoods, scored
 from small_models import FAMILIES, make_model
 from steered_oracle import Change, log_likelihood, spec_of, steered
 
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.steering import parse_spec
 
@@ -68,8 +69,7 @@ def test_an_action_equals_its_formula(name: str, case: tuple[str, Any, Any, list
     family, lm, plain, unsteered = case
     changes = CASES[name]
     lm.set_steering(parse_spec(spec_of(changes)))
-    lm.record_changes = True
-    lm.clear_records()
+    lm.captured = Captured(CaptureRequest(changes=True))
     values = likelihoods(lm, scored(REQUESTS))
     expected, selections = by_hand(lm, family, plain, changes, keyed=True)
     # A sum of ten log-probabilities has float32 units of 4e-6 itself; which of them depends on the number of threads.
@@ -79,7 +79,7 @@ def test_an_action_equals_its_formula(name: str, case: tuple[str, Any, Any, list
     position = lm.routing_shape.layers.index(1)
     targets = sorted({expert for change in changes for expert in change.experts[1]})
     for number, seen in enumerate(selections):
-        record = lm.record(RequestKey("task", number, 0))
+        record = lm.captured.record(RequestKey("task", number, 0))
         chosen, plainly = seen.steered[1], seen.plain[1]
         assert record.targeted[position] == len(chosen)
         assert record.hit[position] == np.isin(chosen, targets).any(1).sum()
@@ -115,10 +115,10 @@ def test_activated_experts_are_selected_at_every_token_and_masked_ones_at_none(
     position = lm.routing_shape.layers.index(1)
     for name, experts in (("activate", [4]), ("mask", [1, 6]), ("deactivate", [1, 6])):
         lm.set_steering(parse_spec(spec_of(CASES[name])))
-        lm.clear_records()
+        lm.captured.clear()
         likelihoods(lm, scored(REQUESTS))
         for number in range(len(REQUESTS)):
-            record = lm.record(RequestKey("task", number, 0))
+            record = lm.captured.record(RequestKey("task", number, 0))
             assert record.tokens > 0
             assert (record.counts[position, experts] == (record.tokens if name == "activate" else 0)).all()
     lm.set_capture("prompt")

@@ -13,7 +13,7 @@ from small_models import make_model
 from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.backends.hf.requests import RequestLabel
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import parse_spec
@@ -44,10 +44,11 @@ def limited(tokens: str, action: str = "mask", strength: float = 0.0) -> Change:
 def test_rows_of_one_batch_are_steered_by_their_own_language(family: str, logits_cache: bool, tokenizer: Any) -> None:
     """Tasks of three languages with the same texts, shuffled into the same batches, some sharing a row."""
     lm, plain = build(family, tokenizer, batch_size=8, logits_cache=logits_cache), make_model(family)
-    lm.task_languages.update({"task_en": "en", "task_de": "de", "task_sw": "sw"})
+    languages = {"task_en": "en", "task_de": "de", "task_sw": "sw"}
+    lm.captured = Captured(CaptureRequest(languages=languages))
     texts = PAIRS[:3] + CHOICES
     order = np.random.default_rng(0).permutation(3 * len(texts))
-    requests = [(task, texts[number]) for task in lm.task_languages for number in range(len(texts))]
+    requests = [(task, texts[number]) for task in languages for number in range(len(texts))]
     requests = [requests[index] for index in order]
     pairs, tasks = [pair for _, pair in requests], [task for task, _ in requests]
 
@@ -62,7 +63,7 @@ def test_rows_of_one_batch_are_steered_by_their_own_language(family: str, logits
     differ([alone[pair, True] for pair in texts], [alone[pair, False] for pair in texts])
     close(values, [alone[pair, task != "task_en"] for task, pair in requests])
     for number, (task, pair) in enumerate(requests):
-        record = lm.record(RequestKey(task, number, 0))
+        record = lm.captured.record(RequestKey(task, number, 0))
         length = sum(map(len, lm._encode_pair(*pair))) - 1
         assert record.targeted.tolist() == [
             length if task != "task_en" and layer in (1, 2) else 0 for layer in lm.routing_shape.layers
@@ -71,7 +72,8 @@ def test_rows_of_one_batch_are_steered_by_their_own_language(family: str, logits
 
 def test_each_intervention_has_its_own_languages(tokenizer: Any) -> None:
     lm, plain = build("granitemoe", tokenizer, batch_size=8), make_model("granitemoe")
-    lm.task_languages.update({"task_en": "en", "task_de": "de", "task_sw": "sw"})
+    languages = {"task_en": "en", "task_de": "de", "task_sw": "sw"}
+    lm.captured = Captured(CaptureRequest(languages=languages))
     german, not_english = Change("bias", {1: {2: 1.0, 5: 1.0}}, 3.0), Change("mask", {1: {5: 1.0}, 2: {0: 1.0}})
     spec = spec_of([german, not_english])
     spec["interventions"][0]["languages"] = ["de"]
@@ -81,14 +83,14 @@ def test_each_intervention_has_its_own_languages(tokenizer: Any) -> None:
     for changes in ([], [german, not_english], [not_english]):
         with steered("granitemoe", plain, changes):
             expected += [log_likelihood(plain, *lm._encode_pair(*pair)) for pair in PAIRS]
-    tasks = [task for task in lm.task_languages for _ in PAIRS]
+    tasks = [task for task in languages for _ in PAIRS]
     close(likelihoods(lm, scored(PAIRS * 3, tasks)), expected)
 
 
 def test_generation_is_steered_by_each_prompts_language(tokenizer: Any) -> None:
     family = "qwen3_moe"
     lm, plain = build(family, tokenizer, batch_size=8), make_model(family)
-    lm.task_languages.update({"task_en": "en", "task_de": "de"})
+    lm.captured = Captured(CaptureRequest(languages={"task_en": "en", "task_de": "de"}))
     prompts = [context for context, _ in PAIRS]
     lm.set_steering(parse_spec(spec_of([MASK], languages=["de"])))
     requests = generated(prompts * 2, ["task_en"] * len(prompts) + ["task_de"] * len(prompts))
@@ -115,8 +117,7 @@ def test_scored_requests_are_steered_in_their_phase(family: str, tokens: str, to
     pairs = [(context, continuation + " and so on") for context, continuation in PAIRS]
     unsteered = likelihoods(lm, scored(pairs))
     lm.set_steering(parse_spec(spec_of(changes)))
-    lm.record_changes = True
-    lm.clear_records()
+    lm.captured = Captured(CaptureRequest(changes=True))
     values = likelihoods(lm, scored(pairs))
     differ(values, unsteered)
     expected = []
@@ -129,7 +130,7 @@ def test_scored_requests_are_steered_in_their_phase(family: str, tokens: str, to
 
 def check_counts(lm: HFMoE, number: int, seen: steered_oracle.Seen, changes: list[Change], prompt: int) -> None:
     """Compare what steering is said to have reached with the selections seen by hand."""
-    record = lm.record(RequestKey("task", number, 0))
+    record = lm.captured.record(RequestKey("task", number, 0))
     for position, layer in enumerate(lm.routing_shape.layers):
         chosen, plain = seen.steered[layer], seen.plain[layer]
         generated = np.arange(len(chosen)) >= prompt
@@ -180,8 +181,7 @@ def test_generation_is_steered_at_prefill_or_at_decoding(family: str, tokens: st
     prompts = [context for context, _ in PAIRS]
     unsteered = lm.generate_until(generated(prompts), disable_tqdm=True)
     lm.set_steering(parse_spec(spec_of(changes)))
-    lm.record_changes = True
-    lm.clear_records()
+    lm.captured = Captured(CaptureRequest(changes=True))
     texts = lm.generate_until(generated(prompts), disable_tqdm=True)
     fed = [steered_oracle.generate(family, plain, changes, tokenizer.encode(prompt), 8) for prompt in prompts]
     assert texts == [tokenizer.decode(ids, skip_special_tokens=True) for ids in fed]
@@ -214,7 +214,7 @@ def test_rolling_windows_are_steered_each_as_a_sequence(tokens: str, tokenizer: 
             # Tokens that a window repeats from the one before are steered again, but they are one token of the text.
             targeted += {"prompt": 1, "generated": len(scores) - 1, "all": len(scores)}[tokens]
         close([value], [total])
-        assert lm.record(RequestKey("task", number, 0)).targeted.tolist() == [0, targeted, targeted]
+        assert lm.captured.record(RequestKey("task", number, 0)).targeted.tolist() == [0, targeted, targeted]
 
 
 @pytest.mark.parametrize("task", ["nowhere_listed", None])
@@ -237,20 +237,20 @@ def test_windows_repeated_for_other_processes_are_steered_but_not_counted(
 ) -> None:
     """lm-eval repeats a process's first window until all processes have as many."""
     lm = build("qwen3_moe", tokenizer, batch_size=8)
-    lm.task_languages["task"] = "sw"
+    lm.captured = Captured(CaptureRequest(languages={"task": "sw"}))
     lm.set_steering(parse_spec(spec_of([MASK], languages=["sw"])))
     texts = ["".join(pair) for pair in PAIRS[:3]]
     expected = lm.loglikelihood_rolling(rolled(texts), disable_tqdm=True)
-    alone = {key: lm.record(key) for key in lm.records}
-    lm.clear_records()
+    alone = {key: lm.captured.record(key) for key in lm.captured.records}
+    lm.captured.clear()
     with monkeypatch.context() as patch:
         patch.setattr(lm, "_world_size", 2)
         patch.setattr(lm, "all_gather", lambda own: torch.stack([own, own + 2]))
         values = lm.loglikelihood_rolling(rolled(texts), disable_tqdm=True)
     close(values, expected)
-    assert set(lm.records) == set(alone)
+    assert set(lm.captured.records) == set(alone)
     for key, record in alone.items():
-        assert np.array_equal(lm.record(key).counts, record.counts)
+        assert np.array_equal(lm.captured.record(key).counts, record.counts)
 
 
 # ---------------------------------------------------------------------- noise
@@ -269,11 +269,11 @@ def test_ties_are_broken_alike_in_every_batch(tokenizer: Any) -> None:
     for batch_size in (1, 3, 8):
         for requests in (scored(PAIRS), scored(PAIRS)[::-1]):
             lm.batch_size_per_gpu = batch_size
-            lm.clear_records()
+            lm.captured.clear()
             values = likelihoods(lm, requests)
             close(values if requests[0].doc_id == 0 else values[::-1], expected)
             for number in range(len(PAIRS)):
-                found = lm.record(RequestKey("task", number, 0)).counts
+                found = lm.captured.record(RequestKey("task", number, 0)).counts
                 assert np.array_equal(found, counts.setdefault(number, found))
     spec = spec_of([MANY])
     lm.set_steering(parse_spec({**spec, "seed": spec["seed"] + 1}))
@@ -292,17 +292,16 @@ def test_ties_are_broken_alike_step_by_step_and_in_one_pass(tokenizer: Any) -> N
         for prompt in prompts
     ]
     assert texts == [tokenizer.decode(ids, skip_special_tokens=True) for ids in fed]
-    stepwise = [lm.record(RequestKey("task", number, 0)) for number in range(len(prompts))]
-    lm.clear_records()
+    stepwise = [lm.captured.record(RequestKey("task", number, 0)) for number in range(len(prompts))]
+    lm.captured.clear()
     # Score exactly the tokens that were generated.
     requests = [
-        ((str(number), ""), tokenizer.encode(prompt), ids)
+        (RequestKey("task", number, 0), tokenizer.encode(prompt), ids)
         for number, (prompt, ids) in enumerate(zip(prompts, fed, strict=True))
     ]
-    with lm.labelled([RequestLabel(RequestKey("task", number, 0), "task") for number in range(len(prompts))]):
-        lm._loglikelihood_tokens(requests, disable_tqdm=True)
+    lm.score_tokens(requests)
     for number, record in enumerate(stepwise):
-        again = lm.record(RequestKey("task", number, 0))
+        again = lm.captured.record(RequestKey("task", number, 0))
         assert again.tokens == record.tokens
         assert np.array_equal(again.counts, record.counts)
         assert np.array_equal(again.hit, record.hit)

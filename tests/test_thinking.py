@@ -24,7 +24,8 @@ from small_models import make_model
 from steered_oracle import Change, spec_of
 
 from lm_eval_moe import HFMoE, parse_spec
-from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
+from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -161,14 +162,14 @@ def test_spans_are_what_lm_eval_scores_and_the_thinking_before(
             piece = CHAINS.next_of()[piece] if piece != 0 else 0
             assert token == piece
     for span in (span for span in SPANS if think_end is not None or span != "thinking"):
-        chain_lm.clear_records()
+        chain_lm.captured.clear()
         chain_lm.set_capture(span)
         assert chain_lm.generate_until(requests, disable_tqdm=True) == [answer.text for answer in answers]
         for number, answer in enumerate(answers):
             thinking, end = split(plain_lm, answer, until)
             fed = answer.prompt + answer.tokens[:-1]
             part = slices(len(answer.prompt), thinking, end, think_end)[span]
-            record = chain_lm.record(RequestKey("task", number, 0))
+            record = chain_lm.captured.record(RequestKey("task", number, 0))
             assert record is not None
             assert record.tokens == len(fed[part])
             assert np.array_equal(record.counts, CHAINS.counts(fed[part]))
@@ -194,14 +195,14 @@ def test_where_the_thinking_ended_is_recorded(prompt: str, thinking: int, text: 
     """Written by hand, in a batch with a row that never stops, so that every row runs to its full length."""
     chain_lm.think_end_token, chain_lm.batch_size_per_gpu = "</think>", 5
     chain_lm.set_capture("prompt")
-    chain_lm.clear_records()
+    chain_lm.captured.clear()
     requests = generated([prompt, "ends too late"], until=["\n\n"], max_gen_toks=14)
     assert chain_lm.generate_until(requests, disable_tqdm=True)[0] == text
-    assert chain_lm.record(RequestKey("task", 0, 0)).thinking == thinking
+    assert chain_lm.captured.record(RequestKey("task", 0, 0)).thinking == thinking
     chain_lm.think_end_token = None
-    chain_lm.clear_records()
+    chain_lm.captured.clear()
     chain_lm.generate_until(requests, disable_tqdm=True)
-    assert chain_lm.record(RequestKey("task", 0, 0)).thinking is None
+    assert chain_lm.captured.record(RequestKey("task", 0, 0)).thinking is None
 
 
 def test_an_end_of_thinking_that_is_generated_last_leaves_no_answer(chain_lm: HFMoE) -> None:
@@ -209,10 +210,10 @@ def test_an_end_of_thinking_that_is_generated_last_leaves_no_answer(chain_lm: HF
     requests = generated(["plain", "never ends"], until=[], max_gen_toks=4)
     counted = {}
     for span in SPANS:
-        chain_lm.clear_records()
+        chain_lm.captured.clear()
         chain_lm.set_capture(span)
         assert chain_lm.generate_until(requests, disable_tqdm=True) == ["", "ththQ:"]
-        counted[span] = [chain_lm.record(RequestKey("task", number, 0)) for number in range(2)]
+        counted[span] = [chain_lm.captured.record(RequestKey("task", number, 0)) for number in range(2)]
     assert [record.thinking for record in counted["all"]] == [4, 0]
     assert {span: [record.tokens for record in records] for span, records in counted.items()} == {
         "prompt": [1, 1],
@@ -226,11 +227,11 @@ def test_a_token_sequence_that_the_tokenizer_ends_but_generate_does_not_is_read_
     """The tokenizer's end of sequence is a stop string of lm-eval's, but special: it does not show in the text."""
     chain_lm.think_end_token = None
     chain_lm.set_capture("continuation")
-    chain_lm.clear_records()
+    chain_lm.captured.clear()
     requests = generated(["ends with the sequence", "never ends"], until=[], max_gen_toks=9, eos_token_id=99)
     texts = chain_lm.generate_until(requests, disable_tqdm=True)
     assert texts[0] == "Q:</think>ansans"
-    record = chain_lm.record(RequestKey("task", 0, 0))
+    record = chain_lm.captured.record(RequestKey("task", 0, 0))
     assert record.tokens == 8
     assert np.array_equal(
         record.counts, CHAINS.counts([CHAINS.ids[p] for p in CHAINS.chains["ends with the sequence"]] + [0, 0])
@@ -246,13 +247,13 @@ def test_a_random_models_thinking_is_recorded_as_a_rerun(until: list[str], think
     thought = [split(plain, answer, until) for answer in answers]
     assert any(thinking for thinking, _ in thought), "something must be thought for the test to mean anything"
     for span in SPANS:
-        lm.clear_records()
+        lm.captured.clear()
         lm.set_capture(span)
         assert lm.generate_until(requests, disable_tqdm=True) == [answer.text for answer in answers]
         for number, (answer, (thinking, end)) in enumerate(zip(answers, thought, strict=True)):
             fed = answer.prompt + answer.tokens[:-1]
             part = slices(len(answer.prompt), thinking, end, think_end)[span]
-            record = lm.record(RequestKey("task", number, 0))
+            record = lm.captured.record(RequestKey("task", number, 0))
             assert record.tokens == len(fed[part])
             if record.tokens:
                 check(record, oracle.run("olmoe", plain.model, fed), part)
@@ -318,7 +319,7 @@ def test_steering_holds_to_the_end_of_the_answer(limit: dict[str, Any], think_en
         pretrained=CHAINS.model(), tokenizer=CHAINS.tokenizer, batch_size=4, max_length=64, think_end_token=think_end,
         capture="all", steering=parse_spec(spec_of([Change("mask", {0: {1: 1, 4: 1}, 1: {0: 1, 6: 1}})], **limit)),
     )  # fmt: skip
-    lm.task_languages.update({"task": "sw", "other": "en"})
+    lm.captured = Captured(CaptureRequest(languages={"task": "sw", "other": "en"}))
     masked, until = {0: {1, 4}, 1: {0, 6}}, ["\n\n"]
     plain = HFLM(
         pretrained=CHAINS.model(), tokenizer=CHAINS.tokenizer, batch_size=4, max_length=64, think_end_token=think_end
@@ -341,7 +342,7 @@ def test_steering_holds_to_the_end_of_the_answer(limit: dict[str, Any], think_en
         in_force = requests[number].task_name == "task" or "tokens" in limit
         _, end = split(plain, answer, until)
         assert len(answer.prompt) == 1
-        record = lm.record(RequestKey(requests[number].task_name, number, 0))
+        record = lm.captured.record(RequestKey(requests[number].task_name, number, 0))
         generated_only = "tokens" in limit
         due = (end if generated_only else end + 1) if in_force else 0
         assert record.targeted.tolist() == [due] * LAYERS
@@ -472,7 +473,7 @@ def test_scored_texts_have_no_thinking(tokenizer: Any, manager: TaskManager, mon
             kind(requests, disable_tqdm=True)
         lm.set_capture("all")
         assert kind(requests, disable_tqdm=True)
-        assert all(record.thinking is None for records in lm.records.values() for record in records)
+        assert all(record.thinking is None for records in lm.captured.records.values() for record in records)
         lm.set_capture("thinking")
     demo = HFMoE(pretrained="demo", think_end_token=" 1", capture="thinking", device="cpu")
     monkeypatch.setattr(demo, "generate_until", None)  # a refusal comes before anything is generated

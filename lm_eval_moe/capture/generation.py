@@ -24,7 +24,7 @@ _PARTS: dict[Span, tuple[_Part, ...]] = {
 
 
 class Reading(Protocol):
-    """Follows one row's generated tokens; see `lm_eval_moe.backends.hf.stopping.RowReading`."""
+    """Follows one row's generated tokens; `lm_eval_moe.backends.stopping.RowReading` is one."""
 
     thinking: int
     stopped: bool

@@ -8,22 +8,75 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from lm_eval_moe.backends.registry import DEFAULT, backend, load_model
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.strict import StrictError, noted_warnings
 
-__all__ = ["ModelArgs", "Warned", "add_strict", "quiet_libraries", "refuse_several_processes", "warnings_as_lines"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lm_eval_moe.backends.base import RoutedModel
+    from lm_eval_moe.shape import RoutingShape
+
+__all__ = [
+    "Warned",
+    "add_model",
+    "add_strict",
+    "loaded",
+    "quiet_libraries",
+    "refuse_several_processes",
+    "shape_of",
+    "warnings_as_lines",
+]
 
 
-class ModelArgs(argparse.Action):
+class _ModelArgs(argparse.Action):
     """Reads ``--model_args`` as lm-eval's own ``run`` does, whose module is imported only when there is something."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         from lm_eval._cli.utils import MergeDictAction
 
         MergeDictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
+
+
+def add_model(parser: Any, *, required: bool = False) -> None:
+    """Add ``--model`` and ``--model_args``."""
+    parser.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"as for run (default: {DEFAULT})")
+    parser.add_argument(
+        "--model_args",
+        "-a",
+        nargs="+",
+        action=_ModelArgs,
+        required=required,
+        metavar="KEY=VALUE",
+        help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
+    )
+
+
+def shape_of(args: argparse.Namespace) -> RoutingShape:
+    """Return the routing shape of the model that `add_model`'s arguments name, before its weights are loaded."""
+    return backend(args.model).shape_before_loading(dict(args.model_args))
+
+
+def loaded(args: argparse.Namespace, arguments: Mapping[str, Any]) -> RoutedModel:
+    """Load the model that `add_model`'s arguments name; transformers shows no bar of its own.
+
+    Raises:
+        UserError: The model cannot be loaded or steered, or an argument is wrong.
+        RoutingBypassedError: It is loaded, but its routing cannot be followed.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return load_model(args.model, arguments)
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)

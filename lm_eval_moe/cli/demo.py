@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.cli._shared import quiet_libraries
+from lm_eval_moe.backends.registry import DEFAULT
+from lm_eval_moe.cli._shared import loaded, quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["add_parser"]
 
@@ -32,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
         "no network. It shows how steering is measured; it replicates no paper.",
     )
     parser.add_argument("--output_path", type=Path, default=Path("demo_output"), help="default: ./demo_output")
+    parser.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"as for run (default: {DEFAULT})")
     parser.add_argument("--limit", type=int, help="only so many items a language")
     parser.add_argument("--batch_size", type=int, default=32, help="default: 32")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write the report's figures and their data")
@@ -69,10 +71,10 @@ def _run_all(args: argparse.Namespace, profile: Path) -> dict[str, dict[str, Any
     import torch
     from lm_eval.tasks import TaskManager
 
-    from lm_eval_moe import HFMoE, simple_evaluate
+    from lm_eval_moe import simple_evaluate
 
     torch.set_num_threads(1)  # a second thread has more to wait for than to do in so small a model
-    lm = HFMoE(pretrained="demo", batch_size=args.batch_size)
+    lm = loaded(args, {"pretrained": "demo", "batch_size": args.batch_size})
     # Only our own tasks: scanning lm-eval's thousands would take longer than the evaluation.
     manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
     runs = {}
@@ -85,7 +87,7 @@ def _run_all(args: argparse.Namespace, profile: Path) -> dict[str, dict[str, Any
 
 
 def _evaluated(
-    simple_evaluate: Any, lm: HFMoE, manager: Any, limit: int | None, profile: Path | None
+    simple_evaluate: Any, lm: RoutedModel, manager: Any, limit: int | None, profile: Path | None
 ) -> dict[str, Any]:
     results: dict[str, Any] = simple_evaluate(
         lm,

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.cli._shared import ModelArgs, quiet_libraries, warnings_as_lines
+from lm_eval_moe.cli._shared import add_model, loaded, quiet_libraries, warnings_as_lines
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.doctor import Examination
     from lm_eval_moe.steering import SteeringSpec
 
@@ -31,15 +31,7 @@ def add_parser(subparsers: Any) -> None:
         "code 0 if all proofs hold, 1 if one fails or is not proven, 2 for a mistake in the arguments.",
         epilog="example: lm-eval-moe doctor --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 --device cuda",
     )
-    parser.add_argument(
-        "--model_args",
-        "-a",
-        nargs="+",
-        action=ModelArgs,
-        required=True,
-        metavar="KEY=VALUE",
-        help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
-    )
+    add_model(parser, required=True)
     parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
     parser.add_argument("--batch_size", type=int, help="sentences a batch (default: 4); 1 leaves nothing to pad")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
@@ -81,7 +73,7 @@ def _execute(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
         spec = _spec(args.steering or given.get("steering"), args.set)
         given.pop("steering", None)
-        found = _from_config(given, spec) if args.config_only else _with_weights(args, given, spec)
+        found = _from_config(args, given, spec) if args.config_only else _with_weights(args, given, spec)
     print(_rendered(found, args))
     return 0 if found.ok or (args.allow_unproven and not found.failed and found.refusal is None) else 1
 
@@ -104,25 +96,28 @@ def _spec(file: str | None, overrides: list[str]) -> SteeringSpec | None:
     return load_spec(file, overrides)
 
 
-def _from_config(given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
-    from lm_eval_moe.backends.hf.loading import resolve_plan
+def _from_config(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
+    from lm_eval_moe.backends.arguments import resolve_plan
+    from lm_eval_moe.backends.registry import backend
     from lm_eval_moe.doctor import Examination, anatomy_of
-    from lm_eval_moe.doctor.loading import model_without_weights
 
-    anatomy = anatomy_of(model_without_weights(given))
-    return Examination(str(given["pretrained"]), anatomy, plan=resolve_plan(spec, anatomy.shape))
+    kind, name = backend(args.model), str(given["pretrained"])
+    model = kind.modules_before_loading(given)
+    if model is None:
+        return Examination(name, None, plan=resolve_plan(spec, kind.shape_before_loading(given)))
+    anatomy = anatomy_of(model)
+    return Examination(name, anatomy, plan=resolve_plan(spec, anatomy.shape))
 
 
 def _with_weights(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
     from lm_eval_moe.doctor import Examination, examine
-    from lm_eval_moe.doctor.loading import loaded
 
     if args.batch_size is not None or not isinstance(given.get("batch_size"), int):
         given["batch_size"] = args.batch_size or 4
     if args.device is not None:
         given["device"] = args.device
     try:
-        lm = loaded(given, spec)
+        lm = loaded(args, {**given, "steering": spec})
     except RoutingBypassedError as error:
         return Examination(str(given["pretrained"]), None, refusal=error)
     with _progress(lm, shown=not args.json and sys.stderr.isatty()) as progress:
@@ -130,7 +125,7 @@ def _with_weights(args: argparse.Namespace, given: dict[str, Any], spec: Steerin
 
 
 @contextmanager
-def _progress(lm: HFMoE, *, shown: bool) -> Iterator[Callable[[str], object]]:
+def _progress(lm: RoutedModel, *, shown: bool) -> Iterator[Callable[[str], object]]:
     """Show a bar of the runs, once they have taken some seconds."""
     from tqdm import tqdm
 

@@ -150,20 +150,15 @@ def _shape_of_model(args: argparse.Namespace) -> RoutingShape:
     from lm_eval._cli.utils import MergeDictAction
 
     with contextlib.redirect_stdout(sys.stderr):
-        from lm_eval_moe.backends.hf.loading import model_path, shape_before_loading
+        from lm_eval_moe.backends.registry import DEFAULT, backend
 
         space = argparse.Namespace()
         merge = MergeDictAction(["--model_args"], "model_args", nargs="+")
         merge(_ModelArgsParser(), space, args.model_args)
         given = dict(space.model_args)
-        pretrained = given.pop("pretrained", None)
-        if not pretrained:
+        if not given.get("pretrained"):
             raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
-        if given.get("adapter") is not None:
-            from lm_eval_moe.routers.families import load_adapter
-
-            load_adapter(given["adapter"])
-        return shape_before_loading(model_path(pretrained), **given)
+        return backend(DEFAULT).shape_before_loading(given)
 
 
 def _check_target(path: str | None, flag: str, endings: tuple[str, ...], force: bool) -> None:

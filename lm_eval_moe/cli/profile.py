@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.cli._profile_analyse import add_analyse
 from lm_eval_moe.cli._shared import (
-    ModelArgs,
+    add_model,
     add_strict,
+    loaded,
     quiet_libraries,
     refuse_several_processes,
     warnings_as_lines,
@@ -19,7 +20,7 @@ from lm_eval_moe.cli._shared import (
 from lm_eval_moe.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.profiling.documents import Source
 
 __all__ = ["add_parser"]
@@ -62,14 +63,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_capture(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model_args",
-        "-a",
-        nargs="+",
-        action=ModelArgs,
-        metavar="KEY=VALUE",
-        help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
-    )
+    add_model(parser)
     parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the profiles, one file a language")
     parser.add_argument(
         "--texts",
@@ -142,7 +136,7 @@ def _capture(args: argparse.Namespace) -> int:
             # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
             sources = _texts(args) if args.texts else None
             lm = _model(args)
-            lm.weights.use_files()
+            lm.trust_files()
             if sources is None:
                 sources = _task_prompts(args, lm)
             options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
@@ -239,15 +233,14 @@ def _texts(args: argparse.Namespace) -> list[Source]:
     return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, named=not args.aggregate)
 
 
-def _task_prompts(args: argparse.Namespace, lm: HFMoE) -> list[Source]:
+def _task_prompts(args: argparse.Namespace, lm: RoutedModel) -> list[Source]:
     from lm_eval_moe.profiling.task_prompts import task_sources
 
     names = [name.strip() for name in args.tasks.split(",") if name.strip()]
     return task_sources(lm, names, limit=args.limit, include_path=args.include_path)
 
 
-def _model(args: argparse.Namespace) -> HFMoE:
-    from lm_eval_moe.doctor.loading import loaded
+def _model(args: argparse.Namespace) -> RoutedModel:
     from lm_eval_moe.steering import load_spec
 
     given = {**args.model_args, "batch_size": args.batch_size, "capture": args.span}
@@ -259,7 +252,7 @@ def _model(args: argparse.Namespace) -> HFMoE:
     if args.parallel:
         given["parallel"] = args.parallel
     steering = args.steering or given.pop("steering", None)
-    lm = loaded(given, load_spec(steering, args.set) if steering else None)
+    lm = loaded(args, {**given, "steering": load_spec(steering, args.set) if steering else None})
     refuse_several_processes(lm, "profile")
     return lm
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.cli._shared import (
-    ModelArgs,
     Warned,
+    add_model,
     add_strict,
+    loaded,
     quiet_libraries,
     refuse_several_processes,
+    shape_of,
     warnings_as_lines,
 )
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -40,14 +42,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="sweep YAML file")
-    parser.add_argument(
-        "--model_args",
-        "-a",
-        nargs="+",
-        action=ModelArgs,
-        metavar="KEY=VALUE",
-        help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
-    )
+    add_model(parser)
     parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the results")
     parser.add_argument("--batch_size", help="requests a batch, or auto (default: that of the file, or 1)")
     parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
@@ -83,17 +78,10 @@ def _execute(args: argparse.Namespace) -> int:
         return _run(sweep, args, warned)
 
 
-def _shape(args: argparse.Namespace) -> Any:
-    from lm_eval_moe.backends.hf.loading import model_path, shape_before_loading
-
-    given = dict(args.model_args)
-    return shape_before_loading(model_path(given.pop("pretrained", "demo")), **given)
-
-
 def _dry_run(sweep: SweepSpec, args: argparse.Namespace) -> int:
     from lm_eval_moe.sweep.cells import cells_of
 
-    cells, empty = cells_of(sweep, _shape(args))
+    cells, empty = cells_of(sweep, shape_of(args))
     _announce(sweep, cells, empty)
     for cell in cells:
         by_layer = ", ".join(f"{layer}: {experts}" for layer, experts in cell.plan.experts_by_layer().items())
@@ -106,10 +94,9 @@ def _dry_run(sweep: SweepSpec, args: argparse.Namespace) -> int:
 def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     from lm_eval_moe.sweep.cells import cells_of
 
-    cells, empty = cells_of(sweep, _shape(args))  # before the weights are loaded
+    cells, empty = cells_of(sweep, shape_of(args))  # before the weights are loaded
     _announce(sweep, cells, empty)
     warned.check()
-    from lm_eval_moe.backends.hf.model import HFMoE
     from lm_eval_moe.evaluation.task_index import task_manager
     from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
     from lm_eval_moe.sweep.store import RunStore
@@ -119,9 +106,9 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     if args.device:
         given["device"] = args.device
     manager = task_manager(sweep.tasks, [args.include_path] if args.include_path else [])
-    lm = HFMoE(**given)
+    lm = loaded(args, given)
     refuse_several_processes(lm, "sweep")
-    lm.weights.use_files()
+    lm.trust_files()
     identity = identity_of(sweep, lm, manager)
     store = RunStore(args.output, settings_of(sweep, lm, args.routing_reference), identity)
     try:

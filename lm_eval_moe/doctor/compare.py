@@ -20,7 +20,7 @@ class Comparison:
     """Two runs side by side.
 
     Attributes:
-        logits: How many were compared, padding included.
+        logits: How many were compared, padding included; or scores, where there are no logits to see.
         different: How many differ in some bit.
         largest: The largest difference.
     """
@@ -45,9 +45,13 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def compare_logits(one: Scored, other: Scored) -> Comparison:
-    """Compare all logits of two runs."""
+    """Compare all logits of two runs; where there are none to see, what the continuations scored."""
     total = different = 0
     largest = 0.0
+    if not one.passes and not other.passes:
+        pairs = [(a, b) for (a, _), (b, _) in zip(one.answers, other.answers, strict=True)]
+        apart = [abs(a - b) for a, b in pairs if a != b]
+        return Comparison(len(pairs), len(apart), max(apart, default=0.0))
     if len(one.passes) != len(other.passes):
         raise ValueError(f"runs of {len(one.passes)} and {len(other.passes)} batches cannot be compared")
     for first, second in zip(one.passes, other.passes, strict=True):

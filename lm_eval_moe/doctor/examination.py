@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.backends.hf.loading import resolve_plan
-from lm_eval_moe.backends.hf.probe import probe
+from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.capture.attribution import AttributionError
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.explanation import explain
 from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
 from lm_eval_moe.doctor.reach_of_file import Reach, measure
-from lm_eval_moe.doctor.runs import Runs, undisturbed
+from lm_eval_moe.doctor.runs import NoModulesError, Runs, undisturbed
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel, TorchModules
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
 __all__ = ["SCHEMA_VERSION", "Examination", "examine", "planned_runs"]
@@ -34,7 +33,7 @@ class Examination:
 
     Attributes:
         model: What names it.
-        anatomy: How it routes; None where it could not be loaded.
+        anatomy: How it routes; None where it could not be loaded, or has no modules to look at.
         findings: By proof, in order; none if only the config was read.
         plan: The steering that was explained, if any.
         reach: What it reaches on the sentences, if weights were loaded.
@@ -121,7 +120,7 @@ class Examination:
 
 
 def examine(
-    lm: HFMoE,
+    lm: RoutedModel,
     *,
     steering: str | Path | SteeringSpec | SteeringPlan | None = None,
     progress: Callable[[str], object] | None = None,
@@ -140,23 +139,26 @@ def examine(
     runs = Runs(lm, progress)
     with undisturbed(lm):
         lm.set_steering(None)
-        anatomy = anatomy_of(lm.model, runs.sites, _scoring(lm, runs))
+        modules = lm.torch_modules()
+        anatomy = anatomy_of(modules.model, modules.sites, _scoring(modules)) if modules is not None else None
         findings = _findings(runs)
         reach = _reach(runs, plan) if plan is not None else None
-    return Examination(lm.model_id or anatomy.model_class, anatomy, findings, plan, reach)
+    return Examination(
+        lm.model_id or (anatomy.model_class if anatomy else lm.backend_name), anatomy, findings, plan, reach
+    )
 
 
-def planned_runs(lm: HFMoE) -> int:
+def planned_runs(lm: RoutedModel) -> int:
     """Return how many runs a full examination makes."""
     layers = len(lm.routing_shape.layers)
     return Runs.shared(layers) + sum(entry.runs + layers * entry.runs_per_layer for entry in all_proofs())
 
 
-def _scoring(lm: HFMoE, runs: Runs) -> str | None:
+def _scoring(modules: TorchModules) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RoutingWarning)  # loading has warned, and the proofs say more
-            return probe(lm.model, runs.sites, runs.shape, lm.device) or AFTERWARDS
+            return modules.scoring() or AFTERWARDS
     except RoutingBypassedError:
         return None  # the proofs meet it again and say so
 
@@ -164,13 +166,15 @@ def _scoring(lm: HFMoE, runs: Runs) -> str | None:
 def _reach(runs: Runs, plan: SteeringPlan) -> Reach | None:
     try:
         return measure(runs, plan)
-    except RoutingBypassedError:
+    except (RoutingBypassedError, NoModulesError):
         return None  # the proofs have met it and said so
 
 
 def _examined(entry: Proof, runs: Runs) -> Finding:
     try:
         return entry.examine(runs)
+    except NoModulesError as error:
+        return Finding("not proven", str(error))
     except (UserError, AttributionError) as error:
         problem, fix = (error.problem, error.fix) if isinstance(error, UserError) else (str(error), None)
         return Finding("fail", problem, fix)

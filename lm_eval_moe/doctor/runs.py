@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,23 +11,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture import RecordStore
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.doctor.sentences import SENTENCES
 from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
 from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
-from lm_eval_moe.routers import find_sites
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel, TorchModules
     from lm_eval_moe.capture import RoutingRecord
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
-__all__ = ["Asked", "Generated", "Runs", "Scored", "steering_of", "undisturbed"]
+__all__ = ["Asked", "Generated", "NoModulesError", "Runs", "Scored", "steering_of", "undisturbed"]
 
 _BATCH = 4
 _NEW_TOKENS = 6
 _MUTED_TOKENS = 64
+_REQUEST = CaptureRequest(
+    arrays=frozenset({"counts", "gate_mass"}),
+    languages={f"doctor_{sentence.language}": sentence.language for sentence in SENTENCES},
+)
+
+
+class NoModulesError(Exception):
+    """A proof looks at torch modules, and the backend has none in this process that can be looked at from outside."""
+
+    def __init__(self) -> None:
+        super().__init__("not possible with this backend: it has no modules that can be watched from outside")
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,15 @@ class Scored:
     """A log-likelihood run.
 
     Attributes:
-        passes: Its forward passes.
+        passes: Its forward passes; none where the backend has no modules to watch.
+        answers: What was scored, sentence by sentence.
         places: By sentence number, the pass and the row of the batch that held it.
         asked: The sentences.
         records: By sentence number, what the model recorded, if it captured.
     """
 
     passes: list[ForwardPass]
+    answers: list[tuple[float, bool]]
     places: dict[int, tuple[int, int]]
     asked: tuple[Asked, ...]
     records: dict[int, RoutingRecord]
@@ -75,12 +87,19 @@ class Scored:
     @property
     def padding(self) -> int:
         """Padding tokens in all batches."""
+        if not self.passes:
+            raise NoModulesError
         fed = sum(each.tokens.size for each in self.passes if each.tokens is not None)
         return fed - sum(len(ask.tokens) for ask in self.asked)
 
+    def _place(self, ask: Asked) -> tuple[int, int]:
+        if not self.passes:
+            raise NoModulesError
+        return self.places[ask.number]
+
     def received(self, position: int, ask: Asked) -> Selected:
         """Return what the experts of a layer received for a sentence's own tokens."""
-        number, row = self.places[ask.number]
+        number, row = self._place(ask)
         each = self.passes[number]
         assert each.tokens is not None
         if position not in each.received:
@@ -90,7 +109,7 @@ class Scored:
 
     def logits(self, ask: Asked) -> Any:
         """Return the logits of a sentence's own tokens."""
-        number, row = self.places[ask.number]
+        number, row = self._place(ask)
         logits = self.passes[number].logits
         tokens = self.passes[number].tokens
         assert logits is not None
@@ -118,6 +137,8 @@ class Generated:
     @cached_property
     def fed(self) -> NDArray[np.int64] | None:
         """``[B, T]`` all tokens that the model was fed, None where it was fed embeddings."""
+        if not self.passes:
+            raise NoModulesError
         tokens = [each.tokens for each in self.passes]
         known = [each for each in tokens if each is not None]
         return np.concatenate(known, axis=1) if len(known) == len(tokens) else None
@@ -140,11 +161,11 @@ class Runs:
         progress: Is told what is about to run.
     """
 
-    def __init__(self, lm: HFMoE, progress: Callable[[str], object] | None = None) -> None:
+    def __init__(self, lm: RoutedModel, progress: Callable[[str], object] | None = None) -> None:
         self.lm = lm
         self.shape = lm.routing_shape
-        self.sites = find_sites(lm.model)
-        self.skips = any(site.block.extra for site in self.sites)
+        self._modules = lm.torch_modules()
+        self.skips = self._modules is not None and any(site.block.extra for site in self._modules.sites)
         self._progress = progress or (lambda label: None)
         self.asked = tuple(self._ask(number) for number in range(len(SENTENCES)))
 
@@ -152,6 +173,17 @@ class Runs:
     def shared(layers: int) -> int:
         """Return how many runs are made that several proofs share, and that a steering file is measured with."""
         return 7 + layers
+
+    @property
+    def modules(self) -> TorchModules:
+        """The model's torch modules.
+
+        Raises:
+            NoModulesError: It has none that can be looked at from outside.
+        """
+        if self._modules is None:
+            raise NoModulesError
+        return self._modules
 
     @property
     def few(self) -> tuple[Asked, ...]:
@@ -190,9 +222,10 @@ class Runs:
     @cached_property
     def witnesses(self) -> dict[int, LayerWitness]:
         """By decoder layer, what its experts do, beside what is recorded, over tokens of the sentences in a row."""
+        modules = self.modules
         self._prepare("plain run", None, "off")
         tokens = [token for ask in self.asked for token in ask.tokens][: min(_MUTED_TOKENS, self.lm.max_length)]
-        return witnesses(self.lm, self.sites, self.shape, tokens, self._progress)
+        return witnesses(modules, self.shape, tokens, self._progress)
 
     # ------------------------------------------------------------------ one run
 
@@ -216,11 +249,11 @@ class Runs:
             Instance("loglikelihood", {}, (ask.context, ask.continuation), 0, metadata=(ask.task, ask.number, 1))
             for ask in chosen
         ]
-        with watched(
-            self.lm.model, self.sites, self.shape.top_k, positions=positions, logits=logits, routers=routers
-        ) as passes:
-            self.lm.loglikelihood(requests, disable_tqdm=True)
-        return Scored(passes, _places(passes, chosen), chosen, self._records())
+        watching = self._watched(steps=False, positions=positions, logits=logits, routers=routers)
+        with watching as passes, self.lm.capturing(_REQUEST) as captured:
+            answers = self.lm.loglikelihood(requests, disable_tqdm=True)
+        places = _places(passes, chosen) if self._modules is not None else {}
+        return Scored(passes, answers, places, chosen, _records(captured))
 
     def generate(self, label: str, *, capture: str = "off") -> Generated:
         """Generate greedily from the contexts of one batch of sentences."""
@@ -232,21 +265,20 @@ class Runs:
             Instance("generate_until", {}, (ask.context, dict(arguments)), 0, metadata=(ask.task, ask.number, 1))
             for ask in self.few
         ]
-        model = self.lm.model
-        core = model.get_base_model() if hasattr(model, "get_base_model") else model
-        with watched(core, (), self.shape.top_k, logits=False) as passes:
+        with self._watched(steps=True, positions=(), logits=False) as passes, self.lm.capturing(_REQUEST) as captured:
             texts = self.lm.generate_until(requests, disable_tqdm=True)
-        return Generated(passes, texts, self.few, self._records())
+        return Generated(passes, texts, self.few, _records(captured))
+
+    def _watched(self, *, steps: bool, **options: Any) -> AbstractContextManager[list[ForwardPass]]:
+        if self._modules is None:
+            return nullcontext([])
+        model = self._modules.step if steps else self._modules.model
+        return watched(model, self._modules.sites, self.shape.top_k, **options)
 
     def _prepare(self, label: str, steering: SteeringSpec | SteeringPlan | None, capture: str) -> None:
         self._progress(label)
-        self.lm.records = RecordStore()
         self.lm.set_capture(capture)
         self.lm.set_steering(steering)
-
-    def _records(self) -> dict[int, RoutingRecord]:
-        found = {key.doc_id: self.lm.record(key) for key in self.lm.records}
-        return {number: record for number, record in found.items() if record is not None}
 
     def _ask(self, number: int) -> Asked:
         sentence = SENTENCES[number]
@@ -256,27 +288,22 @@ class Runs:
         return Asked(number, *sentence, tokens, max(len(tokens) - (scored - 1), 0))
 
 
+def _records(captured: Captured) -> dict[int, RoutingRecord]:
+    found = {key.doc_id: captured.record(key) for key in captured.records}
+    return {number: record for number, record in found.items() if record is not None}
+
+
 @contextmanager
-def undisturbed(lm: HFMoE) -> Iterator[None]:
-    """Leave the model's capture, steering and records as they were, whatever is run inside."""
-    kept = {
-        name: getattr(lm, name)
-        for name in ("records", "record_arrays", "record_changes", "wanted", "task_languages", "batch_size_per_gpu")
-    }
+def undisturbed(lm: RoutedModel) -> Iterator[None]:
+    """Leave the model's capture and steering as they were, whatever is run inside."""
     capture, steering = lm.capture, lm.steering
-    lm.record_arrays = frozenset({"counts", "gate_mass"})
-    lm.record_changes = False
-    lm.wanted = lambda key: True
-    lm.task_languages = {f"doctor_{sentence.language}": sentence.language for sentence in SENTENCES}
-    if not isinstance(lm.batch_size_per_gpu, int):  # "auto" would look for the largest batch in every run
-        lm.batch_size_per_gpu = _BATCH
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            setattr(lm, name, value)
-        lm.set_capture(capture)
-        lm.set_steering(steering)
+    # "auto" would look for the largest batch in every run.
+    with nullcontext() if isinstance(lm.batch_size, int) else lm.at_batch_size(_BATCH):
+        try:
+            yield
+        finally:
+            lm.set_capture(capture)
+            lm.set_steering(steering)
 
 
 def _places(passes: Sequence[ForwardPass], asked: Sequence[Asked]) -> dict[int, tuple[int, int]]:

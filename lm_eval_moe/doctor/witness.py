@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.doctor.replay import Call, noted_calls
 from lm_eval_moe.doctor.stage import Effect, Recorded, Stage
 from lm_eval_moe.routers import intercepted
@@ -18,7 +17,7 @@ from lm_eval_moe.routers.parts import ExpertParts, expert_parts
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import TorchModules
     from lm_eval_moe.routers import RouterSite
     from lm_eval_moe.shape import RoutingShape
 
@@ -76,8 +75,7 @@ class LayerWitness:
 
 
 def witnesses(
-    lm: HFMoE,
-    sites: tuple[RouterSite, ...],
+    modules: TorchModules,
     shape: RoutingShape,
     tokens: Sequence[int],
     progress: Callable[[str], object],
@@ -85,8 +83,7 @@ def witnesses(
     """Run tokens through a model once, then mute every expert of every layer.
 
     Args:
-        lm: The model.
-        sites: Its routers.
+        modules: The model's.
         shape: Its routing shape.
         tokens: One row.
         progress: Is told of each layer.
@@ -94,15 +91,15 @@ def witnesses(
     Returns:
         By decoder layer, what its experts did, beside what was recorded.
     """
+    sites = modules.sites
     parts = [expert_parts(site.module, site.block) for site in sites]
     homes = [dict(_homes(site.module, own)) if own else {} for site, own in zip(sites, parts, strict=True)]
-    modules = {(position, name): module for position, named in enumerate(homes) for name, module in named.items()}
+    holders = {(position, name): module for position, named in enumerate(homes) for name, module in named.items()}
     looking = Looking()
-    dtype = lm.mixed_precision_dtype
     seen: dict[int, LayerWitness] = {}
-    with torch.no_grad(), uncompiled(lm.model), torch.autocast(lm.device.type, dtype, enabled=dtype is not None):
-        with noted_calls(modules) as calls, intercepted(sites, looking, top_k=shape.top_k):
-            lm.model(torch.tensor([list(tokens)], device=lm.device))
+    with modules.running():
+        with noted_calls(holders) as calls, intercepted(sites, looking, top_k=shape.top_k):
+            modules.model(torch.tensor([list(tokens)], device=modules.device))
         for position, (site, own) in enumerate(zip(sites, parts, strict=True)):
             progress(f"muting experts of layer {site.layer}")
             recorded = Recorded.of(*looking.selections[position], shape.experts, skips=bool(site.block.extra))

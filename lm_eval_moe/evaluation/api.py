@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lm_eval.api.registry
 from lm_eval.evaluator import simple_evaluate as stock_simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import simple_parse_args_string
 
+from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.cache import ResponseCache
-from lm_eval_moe.backends.hf.identity import prompting_parts
-from lm_eval_moe.backends.hf.model import HFMoE
+from lm_eval_moe.backends.registry import backend_names, load_model
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.harness import quiet_harness
+from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
@@ -32,13 +32,15 @@ from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
 
 if TYPE_CHECKING:
+    from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["RoutingOptions", "check_options", "simple_evaluate"]
 
 logger = logging.getLogger(__name__)
 
-MODEL_NAME = "hf-moe"
+_OF_BOTH = ("batch_size", "max_batch_size", "device")
+"""Arguments of the model that are lm-eval's, too."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,11 @@ def simple_evaluate(
     """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields beside the scores.
 
     Args:
-        model: ``hf-moe``, an `HFMoE` object, or any other lm-eval model (which then runs without routing).
+        model: The name of a backend (``hf-moe``), a routed model, or any other lm-eval model (which then runs without
+            routing).
         model_args: As in lm-eval.
         tasks: As in lm-eval; the tasks of this package are known, too.
-        steering: A steering file, spec or plan. For an `HFMoE` object None leaves its steering as it is.
+        steering: A steering file, spec or plan. For a loaded model None leaves its steering as it is.
         steering_overrides: ``KEY=VALUE`` overrides of the fields of a steering file.
         routing_reference: The language that the others are compared with.
         routing_fields: Names of the fields to report, ``all``, or None for the default ones.
@@ -131,11 +134,12 @@ def simple_evaluate(
         include_path=[str(folder) for folder in tasks_dirs()],
         metadata=_as_dict(model_args) | (kwargs.get("metadata") or {}),
     )
-    if model != MODEL_NAME and not isinstance(model, HFMoE):
+    named = isinstance(model, str)
+    if not (model in backend_names() if named else is_routed(model)):
         if steering is not None:
             raise UserError(
-                f"--steering needs a model that can be steered, not {model if isinstance(model, str) else type(model)}",
-                fix=f"use --model {MODEL_NAME}",
+                f"--steering needs a model that can be steered, not {model if named else type(model)}",
+                fix=f"use --model {' or '.join(backend_names())}",
                 where="--model",
             )
         return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)
@@ -156,10 +160,9 @@ def simple_evaluate(
             if noted:
                 raise StrictError(noted)
 
-        named = not isinstance(model, HFMoE)
-        lm = _prepared(model, options) if isinstance(model, HFMoE) else _built(model_args, options, kwargs)
+        lm = _built(model, model_args, options, kwargs) if isinstance(model, str) else _prepared(model, options)
         if named:
-            lm.weights.use_files()
+            lm.trust_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
             logging_samples = _logging_samples(kwargs, bool(plans))
@@ -167,17 +170,17 @@ def simple_evaluate(
             if plans:
                 _compare_with_controls(results, plans, lm, model_args, tasks, manager, reference, options, kwargs)
     if results is not None:
-        results["config"]["model"] = MODEL_NAME
+        results["config"]["model"] = lm.backend_name
         results["config"]["model_args"] = model_args if named else {"pretrained": lm.model_id}
         if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
-            tracker.general_config_tracker.model_source = MODEL_NAME
+            tracker.general_config_tracker.model_source = lm.backend_name
     if noted:
         raise StrictError(noted, results)
     return results
 
 
 @contextmanager
-def _answering_from(lm: HFMoE, path: str | Path | None, seeds: Mapping[str, Any]) -> Iterator[None]:
+def _answering_from(lm: RoutedModel, path: str | Path | None, seeds: Mapping[str, Any]) -> Iterator[None]:
     """Let the model answer from a response cache and keep its answers there, if one is asked for."""
     if path is None:
         yield
@@ -199,7 +202,7 @@ def _logging_samples(kwargs: dict[str, Any], needed: bool) -> dict[str, Any]:
 def _compare_with_controls(
     results: dict[str, Any] | None,
     plans: Sequence[SteeringPlan],
-    lm: HFMoE,
+    lm: RoutedModel,
     model_args: Any,
     tasks: Any,
     manager: TaskManager,
@@ -226,7 +229,7 @@ def _compare_with_controls(
 
 
 def _evaluate(
-    lm: HFMoE,
+    lm: RoutedModel,
     model_args: Any,
     tasks: Any,
     manager: TaskManager,
@@ -275,7 +278,7 @@ def _steering(options: RoutingOptions) -> SteeringSpec | SteeringPlan | None:
     return options.steering
 
 
-def _built(model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> HFMoE:
+def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
     """Build the model as lm-eval does, with the run's steering."""
     given = _as_dict(model_args)
     if options.steering is not None and given.get("steering") is not None:
@@ -291,13 +294,15 @@ def _built(model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> 
         given["steering"] = steering
     if options.parallel:
         given["parallel"] = list(options.parallel)
-    further = {name: kwargs.get(name) for name in ("batch_size", "max_batch_size", "device")}
-    lm: HFMoE = lm_eval.api.registry.get_model(MODEL_NAME).create_from_arg_obj(given, further)
+    further = {key: value for key in _OF_BOTH if (value := kwargs.get(key)) is not None}
+    for key in given.keys() & further.keys():
+        raise UserError(f"{key} is given twice", fix="leave it out of --model_args", where=f"--{key}")
+    lm = load_model(name, given | further)
     _check_strength(lm)
     return lm
 
 
-def _prepared(lm: HFMoE, options: RoutingOptions) -> HFMoE:
+def _prepared(lm: RoutedModel, options: RoutingOptions) -> RoutedModel:
     steering = _steering(options)
     if steering is not None:
         lm.set_steering(steering)
@@ -307,7 +312,7 @@ def _prepared(lm: HFMoE, options: RoutingOptions) -> HFMoE:
     return lm
 
 
-def _check_strength(lm: HFMoE) -> None:
+def _check_strength(lm: RoutedModel) -> None:
     """Warn of steering that was given and changes nothing."""
     if lm.steering is not None and lm.coverage is not None and lm.coverage.changes_nothing:
         warnings.warn(

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
+from lm_eval.utils import simple_parse_args_string
 
-from lm_eval_moe.backends.hf.identity import prompting_parts
 from lm_eval_moe.evaluation.routed_task import own_class
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_bytes
+from lm_eval_moe.identity.plain import plain
 from lm_eval_moe.identity.sources import source_files
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
-__all__ = ["hash_of_documents", "run_identity", "task_parts"]
+__all__ = ["hash_of_documents", "prompting_parts", "run_identity", "task_parts"]
 
 _PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task")
 _OF_SIMPLE_EVALUATE = ("prompts.fewshot", "prompts.generation", "prompts.fewshot_seed", "prompts.seeds")
@@ -37,7 +38,7 @@ _hashes: dict[str, str] = {}
 
 def run_identity(
     model: Identity,
-    lm: HFMoE,
+    lm: RoutedModel,
     tasks: Mapping[str, Any],
     arguments: Mapping[str, Any] | None,
     of_evaluate: Mapping[str, Any] | None = None,
@@ -56,6 +57,48 @@ def run_identity(
     if arguments is None:
         parts = {name: value for name, value in parts.items() if name not in _OF_SIMPLE_EVALUATE}
     return model.with_parts(parts, {name: task_parts(task, given) for name, task in tasks.items()})
+
+
+def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of ``prompts`` that an evaluation's arguments decide.
+
+    Args:
+        lm: The model.
+        arguments: Those of `lm_eval.simple_evaluate`; what is not given has lm-eval's default.
+    """
+    template = arguments.get("apply_chat_template", False)
+    system = arguments.get("system_instruction")
+    samples = arguments.get("samples")
+    return {
+        "prompts.chat_template": {
+            "template": hash_of_bytes(lm.chat_template(template).encode()) if template else None,
+            "arguments": plain(getattr(lm, "chat_template_args", {})) if template else None,
+        },
+        "prompts.system_instruction": hash_of_bytes(str(system).encode()) if system else None,
+        "prompts.multiturn": bool(template and arguments.get("fewshot_as_multiturn", True)),
+        "prompts.fewshot": arguments.get("num_fewshot"),
+        "prompts.generation": _generation(arguments.get("gen_kwargs")),
+        "prompts.limit": {"limit": _whole(arguments.get("limit")), "samples": plain(samples) if samples else None},
+        "prompts.fewshot_seed": arguments.get("fewshot_random_seed", 1234),
+        "prompts.seeds": {
+            name: arguments.get(argument, default)
+            for name, argument, default in (
+                ("python", "random_seed", 0),
+                ("numpy", "numpy_random_seed", 1234),
+                ("torch", "torch_random_seed", 1234),
+            )
+        },
+    }
+
+
+def _whole(limit: Any) -> Any:
+    """Return the command line's 6.0 as 6; a share of the documents stays one."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+
+
+def _generation(given: Any) -> dict[str, Any]:
+    arguments = simple_parse_args_string(given) if isinstance(given, str) else given
+    return dict(plain(arguments or {}))
 
 
 def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

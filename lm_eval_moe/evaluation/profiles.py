@@ -19,7 +19,7 @@ from lm_eval_moe.profiles import ProfileHeader, ProfileItem, read_profile, write
 from lm_eval_moe.results.routing import ReferenceSource
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.parallel import TaskPairing
 
 __all__ = ["ReferenceProfile", "save_profile"]
@@ -32,7 +32,7 @@ _FIX = (
 )
 
 
-def _header(lm: HFMoE, identity: Identity | None = None) -> ProfileHeader:
+def _header(lm: RoutedModel, identity: Identity | None = None) -> ProfileHeader:
     return ProfileHeader(
         model=lm.model_id,
         shape=lm.routing_shape,
@@ -61,7 +61,7 @@ class ReferenceProfile:
     sha256: str
 
     @classmethod
-    def read(cls, path: Path, lm: HFMoE, identity: Identity, reference: str) -> ReferenceProfile:
+    def read(cls, path: Path, lm: RoutedModel, identity: Identity, reference: str) -> ReferenceProfile:
         """Read a profile's items in the reference language.
 
         Args:

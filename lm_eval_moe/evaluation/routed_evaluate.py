@@ -1,7 +1,7 @@
-"""lm-eval's `evaluate`, through which every evaluation of an `HFMoE` model goes, whoever starts it.
+"""lm-eval's `evaluate`, through which every evaluation of a routed model goes, whoever starts it.
 
 `lm_eval.evaluator.evaluate` is the one place where a model meets the loaded tasks, in lm-eval's own command, in its
-`simple_evaluate` and in ours. It is replaced once in a process, when the first `HFMoE` is made, by a function that
+`simple_evaluate` and in ours. It is replaced once in a process, when the first routed model is made, by a function that
 hands all other models on to the original.
 """
 
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from lm_eval import evaluator
 from lm_eval.api.group import Group
 
-from lm_eval_moe.backends.hf.identity import prompting_parts
+from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.harness import quiet_harness
-from lm_eval_moe.evaluation.identity import run_identity
+from lm_eval_moe.evaluation.identity import prompting_parts, run_identity
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
 from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before
 from lm_eval_moe.evaluation.results import add_routing, aggregated_in_groups
@@ -34,7 +34,7 @@ from lm_eval_moe.results.routing import ReferenceSource
 from lm_eval_moe.routing_fields import chosen_fields
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["RoutedEvaluation", "route_evaluations"]
 
@@ -58,7 +58,7 @@ class RoutedEvaluation:
 
     def __init__(
         self,
-        lm: HFMoE,
+        lm: RoutedModel,
         *,
         reference: str = "en",
         fields: str | Iterable[str] | None = None,
@@ -95,6 +95,7 @@ class RoutedEvaluation:
         for text in remarks_before(self._session):
             self._session.say(text)
         self._before()
+        self._session.begin()
 
     @cached_property
     def _model(self) -> Identity:
@@ -139,8 +140,8 @@ class RoutedEvaluation:
         Raises:
             UserError: The reference items of a profile were prompted otherwise than the tasks are.
         """
-        session, gather = self._session, gather_everywhere(self.lm)
-        model = self._model.with_parts(self.lm.changeable_parts())  # the session has decided what is captured
+        session, gather = self._session, self.lm.gather
+        model = self._model.with_parts(self.lm.changeable_parts(session.request))
         identity = run_identity(model, self.lm, tasks, self._arguments, arguments)
         try:
             with ExitStack() as stack:
@@ -152,7 +153,7 @@ class RoutedEvaluation:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
                     self._reference.check_tasks(pairings, identity, session.reference)
                 results = evaluate()
-            parts = self.lm.gather_object(session.finished_tallies())
+            parts = gather(session.finished_tallies())
             if self._written is not None:
                 save_profile(self._written, session, identity, gather)
             if results is None:
@@ -163,16 +164,14 @@ class RoutedEvaluation:
             source = self._reference.source() if self._reference else ReferenceSource("run")
             return add_routing(results, session, totals, identity, source)
         finally:
-            self.lm.clear_records()
+            session.end()
 
 
 _READY: ContextVar[RoutedEvaluation | None] = ContextVar("_READY", default=None)
 
 
 def route_evaluations() -> None:
-    """Let lm-eval's `evaluate` report the routing of `HFMoE` models."""
-    from lm_eval_moe.backends.hf.model import HFMoE
-
+    """Let lm-eval's `evaluate` report the routing of routed models."""
     stock = evaluator.evaluate
     if getattr(stock, "reports_routing", False):
         return
@@ -181,7 +180,7 @@ def route_evaluations() -> None:
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         given = inspect.signature(stock).bind(*args, **kwargs).arguments
         lm = given["lm"]
-        if not isinstance(lm, HFMoE):
+        if not is_routed(lm):
             return stock(*args, **kwargs)
         evaluation = _READY.get()
         if evaluation is None or evaluation.lm is not lm:
@@ -209,18 +208,3 @@ def _total(task: str, parts: Iterable[Mapping[str, TaskTally]]) -> TaskTally:
     for part in parts:
         total.merge(part[task])
     return total
-
-
-def gather_everywhere(lm: HFMoE) -> Callable[[Any], list[Any]]:
-    """Return a function that gives every process the objects of all processes."""
-    if lm.world_size == 1:
-        return lambda own: [own]
-
-    def gather(own: Any) -> list[Any]:
-        import torch.distributed
-
-        parts: list[Any] = [None] * lm.world_size
-        torch.distributed.all_gather_object(parts, own)
-        return parts
-
-    return gather

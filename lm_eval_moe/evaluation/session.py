@@ -7,13 +7,15 @@ import json
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.backends.hf import refusals
+from lm_eval_moe.backends.arguments import nothing_generated
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.items import Item, ItemKey
@@ -24,7 +26,7 @@ from lm_eval_moe.parallel import TaskPairing
 from lm_eval_moe.routing_fields import CURVES, Curve, Field
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["RoutingSession", "TaskTally"]
 
@@ -80,19 +82,20 @@ class RoutingSession:
     """Connects a model's routing records with the documents of the tasks that it is evaluated on.
 
     Args:
-        model: The model; its records are cleared.
+        model: The model.
         fields: The fields to report.
         reference: Canonical tag of the language to compare with.
         include_reference: Whether the reference language's own tasks get the comparing fields, too.
         given: Records of reference items from a profile.
         keep: Arrays of the records to keep beside those that the fields read.
         allow_leak: Whether tasks may hold items that the model's steering was selected on.
-        before: Called when all tasks have their requests, before these run.
+        before: Called when all tasks have their requests, before these run; a session of which requests will run has
+            to `begin` there.
     """
 
     def __init__(
         self,
-        model: HFMoE,
+        model: RoutedModel,
         fields: Sequence[Field],
         reference: str,
         *,
@@ -125,11 +128,12 @@ class RoutingSession:
         self.compares = any(field.curve.compares for field in self.fields)
         self._allow_leak = allow_leak
         self.curves = [c for c in CURVES.values() if self._is_drawn(c)]
-        model.clear_records()
-        model.steered_pairs.clear()
-        model.wanted = self._wanted.__contains__
-        model.record_arrays = frozenset().union(*(curve.arrays for curve in self.curves), keep)
-        model.record_changes = any(field.curve.second_call for field in self.fields)
+        self.request = CaptureRequest(
+            arrays=frozenset().union(*(curve.arrays for curve in self.curves), keep),
+            changes=any(field.curve.second_call for field in self.fields),
+        )
+        self._capturing = ExitStack()
+        self._captured = Captured()
 
     def _is_drawn(self, curve: Curve) -> bool:
         if not self.captures:
@@ -145,8 +149,6 @@ class RoutingSession:
         pairing = self.model.registry.pairing(name, metadata)
         self.pairings[name] = pairing
         self._unbuilt.add(name)
-        if pairing is not None:
-            self.model.task_languages[name] = pairing.language
 
     def add_item(
         self,
@@ -179,7 +181,7 @@ class RoutingSession:
             UserError: Thinking is to be captured, but the task generates nothing.
         """
         if self.model.capture == "thinking" and set(kinds) - {"generate_until"}:
-            raise refusals.nothing_generated(task)
+            raise nothing_generated(task)
 
     def check_pairing(self, task: str, gather: Callable[[Any], list[Any]]) -> None:
         """Check that a task's documents can be told apart, and are the same as the reference's. Every process calls it.
@@ -224,6 +226,16 @@ class RoutingSession:
         if not self._unbuilt:
             self._before()
 
+    def begin(self) -> None:
+        """Let the model record what this session needs of its requests, until `end`."""
+        languages = {name: pairing.language for name, pairing in self.pairings.items() if pairing}
+        self.request = replace(self.request, keys=frozenset(self._wanted), languages=languages)
+        self._captured = self._capturing.enter_context(self.model.capturing(self.request))
+
+    def end(self) -> None:
+        """Let the model go; what it recorded is forgotten with the session."""
+        self._capturing.close()
+
     def say(self, text: str) -> None:
         """Warn of something that belongs into the results as well, once."""
         if text not in self.said:
@@ -260,7 +272,7 @@ class RoutingSession:
         return _pooled(self._records(item))
 
     def _records(self, item: Item) -> list[RoutingRecord]:
-        return [record for key in item.requests if (record := self.model.record(key)) is not None]
+        return [record for key in item.requests if (record := self._captured.record(key)) is not None]
 
     def values(self, task: str, doc_id: int) -> dict[str, float]:
         """Return a document's result fields, and count it in the task's tally."""
@@ -294,7 +306,7 @@ class RoutingSession:
     def finished_tallies(self) -> dict[str, TaskTally]:
         """Return this process's tallies, complete once all documents have their values."""
         for task in self.pairings:
-            self.tallies[task].steered = self.model.steered_pairs[task]
+            self.tallies[task].steered = self._captured.steered_pairs[task]
         return dict(self.tallies)
 
     def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:

@@ -1,6 +1,6 @@
 """What stored things depend on: answers, sweeps, profiles and results carry it, and are reused only where it agrees.
 
-Needs neither torch nor lm-eval: who has a model or tasks describes them (`models.identity`, `evaluation.identity`).
+Needs neither torch nor lm-eval: who has a model or tasks describes them (`backends`, `evaluation.identity`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Capture the routing of documents with `HFMoE`, a few at a time, into one profile a language."""
+"""Capture the routing of documents, a few at a time, into one profile a language."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.backends.hf.requests import RequestLabel
+from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.capture.profile_rows import ItemRows, PooledRow, Rows
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -29,7 +29,7 @@ from lm_eval_moe.profiling.settings import COMPARED, identity_of, settings_of
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["Options", "ProfileJob", "planned"]
 
@@ -59,7 +59,7 @@ class Options:
     arrays: tuple[str, ...] = ()
 
 
-def planned(lm: HFMoE, sources: Iterable[Source], folder: Path, options: Options) -> list[ProfileJob]:
+def planned(lm: RoutedModel, sources: Iterable[Source], folder: Path, options: Options) -> list[ProfileJob]:
     """Return one job a language, having looked at what is there already for all of them.
 
     Raises:
@@ -87,7 +87,7 @@ class ProfileJob:
         UserError: There is something else at the path, or a profile that was begun with other settings.
     """
 
-    def __init__(self, lm: HFMoE, source: Source, path: Path, options: Options, identity: Identity) -> None:
+    def __init__(self, lm: RoutedModel, source: Source, path: Path, options: Options, identity: Identity) -> None:
         self.lm, self.source, self.path, self.options = lm, source, path, options
         self.settings = settings_of(lm, source, limit=options.limit, aggregate=options.aggregate, arrays=options.arrays)
         arrays = (*PROFILE_ARRAYS, *options.arrays)
@@ -115,14 +115,11 @@ class ProfileJob:
 
         Warns where steering acted at none of the tokens.
         """
-        lm = self.lm
-        lm.steered_pairs.clear()
-        lm.record_arrays = frozenset(PROFILE_ARRAYS) | {EXTRA_ARRAYS[name] for name in self.options.arrays}
-        lm.wanted = lambda key: True
+        lm, steered = self.lm, 0
         saved, saving = time.monotonic(), 0.0
         documents = islice(self.source.documents(), self.done, None)
         while chunk := list(islice(documents, _BATCHES * int(lm.batch_size))):
-            self._capture(chunk)
+            steered += self._capture(chunk)
             self.done += len(chunk)
             progress(len(chunk))
             pause = max(self.options.save_every, _SAVING_SHARE * saving) if self.options.save_every else 0.0
@@ -131,7 +128,7 @@ class ProfileJob:
                 write_unfinished(self._side, Unfinished(self.settings, self.identity, self.done, *self._rows.state()))
                 saved = time.monotonic()
                 saving = saved - start
-        if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not lm.steered_pairs.total():
+        if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not steered:
             self._warn_of_no_reach()
         return self._write()
 
@@ -140,26 +137,24 @@ class ProfileJob:
         text = self.lm.coverage.unreached(str(self.path), self.source.language)
         warnings.warn(text, RoutingWarning, stacklevel=2)
 
-    def _capture(self, chunk: Sequence[Document]) -> None:
-        lm = self.lm
-        requests, labels = [], []
+    def _capture(self, chunk: Sequence[Document]) -> int:
+        """Add documents to the rows; return the (token, layer) pairs at which steering acted."""
+        requests = [
+            (RequestKey(document.task, number, 0), *tokens)
+            for number, document in enumerate(chunk)
+            for tokens in _passes(document, self.lm)
+        ]
+        arrays = frozenset(PROFILE_ARRAYS) | {EXTRA_ARRAYS[name] for name in self.options.arrays}
+        languages = {document.task: self.source.language for document in chunk}
+        with self.lm.capturing(CaptureRequest(arrays=arrays, languages=languages)) as captured:
+            self.lm.score_tokens(requests)
         for number, document in enumerate(chunk):
-            lm.task_languages[document.task] = self.source.language
-            for context, continuation in _passes(document, lm):
-                requests.append((None, context, continuation))
-                labels.append(RequestLabel(RequestKey(document.task, number, 0), document.task))
-        lm.clear_records()
-        try:
-            with lm.labelled(labels):
-                lm._loglikelihood_tokens(requests, disable_tqdm=True)
-            for number, document in enumerate(chunk):
-                record = lm.record(RequestKey(document.task, number, 0))
-                if record is not None and record.tokens:  # none in a span that the document does not have
-                    text = " ".join(document.hashes or (text_hash(document.text),))
-                    name = ProfileItem(document.benchmark, document.item, self.source.language, document.task, text)
-                    self._rows.add(name, record)
-        finally:
-            lm.clear_records()
+            record = captured.record(RequestKey(document.task, number, 0))
+            if record is not None and record.tokens:  # none in a span that the document does not have
+                text = " ".join(document.hashes or (text_hash(document.text),))
+                name = ProfileItem(document.benchmark, document.item, self.source.language, document.task, text)
+                self._rows.add(name, record)
+        return captured.steered_pairs.total()
 
     def _write(self) -> tuple[int, int]:
         items, arrays = self._rows.profile()
@@ -205,14 +200,14 @@ class ProfileJob:
         check_agreement(identity, self.identity, CONTINUATION, what="what is there already", where=str(path), fix=fix)
 
 
-def _passes(document: Document, lm: HFMoE) -> Iterator[tuple[list[int], list[int]]]:
+def _passes(document: Document, lm: RoutedModel) -> Iterator[tuple[list[int], list[int]]]:
     """Yield the token requests of a document: what counts as its prompt, and what follows.
 
     The model is never given the last token of a request, so a text is followed by any one token.
     """
     if document.continuation is not None:
         if document.text:
-            yield lm._encode_pair(document.text, document.continuation)
+            yield lm.encode_pair(document.text, document.continuation)
         else:
             tokens = lm.tok_encode(document.continuation, add_special_tokens=False)
             prefix = lm.prefix_token_id

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.backends.hf.identity import prompting_parts
+from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiling.documents import Source
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["COMPARED", "identity_of", "settings_of"]
 
@@ -20,7 +20,7 @@ COMPARED = ("language", "source", "span", "limit", "aggregate", "arrays")
 
 
 def settings_of(
-    lm: HFMoE, source: Source, *, limit: int | None, aggregate: bool, arrays: Sequence[str] = ()
+    lm: RoutedModel, source: Source, *, limit: int | None, aggregate: bool, arrays: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the settings of one language's profile, JSON-ready.
 
@@ -44,7 +44,9 @@ def settings_of(
     return same
 
 
-def identity_of(model: Identity, lm: HFMoE, source: Source, *, limit: int | None, arrays: Sequence[str]) -> Identity:
+def identity_of(
+    model: Identity, lm: RoutedModel, source: Source, *, limit: int | None, arrays: Sequence[str]
+) -> Identity:
     """Return what one language's profile depends on.
 
     Args:

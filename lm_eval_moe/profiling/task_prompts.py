@@ -23,7 +23,7 @@ from lm_eval_moe.profiling.documents import Document, Source
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["TaskPrompts", "task_sources"]
 
@@ -67,7 +67,7 @@ class TaskPrompts:
 
 
 def task_sources(
-    lm: HFMoE, names: Sequence[str], *, limit: int | None, include_path: str | None = None
+    lm: RoutedModel, names: Sequence[str], *, limit: int | None, include_path: str | None = None
 ) -> list[Source]:
     """Return the prompts of tasks, language by language.
 

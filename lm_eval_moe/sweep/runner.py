@@ -23,7 +23,7 @@ from lm_eval_moe.sweep.store import BASELINE, RunStore
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.identity import Identity
     from lm_eval_moe.steering import SteeringPlan
     from lm_eval_moe.sweep.spec import SweepSpec
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["identity_of", "run_sweep", "settings_of"]
 
 
-def settings_of(sweep: SweepSpec, lm: HFMoE, reference: str) -> dict[str, Any]:
+def settings_of(sweep: SweepSpec, lm: RoutedModel, reference: str) -> dict[str, Any]:
     """Return what the sweep was asked for besides the steering; the rest that determines its runs is their identity."""
     evaluation = asdict(sweep.evaluation)
     evaluation.pop("batch_size")  # is a part of the identity, by what it changes
@@ -45,7 +45,7 @@ def settings_of(sweep: SweepSpec, lm: HFMoE, reference: str) -> dict[str, Any]:
     }
 
 
-def identity_of(sweep: SweepSpec, lm: HFMoE, manager: TaskManager) -> Identity:
+def identity_of(sweep: SweepSpec, lm: RoutedModel, manager: TaskManager) -> Identity:
     """Return what the results of the sweep's runs depend on besides the steering."""
     with redirect_stderr(io.StringIO()):  # lm-eval's own bars
         tasks = manager.load(list(sweep.tasks))["tasks"]
@@ -67,7 +67,7 @@ def _without_notes() -> Iterator[None]:
 def run_sweep(
     sweep: SweepSpec,
     cells: Sequence[Cell],
-    lm: HFMoE,
+    lm: RoutedModel,
     store: RunStore,
     *,
     reference: str = "en",

@@ -17,7 +17,7 @@ from profile_records import read_records
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import ARRAYS as ARRAYS_OF_RECORDS
-from lm_eval_moe.capture import BatchLayout, Recorder
+from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
@@ -149,7 +149,6 @@ def test_nothing_else_of_a_profile_changes_with_it(aggregate: bool, tokenizer: A
         for mine, theirs in zip(without.rows(name, rows), with_it.rows(name, rows), strict=True):
             assert mine.tobytes() == theirs.tobytes()
     assert "arrays" not in (without.header.provenance or {})
-    assert lm.record_arrays >= {"overlap"}
     _, _, records = read_records(paths[1])
     np.testing.assert_array_equal(np.stack([record.overlap for record in records]), overlaps(paths[1]))
 
@@ -203,20 +202,22 @@ def test_an_unknown_array_is_one_message(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_recorder_that_does_not_compare_tokens_gives_the_same_but_for_that() -> None:
     generator = torch.Generator().manual_seed(0)
     found = []
-    for overlap in (True, False):
-        recorder = Recorder(3, 8, overlap=overlap)
+    for arrays in (ARRAYS_OF_RECORDS, set(ARRAYS_OF_RECORDS) - {"overlap"}):
+        forest = Forest()
+        rows = [forest.add(), forest.add()]
+        recorder = Recorder(forest, 3, 8, arrays=arrays)
         generator.manual_seed(0)
         for _ in range(2):  # two passes over two rows of five tokens
-            recorder.start_pass(BatchLayout.all_valid(2, 5))
+            recorder.start_pass(forest.begin_pass(np.repeat([[row] for row in rows], 5, axis=1)))
             for position in range(3):
                 logits = torch.randn(10, 8, generator=generator)
                 weights, indices = logits.softmax(-1).topk(2)
                 recorder.logits(position, logits)
                 recorder.selection(position, indices, weights)
             recorder.end_pass()
-        found.append([sums.take([0], [0], ARRAYS_OF_RECORDS) for sums in recorder.sums_of([0, 1])])
+        found.append([sums.take([0], [0], arrays) for sums in recorder.sums_of([[row] for row in rows])])
     for mine, theirs in zip(*found, strict=True):
         for name in ("counts", "gate_mass", "importance", "importance_dense"):
             assert getattr(mine, name).tobytes() == getattr(theirs, name).tobytes()
         assert not np.isnan(mine.overlap).any()
-        assert np.isnan(theirs.overlap).all()
+        assert theirs.overlap is None

@@ -19,6 +19,7 @@ from hf_cases import generated, likelihoods, scored
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_moe import HFMoE, parse_spec
+from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.capture import RequestKey, RoutingRecord
 from lm_eval_moe.doctor import examine
 from lm_eval_moe.routers import intercepted, shape_from_config
@@ -71,24 +72,24 @@ class Case:
         self.lm.set_steering(parse_spec({"version": 1, "interventions": [entry]}))
 
     def records(self) -> list[RoutingRecord]:
-        found = [self.lm.record(RequestKey("task", number, 0)) for number in range(len(PAIRS))]
+        found = [self.lm.captured.record(RequestKey("task", number, 0)) for number in range(len(PAIRS))]
         assert all(found), "a request has no record"
         return found
 
     def score(self) -> list[float]:
         """Log-likelihoods in one padded batch, with fresh records."""
-        self.lm.clear_records()
+        self.lm.captured.clear()
         return likelihoods(self.lm, scored(PAIRS))
 
     def score_alone(self, number: int) -> float:
         """One request in a batch of its own, with fresh records under the same key."""
-        self.lm.clear_records()
+        self.lm.captured.clear()
         [request] = [scored(PAIRS)[number]]
         return likelihoods(self.lm, [request])[0]
 
     def reset(self) -> None:
         self.lm.set_steering(None)
-        self.lm.clear_records()
+        self.lm.captured.clear()
 
 
 CHECKS: dict[str, Callable[[Case], Any]] = {}
@@ -137,7 +138,7 @@ def records_hold_what_the_experts_received(case: Case) -> None:
     for number in range(len(PAIRS)):
         with native.selections(case.blocks, experts) as seen:
             case.score_alone(number)
-        record = case.lm.record(RequestKey("task", number, 0))
+        record = case.lm.captured.record(RequestKey("task", number, 0))
         counts, mass = seen.counts(experts)
         assert record.tokens == case.tokens(PAIRS[number]).shape[1]
         np.testing.assert_array_equal(record.counts, counts)
@@ -153,7 +154,7 @@ def padding_does_not_count(case: Case) -> None:
     together = case.records()
     for number, record in enumerate(together):
         case.score_alone(number)
-        alone = case.lm.record(RequestKey("task", number, 0))
+        alone = case.lm.captured.record(RequestKey("task", number, 0))
         assert record.tokens == alone.tokens
         np.testing.assert_array_equal(record.counts, alone.counts)
         np.testing.assert_allclose(record.gate_mass, alone.gate_mass, rtol=1e-3, atol=1e-4)
@@ -255,8 +256,7 @@ def actions_equal_prescribed_logits(case: Case) -> None:
 def changed_selections_are_counted(case: Case) -> None:
     """Counted are the tokens whose selection differs from the router's own on the same hidden states."""
     experts, last = case.family.experts, case.family.moe_layers[-1]
-    case.lm.record_changes = True
-    try:
+    with case.lm.capturing(CaptureRequest(changes=True)) as captured:
         found = []
         for steering in (False, True):
             if steering:
@@ -266,9 +266,7 @@ def changed_selections_are_counted(case: Case) -> None:
                 case.score_alone(3)
             [indices] = seen.indices[-1]
             found.append([{expert for expert in token if expert < experts} for token in indices.tolist()])
-    finally:
-        case.lm.record_changes = False
-    record = case.lm.record(RequestKey("task", 3, 0))
+    record = captured.record(RequestKey("task", 3, 0))
     differing = sum(before != after for before, after in zip(*found, strict=True))
     assert record.changed.tolist() == [0] * (len(case.blocks) - 1) + [differing]
     assert 0 < differing < record.tokens
@@ -355,7 +353,7 @@ def generation_is_recorded_as_it_ran(case: Case) -> None:
             return own[pads:] if number == 0 else own[: 1 if number <= n else 0]
 
         counts, mass = seen.counts(experts, keep)
-        record = case.lm.record(RequestKey("task", number, 0))
+        record = case.lm.captured.record(RequestKey("task", number, 0))
         assert record.tokens == lengths[number] + running
         np.testing.assert_array_equal(record.counts, counts)
         np.testing.assert_allclose(record.gate_mass, mass, rtol=1e-5, atol=1e-7)

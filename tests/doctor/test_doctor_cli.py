@@ -196,8 +196,8 @@ interventions:
         lm.loglikelihood(requests, disable_tqdm=True)
         kept = [
             record
-            for key in lm.records
-            if (record := lm.record(key)) is not None and (span == "continuation" or key.task == "en")
+            for key in lm.captured.records
+            if (record := lm.captured.record(key)) is not None and (span == "continuation" or key.task == "en")
         ]
         tokens[span] = sum(record.tokens for record in kept)
         layer, expert = (4, 5) if span == "all" else (6, 9)

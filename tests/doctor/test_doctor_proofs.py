@@ -28,7 +28,7 @@ from small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import model as hf_model
-from lm_eval_moe.backends.hf.stopping import RowReading
+from lm_eval_moe.backends.stopping import RowReading
 from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
 from lm_eval_moe.steering.actions.soft import Soft
@@ -138,13 +138,12 @@ def test_sentences_longer_than_the_model_are_cut(tokenizer: Any) -> None:
 def test_the_model_is_left_as_it_was(tokenizer: Any) -> None:
     lm = build("qwen3_moe", tokenizer, capture="continuation")
     steering = lm_steering(lm)
-    records, languages = lm.records, lm.task_languages
+    captured = lm.captured
     hooks = hooks_of(lm.model)
     assert examine(lm).ok
     assert (lm.capture, lm.steering) == ("continuation", steering)
-    assert lm.records is records
-    assert not records
-    assert lm.task_languages is languages
+    assert lm.captured is captured
+    assert not captured.records
     assert hooks_of(lm.model) == hooks
     assert not any("forward" in vars(module) for module in lm.model.modules())
 

@@ -1,23 +1,25 @@
-"""The way of an `HFMoE` model's requests through its response cache, if it has one."""
+"""The way of a model's requests through its response cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lm_eval_moe.backends.cache.blocks import Blocks
 from lm_eval_moe.capture import RoutingRecord, RowUse
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.cache.store import ResponseCache
+    from lm_eval_moe.backends.capturing import Captured
 
 __all__ = ["answered"]
 
 
 def answered(
-    lm: HFMoE,
+    cache: ResponseCache,
+    identity: str,
+    batch_size: int | str,
+    captured: Captured,
     requests: Sequence[int],
     order: Callable[[Sequence[int]], Sequence[Sequence[int]]],
     depends_on: Callable[[int], Sequence[Any]],
@@ -27,10 +29,13 @@ def answered(
     quiet: bool,
     sampled: bool = False,
 ) -> list[Any]:
-    """Return the answers of requests, from the model's cache where it has them.
+    """Return the answers of requests, from a cache where it has them.
 
     Args:
-        lm: The model.
+        cache: The cache.
+        identity: Hash of what the answers belong to besides the request.
+        batch_size: Rows of a batch; ``auto`` where it is found by trying.
+        captured: Where the records of what runs are kept, and those of what does not run are added.
         requests: Their numbers, by which the functions below know them.
         order: Returns the rows of some requests in running order, each the positions of those that it serves.
         depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
@@ -40,26 +45,24 @@ def answered(
         sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a seed
             of its own.
     """
-    if lm.response_cache is None:
-        return list(run(requests))
-    blocks = Blocks(lm.response_cache, lm.answer_identity(sampled=sampled), lm.batch_size)
+    blocks = Blocks(cache, identity, batch_size)
     keys = [blocks.key(*depends_on(number)) for number in requests]
 
     def compute(positions: list[int]) -> tuple[Sequence[Any], Sequence[RoutingRecord | None]]:
-        lm.parts = {}
         if sampled:
+            import torch
+
             torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
         numbers = [requests[position] for position in positions]
-        return run(numbers), [_part(lm, use(number)) for number in numbers]
+        with captured.noted() as noted:
+            answers = run(numbers)
+        uses = map(use, numbers)
+        return answers, [noted.get((own.key, own.window)) if own.key is not None else None for own in uses]
 
     def recall(position: int, record: RoutingRecord) -> None:
-        key = use(requests[position]).key
-        if key is not None:
-            lm.records.add(key, record)
+        own = use(requests[position])
+        if own.key is not None:
+            captured.keep(own.key, own.window, record)
 
     answers = blocks.answers(order(requests), keys, compute, recall, quiet=quiet)
     return [answers[index] for index in range(len(requests))]
-
-
-def _part(lm: HFMoE, use: RowUse) -> RoutingRecord | None:
-    return lm.parts.get((use.key, use.window)) if use.key is not None else None

@@ -1,1 +1,9 @@
-"""lm-eval model classes that capture and steer routing. The only place that subclasses lm-eval's models."""
+"""``hf-moe``: mixture-of-experts models of transformers, in this process."""
+
+from __future__ import annotations
+
+from lm_eval_moe.backends.registry import register_backend
+
+__all__: list[str] = []
+
+register_backend("hf-moe", f"{__name__}.model:HFMoE")

@@ -6,21 +6,21 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.discovery import plugin_files
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
+from lm_eval_moe.identity.plain import plain
 from lm_eval_moe.identity.sources import source_files
 
-__all__ = ["code_parts", "model_parts", "prompting_parts", "source_of"]
+__all__ = ["code_parts", "model_parts", "source_of"]
 
 _BY_VERSION = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lm_eval_moe", "builtins")
 """Packages whose code is told by their version."""
@@ -35,8 +35,8 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
     """
     config = lm.model.config
     peft, delta = weights.arguments.get("peft"), weights.arguments.get("delta")
-    settings = {name: value for name, value in _plain(config.to_dict()).items() if name not in _NOT_OF_THE_MODEL}
-    generation = _plain(lm.model.generation_config.to_dict()) if lm.model.generation_config is not None else {}
+    settings = {name: value for name, value in plain(config.to_dict()).items() if name not in _NOT_OF_THE_MODEL}
+    generation = plain(lm.model.generation_config.to_dict()) if lm.model.generation_config is not None else {}
     return {
         "model.source": source_of(lm.model_id),
         "model.revision": weights.commit(),
@@ -55,7 +55,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
             "softmax": _name(getattr(lm, "softmax_dtype", None)),
             "mixed_precision": _name(getattr(lm, "mixed_precision_dtype", None)),
         },
-        "model.quantization": _plain(getattr(config, "quantization_config", None)),
+        "model.quantization": plain(getattr(config, "quantization_config", None)),
         "model.attention": getattr(config, "_attn_implementation", None),
         "model.experts": getattr(config, "_experts_implementation", None),
         "model.device": lm.device.type,
@@ -93,17 +93,6 @@ def source_of(name: str) -> str:
     """Return a hub id as it is, of a folder its own name: it may be moved, and be named in many ways."""
     path = Path(name)
     return path.resolve().name if name and path.exists() else name
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON can hold, the same in every process."""
-    return json.loads(json.dumps(value, default=_text, sort_keys=True))
-
-
-def _text(value: Any) -> Any:
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def _name(dtype: object) -> str | None:
@@ -199,45 +188,3 @@ def _files_of(kind: type) -> Iterator[Path]:
     yield from source_files(file)
     if package == "transformers_modules":  # its neighbours are what a repository's code imports
         yield from file.parent.glob("*.py")
-
-
-def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of ``prompts`` that an evaluation's arguments decide.
-
-    Args:
-        lm: The model.
-        arguments: Those of `lm_eval.simple_evaluate`; what is not given has lm-eval's default.
-    """
-    template = arguments.get("apply_chat_template", False)
-    system = arguments.get("system_instruction")
-    samples = arguments.get("samples")
-    return {
-        "prompts.chat_template": {
-            "template": hash_of_bytes(lm.chat_template(template).encode()) if template else None,
-            "arguments": _plain(lm.chat_template_args) if template else None,
-        },
-        "prompts.system_instruction": hash_of_bytes(str(system).encode()) if system else None,
-        "prompts.multiturn": bool(template and arguments.get("fewshot_as_multiturn", True)),
-        "prompts.fewshot": arguments.get("num_fewshot"),
-        "prompts.generation": _generation(arguments.get("gen_kwargs")),
-        "prompts.limit": {"limit": _whole(arguments.get("limit")), "samples": _plain(samples) if samples else None},
-        "prompts.fewshot_seed": arguments.get("fewshot_random_seed", 1234),
-        "prompts.seeds": {
-            name: arguments.get(argument, default)
-            for name, argument, default in (
-                ("python", "random_seed", 0),
-                ("numpy", "numpy_random_seed", 1234),
-                ("torch", "torch_random_seed", 1234),
-            )
-        },
-    }
-
-
-def _whole(limit: Any) -> Any:
-    """Return the command line's 6.0 as 6; a share of the documents stays one."""
-    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-
-
-def _generation(given: Any) -> dict[str, Any]:
-    arguments = simple_parse_args_string(given) if isinstance(given, str) else given
-    return dict(_plain(arguments or {}))

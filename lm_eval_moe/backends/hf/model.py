@@ -14,22 +14,22 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from lm_eval_moe.backends.cache import answered
+from lm_eval_moe.backends.arguments import resolve_plan
+from lm_eval_moe.backends.base import TorchModules
 from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.backends.hf.checkpoint import checked_loading
-from lm_eval_moe.backends.hf.identity import code_parts
-from lm_eval_moe.backends.hf.loading import capture_span, model_path, resolve_plan, shape_before_loading
+from lm_eval_moe.backends.hf.identity import code_parts, model_parts
+from lm_eval_moe.backends.hf.loading import model_path, modules_before_loading, shape_before_loading
 from lm_eval_moe.backends.hf.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.hf.probe import probe
-from lm_eval_moe.backends.hf.requests import LabelQueue, RequestLabel, TokenRequests, labels_of, window_labels
-from lm_eval_moe.backends.hf.routing_state import RoutingState
-from lm_eval_moe.backends.hf.stopping import RowReading, StopRule
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.backends.passes import RoutedPasses
+from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
+from lm_eval_moe.backends.routed_state import RoutedState
+from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import padded_batch, places_of
-from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 from lm_eval_moe.routers.sites import encoder_decoder_error
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @register_model("hf-moe")
-class HFMoE(RoutingState, HFLM):
+class HFMoE(RoutedState, HFLM):
     """A mixture-of-experts causal language model whose routing is captured and, if asked for, steered.
 
     Takes every argument of `HFLM`. Without steering its answers are bit-identical to those of ``hf``.
@@ -68,6 +68,7 @@ class HFMoE(RoutingState, HFLM):
             checkpoint does not.
     """
 
+    backend_name = "hf-moe"
     batch_size_per_gpu: int | str  # set by HFLM
 
     def __init__(
@@ -81,26 +82,20 @@ class HFMoE(RoutingState, HFLM):
         allow_missing_weights: bool = False,
         **kwargs: Any,
     ) -> None:
-        from lm_eval_moe.evaluation.routed_evaluate import route_evaluations  # which imports this module
-
-        route_evaluations()
-        if adapter is not None:
-            load_adapter(adapter)
-        self._span = capture_span(capture, kwargs.get("think_end_token"))
+        self._begin_capture(capture, parallel, kwargs.get("think_end_token"))
         self._allow_missing_weights = allow_missing_weights
-        files = [parallel] if isinstance(parallel, str) else list(parallel)
-        self._parallel = [Path(file) for file in files]
-        self.registry = ParallelRegistry.default(self._parallel)
         self._given_name = pretrained if isinstance(pretrained, str) else None
         pretrained = model_path(pretrained)
         refusals.check_arguments(kwargs)
         self.weights = LoadedWeights(pretrained, {**kwargs, "adapter": adapter})
         if isinstance(pretrained, str):
             # A steering file that does not fit is refused before an hour of loading weights.
-            shape = shape_before_loading(pretrained, **kwargs)
+            shape = shape_before_loading({**kwargs, "pretrained": pretrained, "adapter": adapter})
             steering = resolve_plan(steering, shape)
             if kwargs.get("device") is None and not torch.cuda.is_available():
                 kwargs["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
+        elif adapter is not None:
+            load_adapter(adapter)
         super().__init__(pretrained=pretrained, **kwargs)
         if self.backend != "causal":
             raise encoder_decoder_error(type(self.model).__name__)
@@ -111,8 +106,7 @@ class HFMoE(RoutingState, HFLM):
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
         self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
         self.code = code_parts(self.model, self.tokenizer, adapter)
-        self._begin(steering)
-        self._labels = LabelQueue()
+        self.set_steering(steering)
         self._queue: RowQueue | None = None
         self._probing = False
         self._prompts: list[str] = []
@@ -122,33 +116,59 @@ class HFMoE(RoutingState, HFLM):
         with checked_loading(self, allow=self._allow_missing_weights):
             super()._create_model(*args, **kwargs)
 
-    # ------------------------------------------------------------------ log-likelihood
+    # ------------------------------------------------------------------ what it is
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score continuations; each request's routing is recorded under its task, document and index."""
-        self._check_span(requests)
-        with self.labelled(labels_of(requests)):
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+    shape_before_loading = staticmethod(shape_before_loading)
+    modules_before_loading = staticmethod(modules_before_loading)
+
+    @property
+    def model_id(self) -> str:
+        """What names the model in profiles: as it was asked for, or as its config calls itself."""
+        return self._given_name or str(self.config._name_or_path)
+
+    def _own_parts(self) -> dict[str, Any]:
+        return model_parts(self, self.weights)
+
+    def trust_files(self) -> None:
+        """Let the files stand for the weights from now on, and begin to hash them: nobody else holds the model."""
+        self.weights.use_files()
+
+    def torch_modules(self) -> TorchModules:
+        """Return the modules with their routers, for those who look at them from outside."""
+        sites, dtype = find_sites(self.model), self.mixed_precision_dtype
+
+        @contextmanager
+        def running() -> Iterator[None]:
+            with torch.no_grad(), uncompiled(self.model), torch.autocast(self.device.type, dtype, dtype is not None):
+                yield
+
+        return TorchModules(
+            self.model,
+            self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model,
+            sites,
+            self.device,
+            running,
+            lambda: probe(self.model, sites, self.routing_shape, self.device),
+            frozenset(self._end_tokens({})),
+        )
+
+    @contextmanager
+    def at_batch_size(self, size: int) -> Iterator[None]:
+        """Run batches of a size inside the ``with`` block."""
+        before, self.batch_size_per_gpu = self.batch_size_per_gpu, size
+        try:
+            yield
+        finally:
+            self.batch_size_per_gpu = before
+
+    # ------------------------------------------------------------------ log-likelihood
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
         self._check_span(requests)
         texts = [self.tok_encode(request.args[0]) for request in requests]
-        with self.labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
+        with self._labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-
-    def _check_span(self, requests: Sequence[Instance]) -> None:
-        if self._span == "thinking" and requests:
-            raise refusals.nothing_generated(requests[0].task_name)
-
-    @contextmanager
-    def labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
-        """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
-        self._labels = LabelQueue(labels)
-        try:
-            yield
-        finally:
-            self._labels = LabelQueue()
 
     def _loglikelihood_tokens(
         self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
@@ -178,7 +198,7 @@ class HFMoE(RoutingState, HFLM):
             return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
 
         for members in rounds:
-            results = answered(self, members, order, depends_on, known.use, run, quiet=disable_tqdm or self.rank != 0)
+            results = self._answered(members, order, depends_on, known.use, run, quiet=disable_tqdm)
             for index, (value, greedy) in zip(members, results, strict=True):
                 answers[index] = (value, greedy)
         for index, language in enumerate(languages if self.coverage else ()):
@@ -250,14 +270,13 @@ class HFMoE(RoutingState, HFLM):
             repeat = use.key.repeat if use.key else None
             return *requests[index].args, repeat, *self._kept_for(use, languages[index])
 
-        answers = answered(
-            self,
+        answers = self._answered(
             range(len(requests)),
             order,
             depends_on,
             uses.__getitem__,
             run,
-            quiet=disable_tqdm or self.rank != 0,
+            quiet=disable_tqdm,
             sampled=any(_is_drawn(request.args[1]) for request in requests),
         )
         for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
@@ -272,11 +291,8 @@ class HFMoE(RoutingState, HFLM):
             return
         if not found:
             found.append(self._detect_batch_size())
-        self.batch_size_per_gpu = found[0]
-        try:
+        with self.at_batch_size(found[0]):
             yield
-        finally:
-            self.batch_size_per_gpu = "auto"
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""
@@ -343,7 +359,7 @@ class HFMoE(RoutingState, HFLM):
             forest,
             len(self._sites),
             self.routing_shape.experts,
-            arrays=self.record_arrays,
+            arrays=self.captured.request.arrays,
             sigmoid=self._scoring == "sigmoid",
             skips=any(site.block.extra for site in self._sites),
         )
@@ -359,7 +375,7 @@ class HFMoE(RoutingState, HFLM):
         return RoutedPasses(
             recorder,
             self._new_steerer(),
-            compare=self.record_changes,
+            compare=self.captured.request.changes,
             layers=self.routing_shape.layers,
             forest=forest,
             requests={segment: key for segment, key in keys if key is not None},
@@ -391,10 +407,8 @@ class HFMoE(RoutingState, HFLM):
             for use in rows[index].uses:
                 if use.key is not None and self._wants(use):
                     own, whole = places(index, use, self._span), places(index, use, "all")
-                    record = sums.take(own, whole, self.record_arrays, thinking(index))
-                    self.records.add(use.key, record)
-                    if self.response_cache is not None:
-                        self.parts[use.key, use.window] = record
+                    record = sums.take(own, whole, self.captured.request.arrays, thinking(index))
+                    self.captured.keep(use.key, use.window, record)
 
     # ------------------------------------------------------------------ what lm-eval asks for
 

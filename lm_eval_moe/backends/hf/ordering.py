@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval.models.utils import Collator
 
-from lm_eval_moe.backends.hf.requests import TokenRequest
+from lm_eval_moe.backends.requests import TokenRequest
 
 __all__ = ["generation_order", "likelihood_order", "rounds_without_conflict"]
 

@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_moe.backends.hf.stopping import is_left_out
+from lm_eval_moe.backends.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError
 
 __all__ = [
     "check_arguments",
     "check_think_end",
-    "nothing_generated",
     "nowhere",
     "quantised_loading",
     "response_cache",
@@ -50,19 +49,6 @@ def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
             RoutingWarning,
             stacklevel=3,
         )
-
-
-def nothing_generated(task: str | None) -> UserError:
-    """Return the error for ``capture=thinking`` on a task that scores texts.
-
-    Args:
-        task: Its name, if it has one.
-    """
-    return UserError(
-        f"the task {task!r} scores texts that are there already: nothing is generated, so there is no thinking",
-        fix="choose tasks with generated answers, or another span (capture=prompt, continuation or all)",
-        where="--model_args capture",
-    )
 
 
 def nowhere() -> UserError:

@@ -92,7 +92,7 @@ def _least_used(runs: Runs, position: int) -> list[int]:
 
 def _handed_on(runs: Runs, run: Scored, position: int) -> bool | None:
     """Whether the experts received the choice that the router returned; None if that cannot be seen."""
-    if not runs.sites[position].block.hands_on_selection:
+    if not runs.modules.sites[position].block.hands_on_selection:
         unfollowed = runs.witnesses[runs.shape.layers[position]].unfollowed
         return None if unfollowed is None else not unfollowed
     same = True

@@ -22,16 +22,13 @@ __all__ = ["examine"]
 def examine(runs: Runs) -> Finding:
     """Compare the tokens fed step by step, and the records with them."""
     plain, captured = runs.generated, runs.generated_captured
+    if plain.texts != captured.texts:
+        return _changed(plain, captured)
     fed, fed_captured = plain.fed, captured.fed
     if fed is None or fed_captured is None:
         return Finding("not applicable", "the model is fed embeddings: its tokens cannot be followed from outside")
-    if plain.texts != captured.texts or fed.shape != fed_captured.shape or (fed != fed_captured).any():
-        rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
-        return Finding(
-            "fail",
-            f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
-            "do not compare generated answers of hf-moe with those of hf on this model, and please report it",
-        )
+    if fed.shape != fed_captured.shape or (fed != fed_captured).any():
+        return _changed(plain, captured)
     padding = continued = 0
     wrong = []
     for ask in captured.asked:
@@ -61,6 +58,15 @@ def examine(runs: Runs) -> Finding:
     )
 
 
+def _changed(plain: Generated, captured: Generated) -> Finding:
+    rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
+    return Finding(
+        "fail",
+        f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
+        "do not compare generated answers of hf-moe with those of hf on this model, and please report it",
+    )
+
+
 def _steps(run: Generated) -> int:
     """Return how many tokens a row were fed back: each pass after the prompt's feeds one."""
     widths = [0 if each.tokens is None else each.tokens.shape[1] for each in run.passes]
@@ -71,17 +77,11 @@ def _tokens(runs: Runs, run: Generated, ask: Asked) -> tuple[list[int], list[int
     """Return a row's prompt without padding, and the generated tokens that were fed back, up to its end."""
     assert run.fed is not None
     room = run.fed.shape[1] - _steps(run)  # a prompt too long for the model is cut from the left
-    prompt = runs.lm.tok_batch_encode([ask.context])[0][0].tolist()[-room:]
+    prompt = runs.lm.tok_encode(ask.context)[-room:]
     row = next(row for row in run.fed.tolist() if row[: len(row) - _steps(run)][-len(prompt) :] == prompt)
-    ends = _ends(runs)
     after: list[int] = []
     for token in row[len(row) - _steps(run) :] if _steps(run) else []:
-        if token in ends:
+        if token in runs.modules.end_tokens:
             break
         after.append(token)
     return prompt, after
-
-
-def _ends(runs: Runs) -> set[int]:
-    ids = runs.lm.model.generation_config.eos_token_id
-    return set(ids) if isinstance(ids, (list, tuple)) else {ids} - {None}

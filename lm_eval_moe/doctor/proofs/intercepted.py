@@ -30,7 +30,7 @@ def examine(runs: Runs) -> Finding:
         "generation": _layers_seen(runs, runs.generated_captured.records),
     }
     layers = {layer: {how: layer in found for how, found in seen.items()} for layer in runs.shape.layers}
-    uncovered = uncovered_layers(runs.lm.model, runs.sites)
+    uncovered = uncovered_layers(runs.modules.model, runs.modules.sites)
     missed = [
         f"layer(s) {format_ranges(left)} in {how}"
         for how, found in seen.items()

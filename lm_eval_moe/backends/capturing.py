@@ -1,0 +1,80 @@
+"""What to record of the requests that run next, and what was recorded of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord
+
+__all__ = ["CaptureRequest", "Captured"]
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """What to record.
+
+    Attributes:
+        keys: The requests of which a record is kept; None: all.
+        arrays: The arrays that records hold.
+        changes: Whether every steered router is also asked for its selection without steering.
+        languages: Of tasks by name, None where it is not known; what decides which interventions apply to a request.
+            Tasks that are not named here have the language that the model's parallel data files say.
+    """
+
+    keys: frozenset[RequestKey] | None = None
+    arrays: frozenset[str] = frozenset(ARRAYS)
+    changes: bool = False
+    languages: Mapping[str, str | None] = field(default_factory=dict)
+
+    def wants(self, key: RequestKey | None) -> bool:
+        """Whether a request's record is kept; rows that are nobody's have no key."""
+        return key is not None and (self.keys is None or key in self.keys)
+
+
+class Captured:
+    """What was recorded of the requests that ran under one `CaptureRequest`.
+
+    Args:
+        request: The capture request.
+
+    Attributes:
+        request: The same.
+        records: By request: one record, or one a window.
+        steered_pairs: By task, the (token, layer) pairs of its requests at which steering acted, whether the answers
+            were computed or recalled.
+        noting: The records of the requests that run for the response cache, by request and window.
+    """
+
+    def __init__(self, request: CaptureRequest | None = None) -> None:
+        self.request = request or CaptureRequest()
+        self.records: RecordStore[RequestKey] = RecordStore()
+        self.steered_pairs: Counter[str] = Counter()
+        self.noting: dict[tuple[RequestKey, int], RoutingRecord] | None = None
+
+    def keep(self, key: RequestKey, window: int, record: RoutingRecord) -> None:
+        """Keep the record of a request, or of one window of it."""
+        self.records.add(key, record)
+        if self.noting is not None:
+            self.noting[key, window] = record
+
+    def record(self, key: RequestKey) -> RoutingRecord | None:
+        """Return the record of a request, pooled over its windows, or None."""
+        parts = self.records.get(key)
+        return RoutingRecord.pooled(parts) if parts else None
+
+    def clear(self) -> None:
+        """Forget all records and counts."""
+        self.records.clear()
+        self.steered_pairs.clear()
+
+    @contextmanager
+    def noted(self) -> Iterator[Mapping[tuple[RequestKey, int], RoutingRecord]]:
+        """Yield the records that are kept inside the ``with`` block, by request and window."""
+        self.noting = {}
+        try:
+            yield self.noting
+        finally:
+            self.noting = None

@@ -1,0 +1,303 @@
+"""What a routed model holds besides its weights, whatever engine runs it: steering, capture, languages, its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
+from lm_eval_moe.backends.cache import ResponseCache, answered
+from lm_eval_moe.backends.capturing import Captured, CaptureRequest
+from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
+from lm_eval_moe.capture import RequestKey, RowUse
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity import ANSWER, Identity
+from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.steering.apply import Constants, Steerer
+from lm_eval_moe.steering.coverage import Coverage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lm_eval_moe.backends.base import KeyedTokens, TorchModules
+    from lm_eval_moe.capture import Span
+    from lm_eval_moe.shape import RoutingShape
+    from lm_eval_moe.steering import SteeringPlan, SteeringSpec
+
+__all__ = ["RoutedState"]
+
+
+_REPORTING = "lm_eval_moe.evaluation.routed_evaluate", "route_evaluations"
+"""What lets lm-eval's own command and API report a model's routing: named, not imported, since it stands above."""
+
+
+class RoutedState:
+    """Mixed into a backend's model class, before lm-eval's.
+
+    A backend's ``__init__`` calls `_begin_capture` before it loads anything, and `set_steering` once it knows its
+    routing shape. It says what it is (`backend_name`, `model_id`, `routing_shape`, `_own_parts`), runs requests by
+    `_answered`, counts them by `_count_steered`, and gives their records to ``captured``.
+
+    Attributes:
+        routing_shape: The model's MoE layers, experts and top-k.
+        registry: Knows which task is which language.
+        captured: What was recorded of the requests that ran last; outside `capturing`, everything is.
+        coverage: What the plan in force steers of a request; None for the model as it is.
+        response_cache: Keeps answers, if there is one.
+    """
+
+    backend_name: str
+    routing_shape: RoutingShape
+    rank: int
+    world_size: int
+    batch_size: Any
+    think_end_token: str | int | None = None
+    _loglikelihood_tokens: Callable[..., list[tuple[float, bool]]]  # as all of lm-eval's models with a tokenizer
+    _encode_pair: Callable[..., tuple[list[int], list[int]]]
+
+    def _begin_capture(self, capture: str | bool, parallel: str | Sequence[str], think_end: str | int | None) -> None:
+        module, function = _REPORTING
+        getattr(import_module(module), function)()
+        self._span: Span | None = capture_span(capture, think_end)
+        self._parallel: list[Path] = []
+        self.add_parallel([parallel] if isinstance(parallel, str) else parallel)
+        self.captured = Captured()
+        self._labels = LabelQueue()
+        self.response_cache: ResponseCache | None = None
+        self._known = Identity()
+
+    # ------------------------------------------------------------------ what a backend may know better
+
+    @classmethod
+    def modules_before_loading(cls, arguments: Mapping[str, Any]) -> nn.Module | None:
+        """Return None: there are no modules to look at without weights."""
+        return None
+
+    def torch_modules(self) -> TorchModules | None:
+        """Return None: there are no modules to look at from outside."""
+        return None
+
+    def trust_files(self) -> None:
+        """Do nothing: the identity does not depend on who else holds the model."""
+
+    def _own_parts(self) -> dict[str, Any]:
+        """Return the parts of the identity that cannot be changed on a loaded model."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ steering and capture
+
+    @property
+    def steering(self) -> SteeringPlan | None:
+        """The plan in force, None for the model as it is."""
+        return self._plan
+
+    def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
+        """Change the steering of the loaded model, or end it with None.
+
+        Raises:
+            UserError: The steering does not fit the model's shape.
+        """
+        self._plan = resolve_plan(steering, self.routing_shape)
+        self.coverage = Coverage(self._plan) if self._plan is not None else None
+        self._steering_constants: Constants = {}
+
+    @property
+    def capture(self) -> str:
+        """The captured span: ``prompt``, ``thinking``, ``continuation``, ``all`` or ``off``."""
+        return self._span or "off"
+
+    def set_capture(self, capture: str | bool) -> None:
+        """Change which tokens' routing is recorded from now on.
+
+        Raises:
+            UserError: There is no such span, or the model does not say where its thinking ends.
+        """
+        self._span = capture_span(capture, self.think_end_token)
+
+    @contextmanager
+    def capturing(self, request: CaptureRequest) -> Iterator[Captured]:
+        """Record what a request asks for inside the ``with`` block, into what it yields."""
+        before = self.captured
+        self.captured = Captured(request)
+        try:
+            yield self.captured
+        finally:
+            self.captured = before
+
+    def add_parallel(self, files: Sequence[str | Path]) -> None:
+        """Read further files that say which task is which language; they come before those known so far."""
+        self._parallel = [*map(Path, files), *self._parallel]
+        self.registry = ParallelRegistry.default(self._parallel)
+        self._languages: dict[str, str | None] = {}  # by task, as the registry knows it
+
+    def language_of(self, task: str | None) -> str | None:
+        """Return the canonical language of a task, None where neither the run nor the parallel data file says it."""
+        if task is None:
+            return None
+        languages = self.captured.request.languages
+        if task in languages:
+            return languages[task]
+        if task not in self._languages:
+            pairing = self.registry.pairing(task)
+            self._languages[task] = pairing.language if pairing else None
+        return self._languages[task]
+
+    # ------------------------------------------------------------------ identity and cache
+
+    def identity(self) -> Identity:
+        """Return what the model's answers and their records depend on besides the requests and the run's settings.
+
+        Raises:
+            UserError: A file that the model comes from is not there any more.
+        """
+        return Identity({**self._own_parts(), **self.changeable_parts()})
+
+    def changeable_parts(self, request: CaptureRequest | None = None) -> dict[str, Any]:
+        """Return the parts of the identity that can be changed on a loaded model: steering and what is captured.
+
+        Args:
+            request: What will be recorded; by default what is now.
+        """
+        asked = request or self.captured.request
+        return {
+            "steering.hash": self._plan.hash if self._plan else None,
+            "capture.span": self.capture,
+            "capture.arrays": sorted(asked.arrays) + (["changes"] if asked.changes else []),
+        }
+
+    def set_response_cache(self, cache: ResponseCache | None, seeds: Mapping[str, Any] | None = None) -> None:
+        """Answer from a cache, and keep in it what is computed, until this is called with None.
+
+        Args:
+            cache: The cache.
+            seeds: The run's, to which answers that are drawn at random belong, too.
+        """
+        self.response_cache = cache
+        self._known = self.identity().with_parts({"prompts.seeds": dict(seeds or {})}) if cache else Identity()
+
+    def _answer_identity(self, *, sampled: bool) -> str:
+        names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
+        if self.batch_size == 1:  # then nothing hangs on which requests a process has
+            names -= {"computation.processes"}
+        return self._known.with_parts(self.changeable_parts()).only(names).hash
+
+    def _answered(
+        self,
+        requests: Sequence[int],
+        order: Callable[[Sequence[int]], Sequence[Sequence[int]]],
+        depends_on: Callable[[int], Sequence[Any]],
+        use: Callable[[int], RowUse],
+        run: Callable[[Sequence[int]], Sequence[Any]],
+        *,
+        quiet: bool,
+        sampled: bool = False,
+    ) -> list[Any]:
+        """Return the answers of requests, from the cache where it has them; see `answered`."""
+        if self.response_cache is None:
+            return list(run(requests))
+        return answered(
+            self.response_cache,
+            self._answer_identity(sampled=sampled),
+            self.batch_size,
+            self.captured,
+            requests,
+            order,
+            depends_on,
+            use,
+            run,
+            quiet=quiet or self.rank != 0,
+            sampled=sampled,
+        )
+
+    # ------------------------------------------------------------------ running
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations; each request's routing is recorded under its task, document and index."""
+        self._check_span(requests)
+        with self._labelled(labels_of(requests)):
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+
+    def score_tokens(self, requests: Sequence[KeyedTokens]) -> list[tuple[float, bool]]:
+        """Score continuations that are given as tokens; their routing is recorded under their keys."""
+        with self._labelled([RequestLabel(key, key.task) for key, _, _ in requests]):
+            return self._loglikelihood_tokens([(None, *tokens) for _, *tokens in requests], disable_tqdm=True)
+
+    @contextmanager
+    def at_batch_size(self, size: int) -> Iterator[None]:
+        """Run batches of a size inside the ``with`` block."""
+        before, self.batch_size = self.batch_size, size
+        try:
+            yield
+        finally:
+            self.batch_size = before
+
+    @contextmanager
+    def _labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
+        """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
+        self._labels = LabelQueue(labels)
+        try:
+            yield
+        finally:
+            self._labels = LabelQueue()
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of a context and of what follows it, as lm-eval tells them apart."""
+        return self._encode_pair(context, continuation)
+
+    # ------------------------------------------------------------------ the process group
+
+    def gather(self, own: Any) -> list[Any]:
+        """Return the objects of all processes, in every process. All of them call it."""
+        if self.world_size == 1:
+            return [own]
+        import torch.distributed
+
+        parts: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(parts, own)
+        return parts
+
+    # ------------------------------------------------------------------ for the backend's own use
+
+    def _check_span(self, requests: Sequence[Any]) -> None:
+        """Refuse to look for thinking in texts that are there already."""
+        if self._span == "thinking" and requests:
+            raise nothing_generated(requests[0].task_name)
+
+    def _language_for_steering(self, task: str | None) -> str | None:
+        language = self.language_of(task)
+        plan = self._plan
+        if language is None and plan and not all(i.languages.is_all for i in plan.interventions):
+            raise UserError(
+                f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
+                fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",
+            )
+        return language
+
+    @property
+    def _active(self) -> bool:
+        return self._span is not None or self._plan is not None or self.response_cache is not None
+
+    def _count_steered(self, key: RequestKey | None, language: str | None, prompt: int, generated: int) -> None:
+        """Count what was steered of a request; rows that are nobody's do not count."""
+        if self.coverage is not None and key is not None:
+            self.captured.steered_pairs[key.task] += self.coverage.pairs(language, prompt, generated)
+
+    def _kept_for(self, use: RowUse, language: str | None) -> tuple[Any, ...]:
+        """Return what an answer and its record depend on besides the tokens."""
+        return self._steered_as(language, use), use.boundary, use.first, use.whole, self._wants(use)
+
+    def _steered_as(self, language: str | None, use: RowUse) -> Any:
+        if self._plan is None:
+            return None
+        admitted = tuple(i.index for i in self._plan.interventions if i.languages.admits(language))
+        by_phase = any(i.tokens != "all" for i in self._plan.interventions if i.index in admitted)
+        return admitted, use.boundary if by_phase else None
+
+    def _wants(self, use: RowUse) -> bool:
+        return self.captured.request.wants(use.key)
+
+    def _new_steerer(self) -> Steerer | None:
+        return Steerer([self._plan], self._steering_constants) if self._plan is not None else None

@@ -1,0 +1,154 @@
+"""A third backend: an engine of its own around the bundled model, which cuts requests into passes at random.
+
+Scored requests are fed in parts of any length, those of several in any order; a prompt to generate from is fed in parts,
+too. The cuts depend on nothing but the requests, so that the same requests give the same bits again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.model import TemplateLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from lm_eval_moe.backends.passes import RoutedPasses
+from lm_eval_moe.backends.requests import TokenRequests, labels_of
+from lm_eval_moe.backends.routed_state import RoutedState
+from lm_eval_moe.backends.stopping import RowReading, StopRule
+from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowUse
+from lm_eval_moe.capture.layout import padded_batch, places_of
+from lm_eval_moe.demo_model import demo_model_path
+from lm_eval_moe.routers import find_sites, intercepted, routing_shape, shape_from_config
+from lm_eval_moe.shape import RoutingShape
+
+PATH = str(demo_model_path())
+
+
+class ToyEngine(RoutedState, TemplateLM):
+    """The bundled model."""
+
+    backend_name, backend, model_id = "toy", "causal", "demo"
+    device, max_length, eot_token_id, prefix_token_id = torch.device("cpu"), 256, 0, 0
+    _order = staticmethod(lambda numbers: [[place] for place in range(len(numbers))])
+
+    def __init__(self, *, steering: Any = None, capture: Any = "prompt", parallel: Any = (), **arguments: Any) -> None:
+        TemplateLM.__init__(self)
+        self._begin_capture(capture, parallel, None)
+        self.batch_size = int(arguments.get("batch_size") or 1)
+        self.model, self.tokenizer = (kind.from_pretrained(PATH) for kind in (AutoModelForCausalLM, AutoTokenizer))
+        self._sites = find_sites(self.model)
+        self.routing_shape = routing_shape(self.model, self._sites)
+        self.set_steering(steering)
+        self.eot_token_id = self.prefix_token_id = self.tokenizer.eos_token_id
+
+    @classmethod
+    def shape_before_loading(cls, arguments: Mapping[str, Any]) -> RoutingShape:
+        return shape_from_config(AutoConfig.from_pretrained(PATH))
+
+    def _own_parts(self) -> dict[str, Any]:
+        return {"model.source": "toy", "computation.batch_size": self.batch_size, "versions.torch": torch.__version__}
+
+    def tok_encode(self, string: str, add_special_tokens: bool = False, **_: Any) -> list[int]:
+        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        raise NotImplementedError("the toy scores no whole texts")
+
+    def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        labels = self._labels.take(len(requests))
+        languages = [self._language_for_steering(label.task) for label in labels]
+        known = TokenRequests(requests, labels, languages, self.max_length)
+
+        def run(numbers: Sequence[int]) -> list[tuple[float, bool]]:
+            dice = random.Random(str([known.tokens(number) for number in numbers]))
+            scores = []
+            logits = self._scored(list(known.rows(self._order(numbers), numbers)), dice)
+            for row, number in zip(logits, numbers, strict=True):
+                answer, end = torch.tensor(requests[number][2]), known.length(number)
+                seen = row[end - len(answer) : end].log_softmax(-1)
+                likely = float(seen.gather(1, answer[:, None]).sum())
+                scores.append((likely, bool((seen.argmax(-1) == answer).all())))
+            return scores
+
+        def depends_on(number: int) -> tuple[Any, ...]:
+            return *requests[number][1:], *self._kept_for(known.use(number), languages[number])
+
+        answers = self._answered(range(len(requests)), self._order, depends_on, known.use, run, quiet=True)
+        for number, language in enumerate(languages):
+            use, end = known.use(number), known.length(number)
+            self._count_steered(use.key, language, use.boundary, end - use.boundary)
+        return [(value, greedy) for value, greedy in answers]
+
+    def _scored(self, rows: list[ExpectedRow], dice: random.Random) -> list[torch.Tensor]:
+        """Feed parts of any length of any request, until all are done."""
+        texts = [torch.tensor([row.tokens]) for row in rows]
+        forest = Forest()
+        segment, paths = padded_batch(forest, rows, max(text.shape[1] for text in texts))
+        passes, recorder = self._listening(forest)
+        done, caches = [0] * len(rows), [DynamicCache() for _ in rows]
+        logits: list[list[torch.Tensor]] = [[] for _ in rows]
+        with intercepted(self._sites, passes, top_k=self.routing_shape.top_k), torch.no_grad():
+            while left := [row for row, text in enumerate(texts) if done[row] < text.shape[1]]:
+                row = dice.choice(left)
+                part = slice(done[row], dice.randint(done[row] + 1, texts[row].shape[1]))
+                passes.start_pass(texts[row][:, part], forest.begin_pass(segment[row : row + 1, part]))
+                logits[row].append(self.model(texts[row][:, part], past_key_values=caches[row]).logits[0])
+                passes.end_pass()
+                done[row] = part.stop
+        for row, path in zip(rows, paths, strict=True):
+            self._keep(row.uses[0], recorder.sums_of([path])[0], partial(places_of, row.uses[0], row))
+        return [torch.cat(parts) for parts in logits]
+
+    def _listening(self, forest: Forest) -> tuple[RoutedPasses, Recorder]:
+        recorder = Recorder(forest, len(self._sites), self.routing_shape.experts)
+        how = {"compare": self.captured.request.changes, "layers": self.routing_shape.layers}
+        return RoutedPasses(recorder, self._new_steerer(), forest=forest, requests={}, **how), recorder
+
+    def _keep(self, use: RowUse, sums: Any, places: Any) -> None:
+        if self._span is not None and use.key is not None and self._wants(use):
+            record = sums.take(places(self._span), places("all"), self.captured.request.arrays)
+            self.captured.keep(use.key, use.window, record)
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        labels = labels_of(requests)
+        languages = [self._language_for_steering(label.task) for label in labels]
+        uses = [RowUse(label.key, 0) for label in labels]
+
+        def run(numbers: Sequence[int]) -> list[tuple[str, int, int]]:
+            return [self._generated(uses[number], languages[number], *requests[number].args) for number in numbers]
+
+        def depends_on(number: int) -> tuple[Any, ...]:
+            return *requests[number].args, *self._kept_for(uses[number], languages[number])
+
+        answers = self._answered(range(len(uses)), self._order, depends_on, uses.__getitem__, run, quiet=True)
+        for use, language, (_, prompt, after) in zip(uses, languages, answers, strict=True):
+            self._count_steered(use.key, language, prompt, after)
+        return [text for text, *_ in answers]
+
+    def _generated(self, use: RowUse, language: str | None, prompt: str, how: dict[str, Any]) -> tuple[str, int, int]:
+        dice, left, answer, cache = random.Random(prompt), self.tok_encode(prompt), list[int](), DynamicCache()
+        rule = StopRule(self.tokenizer, how["until"], [self.eot_token_id])
+        fed, ended = len(left), RowReading(rule)
+        forest = Forest()
+        tracker = GenerationTracker(forest, np.full((1, fed), True), [RowReading(rule)], [language])
+        passes, recorder = self._listening(forest)
+        with intercepted(self._sites, passes, top_k=self.routing_shape.top_k), torch.no_grad():
+            while left:
+                size = dice.randint(1, len(left))
+                chunk, left = torch.tensor([left[:size]]), left[size:]
+                passes.start_pass(chunk, forest.begin_pass(tracker.next_pass(chunk.tolist())))
+                logits = self.model(chunk, past_key_values=cache, use_cache=True).logits[0, -1]
+                passes.end_pass()
+                if not left:
+                    answer.append(int(logits.argmax()))
+                    ended.add(answer[-1])
+                    left = [] if ended.ended or len(answer) == how["max_gen_toks"] else answer[-1:]
+        tracker.finish(answer[-1:])
+        self._keep(use, recorder.sums_of(tracker.paths)[0], partial(tracker.places_of, 0))
+        text = rule.decode(answer)
+        return min((text.split(stop)[0] for stop in rule.strings), key=len, default=text), fed, len(answer) - 1
