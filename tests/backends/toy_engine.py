@@ -1,7 +1,7 @@
 """A third backend: an engine of its own around the bundled model, which cuts requests into passes at random.
 
-Scored requests are fed in parts of any length, those of several in any order; a prompt to generate from is fed in parts,
-too. The cuts depend on nothing but the requests, so that the same requests give the same bits again.
+Texts are fed in parts of any length, those of several scored requests in any order. The cuts depend on nothing but the
+requests, so that the same requests give the same bits again.
 """
 
 from __future__ import annotations
@@ -66,13 +66,12 @@ class ToyEngine(RoutedState, TemplateLM):
 
         def run(numbers: Sequence[int]) -> list[tuple[float, bool]]:
             dice = random.Random(str([known.tokens(number) for number in numbers]))
-            scores = []
-            logits = self._scored(list(known.rows(self._order(numbers), numbers)), dice)
-            for row, number in zip(logits, numbers, strict=True):
+            scores, rows = [], list(known.rows(self._order(numbers), numbers))
+            for row, number in zip(self._scored(rows, dice), numbers, strict=True):
                 answer, end = torch.tensor(requests[number][2]), known.length(number)
                 seen = row[end - len(answer) : end].log_softmax(-1)
-                likely = float(seen.gather(1, answer[:, None]).sum())
-                scores.append((likely, bool((seen.argmax(-1) == answer).all())))
+                greedy = bool((seen.argmax(-1) == answer).all())
+                scores.append((float(seen.gather(1, answer[:, None]).sum()), greedy))
             return scores
 
         def depends_on(number: int) -> tuple[Any, ...]:
@@ -86,8 +85,7 @@ class ToyEngine(RoutedState, TemplateLM):
 
     def _scored(self, rows: list[ExpectedRow], dice: random.Random) -> list[torch.Tensor]:
         """Feed parts of any length of any request, until all are done."""
-        texts = [torch.tensor([row.tokens]) for row in rows]
-        forest = Forest()
+        texts, forest = [torch.tensor([row.tokens]) for row in rows], Forest()
         segment, paths = padded_batch(forest, rows, max(text.shape[1] for text in texts))
         passes, recorder = self._listening(forest)
         done, caches = [0] * len(rows), [DynamicCache() for _ in rows]
@@ -132,15 +130,14 @@ class ToyEngine(RoutedState, TemplateLM):
 
     def _generated(self, use: RowUse, language: str | None, prompt: str, how: dict[str, Any]) -> tuple[str, int, int]:
         dice, left, answer, cache = random.Random(prompt), self.tok_encode(prompt), list[int](), DynamicCache()
-        rule = StopRule(self.tokenizer, how["until"], [self.eot_token_id])
+        rule, forest = StopRule(self.tokenizer, how["until"], [self.eot_token_id]), Forest()
         fed, ended = len(left), RowReading(rule)
-        forest = Forest()
         tracker = GenerationTracker(forest, np.full((1, fed), True), [RowReading(rule)], [language])
         passes, recorder = self._listening(forest)
         with intercepted(self._sites, passes, top_k=self.routing_shape.top_k), torch.no_grad():
             while left:
-                size = dice.randint(1, len(left))
-                chunk, left = torch.tensor([left[:size]]), left[size:]
+                chunk = torch.tensor([left[: dice.randint(1, len(left))]])
+                left = left[chunk.shape[1] :]
                 passes.start_pass(chunk, forest.begin_pass(tracker.next_pass(chunk.tolist())))
                 logits = self.model(chunk, past_key_values=cache, use_cache=True).logits[0, -1]
                 passes.end_pass()
