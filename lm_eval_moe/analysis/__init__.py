@@ -6,9 +6,10 @@ a ``name``. NumPy and SciPy only: neither torch nor lm-eval is imported.
 
 from __future__ import annotations
 
-from lm_eval_moe.analysis._base import Analysis, NotPossible
+from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import LanguageCurve, MeanInterval
 from lm_eval_moe.analysis._material import LanguageRouting, Material, Settings
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.analysis._reading import read_material
 from lm_eval_moe.analysis._report import Findings, analyse
 from lm_eval_moe.discovery import import_siblings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.analysis._base import Analysis, NotPossible, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.files import write_whole
+from lm_eval_moe.tables import csv_text
 
 __all__ = ["SCHEMA_VERSION", "Findings", "analyse", "chosen_analyses"]
 
@@ -63,7 +64,7 @@ class Findings:
 
     def tables(self) -> dict[str, str]:
         """Return the CSV tables by their file names."""
-        return {f"{name}.csv": _csv(each) for name, each in self.done.items()}
+        return {f"{name}.csv": csv_text(each.columns, each.rows()) for name, each in self.done.items()}
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``analysis.json`` and the tables; tables of analyses that were not done now are removed.
@@ -72,20 +73,13 @@ class Findings:
             UserError: The folder cannot be written to.
         """
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        written = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, content in {**self.tables(), JSON_NAME: text}.items():
-                (folder / name).write_text(content, encoding="utf-8", newline="")
-                written.append(folder / name)
-            for name in Analysis.registry:
-                if name not in self.done:
-                    (folder / f"{name}.csv").unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot be written: {error.strerror or error}", fix="choose a writable folder", where=str(folder)
-            ) from error
-        return written
+        for name in Analysis.registry:
+            if name not in self.done:
+                (folder / f"{name}.csv").unlink(missing_ok=True)
+        contents = {folder / name: content for name, content in {**self.tables(), JSON_NAME: text}.items()}
+        for path, content in contents.items():
+            write_whole(path, content, "analysis")
+        return list(contents)
 
     def text(self) -> str:
         """Return what matters most, for people."""
@@ -167,12 +161,3 @@ def analyse(material: Material, names: Sequence[str] | None = None) -> Findings:
                 ) from missing
             not_done[analysis.name] = missing
     return Findings(material, done, not_done)
-
-
-def _csv(analysis: Analysis) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(analysis.columns)
-    for row in analysis.rows():
-        table.writerow(["" if cell is None else cell for cell in row])
-    return text.getvalue()

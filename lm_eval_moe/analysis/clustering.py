@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self

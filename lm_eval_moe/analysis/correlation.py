@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.statistics.correlation import LEAST_POINTS, ResampledCorrelation, resampled_correlation
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self

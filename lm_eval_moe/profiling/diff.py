@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
+from lm_eval_moe.metrics import routed_divergence, routed_overlap
 from lm_eval_moe.profiling.reading import Overview, Pooled, overview, pooled
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering.layers import format_ranges
@@ -64,14 +64,8 @@ class _Table:
     def __init__(self, shape: RoutingShape, a: Pooled, b: Pooled, experts: int) -> None:
         self.shape, self.experts = shape, min(experts, shape.experts)
         self.change = b.frequency - a.frequency
-        # A layer in which no expert was selected with a weight has nothing to compare.
-        known = (a.importance.sum(-1) > 0) & (b.importance.sum(-1) > 0)
-        self.divergence = np.full(len(shape.layers), np.nan)
-        self.overlap = np.full(len(shape.layers), np.nan)
-        if known.any():
-            self.divergence[known] = normalized_js_divergence(a.importance[known], b.importance[known])
-            ties = (a.importance[known], b.importance[known])
-            self.overlap[known] = expert_overlap(a.frequency[known], b.frequency[known], shape.top_k, *ties)
+        self.divergence = routed_divergence(a.importance, b.importance)
+        self.overlap = routed_overlap(a.frequency, b.frequency, shape.top_k, a.importance, b.importance)
 
     def text(self) -> str:
         head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"

@@ -10,6 +10,7 @@ from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiling.reading import Overview, overview
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.layers import format_ranges
+from lm_eval_moe.tables import aligned
 
 __all__ = ["show_profiles"]
 
@@ -28,8 +29,7 @@ def show_profiles(paths: Sequence[Path]) -> str:
 
 def _block(found: Overview) -> str:
     lines = _of_dump(found) if found.header is None else _of_profile(found)
-    width = max(len(name) for name, _ in lines)
-    return "\n".join([str(found.path), *(f"  {name:<{width}}  {value}".rstrip() for name, value in lines)])
+    return "\n".join([str(found.path), *aligned(lines, left=2)])
 
 
 def _of_dump(found: Overview) -> list[tuple[str, str]]:

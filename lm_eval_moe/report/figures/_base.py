@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.escaping import csv_cell
 from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.tables import Cell, csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Cell", "ReportFigure"]
-
-Cell = str | int | float | None
-"""A cell of a figure's data; None is an empty one."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +45,4 @@ class ReportFigure:
 
     def csv(self) -> str:
         """Return the data as CSV, numbers in full."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(self.columns)
-        for row in self.rows:
-            table.writerow(["" if cell is None else csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
-        return text.getvalue()
+        return csv_text(self.columns, self.rows)
