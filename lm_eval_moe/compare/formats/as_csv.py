@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.tables import Cell as Value
 from lm_eval_moe.tables import csv_text
@@ -123,3 +124,6 @@ def render(board: Board, title: str) -> str:
     """Return the values as CSV (RFC 4180). Texts that a spreadsheet would take for a formula begin with ``'``."""
     del title
     return csv_text(FIELDS, (each.values() for each in records(board)), end="\r\n")
+
+
+register(Format("csv", render, (".csv",)))

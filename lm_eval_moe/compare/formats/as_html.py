@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval_moe._version import __version__
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import (
     caption,
     change_text,
@@ -127,3 +128,6 @@ def _cell(head: Head, cell: Cell) -> dict[str, Any]:
         "title": " ".join(legend((*cell.marks, *(change.marks if change else ())))),
         "interval": interval_text(change, head),
     }
+
+
+register(Format("html", render, (".html", ".htm")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lm_eval_moe.compare.board import Board, Row, Section
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import caption, change_text, control_text, section_notes, value_text
 from lm_eval_moe.escaping import markdown_cell
 from lm_eval_moe.tables import markdown_table
@@ -45,3 +46,6 @@ def _values(section: Section, row: Row) -> Iterator[str]:
     if section.has_control:
         value, interval = control_text(row, section.heads[0])
         yield f"{value} {interval}".strip()
+
+
+register(Format("markdown", render, (".md", ".markdown")))
