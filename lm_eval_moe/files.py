@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,23 @@ from lm_eval_moe.errors import UserError
 __all__ = ["write_json", "write_whole"]
 
 
-def write_whole(path: Path, content: str | bytes, what: str = "file") -> None:
+def write_whole(path: Path, content: str | bytes | Sequence[bytes | memoryview], what: str = "file") -> None:
     """Write a file in one step, so that a reader or a killed process never leaves half of it; its folder is made.
 
     Args:
         path: Where to write; what is there is replaced.
-        content: Text is written as UTF-8.
+        content: Text is written as UTF-8; several parts one behind the other.
         what: What an error calls it.
 
     Raises:
         UserError: It cannot be written; what was there is still there.
     """
+    data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

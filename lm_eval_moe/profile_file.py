@@ -7,9 +7,8 @@ for is never read.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.files import write_whole
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.shape import RoutingShape
 
@@ -186,21 +186,9 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
     """
     from safetensors.numpy import save
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = save(dict(arrays), dict(metadata))
-        size = int.from_bytes(data[:8], "little")
-        with partial.open("wb") as file:
-            file.write(_in_order(data[8 : 8 + size]))
-            file.write(memoryview(data)[8 + size :])
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # where a folder of the path is a file, there is nothing to take away
-            partial.unlink()
-        raise UserError(
-            f"cannot write the profile: {error.strerror or error}", fix="choose a writable path", where=str(path)
-        ) from error
+    data = save(dict(arrays), dict(metadata))
+    size = int.from_bytes(data[:8], "little")
+    write_whole(path, [_in_order(data[8 : 8 + size]), memoryview(data)[8 + size :]], "profile")
 
 
 def _in_order(header: bytes) -> bytes:

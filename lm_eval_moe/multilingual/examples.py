@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.files import write_whole
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
 
 __all__ = ["has_examples", "hub_splits", "write_examples"]
@@ -39,9 +40,8 @@ def write_examples(folder: Path, manifest: Manifest, tasks: Iterable[BenchmarkTa
     make = _made(manifest, _LOCAL)
     for task in tasks:
         for name, rows in make(task, number).items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_whole(folder / name, text, "rows of an example")
 
 
 def hub_splits(manifest: Manifest, number: int) -> dict[str, list[Row]]:
