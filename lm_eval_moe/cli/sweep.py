@@ -182,8 +182,7 @@ def _draw(sweep: SweepSpec, summaries: Sequence[Any], folder: Path) -> None:
 
     for summary in summaries:
         if summary.cells:
-            for suffix in ("png", "svg"):
-                save_figure(sweep, summary, folder / f"gain_{_file_name(summary.benchmark)}.{suffix}")
+            save_figure(sweep, summary, folder, f"gain_{_file_name(summary.benchmark)}")
 
 
 def _file_name(benchmark: str) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
+from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.files import write_whole
-from lm_eval_moe.report.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
 from lm_eval_moe.report.provenance import facts, mismatches, steering_facts, task_facts
 from lm_eval_moe.report.wording import Scale, listing, minus, plural, sentence_case
 from lm_eval_moe.results import LabelledRun, Run, arrange, read_runs

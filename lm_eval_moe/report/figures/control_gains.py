@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.drawing.canvas import drawing
+from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.report.controls import Gain, RunGains, gains_of, in_words
-from lm_eval_moe.report.figures._axes import around_zero, drawing, run_marker
-from lm_eval_moe.report.figures._base import Cell, ReportFigure
+from lm_eval_moe.report.figures._axes import around_zero, run_marker
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.figures.scores import dot_rows
-from lm_eval_moe.report.palette import Colours
 from lm_eval_moe.report.wording import Scale, listing
 from lm_eval_moe.results import Benchmark
+from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +24,13 @@ _COLUMNS = ("benchmark", "language", "run", "metric", "draws", "gain", "low", "h
 _MEAN = "mean"
 
 
-def control_gains_figure(benchmark: Benchmark) -> ReportFigure | None:
+_TITLE = "Gain over random experts"
+
+
+@BENCHMARK.figure("gain_over_control", order=30, title=_TITLE)
+def control_gains_figure(given: OfBenchmark) -> ReportFigure | None:
     """Draw the gains as dots with 95 % intervals, a row a language and one for their mean."""
+    benchmark = given.benchmark
     gains = gains_of(benchmark)
     if not gains:
         return None
@@ -34,8 +41,7 @@ def control_gains_figure(benchmark: Benchmark) -> ReportFigure | None:
         for name, gain in _rows_of(each).items()
     ]
     return ReportFigure(
-        "gain_over_control",
-        "Gain over random experts",
+        _TITLE,
         "Steered run less the mean of its random controls: as many experts in every layer, drawn at random and steered "
         "the same way. Lines are 95 % intervals; a filled marker is a difference "
         "beyond noise (where few items changed, an exact test has to agree).",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.report.figures._axes import around_zero, drawing, run_marker, short
-from lm_eval_moe.report.figures._base import ReportFigure
+from lm_eval_moe.drawing.canvas import drawing, short
+from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.report.figures._axes import around_zero, run_marker
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.figures.scores import dot_rows
-from lm_eval_moe.report.palette import Colours
 from lm_eval_moe.report.wording import Scale, listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Difference
@@ -33,8 +34,10 @@ _COLUMNS = (
 _MEAN = "mean"
 
 
-def differences_figure(benchmark: Benchmark) -> ReportFigure | None:
+@BENCHMARK.figure("differences", order=20, title="Change against the baseline")
+def differences_figure(given: OfBenchmark) -> ReportFigure | None:
     """Draw the differences to the baseline as dots with 95 % intervals, a row a language and one for their mean."""
+    benchmark = given.benchmark
     rows: list[tuple[str, tuple[str, ...]]] = [(lang, (lang,)) for lang in benchmark.languages]
     if len(benchmark.languages) > 1:
         rows.append((_MEAN, benchmark.languages))
@@ -52,7 +55,6 @@ def differences_figure(benchmark: Benchmark) -> ReportFigure | None:
     averaged = f" The mean is over the {over} languages that a run shares with the baseline."
     averaged *= len(benchmark.languages) > 1
     return ReportFigure(
-        "differences",
         f"Change of {benchmark.metric.title} against {baseline}",
         "Lines are 95 % intervals of the difference. A filled marker is one beyond noise (where few items changed, an "
         f"exact test has to agree).{averaged}",

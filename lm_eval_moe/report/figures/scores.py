@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.report.figures._axes import LINE, canvas, drawing, run_marker, short
-from lm_eval_moe.report.figures._base import Cell, ReportFigure
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.drawing.canvas import LINE, drawing, short
+from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.report.figures._axes import canvas, run_marker
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.wording import Scale, listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Z95, Estimate
+from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +23,14 @@ __all__ = ["dot_rows", "interval", "scores_figure"]
 _COLUMNS = ("benchmark", "language", "run", "metric", "value", "stderr", "low", "high", "documents")
 
 
-def scores_figure(benchmark: Benchmark) -> ReportFigure | None:
+@BENCHMARK.figure("scores", order=10, title="Scores by language")
+def scores_figure(given: OfBenchmark) -> ReportFigure | None:
     """Draw the scores as dots with 95 % intervals, a row a language."""
+    benchmark = given.benchmark
     if not any(benchmark.cells):
         return None
     labels = listing([run.label for run in benchmark.runs])
     return ReportFigure(
-        "scores",
         f"{sentence_case(benchmark.metric.title)} by language",
         _caption(benchmark),
         f"Dot plot of {benchmark.metric.title} per language for {labels}, with 95 % intervals. The values are in the "
