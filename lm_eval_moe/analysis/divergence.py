@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve, Values, mean_of_languages
 from lm_eval_moe.analysis._material import ItemName, LanguageRouting, Material
-from lm_eval_moe.metrics import routed_divergence
+from lm_eval_moe.metrics import normalized_js_divergence, where_routed
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class DivergenceCurves(Analysis):
             if routing.items and held:
                 unpaired[language] = (len(routing.items) - len(common), len(reference.items.keys() - set(common)))
             found = [
-                (name, routed_divergence(values, held[name]), routing.tokens[row])
+                (name, where_routed(normalized_js_divergence, values, held[name]), routing.tokens[row])
                 for row, name, values in (_named(routing) if common else ())
                 if name in held
             ]
@@ -67,7 +67,9 @@ class DivergenceCurves(Analysis):
                 by_item[language] = (names, np.stack(values))
                 curve = LanguageCurve.of(language, by_item[language][1], material.shape, tokens=sum(lengths))
             else:
-                whole = routed_divergence(routing.pooled_importance(), reference.pooled_importance())[None]
+                whole = where_routed(
+                    normalized_js_divergence, routing.pooled_importance(), reference.pooled_importance()
+                )[None]
                 total, rows = sum(routing.tokens.values()), len(routing.rows)
                 curve = LanguageCurve.of(language, whole, material.shape, tokens=total, pooled_rows=rows)
             curves.append(curve)

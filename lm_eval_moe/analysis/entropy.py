@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
 from lm_eval_moe.analysis._material import LanguageRouting, Material
-from lm_eval_moe.metrics import routed_entropy
+from lm_eval_moe.metrics import normalized_entropy, where_routed
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.tables import Cell, aligned
 
@@ -71,9 +71,9 @@ class EntropyCurves(Analysis):
 
 def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
     if not routing.items:
-        whole = routed_entropy(routing.pooled_importance())[None]
+        whole = where_routed(normalized_entropy, routing.pooled_importance())[None]
         total = sum(routing.tokens.values())
         return LanguageCurve.of(routing.language, whole, shape, tokens=total, pooled_rows=len(routing.rows))
-    values = {row: routed_entropy(importance) for row, importance in routing.importance()}
+    values = {row: where_routed(normalized_entropy, importance) for row, importance in routing.importance()}
     tokens = sum(routing.tokens[row] for row in values)
     return LanguageCurve.of(routing.language, np.stack(list(values.values())), shape, tokens=tokens)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.drawing.canvas import LINE, WIDTH, boxed, drawing, empty, few_of
+from lm_eval_moe.drawing.canvas import WIDTH, boxed, drawing, empty, few_of
 from lm_eval_moe.drawing.palette import Colours
-from lm_eval_moe.drawing.raster import NOTHING, colour_bar, draw_grid, limit_of
+from lm_eval_moe.drawing.raster import colour_bar, draw_grid, limit_of
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.shape import BANDS, RoutingShape
 
@@ -26,7 +25,7 @@ __all__ = ["FEW_EXPERTS", "HeatMap", "Panel", "draw_layers_by_experts"]
 FEW_EXPERTS = 32
 """Up to so many experts, panels stand two in a row."""
 
-_LEFT, _RIGHT, _GAP, _TOP, _BELOW, _NAMED, _FOOT = 0.42, 0.24, 0.28, 0.26, 0.24, 0.14, 0.54  # inches
+_LEFT, _RIGHT, _GAP, _TOP, _LINE, _BELOW = 0.42, 0.24, 0.28, 0.12, 0.155, 0.24  # inches
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Panel:
     """One grid.
 
     Attributes:
-        title: What it is of.
+        title: Lines that say what it is of, and how to read it.
         values: ``[L, E]``, NaN where there is none; None: there is nothing to colour.
         selected: Row and expert of the places to be framed.
         faded: Rows that were not looked at.
     """
 
-    title: str
+    title: Sequence[str]
     values: NDArray[np.float64] | None
     selected: Collection[tuple[int, int]] = ()
     faded: Collection[int] = ()
@@ -52,12 +51,11 @@ class HeatMap:
 
     Attributes:
         panels: One or more.
-        label: What the values are.
+        label: What the values are; empty where there are none.
         form: How the ends of the scale are written.
         factor: What they are multiplied by there.
         limit: The value with the full colour; None for the largest of the values.
         signed: Whether the values are differences, around 0, or from 0 to the limit.
-        missing: What a place without a value is called in the key.
     """
 
     panels: Sequence[Panel]
@@ -66,7 +64,17 @@ class HeatMap:
     factor: float = 1.0
     limit: float | None = None
     signed: bool = True
-    missing: str = "no value"
+
+    @property
+    def full(self) -> float:
+        """The value with the full colour."""
+        known = [panel.values for panel in self.panels if panel.values is not None]
+        return self.limit or (limit_of(np.stack(known)) if known else 1.0)
+
+    @property
+    def foot(self) -> float:
+        """Inches below the last row of panels."""
+        return 0.68 if self.label else 0.24
 
 
 def draw_layers_by_experts(
@@ -80,87 +88,58 @@ def draw_layers_by_experts(
         colours: What to draw with.
         cell: Inches that an expert takes at least, where the figure may become wider than the page.
     """
-    width = max(WIDTH, _LEFT + _RIGHT + cell * shape.experts)
-    layouts = [_Layout.of(each, shape, width, cell) for each in maps]
-    total = sum(layout.height for layout in layouts)
+    width, layers = max(WIDTH, _LEFT + _RIGHT + cell * shape.experts), len(shape.layers)
+    columns = 2 if shape.experts <= FEW_EXPERTS and any(len(heat_map.panels) > 1 for heat_map in maps) else 1
+    across = (width - _LEFT - _RIGHT - _GAP * (columns - 1)) / columns
+    down = max(min(2.6, max(0.95, (0.135 if columns == 2 else 0.042) * layers)), 1.3 * cell * layers)
+    letters = int((across + (_LEFT - 0.1) * (columns == 1)) / 0.076)
+    blocks = [
+        [
+            [(panel, _wrapped(panel.title, letters)) for panel in heat_map.panels[start : start + columns]]
+            for start in range(0, len(heat_map.panels), columns)
+        ]
+        for heat_map in maps
+    ]
+    tops = [[_TOP + _LINE * max(len(title) for _, title in row) for row in block] for block in blocks]
+    total = sum(top + down + _BELOW for block in tops for top in block) + sum(heat_map.foot for heat_map in maps)
+    y = total
     with drawing(colours):
         figure = empty(width, total)
-        top = total
-        for heat_map, layout in zip(maps, layouts, strict=True):
-            _draw_map(figure, heat_map, layout, top, shape, colours)
-            top -= layout.height
+        for heat_map, block, heights in zip(maps, blocks, tops, strict=True):
+            for row, top in zip(block, heights, strict=True):
+                y -= top + down + _BELOW
+                for column, (panel, title) in enumerate(row):
+                    x = _LEFT + column * (across + _GAP)
+                    axes = figure.add_axes((x / width, (y + _BELOW) / total, across / width, down / total))
+                    _draw_panel(axes, panel, shape, heat_map.full, colours)
+                    _write_title(axes, title, outside=columns == 1 and len(title) > 1)
+                    _ticks(axes, shape, numbered=column == 0, named=row is block[-1])
+                    _bands(axes, shape, colours, named=column == columns - 1, room=down)
+            if heat_map.label:
+                bar = figure.add_axes((0.25, (y - 0.29) / total, 0.5, 0.11 / total))
+                scaled = heat_map.factor * heat_map.full
+                colour_bar(bar, scaled, heat_map.label, colours, heat_map.form, signed=heat_map.signed)
+            y -= heat_map.foot
         return figure
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the panels of a map stand: sizes in inches."""
-
-    columns: int
-    panel: tuple[float, float]
-    titles: list[list[str]]
-    has_key: bool
-    foot: float
-
-    @classmethod
-    def of(cls, heat_map: HeatMap, shape: RoutingShape, width: float, cell: float) -> _Layout:
-        columns = 2 if shape.experts <= FEW_EXPERTS and len(heat_map.panels) > 1 else 1
-        across = (width - _LEFT - _RIGHT - _GAP * (columns - 1)) / columns
-        rows = len(shape.layers)
-        down = min(2.6, max(0.95, (0.135 if columns == 2 else 0.042) * rows))
-        letters = int((across + (_LEFT - 0.1 if columns == 1 else 0.0)) / 0.076)
-        titles = [textwrap.wrap(printable(panel.title), letters) or [""] for panel in heat_map.panels]
-        has_key = any(_key(heat_map, panel) for panel in heat_map.panels)
-        panel = (across, max(down, 1.3 * cell * rows))
-        return cls(columns, panel, titles, has_key, _NAMED + (_FOOT if heat_map.label else 0.1))
-
-    @property
-    def top(self) -> float:
-        """Room above a panel."""
-        return _TOP + (max(map(len, self.titles)) - 1) * 0.155 + (LINE if self.has_key else 0.0)
-
-    @property
-    def height(self) -> float:
-        """Of the whole map."""
-        return math.ceil(len(self.titles) / self.columns) * (self.top + self.panel[1] + _BELOW) + self.foot
+def _wrapped(title: Sequence[str], letters: int) -> list[str]:
+    return [line for text in title for line in textwrap.wrap(printable(text), letters)]
 
 
-def _draw_map(
-    figure: Figure, heat_map: HeatMap, layout: _Layout, top: float, shape: RoutingShape, colours: Colours
-) -> None:
-    width, total = figure.get_figwidth(), figure.get_figheight()
-    across, down = layout.panel
-    known = [panel.values for panel in heat_map.panels if panel.values is not None]
-    limit = heat_map.limit or (limit_of(np.stack(known)) if known else 1.0)
-    for number, panel in enumerate(heat_map.panels):
-        row, column = divmod(number, layout.columns)
-        x = _LEFT + column * (across + _GAP)
-        y = top - (row + 1) * (layout.top + down + _BELOW) + _BELOW
-        axes = figure.add_axes((x / width, y / total, across / width, down / total))
-        _draw_panel(axes, panel, shape, limit, colours)
-        _ticks(axes, shape, numbered=column == 0)
-        _bands(axes, shape, colours, named=column == layout.columns - 1, room=down)
-        if number + layout.columns >= len(heat_map.panels):
-            axes.set_xlabel("expert", fontsize=9, labelpad=1)
-        outside = layout.columns == 1 and len(layout.titles[number][0]) > 20  # a sentence begins left of the axes
-        axes.annotate(
-            "\n".join(layout.titles[number]),
-            (0, 1),
-            ((0.1 - _LEFT) * 72 * outside, 3 + 12 * layout.has_key),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="bottom",
-            fontsize=9,
-            linespacing=1.15,
-            annotation_clip=False,
-        )
-        if key := _key(heat_map, panel):
-            _draw_key(axes, key, colours, filled=panel.values is None)
-    if heat_map.label:
-        foot = top - layout.height + layout.foot - _NAMED - 0.04
-        bar = figure.add_axes((0.25, (foot - 0.11) / total, 0.5, 0.11 / total))
-        form, scaled = heat_map.form, heat_map.factor * limit
-        colour_bar(bar, scaled, heat_map.label, colours, form, signed=heat_map.signed)
+def _write_title(axes: Axes, title: Sequence[str], *, outside: bool) -> None:
+    """Write the title above a panel; sentences begin at the figure's edge, names above the panel."""
+    axes.annotate(
+        "\n".join(title),
+        (0, 1),
+        ((0.1 - _LEFT) * 72 * outside, 3),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        fontsize=9,
+        linespacing=1.15,
+        annotation_clip=False,
+    )
 
 
 def _draw_panel(axes: Axes, panel: Panel, shape: RoutingShape, limit: float, colours: Colours) -> None:
@@ -181,42 +160,7 @@ def _draw_panel(axes: Axes, panel: Panel, shape: RoutingShape, limit: float, col
         axes.add_patch(Rectangle(place, 1, 1, fill=filled, facecolor=ink, edgecolor=ink, linewidth=0.9, zorder=4))
 
 
-def _key(heat_map: HeatMap, panel: Panel) -> list[str]:
-    """Return what has to be explained: framed places, those without a value, and faded rows."""
-    if not (panel.selected or panel.faded):
-        return []
-    if panel.values is None:
-        return ["selected"]
-    missing = bool(np.isnan(panel.values).any())
-    return ["selected"] + [heat_map.missing] * missing + ["faded: not looked at"] * bool(panel.faded)
-
-
-def _draw_key(axes: Axes, texts: Sequence[str], colours: Colours, *, filled: bool) -> None:
-    from matplotlib.patches import Patch
-
-    looks: list[dict[str, Any]] = [
-        {"facecolor": colours.ink if filled else colours.by_name["paper"], "edgecolor": colours.ink}
-    ]
-    looks += [
-        {"facecolor": colours.band, "edgecolor": colours.rule} if text.startswith("faded") else {"facecolor": NOTHING}
-        for text in texts[1:]
-    ]
-    axes.legend(
-        handles=[Patch(label=text, linewidth=0.8, **look) for text, look in zip(texts, looks, strict=True)],
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.0),
-        ncols=len(texts),
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0.25,
-        handlelength=1.0,
-        handleheight=1.0,
-        columnspacing=1.2,
-        fontsize=8.5,
-    )
-
-
-def _ticks(axes: Axes, shape: RoutingShape, *, numbered: bool) -> None:
+def _ticks(axes: Axes, shape: RoutingShape, *, numbered: bool, named: bool) -> None:
     axes.set_xticks(few_of(shape.experts, 8))
     rows = few_of(len(shape.layers), 8)
     axes.set_yticks(rows, [str(shape.layers[row]) for row in rows] if numbered else [""] * len(rows))
@@ -224,6 +168,8 @@ def _ticks(axes: Axes, shape: RoutingShape, *, numbered: bool) -> None:
     boxed(axes)
     if numbered:
         axes.set_ylabel("layer", fontsize=9, labelpad=2)
+    if named:
+        axes.set_xlabel("expert", fontsize=9, labelpad=1)
 
 
 def _bands(axes: Axes, shape: RoutingShape, colours: Colours, *, named: bool, room: float) -> None:

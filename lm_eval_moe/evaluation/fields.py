@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.metrics import routed_divergence, routed_entropy, routed_overlap
+from lm_eval_moe.metrics import expert_overlap, normalized_entropy, normalized_js_divergence, where_routed
 from lm_eval_moe.shape import RoutingShape
 
 __all__ = ["CURVES", "FIELDS", "Curve", "Field", "chosen_fields"]
@@ -43,19 +43,19 @@ class Curve:
 
 def _divergence(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
     assert reference is not None
-    return routed_divergence(_some(record.importance), _some(reference.importance))
+    return where_routed(normalized_js_divergence, _some(record.importance), _some(reference.importance))
 
 
 def _entropy(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
-    return routed_entropy(_some(record.importance))
+    return where_routed(normalized_entropy, _some(record.importance))
 
 
 def _overlap(record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
     assert reference is not None
-    return routed_overlap(
+    return where_routed(
+        lambda f_p, f_q, tie_p, tie_q: expert_overlap(f_p, f_q, shape.top_k, tie_p, tie_q),
         _some(record.counts) / record.tokens,
         _some(reference.counts) / reference.tokens,
-        shape.top_k,
         _some(record.importance),
         _some(reference.importance),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from lm_eval_moe.drawing import require_matplotlib
 from lm_eval_moe.drawing.layers_by_experts import HeatMap, Panel, draw_layers_by_experts
 from lm_eval_moe.drawing.palette import file_colours
@@ -38,17 +40,16 @@ def save_heat_map(found: Found, path: str | Path) -> None:
 
 def _map(found: Found, rule: FoundByRule, numbers: Compared | None) -> HeatMap:
     layers = found.plan.shape.layers
-    panel = Panel(
-        _title(found, rule),
-        None if numbers is None else numbers.values,
-        [(layers.index(choice.layer), choice.expert) for choice in rule.choices],
-        [row for row, layer in enumerate(layers) if layer not in rule.layers],
-    )
+    selected = [(layers.index(choice.layer), choice.expert) for choice in rule.choices]
+    faded = [row for row, layer in enumerate(layers) if layer not in rule.layers]
     if numbers is None:
-        return HeatMap([panel])
+        return HeatMap([Panel([_title(found, rule), "black: selected"], None, selected, faded)])
+    said = ["framed: selected"] + ["grey: no share"] * bool(np.isnan(numbers.values).any())
+    said += ["faded: not looked at"] * bool(faded)
+    panel = Panel([_title(found, rule), "; ".join(said)], numbers.values, selected, faded)
     if numbers.signed:
-        return HeatMap([panel], numbers.label, "{:+.2f}", missing="not compared")
-    return HeatMap([panel], numbers.label, "{:.2f}", limit=1.0, signed=False, missing="no share")
+        return HeatMap([panel], numbers.label, "{:+.2f}")
+    return HeatMap([panel], numbers.label, "{:.2f}", limit=1.0, signed=False)
 
 
 def _title(found: Found, rule: FoundByRule) -> str:

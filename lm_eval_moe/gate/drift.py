@@ -12,7 +12,7 @@ import numpy as np
 from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
 from lm_eval_moe.gate.policy import DriftLimits
 from lm_eval_moe.identity import DRIFT
-from lm_eval_moe.metrics import routed_divergence
+from lm_eval_moe.metrics import normalized_js_divergence, where_routed
 from lm_eval_moe.profile_file import ProfileReader, open_profile
 from lm_eval_moe.results import Run
 from lm_eval_moe.results.identity import identity_of
@@ -125,7 +125,7 @@ def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str
         for rows in by_task.values():
             importance = np.stack(list(reader.rows("importance", rows[:most]))).astype(np.float64)
             for i in range(len(importance) - 1):
-                pairs = routed_divergence(importance[i], importance[i + 1 :])
+                pairs = where_routed(normalized_js_divergence, importance[i], importance[i + 1 :])
                 total += np.nansum(pairs, axis=0)
                 count += (~np.isnan(pairs)).sum(axis=0)
         at = {band: [shape.layers.index(layer) for layer in shape.band(band)] for band in bands}
@@ -152,7 +152,7 @@ def _drift(
     names = sorted(rows[0])
     curves = np.stack(
         [
-            routed_divergence(a, b)
+            where_routed(normalized_js_divergence, a, b)
             for a, b in zip(
                 first.rows("importance", [rows[0][name] for name in names]),
                 second.rows("importance", [rows[1][name] for name in names]),

@@ -6,7 +6,7 @@ from lm_eval_moe.metrics.divergence import js_divergence, normalized_js_divergen
 from lm_eval_moe.metrics.entropy import entropy, normalized_entropy
 from lm_eval_moe.metrics.frequency import activation_frequency
 from lm_eval_moe.metrics.overlap import expert_overlap
-from lm_eval_moe.metrics.routed import routed_divergence, routed_entropy, routed_overlap
+from lm_eval_moe.metrics.routed import where_routed
 from lm_eval_moe.metrics.shares import shares_of
 
 __all__ = [
@@ -16,8 +16,6 @@ __all__ = [
     "js_divergence",
     "normalized_entropy",
     "normalized_js_divergence",
-    "routed_divergence",
-    "routed_entropy",
-    "routed_overlap",
     "shares_of",
+    "where_routed",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.metrics import routed_divergence, routed_overlap
+from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence, where_routed
 from lm_eval_moe.profiling.reading import Overview, Pooled, overview, pooled
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering.layers import format_ranges
@@ -64,8 +64,11 @@ class _Table:
     def __init__(self, shape: RoutingShape, a: Pooled, b: Pooled, experts: int) -> None:
         self.shape, self.experts = shape, min(experts, shape.experts)
         self.change = b.frequency - a.frequency
-        self.divergence = routed_divergence(a.importance, b.importance)
-        self.overlap = routed_overlap(a.frequency, b.frequency, shape.top_k, a.importance, b.importance)
+        self.divergence = where_routed(normalized_js_divergence, a.importance, b.importance)
+        self.overlap = where_routed(
+            lambda f_a, f_b, tie_a, tie_b: expert_overlap(f_a, f_b, shape.top_k, tie_a, tie_b),
+            *(a.frequency, b.frequency, a.importance, b.importance),
+        )
 
     def text(self) -> str:
         head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours
-from lm_eval_moe.report.figures._axes import around_zero, run_marker
 from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
-from lm_eval_moe.report.figures.scores import dot_rows
-from lm_eval_moe.report.wording import Scale, listing, sentence_case
+from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
+from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Difference
 
@@ -31,7 +29,6 @@ _COLUMNS = (
     "kind",
     "verdict",
 )
-_MEAN = "mean"
 
 
 @BENCHMARK.figure("differences", order=20, title="Change against the baseline")
@@ -40,7 +37,7 @@ def differences_figure(given: OfBenchmark) -> ReportFigure | None:
     benchmark = given.benchmark
     rows: list[tuple[str, tuple[str, ...]]] = [(lang, (lang,)) for lang in benchmark.languages]
     if len(benchmark.languages) > 1:
-        rows.append((_MEAN, benchmark.languages))
+        rows.append((MEAN, benchmark.languages))
     found = {
         (name, run): difference
         for name, languages in rows
@@ -75,29 +72,9 @@ def differences_figure(given: OfBenchmark) -> ReportFigure | None:
 
 
 def _draw(benchmark: Benchmark, names: list[str], found: dict[tuple[str, int], Difference], colours: Colours) -> Figure:
-    scale = Scale(benchmark.metric)
-    with drawing(colours):
-        figure, axes, offsets = dot_rows(names, len(benchmark.runs) - 1, colours)
-        axes.axvline(0, color=colours.muted, linewidth=0.8)
-        for (name, run), each in found.items():
-            height = names.index(name) + offsets[run - 1]
-            ends = each.interval()
-            if ends is not None:
-                shown = [end * scale.factor for end in ends]
-                axes.plot(shown, [height, height], color=colours.run(run), linewidth=1.1, alpha=0.75)
-            beyond = each.verdict == "beyond noise"
-            axes.plot(
-                each.value * scale.factor,
-                height,
-                run_marker(run),
-                markersize=4.8,
-                color=colours.run(run),
-                markerfacecolor=colours.run(run) if beyond else colours.by_name["paper"],
-                markeredgewidth=1.1,
-            )
-        if names[-1] == _MEAN:
-            axes.axhline(len(names) - 1.5, color=colours.muted, linewidth=0.6)
-        unit = "percentage points" if scale.unit else "no unit"
-        around_zero(axes, 1.0 if scale.unit else 0.01)
-        axes.set_xlabel(short(f"{sentence_case(benchmark.metric.title)} less the baseline's ({unit})", 60))
-        return figure
+    dots = [
+        Dot(name, run, each.value, each.interval(), each.verdict == "beyond noise")
+        for (name, run), each in found.items()
+    ]
+    label = f"{sentence_case(benchmark.metric.title)} less the baseline's"
+    return draw_changes(dots, names, benchmark.metric, label, colours)

@@ -170,6 +170,6 @@ def _finding(material: Material, found: Sequence[_Difference]) -> str:
 
 
 def _draw(material: Material, drawn: Sequence[_Difference], colours: Colours) -> Figure:
-    panels = [Panel(short(each.language, 20), each.change) for each in drawn]
+    panels = [Panel([short(each.language, 20)], each.change) for each in drawn]
     label = f"percentage points against {short(material.reference, 8)}"
     return draw_layers_by_experts([HeatMap(panels, label, factor=100)], material.shape, colours)
