@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval_moe.analysis._material import Material
@@ -63,12 +63,14 @@ class Analysis(ABC):
         """Return what matters most in a few lines, for people; the first is a heading."""
 
 
-def jsonable(value: Any) -> Any:
-    """Return a value with NaN and infinities as None, since JSON has no word for them."""
+def jsonable(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with NaN and infinities as None at any depth, since JSON has no word for them."""
+    return {str(key): _known(value) for key, value in content.items()}
+
+
+def _known(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): jsonable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(each) for each in value]
-    return value
+        return jsonable(value)
+    return [_known(part) for part in value] if isinstance(value, list | tuple) else value

@@ -69,8 +69,7 @@ class MeanInterval:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        found: dict[str, Any] = jsonable(dict(vars(self)))
-        return found
+        return jsonable(vars(self))
 
     def text(self, digits: int = 3, *, sign: bool = False) -> str:
         """Write it as ``0.123 [0.120, 0.127]``."""

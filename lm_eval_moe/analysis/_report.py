@@ -16,7 +16,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.tables import csv_text
 
-__all__ = ["SCHEMA_VERSION", "Findings", "analyse", "chosen_analyses"]
+__all__ = ["SCHEMA_VERSION", "Findings", "analyse", "chosen_analyses", "profiles_of"]
 
 SCHEMA_VERSION = 1
 JSON_NAME = "analysis.json"
@@ -39,7 +39,7 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         material, shape = self.material, self.material.shape
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "schema_version": SCHEMA_VERSION,
                 "lm_eval_moe_version": __version__,
@@ -49,7 +49,7 @@ class Findings:
                 "steering": material.steering,
                 "reference": material.reference,
                 "languages": list(material.languages),
-                "profiles": self._profiles(),
+                "profiles": profiles_of(material),
                 "results": [Path(run.label).name for run in material.runs],
                 "accuracies": material.accuracies_name or None,
                 "settings": dict(vars(material.settings)),
@@ -60,7 +60,6 @@ class Findings:
                 },
             }
         )
-        return found
 
     def tables(self) -> dict[str, str]:
         """Return the CSV tables by their file names."""
@@ -109,22 +108,24 @@ class Findings:
         missing = self.not_done[name]
         return {"done": False, "reason": missing.reason, "fix": missing.fix}
 
-    def _profiles(self) -> list[dict[str, Any]]:
-        held: dict[Path, list[str]] = {}
-        for language, routing in self.material.languages.items():
-            held.setdefault(routing.path.resolve(), []).append(language)
-        return [
-            {
-                "file": Path(source.given).name,
-                "sha256": source.sha256,
-                "model": source.model,
-                "span": source.span,
-                "steering": source.steering,
-                "items": source.items,
-                "languages": held.get(source.path.resolve(), []),
-            }
-            for source in self.material.store.used
-        ]
+
+def profiles_of(material: Material) -> list[dict[str, Any]]:
+    """Return what is known of every file of profiles that was read, with the languages that are compared from it."""
+    held: dict[Path, list[str]] = {}
+    for language, routing in material.languages.items():
+        held.setdefault(routing.path.resolve(), []).append(language)
+    return [
+        {
+            "file": Path(source.given).name,
+            "sha256": source.sha256,
+            "model": source.model,
+            "span": source.span,
+            "steering": source.steering,
+            "items": source.items,
+            "languages": held.get(source.path.resolve(), []),
+        }
+        for source in material.store.used
+    ]
 
 
 def chosen_analyses(names: Sequence[str]) -> list[type[Analysis]]:

@@ -45,8 +45,7 @@ class FamilyAgreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        found: dict[str, Any] = jsonable(dict(vars(self)))
-        return found
+        return jsonable(vars(self))
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class LanguageClusters(Analysis):
     def to_dict(self) -> dict[str, Any]:
         """Return everything a dendrogram needs."""
         families = _groups(self.languages, "family")
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "distance": self.distance,
                 "method": "average linkage",
@@ -142,7 +141,6 @@ class LanguageClusters(Analysis):
                 "without_family": [each for each in self.languages if each not in families],
             }
         )
-        return found
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield every pair of languages."""

@@ -107,7 +107,7 @@ class AccuracyCorrelations(Analysis):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the points and both correlations."""
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "meaning": _MEANING,
                 "correlations": [
@@ -128,7 +128,6 @@ class AccuracyCorrelations(Analysis):
                 "left_out": dict(self.left_out),
             }
         )
-        return found
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield the points of every correlation, then both coefficients."""

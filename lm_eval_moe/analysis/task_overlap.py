@@ -100,7 +100,7 @@ class TaskOverlap(Analysis):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the overlaps by threshold and band."""
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "largest_difference": {"task": self.largest_task, "multilingual": self.largest_multilingual},
                 "thresholds": [
@@ -109,7 +109,6 @@ class TaskOverlap(Analysis):
                 ],
             }
         )
-        return found
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield a row a threshold and band."""

@@ -113,14 +113,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from lm_eval_moe.drawing import require_matplotlib
     from lm_eval_moe.experts import explicit_yaml, parse_thresholds, render_text, save_heat_map, select
+    from lm_eval_moe.extras import require_extra
     from lm_eval_moe.files import write_whole
 
     _check_target(args.output, "--output", (".yaml", ".yml"), args.force)
     _check_target(args.plot, "--plot", (".png", ".svg"), args.force)
     if args.plot:
-        require_matplotlib("--plot")
+        require_extra("a picture", "matplotlib", where="--plot")
     thresholds = () if args.thresholds is None else parse_thresholds(args.thresholds)
     with warnings_as_lines(), _flags_named(args):
         spec = _spec(args)

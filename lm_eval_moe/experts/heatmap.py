@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from lm_eval_moe.drawing import require_matplotlib
 from lm_eval_moe.drawing.layers_by_experts import HeatMap, Panel, draw_layers_by_experts
 from lm_eval_moe.drawing.palette import file_colours
 from lm_eval_moe.drawing.picture import picture
 from lm_eval_moe.experts.compared import Compared, compared
 from lm_eval_moe.experts.selection import Found, FoundByRule
 from lm_eval_moe.experts.words import count, layers_in_words, rule_with_size
+from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
 
 __all__ = ["save_heat_map"]
@@ -31,7 +31,7 @@ def save_heat_map(found: Found, path: str | Path) -> None:
     Raises:
         UserError: Matplotlib is not installed, or the file cannot be written.
     """
-    require_matplotlib("--plot")
+    require_extra("a picture", "matplotlib", where="--plot")
     maps = [_map(found, rule, compared(found, index)) for index, rule in enumerate(found.rules)]
     figure = draw_layers_by_experts(maps, found.plan.shape, file_colours(), cell=_CELL)
     form: Literal["png", "svg"] = "svg" if Path(path).suffix == ".svg" else "png"

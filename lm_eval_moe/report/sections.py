@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, OfBenchmark, OfProfiles, ReportFigure
 from lm_eval_moe.report.figures.sweep import whole
 from lm_eval_moe.report.findings import Finding, findings, notes
-from lm_eval_moe.report.sweeps import SweepBenchmark, SweepReport
 from lm_eval_moe.report.table import Row, curve_rows, score_rows
 from lm_eval_moe.report.wording import Scale, listing, plural
 from lm_eval_moe.results import Benchmark, Run
+from lm_eval_moe.results.sweeps import SweepBenchmark, SweepReport
 
 if TYPE_CHECKING:
     from lm_eval_moe.analysis import Material
@@ -164,20 +163,19 @@ def _lead(material: Material) -> str:
 
 
 def _profiles(material: Material) -> list[tuple[str, str, str, str, str, str, str]]:
-    held: dict[Path, list[str]] = {}
-    for language, routing in material.languages.items():
-        held.setdefault(routing.path.resolve(), []).append(language)
+    from lm_eval_moe.analysis import profiles_of
+
     return [
         (
-            Path(source.given).name,
-            source.sha256,
-            source.model or _NONE,
-            source.span or _NONE,
-            source.steering[:16] if source.steering else "none",
-            str(source.items) if source.items is not None else "pooled",
-            ", ".join(held.get(source.path.resolve(), [])),
+            profile["file"],
+            profile["sha256"],
+            profile["model"] or _NONE,
+            profile["span"] or _NONE,
+            profile["steering"][:16] if profile["steering"] else "none",
+            "pooled" if profile["items"] is None else str(profile["items"]),
+            ", ".join(profile["languages"]),
         )
-        for source in material.store.used
+        for profile in profiles_of(material)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +15,8 @@ from lm_eval_moe.cli.main import main
 from lm_eval_moe.compare.formats import Format, format_named, format_names, register
 from lm_eval_moe.compare.formats._base import REGISTRY
 
-LATEX = """
-from lm_eval_moe.compare.formats import Format, register
-
-
-def render(board, title):
-    rows = [[row.label, *(cell.estimate.value for cell in row.cells)] for row in board.sections[0].rows]
-    return "\\n".join([f"% {title}", *(" & ".join(map(str, row)) for row in rows)]) + "\\n"
-
-
-register(Format("latex", render, (".tex",)))
-"""
+GUIDE = Path(__file__).parents[2] / "docs" / "compare.md"
+(LATEX,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ from lm_eval_moe.report.figures.divergence import divergence_of_profiles
 from lm_eval_moe.report.figures.experts import expert_heat_map
 from lm_eval_moe.report.figures.families import families_figure
 from lm_eval_moe.report.figures.sweep import sweep_heat_map
-from lm_eval_moe.report.sweeps import read_sweep
 from lm_eval_moe.results import Benchmark, LabelledRun, Run, arrange
+from lm_eval_moe.results.sweeps import read_sweep
 
 LANGUAGES = ["en", "de", "sw", "zh"]
 ITEMS = 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,23 +16,11 @@ from written_results import BASELINE, results_of
 from lm_eval_moe.cli.main import main
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES
 
-FIGURES = """
+GUIDE = Path(__file__).parents[2] / "docs" / "report.md"
+DOCUMENTS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)[-1]
+MISSING = """
 from lm_eval_moe.analysis import NotPossible
-from lm_eval_moe.drawing.canvas import drawing, empty
-from lm_eval_moe.report.figures import BENCHMARK, PROFILES, ReportFigure
-
-
-@BENCHMARK.figure("languages_counted", order=15, title="Languages")
-def counted(given):
-    count = len(given.benchmark.languages)
-
-    def draw(colours):
-        with drawing(colours):
-            figure = empty(5, 1)
-            figure.text(0.1, 0.5, f"{count} languages", color=colours.ink)
-            return figure
-
-    return ReportFigure("Languages counted", "How many.", "A number.", ("languages",), [(count,)], draw)
+from lm_eval_moe.report.figures import PROFILES
 
 
 @PROFILES.figure("never", order=15, title="A figure of another kind")
@@ -45,7 +34,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     package = tmp_path / "b_plugin"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "figures.py").write_text(FIGURES)
+    (package / "figures.py").write_text(DOCUMENTS + MISSING)
     monkeypatch.syspath_prepend(str(tmp_path))
     for place in (BENCHMARK, PROFILES):  # as they were before, afterwards
         monkeypatch.setattr(place, "_declared", dict(place._declared))
@@ -63,13 +52,12 @@ def test_a_figure_of_another_package_stands_on_the_page_and_in_the_folder(tmp_pa
     page, folder = tmp_path / "report.html", tmp_path / "figures"
     assert main(["report", str(results), str(profile), "--output", str(page), "--figures", str(folder)]) == 0
     text = page.read_text(encoding="utf-8")
-    titles = ["Accuracy by language", "Languages counted", "Which experts a language uses more or less"]
+    titles = ["Accuracy by language", "Documents by language", "Which experts a language uses more or less"]
     places = [text.index(f"<h3>{title}</h3>") for title in titles]
     assert places == sorted(places)
-    assert f">{len(BASELINE)} languages</text>" in text
     assert "A figure of another kind: it needs a moon; give one." in text
-    (data,) = folder.glob("*_languages_counted.csv")
-    assert data.read_text() == f"languages\n{len(BASELINE)}\n"
+    (data,) = folder.glob("*_documents.csv")
+    assert data.read_text().splitlines()[:2] == ["language,documents", f"en,{len(BASELINE['en'])}"]
     assert data.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lm_eval_moe.analysis import Material
-    from lm_eval_moe.report.sweeps import SweepBenchmark
     from lm_eval_moe.results import Benchmark, Run
+    from lm_eval_moe.results.sweeps import SweepBenchmark
 
 __all__ = ["BENCHMARK", "PROFILES", "SWEEP", "OfBenchmark", "OfProfiles", "Place", "ReportFigure"]
 

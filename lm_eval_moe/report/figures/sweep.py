@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
-
-from lm_eval_moe.drawing.cells_by_languages import Gains, draw_cells_by_languages
-from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.report.figures._base import SWEEP, ReportFigure
-from lm_eval_moe.report.sweeps import MEAN, SweepBenchmark, SweepCell, SweepEffect
 from lm_eval_moe.report.wording import Scale, plural, sentence_case
+from lm_eval_moe.results.sweeps import MEAN, SweepBenchmark, SweepEffect, gains_to_draw
 from lm_eval_moe.tables import Cell
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["sweep_finding", "sweep_heat_map", "whole"]
 
@@ -46,7 +36,7 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
         f"{plural(len(benchmark.languages), 'language')}, with that of random controls. The values are in the table.",
         ("benchmark", *names, "experts", *_COLUMNS),
         rows,
-        lambda colours: _draw(benchmark, colours),
+        lambda colours: draw_cells_by_languages(gains_to_draw(benchmark), colours),
         finding=sweep_finding(benchmark),
         tabulated=False,
     )
@@ -93,23 +83,3 @@ def _beyond(effect: SweepEffect) -> bool:
 
 def _numbers(effect: SweepEffect) -> tuple[Cell, ...]:
     return (effect.baseline, effect.gain, effect.control, effect.over, effect.low, effect.high, effect.draws)
-
-
-def _draw(benchmark: SweepBenchmark, colours: Colours) -> Figure:
-    scale = Scale(benchmark.metric)
-    several = len(benchmark.languages) > 1
-    columns = [*benchmark.languages, *([MEAN] if several else [])]
-    kinds: dict[str, Callable[[SweepEffect], float | None]] = {"steered": lambda effect: effect.gain}
-    if any(effect.control is not None for cell in benchmark.cells for effect in cell.effects.values()):
-        kinds["random controls"] = lambda effect: effect.control
-    grids = {kind: scale.factor * _grid(benchmark.cells, columns, of) for kind, of in kinds.items()}
-    unit, decimals = ("percentage points", 1) if scale.unit else ("no unit", 2)
-    cells = [cell.title for cell in benchmark.cells]
-    return draw_cells_by_languages(Gains(cells, columns, several, grids, unit, decimals), colours)
-
-
-def _grid(
-    cells: Sequence[SweepCell], columns: Sequence[str], of: Callable[[SweepEffect], float | None]
-) -> NDArray[np.float64]:
-    values = [[of(cell.effects[name]) if name in cell.effects else None for name in columns] for cell in cells]
-    return np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
