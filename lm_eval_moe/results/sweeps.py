@@ -144,8 +144,8 @@ def gains_to_draw(benchmark: SweepBenchmark) -> Gains:
     columns = [*benchmark.languages, *([MEAN] if several else [])]
     factor, unit, decimals = (100, "percentage points", 1) if benchmark.metric.is_share else (1, "no unit", 2)
     effects = [[cell.effects.get(name) for name in columns] for cell in benchmark.cells]
-    kinds = {"steered": [[each and each.gain for each in row] for row in effects]}
-    controls = [[each and each.control for each in row] for row in effects]
+    kinds = {"steered": [[effect and effect.gain for effect in row] for row in effects]}
+    controls = [[effect and effect.control for effect in row] for row in effects]
     if any(value is not None for row in controls for value in row):
         kinds["random controls"] = controls
     grids = {kind: factor * np.array(values, dtype=np.float64) for kind, values in kinds.items()}

@@ -129,14 +129,14 @@ class Place(Generic[S]):
         """
         figures: dict[str, ReportFigure] = {}
         missing = []
-        for each in sorted(self._declared.values(), key=lambda each: (each.order, each.stem)):
+        for declared in sorted(self._declared.values(), key=lambda entry: (entry.order, entry.stem)):
             try:
-                figure = each.make(subject)
+                figure = declared.make(subject)
             except NotPossible as reason:
-                missing.append(f"{each.title}: {reason.reason}; {reason.fix}.")
+                missing.append(f"{declared.title}: {reason.reason}; {reason.fix}.")
                 continue
             if figure is not None:
-                figures[each.stem] = figure
+                figures[declared.stem] = figure
         return figures, missing
 
 

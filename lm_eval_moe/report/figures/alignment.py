@@ -32,9 +32,9 @@ class _Point:
 
 
 @BENCHMARK.figure("accuracy_by_divergence", order=60, title="Scores against divergence")
-def alignment_figure(given: OfBenchmark) -> ReportFigure | None:
+def alignment_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw score against divergence, from the results or, where they have none, from profiles."""
-    benchmark, materials = given.benchmark, given.materials
+    benchmark, materials = subject.benchmark, subject.materials
     points, source = _of_results(benchmark), f"in {benchmark.runs[0].label}"
     for material in materials:
         if not points:

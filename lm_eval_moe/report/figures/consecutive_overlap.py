@@ -15,13 +15,13 @@ _TITLE = "Overlap of neighbouring tokens' experts"
 
 
 @PROFILES.figure("consecutive_overlap", order=30, title=_TITLE)
-def overlap_figure(given: OfProfiles) -> ReportFigure:
+def overlap_figure(subject: OfProfiles) -> ReportFigure:
     """Draw the curves with their intervals, and the overlap by chance.
 
     Raises:
         NotPossible: It was not captured.
     """
-    material, found = given.material, given.material.result(ConsecutiveOverlap)
+    material, found = subject.material, subject.material.result(ConsecutiveOverlap)
     shape, lines = material.shape, from_analysis(found.curves)
     curves = Curves(
         shape.layers,

@@ -25,9 +25,9 @@ _TITLE = "Gain over random experts"
 
 
 @BENCHMARK.figure("gain_over_control", order=30, title=_TITLE)
-def control_gains_figure(given: OfBenchmark) -> ReportFigure | None:
+def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the gains as dots with 95 % intervals, a row a language and one for their mean."""
-    benchmark = given.benchmark
+    benchmark = subject.benchmark
     gains = gains_of(benchmark)
     if not gains:
         return None

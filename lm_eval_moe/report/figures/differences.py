@@ -32,9 +32,9 @@ _COLUMNS = (
 
 
 @BENCHMARK.figure("differences", order=20, title="Change against the baseline")
-def differences_figure(given: OfBenchmark) -> ReportFigure | None:
+def differences_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the differences to the baseline as dots with 95 % intervals, a row a language and one for their mean."""
-    benchmark = given.benchmark
+    benchmark = subject.benchmark
     rows: list[tuple[str, tuple[str, ...]]] = [(lang, (lang,)) for lang in benchmark.languages]
     if len(benchmark.languages) > 1:
         rows.append((MEAN, benchmark.languages))

@@ -39,11 +39,11 @@ def steered_layers(runs: Sequence[object], layers: Sequence[int]) -> list[Steere
 
 
 @BENCHMARK.figure("divergence", order=40, title=_TITLE)
-def divergence_of_results(given: OfBenchmark) -> ReportFigure | None:
+def divergence_of_results(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the baseline's curves of a benchmark, which have no intervals, unless profiles give them with some."""
-    if given.covered:
+    if subject.covered:
         return None
-    benchmark, run = given.benchmark, given.benchmark.runs[0]
+    benchmark, run = subject.benchmark, subject.benchmark.runs[0]
     lines = []
     for lang in benchmark.languages:
         cell = benchmark.cells[0].get(lang)
@@ -76,13 +76,13 @@ def divergence_of_results(given: OfBenchmark) -> ReportFigure | None:
 
 
 @PROFILES.figure("divergence", order=10, title=_TITLE)
-def divergence_of_profiles(given: OfProfiles) -> ReportFigure:
+def divergence_of_profiles(subject: OfProfiles) -> ReportFigure:
     """Draw the curves of profiles with their intervals.
 
     Raises:
         NotPossible: There is nothing to compare with the reference.
     """
-    material, found = given.material, given.material.result(DivergenceCurves)
+    material, found = subject.material, subject.material.result(DivergenceCurves)
     shape, lines = material.shape, from_analysis(found.curves)
     curves = Curves(
         shape.layers,
@@ -90,7 +90,7 @@ def divergence_of_profiles(given: OfProfiles) -> ReportFigure:
         lines,
         list(material.languages),
         f"divergence to {found.reference} (0 = same routing)",
-        steered_layers(given.runs, shape.layers),
+        steered_layers(subject.runs, shape.layers),
     )
     pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
     level = (

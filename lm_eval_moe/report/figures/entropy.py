@@ -26,11 +26,11 @@ _WHAT = "entropy of expert importance over ln(experts), mean over items"
 
 
 @BENCHMARK.figure("entropy", order=50, title=_TITLE)
-def entropy_of_results(given: OfBenchmark) -> ReportFigure | None:
+def entropy_of_results(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the baseline's curves of a benchmark, which have no intervals, unless profiles give them with some."""
-    if given.covered:
+    if subject.covered:
         return None
-    benchmark, run = given.benchmark, given.benchmark.runs[0]
+    benchmark, run = subject.benchmark, subject.benchmark.runs[0]
     lines = []
     for lang, cell in benchmark.cells[0].items():
         curves = ((run.routing.get("tasks") or {}).get(cell.task) or {}).get("curves") or {}
@@ -62,9 +62,9 @@ def entropy_of_results(given: OfBenchmark) -> ReportFigure | None:
 
 
 @PROFILES.figure("entropy", order=20, title=_TITLE)
-def entropy_of_profiles(given: OfProfiles) -> ReportFigure:
+def entropy_of_profiles(subject: OfProfiles) -> ReportFigure:
     """Draw the curves of profiles with their intervals."""
-    material, found = given.material, given.material.result(EntropyCurves)
+    material, found = subject.material, subject.material.result(EntropyCurves)
     shape, lines = material.shape, from_analysis(found.curves)
     curves = Curves(
         shape.layers,

@@ -49,9 +49,9 @@ _TITLE = "Which experts a language uses more or less"
 
 
 @PROFILES.figure("expert_heat_map", order=50, title=_TITLE)
-def expert_heat_map(given: OfProfiles) -> ReportFigure | None:
+def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
     """Draw a panel a language; where there are many, those at even steps from the nearest to the farthest."""
-    material = given.material
+    material = subject.material
     if len(material.languages) < 2:
         return None
     found = expert_differences(material)

@@ -20,13 +20,13 @@ __all__ = ["families_figure"]
 
 
 @PROFILES.figure("language_dendrogram", order=40, title="Dendrogram of languages")
-def families_figure(given: OfProfiles) -> ReportFigure:
+def families_figure(subject: OfProfiles) -> ReportFigure:
     """Draw the tree, a leaf a language with its name and family.
 
     Raises:
         NotPossible: There are too few languages.
     """
-    found = given.material.result(LanguageClusters)
+    found = subject.material.result(LanguageClusters)
     distance = "Jensen-Shannon distance" if found.distance == "jensenshannon" else "1 less the correlation"
     return ReportFigure(
         "Languages by the experts they use",

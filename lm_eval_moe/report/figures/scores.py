@@ -22,9 +22,9 @@ _COLUMNS = ("benchmark", "language", "run", "metric", "value", "stderr", "low", 
 
 
 @BENCHMARK.figure("scores", order=10, title="Scores by language")
-def scores_figure(given: OfBenchmark) -> ReportFigure | None:
+def scores_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the scores as dots with 95 % intervals, a row a language."""
-    benchmark = given.benchmark
+    benchmark = subject.benchmark
     if not any(benchmark.cells):
         return None
     labels = listing([run.label for run in benchmark.runs])
