@@ -5,10 +5,10 @@ The names below are imported when they are first used, so that importing the pac
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lm_eval_moe._version import __version__
+from lm_eval_moe.discovery import imported_when_used
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE
@@ -25,8 +25,4 @@ _HOMES = {
     "simple_evaluate": "lm_eval_moe.evaluation",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_when_used(__name__, _HOMES)

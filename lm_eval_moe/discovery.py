@@ -15,11 +15,21 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lm_eval_moe.errors import UserError
 
-__all__ = ["GROUP", "VARIABLE", "Registry", "failing_as_user_error", "import_siblings", "load_plugins", "plugin_files"]
+__all__ = [
+    "GROUP",
+    "VARIABLE",
+    "Registry",
+    "failing_as_user_error",
+    "import_siblings",
+    "imported_when_used",
+    "load_plugins",
+    "module_names",
+    "plugin_files",
+]
 
 GROUP = "lm_eval_moe.plugins"
 """The entry-point group."""
@@ -29,6 +39,7 @@ VARIABLE = "LM_EVAL_MOE_PLUGINS"
 
 T = TypeVar("T")
 
+_ROOT = Path(__file__).parent
 _loaded: list[str] | None = None
 """The modules of the plug-ins; None before they are looked for."""
 
@@ -134,3 +145,25 @@ class Registry(Mapping[str, T]):
     def __len__(self) -> int:
         load_plugins()
         return len(self._entries)
+
+
+def module_names(package: str) -> list[str]:
+    """Return the names of the public modules of one of our packages without importing it, for a command's help."""
+    folder = _ROOT.joinpath(*package.split(".")[1:])
+    return [module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")]
+
+
+def imported_when_used(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a package's ``__getattr__``, which imports a public name from its home when it is first used.
+
+    Args:
+        package: The package's ``__name__``.
+        homes: The module of every name.
+    """
+
+    def attribute(name: str) -> Any:
+        if name in homes:
+            return getattr(import_module(homes[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return attribute

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from lm_eval_moe.analysis._material import Material
-
-__all__ = ["Analysis", "Cell", "NotPossible", "aligned", "jsonable"]
-
-Cell = str | int | float | None
-"""A cell of a CSV table; None is written as an empty one."""
-
-
-class NotPossible(Exception):  # noqa: N818 - not a mistake: the output says what is missing
-    """An analysis cannot be done with what was given.
-
-    Args:
-        reason: Why.
-        fix: What would make it possible.
-    """
-
-    def __init__(self, reason: str, fix: str) -> None:
-        super().__init__(f"{reason}; {fix}")
-        self.reason, self.fix = reason, fix
+__all__ = ["Analysis", "jsonable"]
 
 
 class Analysis(ABC):
@@ -78,25 +63,14 @@ class Analysis(ABC):
         """Return what matters most in a few lines, for people; the first is a heading."""
 
 
-def jsonable(value: Any) -> Any:
-    """Return a value with NaN and infinities as None, since JSON has no word for them."""
+def jsonable(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with NaN and infinities as None at any depth, since JSON has no word for them."""
+    return {str(key): _known(value) for key, value in content.items()}
+
+
+def _known(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): jsonable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(each) for each in value]
-    return value
-
-
-def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Align columns, the first ``left`` ones to the left, under two spaces."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(
-            f"{cell:<{width}}" if at < left else f"{cell:>{width}}"
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+        return jsonable(value)
+    return [_known(part) for part in value] if isinstance(value, list | tuple) else value

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis._base import Cell, jsonable
+from lm_eval_moe.analysis._base import jsonable
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.statistics import Estimate, clustered_mean
+from lm_eval_moe.tables import Cell
 
 __all__ = ["CONTRASTS", "CURVE_COLUMNS", "LanguageCurve", "MeanInterval", "Values", "mean_of_languages"]
 
@@ -68,8 +69,7 @@ class MeanInterval:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        found: dict[str, Any] = jsonable(dict(vars(self)))
-        return found
+        return jsonable(vars(self))
 
     def text(self, digits: int = 3, *, sign: bool = False) -> str:
         """Write it as ``0.123 [0.120, 0.127]``."""

@@ -6,22 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis._base import NotPossible
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.profiles import Activity, Profile, ProfilePath, ProfileStore
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
-    from lm_eval_moe.analysis._base import Analysis
+    from typing_extensions import Self
+
     from lm_eval_moe.results import Run
 
 __all__ = ["LanguageRouting", "Material", "Settings"]
 
-A = TypeVar("A", bound="Analysis")
+A = TypeVar("A", bound="Computed")
 
 ItemName = tuple[str, str]
 """Benchmark and item."""
@@ -136,6 +137,15 @@ class LanguageRouting:
         return self.profile.array("consecutive_overlap")[list(self.rows)].astype(np.float64)
 
 
+class Computed(Protocol):
+    """What is computed from the material, such as an analysis."""
+
+    @classmethod
+    def of(cls, material: Material) -> Self:
+        """Compute it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Material:
     """What analyses are computed from.
@@ -167,7 +177,7 @@ class Material:
     accuracies: Mapping[str, float] = field(default_factory=dict)
     accuracies_name: str = ""
     settings: Settings = Settings()
-    _done: dict[type[Analysis], Any] = field(default_factory=dict, repr=False, compare=False)
+    _done: dict[type[Computed], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def others(self) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.analysis._base import Analysis, NotPossible, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.files import write_whole
+from lm_eval_moe.tables import csv_text
 
-__all__ = ["SCHEMA_VERSION", "Findings", "analyse", "chosen_analyses"]
+__all__ = ["SCHEMA_VERSION", "Findings", "analyse", "chosen_analyses", "profiles_of"]
 
 SCHEMA_VERSION = 1
 JSON_NAME = "analysis.json"
@@ -38,7 +39,7 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         material, shape = self.material, self.material.shape
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "schema_version": SCHEMA_VERSION,
                 "lm_eval_moe_version": __version__,
@@ -48,7 +49,7 @@ class Findings:
                 "steering": material.steering,
                 "reference": material.reference,
                 "languages": list(material.languages),
-                "profiles": self._profiles(),
+                "profiles": profiles_of(material),
                 "results": [Path(run.label).name for run in material.runs],
                 "accuracies": material.accuracies_name or None,
                 "settings": dict(vars(material.settings)),
@@ -59,11 +60,10 @@ class Findings:
                 },
             }
         )
-        return found
 
     def tables(self) -> dict[str, str]:
         """Return the CSV tables by their file names."""
-        return {f"{name}.csv": _csv(each) for name, each in self.done.items()}
+        return {f"{name}.csv": csv_text(each.columns, each.rows()) for name, each in self.done.items()}
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``analysis.json`` and the tables; tables of analyses that were not done now are removed.
@@ -72,20 +72,13 @@ class Findings:
             UserError: The folder cannot be written to.
         """
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        written = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, content in {**self.tables(), JSON_NAME: text}.items():
-                (folder / name).write_text(content, encoding="utf-8", newline="")
-                written.append(folder / name)
-            for name in Analysis.registry:
-                if name not in self.done:
-                    (folder / f"{name}.csv").unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot be written: {error.strerror or error}", fix="choose a writable folder", where=str(folder)
-            ) from error
-        return written
+        for name in Analysis.registry:
+            if name not in self.done:
+                (folder / f"{name}.csv").unlink(missing_ok=True)
+        contents = {folder / name: content for name, content in {**self.tables(), JSON_NAME: text}.items()}
+        for path, content in contents.items():
+            write_whole(path, content, "analysis")
+        return list(contents)
 
     def text(self) -> str:
         """Return what matters most, for people."""
@@ -115,22 +108,24 @@ class Findings:
         missing = self.not_done[name]
         return {"done": False, "reason": missing.reason, "fix": missing.fix}
 
-    def _profiles(self) -> list[dict[str, Any]]:
-        held: dict[Path, list[str]] = {}
-        for language, routing in self.material.languages.items():
-            held.setdefault(routing.path.resolve(), []).append(language)
-        return [
-            {
-                "file": Path(source.given).name,
-                "sha256": source.sha256,
-                "model": source.model,
-                "span": source.span,
-                "steering": source.steering,
-                "items": source.items,
-                "languages": held.get(source.path.resolve(), []),
-            }
-            for source in self.material.store.used
-        ]
+
+def profiles_of(material: Material) -> list[dict[str, Any]]:
+    """Return what is known of every file of profiles that was read, with the languages that are compared from it."""
+    held: dict[Path, list[str]] = {}
+    for language, routing in material.languages.items():
+        held.setdefault(routing.path.resolve(), []).append(language)
+    return [
+        {
+            "file": Path(source.given).name,
+            "sha256": source.sha256,
+            "model": source.model,
+            "span": source.span,
+            "steering": source.steering,
+            "items": source.items,
+            "languages": held.get(source.path.resolve(), []),
+        }
+        for source in material.store.used
+    ]
 
 
 def chosen_analyses(names: Sequence[str]) -> list[type[Analysis]]:
@@ -167,12 +162,3 @@ def analyse(material: Material, names: Sequence[str] | None = None) -> Findings:
                 ) from missing
             not_done[analysis.name] = missing
     return Findings(material, done, not_done)
-
-
-def _csv(analysis: Analysis) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(analysis.columns)
-    for row in analysis.rows():
-        table.writerow(["" if cell is None else cell for cell in row])
-    return text.getvalue()

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.number_text import p_text
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,8 +46,7 @@ class FamilyAgreement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        found: dict[str, Any] = jsonable(dict(vars(self)))
-        return found
+        return jsonable(vars(self))
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class LanguageClusters(Analysis):
     def to_dict(self) -> dict[str, Any]:
         """Return everything a dendrogram needs."""
         families = _groups(self.languages, "family")
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "distance": self.distance,
                 "method": "average linkage",
@@ -141,7 +142,6 @@ class LanguageClusters(Analysis):
                 "without_family": [each for each in self.languages if each not in families],
             }
         )
-        return found
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield every pair of languages."""

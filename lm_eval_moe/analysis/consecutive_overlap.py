@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned
+from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
 from lm_eval_moe.analysis._material import LanguageRouting, Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.statistics.correlation import LEAST_POINTS, ResampledCorrelation, resampled_correlation
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,7 +107,7 @@ class AccuracyCorrelations(Analysis):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the points and both correlations."""
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "meaning": _MEANING,
                 "correlations": [
@@ -126,7 +128,6 @@ class AccuracyCorrelations(Analysis):
                 "left_out": dict(self.left_out),
             }
         )
-        return found
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield the points of every correlation, then both coefficients."""

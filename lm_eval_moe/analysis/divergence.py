@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lm_eval_moe.analysis._base import Analysis, Cell, aligned
+from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve, Values, mean_of_languages
 from lm_eval_moe.analysis._material import ItemName, LanguageRouting, Material
-from lm_eval_moe.metrics import normalized_js_divergence
+from lm_eval_moe.metrics import normalized_js_divergence, where_routed
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,7 +58,7 @@ class DivergenceCurves(Analysis):
             if routing.items and held:
                 unpaired[language] = (len(routing.items) - len(common), len(reference.items.keys() - set(common)))
             found = [
-                (name, _divergence(values, held[name]), routing.tokens[row])
+                (name, where_routed(normalized_js_divergence, values, held[name]), routing.tokens[row])
                 for row, name, values in (_named(routing) if common else ())
                 if name in held
             ]
@@ -66,7 +67,9 @@ class DivergenceCurves(Analysis):
                 by_item[language] = (names, np.stack(values))
                 curve = LanguageCurve.of(language, by_item[language][1], material.shape, tokens=sum(lengths))
             else:
-                whole = _divergence(routing.pooled_importance(), reference.pooled_importance())[None]
+                whole = where_routed(
+                    normalized_js_divergence, routing.pooled_importance(), reference.pooled_importance()
+                )[None]
                 total, rows = sum(routing.tokens.values()), len(routing.rows)
                 curve = LanguageCurve.of(language, whole, material.shape, tokens=total, pooled_rows=rows)
             curves.append(curve)
@@ -137,12 +140,3 @@ def _named(routing: LanguageRouting) -> Iterator[tuple[int, ItemName, Values]]:
     names = {row: name for name, row in routing.items.items()}
     for row, values in routing.importance():
         yield row, names[row], values
-
-
-def _divergence(first: Values, second: Values) -> Values:
-    """Return the divergence ``[L]``, NaN at layers in which either has no routed token."""
-    routed = first.any(-1) & second.any(-1)
-    curve: Values = np.full(routed.shape, np.nan)
-    if routed.any():
-        curve[routed] = normalized_js_divergence(first[routed], second[routed])
-    return curve

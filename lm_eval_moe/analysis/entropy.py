@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.analysis._base import Analysis, Cell, aligned
-from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve, Values
+from lm_eval_moe.analysis._base import Analysis
+from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
 from lm_eval_moe.analysis._material import LanguageRouting, Material
-from lm_eval_moe.metrics import normalized_entropy
+from lm_eval_moe.metrics import normalized_entropy, where_routed
 from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,17 +71,9 @@ class EntropyCurves(Analysis):
 
 def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
     if not routing.items:
-        whole = _entropy(routing.pooled_importance())[None]
+        whole = where_routed(normalized_entropy, routing.pooled_importance())[None]
         total = sum(routing.tokens.values())
         return LanguageCurve.of(routing.language, whole, shape, tokens=total, pooled_rows=len(routing.rows))
-    values = {row: _entropy(importance) for row, importance in routing.importance()}
+    values = {row: where_routed(normalized_entropy, importance) for row, importance in routing.importance()}
     tokens = sum(routing.tokens[row] for row in values)
     return LanguageCurve.of(routing.language, np.stack(list(values.values())), shape, tokens=tokens)
-
-
-def _entropy(importance: Values) -> Values:
-    routed = importance.any(-1)
-    curve: Values = np.full(routed.shape, np.nan)
-    if routed.any():
-        curve[routed] = normalized_entropy(importance[routed])
-    return curve

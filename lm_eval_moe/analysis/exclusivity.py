@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis._base import Analysis, Cell, aligned
+from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._material import Material
 from lm_eval_moe.metrics import shares_of
 from lm_eval_moe.shape import BANDS, RoutingShape
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self

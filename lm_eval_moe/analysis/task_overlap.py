@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis._base import Analysis, Cell, NotPossible, aligned, jsonable
+from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.steering.selectors import Scope
 from lm_eval_moe.steering.selectors.multilingual import MultilingualExperts
 from lm_eval_moe.steering.selectors.task import TaskExperts
+from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,7 +97,7 @@ class TaskOverlap(Analysis):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the overlaps by threshold and band."""
-        found: dict[str, Any] = jsonable(
+        return jsonable(
             {
                 "largest_difference": {"task": self.largest_task, "multilingual": self.largest_multilingual},
                 "thresholds": [
@@ -104,7 +106,6 @@ class TaskOverlap(Analysis):
                 ],
             }
         )
-        return found
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield a row a threshold and band."""

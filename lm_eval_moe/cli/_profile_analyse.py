@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.cli._shared import warnings_as_lines
+from lm_eval_moe.discovery import module_names
 from lm_eval_moe.errors import UserError
 
 __all__ = ["add_analyse"]
@@ -40,8 +41,7 @@ def add_analyse(verbs: Any) -> None:
     parser.add_argument(
         "--analyses",
         metavar="NAMES",
-        help="only these of divergence, entropy, consecutive_overlap, clustering, exclusivity, task_overlap and "
-        "correlation, separated by commas (default: all)",
+        help=f"only these of {', '.join(module_names('lm_eval_moe.analysis'))}, separated by commas (default: all)",
     )
     parser.add_argument(
         "--results",

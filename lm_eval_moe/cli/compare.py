@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 
-if TYPE_CHECKING:
-    from lm_eval_moe.compare import Board
-
 __all__ = ["add_parser"]
 
 _COLUMNS = ("languages", "tiers", "families", "scripts", "benchmarks")
-_FORMATS = ("terminal", "markdown", "csv", "json", "html")
 
 
 def add_parser(subparsers: Any) -> None:
     """Add ``compare``."""
+    from lm_eval_moe.compare.formats import format_names
+
     parser = subparsers.add_parser(
         "compare",
         help="a leaderboard over results, with paired statistics",
@@ -65,9 +62,16 @@ def add_parser(subparsers: Any) -> None:
         "--parallel", action="append", default=[], metavar="FILE", help="more tasks' languages, as for `run`"
     )
     out = parser.add_argument_group("output")
-    out.add_argument("--format", choices=_FORMATS, default="terminal", help="of what is printed (default: terminal)")
     out.add_argument(
-        "--output", action="append", default=[], type=Path, metavar="FILE", help=".md, .csv, .json or .html; repeatable"
+        "--format", choices=format_names(), default="terminal", help="of what is printed (default: terminal)"
+    )
+    out.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="written in the format of its suffix, such as .md or .html; repeatable",
     )
     out.add_argument("--title", default="Leaderboard", help="of the HTML page and the Markdown text")
     parser.set_defaults(func=_execute)
@@ -75,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _execute(args: argparse.Namespace) -> int:
     from lm_eval_moe.compare import Settings, build_board, choose_runs
-    from lm_eval_moe.compare.formats import format_of, render
+    from lm_eval_moe.compare.formats import format_named, format_of
     from lm_eval_moe.parallel import ParallelRegistry
 
     formats = [format_of(path) for path in args.output]
@@ -99,12 +103,10 @@ def _execute(args: argparse.Namespace) -> int:
     )
     registry = ParallelRegistry.default([Path(file) for file in args.parallel]) if args.parallel else None
     board = build_board(chosen.runs, settings, registry=registry, notes=chosen.notes)
-    for path, name in zip(args.output, formats, strict=True):
-        _write(path, render(board, name, title=args.title))
-    if args.format == "terminal":
-        _show(board, args.intervals)
-    else:
-        sys.stdout.write(render(board, args.format, title=args.title))
+    for path, form in zip(args.output, formats, strict=True):
+        write_whole(path, form.render(board, args.title), "leaderboard")
+        print(f"wrote {path}", file=sys.stderr)
+    format_named(args.format).print(board, args.title, intervals=args.intervals)
     return 0
 
 
@@ -117,18 +119,3 @@ def _language(given: str | None) -> str | None:
         return canonical_language(given)
     except ValueError as error:
         raise UserError(str(error), fix="give a language code such as en", where="--reference") from error
-
-
-def _show(board: Board, intervals: bool) -> None:
-    from rich.console import Console
-
-    from lm_eval_moe.compare.formats.as_terminal import show
-
-    # What is piped has no width: take one that suits files and CI logs.
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    show(board, Console(width=120 if piped else None, highlight=False, markup=False, emoji=False), intervals=intervals)
-
-
-def _write(path: Path, text: str) -> None:
-    write_whole(path, text, "leaderboard")
-    print(f"wrote {path}", file=sys.stderr)

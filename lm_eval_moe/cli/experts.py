@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -76,14 +75,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from lm_eval_moe.drawing import require_matplotlib
     from lm_eval_moe.experts import explicit_yaml, parse_thresholds, render_text, save_heat_map, select
     from lm_eval_moe.experts.flags import flags_named
+    from lm_eval_moe.extras import require_extra
+    from lm_eval_moe.files import write_whole
 
     _check_target(args.output, "--output", (".yaml", ".yml"), args.force)
     _check_target(args.plot, "--plot", (".png", ".svg"), args.force)
     if args.plot:
-        require_matplotlib("--plot")
+        require_extra("a picture", "matplotlib", where="--plot")
     thresholds = () if args.thresholds is None else parse_thresholds(args.thresholds)
     with warnings_as_lines(), flags_named(args):
         spec = _spec(args)
@@ -91,12 +91,10 @@ def _execute(args: argparse.Namespace) -> int:
     written = []
     if args.output:
         text = explicit_yaml(found)
-        with _writing(args.output, "--output"):
-            Path(args.output).write_text(text, encoding="utf-8")
+        write_whole(Path(args.output), text, "steering file")
         written.append(args.output)
     if args.plot:
-        with _writing(args.plot, "--plot"):
-            save_heat_map(found, args.plot)
+        save_heat_map(found, args.plot)
         written.append(args.plot)
     if args.json:
         print(json.dumps({**found.to_dict(), "written": written}, indent=2, ensure_ascii=False))
@@ -171,13 +169,3 @@ def _check_target(path: str | None, flag: str, endings: tuple[str, ...], force: 
         raise UserError(f"there is no folder {str(Path(path).parent)!r}", fix="make it first", where=flag)
     if Path(path).exists() and not force:
         raise UserError(f"{path!r} exists", fix="give another name, or --force to overwrite it", where=flag)
-
-
-@contextlib.contextmanager
-def _writing(path: str, flag: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path!r} cannot be written: {error.strerror or error}", fix="give a file that can", where=flag
-        ) from error

@@ -158,19 +158,18 @@ def _write(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell], 
     content = {"schema_version": 1, "name": sweep.name, "benchmarks": [summary.to_dict() for summary in summaries]}
     write_json(store.folder / "table.json", content, "table")
     try:
-        _draw(sweep, summaries, store.folder)
+        _draw(summaries, store.folder)
     except UserError as error:
         print(f"lm-eval-moe: no figure: {error}", file=sys.stderr)
     return f"{text}\nResults: {store.folder.resolve()}"
 
 
-def _draw(sweep: SweepSpec, summaries: Sequence[Any], folder: Path) -> None:
+def _draw(summaries: Sequence[Any], folder: Path) -> None:
     from lm_eval_moe.sweep.figure import save_figure
 
     for summary in summaries:
         if summary.cells:
-            for suffix in ("png", "svg"):
-                save_figure(sweep, summary, folder / f"gain_{_file_name(summary.benchmark)}.{suffix}")
+            save_figure(summary, folder, f"gain_{_file_name(summary.benchmark)}")
 
 
 def _file_name(benchmark: str) -> str:

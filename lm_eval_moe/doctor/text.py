@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, UNKNOWN, steering_model_block
 from lm_eval_moe.doctor.explanation import action_in_words, languages_in_words, targets_by_layers, tokens_in_words
 from lm_eval_moe.shape import BANDS, format_ranges
+from lm_eval_moe.tables import aligned
 from lm_eval_moe.wrapping import hanging
 
 if TYPE_CHECKING:
@@ -178,12 +179,7 @@ def _table(title: str, headers: Sequence[str], rows: Mapping[int, Sequence[str]]
     numbered = enumerate(rows.items())
     for (_, cells), group in groupby(numbered, key=lambda entry: (entry[1][0] - entry[0], tuple(entry[1][1]))):
         merged.append([format_ranges(layer for _, (layer, _) in group), *cells])
-    widths = [max(len(row[at]) for row in [list(headers), *merged]) for at in range(len(headers))]
-    lines = [title]
-    for row in [list(headers), *merged]:
-        aligned = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append(indent + "  ".join([f"{row[0]:<{widths[0]}}", *aligned]).rstrip())
-    return "\n".join(lines)
+    return "\n".join([title, *aligned([headers, *merged], indent=indent)])
 
 
 def _cell(value: Any) -> str:

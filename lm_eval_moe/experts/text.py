@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 
 from lm_eval_moe.experts.selection import Counts, Found, FoundByRule
@@ -16,11 +16,13 @@ from lm_eval_moe.experts.words import (
 )
 from lm_eval_moe.shape import BANDS, RoutingShape, format_ranges
 from lm_eval_moe.steering import Choice
+from lm_eval_moe.tables import aligned
 from lm_eval_moe.wrapping import hanging
 
 __all__ = ["render_text"]
 
 _WIDTH = 100
+_INDENT = "   "
 _WHY_LEAST = 36  # a reason with less room than this goes on a line of its own
 
 
@@ -87,7 +89,8 @@ def _totals(found: FoundByRule, shape: RoutingShape) -> list[str]:
         else:
             cells = ["-", "not looked at" if layers else "no MoE layer", "-"]
         rows.append(["in all" if name == "all" else name, format_ranges(layers), *cells])
-    return _table(["band", "layers", "experts", "layers with any", "of the experts looked at"], rows, left=2)
+    head = ["band", "layers", "experts", "layers with any", "of the experts looked at"]
+    return aligned([head, *rows], left=2, indent=_INDENT)
 
 
 def _percent(each: Counts, shape: RoutingShape) -> str:
@@ -105,7 +108,7 @@ def _thresholds(found: FoundByRule) -> str:
         for threshold, counts in found.thresholds.items()
     ]
     headers = ["threshold", *BANDS, "experts", "layers with any"]
-    return "\n".join(["   experts that other thresholds select", *_table(headers, rows, left=1)])
+    return "\n".join(["   experts that other thresholds select", *aligned([headers, *rows], indent=_INDENT)])
 
 
 def _explained(found: FoundByRule) -> str:
@@ -121,7 +124,7 @@ def _explained(found: FoundByRule) -> str:
         ]
         for choice in found.choices
     ]
-    head, *table = _table(headers, rows, left=0)
+    head, *table = aligned([headers, *rows], left=0, indent=_INDENT)
     beside = _WIDTH - len(head) - 2 >= _WHY_LEAST
     lines = [f"   why, intervention {found.planned.index}: {count(len(rows), 'expert')}", head + ("  why" * beside)]
     for row, choice in zip(table, found.choices, strict=True):
@@ -135,19 +138,6 @@ def _explained(found: FoundByRule) -> str:
 def _said_in_words(choices: Iterable[Choice]) -> bool:
     """Say whether the reasons hold all the numbers, so that columns would only repeat them."""
     return all(f"{value:.4f}" in choice.why for choice in choices for value in choice.values.values())
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Align columns; the first ``left`` ones to the left."""
-    widths = [max(len(row[at]) for row in [headers, *rows]) for at in range(len(headers))]
-    lines = []
-    for row in [headers, *rows]:
-        cells = [
-            f"{cell:<{w}}" if at < left else f"{cell:>{w}}"
-            for at, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(("   " + "  ".join(cells)).rstrip())
-    return lines
 
 
 def _wrapped(head: str, text: str) -> str:

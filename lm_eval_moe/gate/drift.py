@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
 from lm_eval_moe.gate.policy import DriftLimits
 from lm_eval_moe.identity import DRIFT
-from lm_eval_moe.metrics import normalized_js_divergence
+from lm_eval_moe.metrics import normalized_js_divergence, where_routed
 from lm_eval_moe.profiles import Profile, read_profile
 from lm_eval_moe.results import Run
 from lm_eval_moe.results.routing import identity_of
@@ -120,7 +120,7 @@ def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str
     for rows in by_task.values():
         importance = np.stack(list(reader.rows("importance", rows[:most]))).astype(np.float64)
         for i in range(len(importance) - 1):
-            pairs = _divergence(importance[i], importance[i + 1 :])
+            pairs = where_routed(normalized_js_divergence, importance[i], importance[i + 1 :])
             total += np.nansum(pairs, axis=0)
             count += (~np.isnan(pairs)).sum(axis=0)
     at = {band: [shape.layers.index(layer) for layer in shape.band(band)] for band in bands}
@@ -145,7 +145,7 @@ def _drift(given: Evidence, first: Profile, second: Profile, bands: Mapping[str,
     names = sorted(rows[0])
     curves = np.stack(
         [
-            _divergence(a, b)
+            where_routed(normalized_js_divergence, a, b)
             for a, b in zip(
                 first.rows("importance", [rows[0][name] for name in names]),
                 second.rows("importance", [rows[1][name] for name in names]),
@@ -162,16 +162,6 @@ def _drift(given: Evidence, first: Profile, second: Profile, bands: Mapping[str,
             return DriftEvidence(given.benchmark, given.language, given.task, problem=problem)
         means[band] = float(np.nanmean(values))
     return DriftEvidence(given.benchmark, given.language, given.task, len(names), means)
-
-
-def _divergence(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the divergence of ``[L, E]`` and ``[..., L, E]``; NaN where a layer selected no expert with a weight."""
-    one, other = np.broadcast_arrays(a.astype(np.float64), b.astype(np.float64))
-    known = (one.sum(-1) > 0) & (other.sum(-1) > 0)
-    result = np.full(known.shape, np.nan)
-    if known.any():
-        result[known] = normalized_js_divergence(one[known], other[known])
-    return result
 
 
 def _stranger(reader: Profile, run: Run) -> str:

@@ -13,6 +13,7 @@ from lm_eval_moe.gate.cells import (
     status_word,
 )
 from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.tables import markdown_table
 
 __all__ = ["markdown_summary"]
 
@@ -30,7 +31,8 @@ def markdown_summary(verdict: Verdict) -> str:
         if rows and headers is DRIFT_HEADERS:
             parts.append("Routing drift: mean divergence / limit, by band of layers.")
         if rows:
-            parts.append(_table(headers, [[_name(line, short=True), _status(line), *cells] for line, cells in rows]))
+            shown = [[_name(line, short=True), _status(line), *cells] for line, cells in rows]
+            parts.append("\n".join(markdown_table(headers, shown, left=2)))
     parts.append(markdown_cell(footer(verdict)))
     if verdict.notes:
         parts.append("Notes:\n\n" + "\n".join(f"- {markdown_cell(note)}" for note in verdict.notes))
@@ -45,8 +47,3 @@ def _name(line: Line, *, short: bool = False) -> str:
 def _status(line: Line) -> str:
     word = status_word(line)
     return f"**{word}**" if line.effect in ("fail", "unjudged") else word
-
-
-def _table(headers: tuple[str, ...], rows: list[list[str]]) -> str:
-    lines = [headers, ["---", "---", *["---:"] * (len(headers) - 2)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

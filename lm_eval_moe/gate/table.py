@@ -43,21 +43,11 @@ def verdict_table(verdict: Verdict) -> str:
             if own:
                 console.print(_table(headers, own, f"{printable(benchmark)}{what}"))
     for line in explained(verdict):
-        head = f"{status_word(line)}: "
-        for number, text in enumerate(
-            hanging(
-                head, f"{printable(line.benchmark)} {printable(line.name)}: {printable(line.sentence)}", console.width
-            )
-        ):
-            styled = Text(text)
-            if number == 0:
-                styled.stylize(_STYLES[line.effect], 0, len(head) - 2)
-            console.print(styled, soft_wrap=True)
+        sentence = f"{printable(line.benchmark)} {printable(line.name)}: {printable(line.sentence)}"
+        _say(console, f"{status_word(line)}: ", sentence, _STYLES[line.effect])
     for note in verdict.notes:
-        for text in hanging("note: ", printable(note), console.width):
-            console.print(Text(text), soft_wrap=True)
-    for text in hanging("", footer(verdict), console.width):
-        console.print(Text(text), soft_wrap=True)
+        _say(console, "note: ", printable(note))
+    _say(console, "", footer(verdict))
     effect = {0: "pass", 1: "fail", 2: "unjudged"}[verdict.exit_code]
     console.print(Text(verdict.headline, style=_STYLES[effect]), soft_wrap=True)
     return _text(console)
@@ -66,8 +56,7 @@ def verdict_table(verdict: Verdict) -> str:
 def power_table(rows: list[PowerRow], heading: str) -> str:
     """Return how often each drop is caught."""
     console = _console()
-    for text in hanging("", heading, console.width):
-        console.print(Text(text), soft_wrap=True)
+    _say(console, "", heading)
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
         own = [row for row in rows if row.benchmark == benchmark]
         table = Table(title=Text(printable(benchmark)), title_justify="left", box=None, pad_edge=False)
@@ -95,6 +84,15 @@ def _table(headers: tuple[str, ...], rows: list[tuple[Line, list[str]]], title: 
         result = Text(status_word(line), style=_STYLES[line.effect])
         table.add_row(Text(printable(name)), result, *(Text(cell) for cell in cells))
     return table
+
+
+def _say(console: Console, head: str, text: str, style: str = "") -> None:
+    """Print text that goes on under itself; the head's word has the style."""
+    for number, line in enumerate(hanging(head, text, console.width)):
+        styled = Text(line)
+        if style and not number:
+            styled.stylize(style, 0, len(head) - 2)
+        console.print(styled, soft_wrap=True)
 
 
 def _console() -> Console:

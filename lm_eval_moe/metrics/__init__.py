@@ -6,6 +6,7 @@ from lm_eval_moe.metrics.divergence import js_divergence, normalized_js_divergen
 from lm_eval_moe.metrics.entropy import entropy, normalized_entropy
 from lm_eval_moe.metrics.frequency import activation_frequency
 from lm_eval_moe.metrics.overlap import expert_overlap
+from lm_eval_moe.metrics.routed import where_routed
 from lm_eval_moe.metrics.shares import shares_of
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "normalized_entropy",
     "normalized_js_divergence",
     "shares_of",
+    "where_routed",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import known_languages
 from lm_eval_moe.multilingual.manifest import Manifest
+from lm_eval_moe.tables import csv_text, markdown_table
 
 __all__ = [
     "FORMATS",
@@ -136,13 +135,9 @@ def as_text(listing: Listing, form: str) -> str:
         records = [dict(zip(listing.headers, row, strict=True)) for row in listing.rows]
         return json.dumps(records, ensure_ascii=False, indent=2) + "\n"
     if form == "csv":
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(listing.headers)
-        writer.writerows(listing.text(row) for row in listing.rows)
-        return out.getvalue()
-    cells = [list(listing.headers), ["---"] * len(listing.headers), *(listing.text(row) for row in listing.rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in cells)
+        return csv_text(listing.headers, map(listing.text, listing.rows))
+    rows = [[cell.replace("|", r"\|") for cell in listing.text(row)] for row in listing.rows]
+    return "\n".join(markdown_table(listing.headers, rows, left=len(listing.headers))) + "\n"
 
 
 def _sorted(manifests: Sequence[Manifest]) -> list[Manifest]:

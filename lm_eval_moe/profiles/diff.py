@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
+from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence, where_routed
 from lm_eval_moe.profiles.files import read_profile
 from lm_eval_moe.profiles.profile import Profile, common_shape
 from lm_eval_moe.shape import BANDS
@@ -42,17 +42,14 @@ class _Table:
     def __init__(self, a: Profile, b: Profile, experts: int) -> None:
         self.shape = shape = a.shape
         self.experts = min(experts, shape.experts)
-        frequency_a, frequency_b = a.activity().pooled, b.activity().pooled
-        importance_a, importance_b = a.pooled_importance(), b.pooled_importance()
-        self.change = frequency_b - frequency_a
-        # A layer in which no expert was selected with a weight has nothing to compare.
-        known = (importance_a.sum(-1) > 0) & (importance_b.sum(-1) > 0)
-        self.divergence = np.full(len(shape.layers), np.nan)
-        self.overlap = np.full(len(shape.layers), np.nan)
-        if known.any():
-            self.divergence[known] = normalized_js_divergence(importance_a[known], importance_b[known])
-            ties = (importance_a[known], importance_b[known])
-            self.overlap[known] = expert_overlap(frequency_a[known], frequency_b[known], shape.top_k, *ties)
+        frequencies = (a.activity().pooled, b.activity().pooled)
+        importances = (a.pooled_importance(), b.pooled_importance())
+        self.change = frequencies[1] - frequencies[0]
+        self.divergence = where_routed(normalized_js_divergence, *importances)
+        self.overlap = where_routed(
+            lambda f_a, f_b, tie_a, tie_b: expert_overlap(f_a, f_b, shape.top_k, tie_a, tie_b),
+            *(*frequencies, *importances),
+        )
 
     def text(self) -> str:
         head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"

@@ -9,6 +9,7 @@ from typing import Any
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiles.files import read_profile
 from lm_eval_moe.profiles.profile import Profile
+from lm_eval_moe.tables import aligned
 
 __all__ = ["show_profiles"]
 
@@ -27,8 +28,7 @@ def show_profiles(paths: Sequence[Path]) -> str:
 
 def _block(profile: Profile) -> str:
     lines = _of_dump(profile) if profile.is_dump else _of_profile(profile)
-    width = max(len(name) for name, _ in lines)
-    return "\n".join([str(profile.path), *(f"  {name:<{width}}  {value}".rstrip() for name, value in lines)])
+    return "\n".join([str(profile.path), *aligned(lines, left=2)])
 
 
 def _of_dump(profile: Profile) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
 from lm_eval_moe.escaping import printable
+from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.number_text import Scale, minus
-from lm_eval_moe.report.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
 from lm_eval_moe.report.provenance import facts, mismatches, steering_facts, task_facts
 from lm_eval_moe.report.wording import listing, plural, sentence_case
 from lm_eval_moe.results import LabelledRun, Run, arrange, read_runs
@@ -27,12 +26,11 @@ if TYPE_CHECKING:
     from lm_eval_moe.analysis import Material
     from lm_eval_moe.report.figures import ReportFigure
     from lm_eval_moe.report.sections import NamedFigure
-    from lm_eval_moe.report.sweeps import SweepReport
+    from lm_eval_moe.results.sweeps import SweepReport
 
 __all__ = ["report_html", "write_report"]
 
 _FOLDER = Path(__file__).parent
-_EXTRA = {"matplotlib": "matplotlib", "jinja2": "Jinja2"}
 _MOST_ROWS = 600  # of a figure's data on the page
 _MOST_CSV = 200_000  # characters of a figure's data that the page carries
 
@@ -96,21 +94,11 @@ def _content_and_page(
     sweeps: Sequence[SweepReport],
     notes: Sequence[str],
 ) -> tuple[_Content, str]:
-    _require_extra()
+    require_extra("a report", "matplotlib", "jinja2")
     read = read_runs(runs) if runs or not (materials or sweeps) else ()
     with _quiet_fonts():
         content = _Content.of(read, materials, sweeps)
         return content, _render(content, title, notes)
-
-
-def _require_extra() -> None:
-    for module, name in _EXTRA.items():
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"a report needs {name}, which is not installed", fix='pip install "lm-eval-moe[report]"'
-            ) from error
 
 
 @contextmanager

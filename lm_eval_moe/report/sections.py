@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.number_text import Scale
-from lm_eval_moe.report.figures import (
-    ReportFigure,
-    alignment_figure,
-    control_gains_figure,
-    differences_figure,
-    divergence_of_profiles,
-    divergence_of_results,
-    entropy_of_profiles,
-    entropy_of_results,
-    expert_heat_map,
-    families_figure,
-    overlap_figure,
-    scores_figure,
-    sweep_heat_map,
-)
+from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, OfBenchmark, OfProfiles, ReportFigure
 from lm_eval_moe.report.figures.sweep import whole
 from lm_eval_moe.report.findings import Finding, findings, notes
-from lm_eval_moe.report.sweeps import SweepBenchmark, SweepReport
 from lm_eval_moe.report.table import Row, curve_rows, score_rows
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
+from lm_eval_moe.results.sweeps import SweepBenchmark, SweepReport
 
 if TYPE_CHECKING:
-    from lm_eval_moe.analysis import Analysis, Material
+    from lm_eval_moe.analysis import Material
 
 __all__ = [
     "BenchmarkSection",
@@ -100,19 +85,12 @@ def benchmark_sections(benchmarks: Sequence[Benchmark], materials: Sequence[Mate
     for benchmark in benchmarks:
         covered = any(_covers(material, benchmark) for material in materials)
         related = [material for material in materials if _is_of(material, benchmark.runs[0])]
-        drawn = [
-            scores_figure(benchmark),
-            differences_figure(benchmark),
-            control_gains_figure(benchmark),
-            None if covered else divergence_of_results(benchmark),
-            None if covered else entropy_of_results(benchmark),
-            alignment_figure(benchmark, related),
-        ]
+        drawn, missing = BENCHMARK.drawn(OfBenchmark(benchmark, related, covered))
         sections.append(
             BenchmarkSection(
                 benchmark,
                 findings(benchmark),
-                notes(benchmark),
+                [*notes(benchmark), *missing],
                 score_rows(benchmark),
                 _named(drawn, benchmark.name),
                 [] if covered else curve_rows(benchmark),
@@ -148,54 +126,19 @@ def profile_sections(materials: Sequence[Material], runs: Sequence[Run]) -> list
     """Return a section for all profiles that belong together."""
     sections = []
     for number, material in enumerate(materials, start=1):
-        figures, missing = _figures_of(material, runs)
+        alike = [run if not run.layers or run.layers == material.shape.layers else None for run in runs]
+        drawn, missing = PROFILES.drawn(OfProfiles(material, alike))
         several = f" {number}" if len(materials) > 1 else ""
         sections.append(
             ProfileSection(
                 f"Routing{_texts(material) if several else ''}",
                 _lead(material),
-                _named(figures, f"routing{several}"),
+                _named(drawn, f"routing{several}"),
                 missing,
                 _profiles(material),
             )
         )
     return sections
-
-
-def _figures_of(material: Material, runs: Sequence[Run]) -> tuple[list[ReportFigure], list[str]]:
-    from lm_eval_moe.analysis import NotPossible
-    from lm_eval_moe.analysis.clustering import LanguageClusters
-    from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap
-    from lm_eval_moe.analysis.divergence import DivergenceCurves
-    from lm_eval_moe.analysis.entropy import EntropyCurves
-
-    alike = [run if not run.layers or run.layers == material.shape.layers else None for run in runs]
-    figures: list[ReportFigure] = []
-    missing = []
-
-    def draw(analysis: type[Analysis], title: str) -> None:
-        try:
-            found = material.result(analysis)
-        except NotPossible as reason:
-            missing.append(f"{title}: {reason.reason}; {reason.fix}.")
-            return
-        if isinstance(found, DivergenceCurves):
-            figures.append(divergence_of_profiles(material, found, alike))
-        elif isinstance(found, EntropyCurves):
-            figures.append(entropy_of_profiles(material, found))
-        elif isinstance(found, ConsecutiveOverlap):
-            figures.append(overlap_figure(material, found))
-        elif isinstance(found, LanguageClusters):
-            figures.append(families_figure(material, found))
-
-    draw(DivergenceCurves, "Divergence through the layers")
-    draw(EntropyCurves, "Entropy through the layers")
-    draw(ConsecutiveOverlap, "Overlap of neighbouring tokens' experts")
-    draw(LanguageClusters, "Dendrogram of languages")
-    heat_map = expert_heat_map(material)
-    if heat_map is not None:
-        figures.append(heat_map)
-    return figures, missing
 
 
 def _texts(material: Material) -> str:
@@ -221,20 +164,19 @@ def _lead(material: Material) -> str:
 
 
 def _profiles(material: Material) -> list[tuple[str, str, str, str, str, str, str]]:
-    held: dict[Path, list[str]] = {}
-    for language, routing in material.languages.items():
-        held.setdefault(routing.path.resolve(), []).append(language)
+    from lm_eval_moe.analysis import profiles_of
+
     return [
         (
-            Path(source.given).name,
-            source.sha256,
-            source.model or _NONE,
-            source.span or _NONE,
-            source.steering[:16] if source.steering else "none",
-            str(source.items) if source.items is not None else "pooled",
-            ", ".join(held.get(source.path.resolve(), [])),
+            profile["file"],
+            profile["sha256"],
+            profile["model"] or _NONE,
+            profile["span"] or _NONE,
+            profile["steering"][:16] if profile["steering"] else "none",
+            "pooled" if profile["items"] is None else str(profile["items"]),
+            ", ".join(profile["languages"]),
         )
-        for source in material.store.used
+        for profile in profiles_of(material)
     ]
 
 
@@ -262,11 +204,11 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
         said.append(f"{plural(effect.draws, 'random control')} a cell")
     if benchmark.waiting:
         said.append(f"{plural(benchmark.waiting, 'cell')} not run yet")
-    figure = sweep_heat_map(benchmark)
+    drawn, missing = SWEEP.drawn(benchmark)
     return SweepSection(
         f"Sweep {sweep.name}: {benchmark.name}",
-        "; ".join(said) + ".",
-        _named([figure], f"sweep_{sweep.name}_{benchmark.name}"),
+        " ".join(["; ".join(said) + ".", *missing]),
+        _named(drawn, f"sweep_{sweep.name}_{benchmark.name}"),
         [*names, "experts", "gain", "control", "over control", "95 %"],
         len(names),
         rows,
@@ -282,9 +224,9 @@ def _setting(value: object) -> str:
     return str(value)
 
 
-def _named(figures: Sequence[ReportFigure | None], name: str) -> list[NamedFigure]:
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.")[:80] or "figures"
-    return [NamedFigure(f"{stem}_{each.stem}".removesuffix("_sweep"), each) for each in figures if each is not None]
+def _named(figures: Mapping[str, ReportFigure], name: str) -> list[NamedFigure]:
+    start = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.")[:80] or "figures"
+    return [NamedFigure(f"{start}_{stem}".removesuffix("_sweep"), figure) for stem, figure in figures.items()]
 
 
 def _items(benchmark: Benchmark) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.compare.selection import choose_runs, named_path
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.escaping import printable
-from lm_eval_moe.report.sweeps import SweepReport, is_sweep, read_sweep
 from lm_eval_moe.results import LabelledRun, Run
+from lm_eval_moe.results.sweeps import SweepReport, is_sweep, read_sweep
 
 if TYPE_CHECKING:
     from lm_eval_moe.analysis import Material

@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.report.palette import page_colours, property_of
+from lm_eval_moe.drawing.palette import page_colours, property_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.errors import NothingSelectedError, UserError
+from lm_eval_moe.results.sweeps import plain
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import ProfileStore, SteeringPlan, resolve
 from lm_eval_moe.steering.control import random_control
-from lm_eval_moe.sweep.spec import SweepSpec, plain
+from lm_eval_moe.sweep.spec import SweepSpec
 
 __all__ = ["Cell", "EmptyCell", "cells_of"]
 

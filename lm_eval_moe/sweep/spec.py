@@ -15,7 +15,7 @@ from lm_eval_moe.strict_yaml import read_yaml
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["VERSION", "Axis", "Evaluation", "SweepSpec", "load_sweep", "plain"]
+__all__ = ["VERSION", "Axis", "Evaluation", "SweepSpec", "load_sweep"]
 
 VERSION = 1
 MAX_CELLS = 10_000
@@ -186,15 +186,6 @@ def load_sweep(path: str | Path) -> SweepSpec:
             message names the file and the key, what was given, what is allowed.
     """
     return SweepSpec.parse(Field(Place(str(path), Path(path).parent), read_yaml(Path(path), "sweep")))
-
-
-def plain(value: Any) -> str:
-    """Write a grid value in a few characters: ``0.5``, ``8-35``, ``soft 0.5``."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(each)}" for key, each in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value))
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _axis(key: object, given: Field) -> Axis:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
-from lm_eval_moe.escaping import csv_cell, markdown_cell
+from lm_eval_moe.escaping import markdown_cell
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.sweep.spec import SweepSpec
 from lm_eval_moe.sweep.summary import MEAN, OTHERS, CellEffect, Effect, Summary
+from lm_eval_moe.tables import Cell, csv_text, markdown_table
 
 __all__ = ["csv_table", "markdown"]
 
@@ -30,7 +29,7 @@ def _section(sweep: SweepSpec, summary: Summary) -> str:
         [*map(markdown_cell, each.cell.texts), str(each.cell.experts), *_whole(each.effects[whole], sweep, summary)]
         for each in summary.cells
     ]
-    lines += _aligned(header, rows, len(axes))
+    lines += markdown_table(header, rows, left=len(axes), pad=True)
     languages = summary.languages
     if len(languages) > 1:
         header = [*axes, *languages]
@@ -43,7 +42,7 @@ def _section(sweep: SweepSpec, summary: Summary) -> str:
                 ]
                 for each in summary.cells
             ]
-            lines += ["", f"{title}:", "", *_aligned(header, rows, len(axes))]
+            lines += ["", f"{title}:", "", *markdown_table(header, rows, left=len(axes), pad=True)]
     lines += [f"\nSelects no expert: {', '.join(empty.texts)} ({empty.reason})." for empty in summary.empty]
     if summary.waiting:
         lines += ["", f"{summary.waiting} cells have not been run yet."]
@@ -92,55 +91,29 @@ def _scale(summary: Summary) -> Scale:
     return Scale(summary, plain=True)
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> list[str]:
-    """Return a Markdown table that is aligned as text, too; the first ``texts`` columns are left-aligned."""
-    widths = [max(3, *(len(row[column]) for row in (header, *rows))) for column in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < texts else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * width if column < texts else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return [line(header), line(rule), *map(line, rows)]
-
-
 def csv_table(sweep: SweepSpec, summaries: Sequence[Summary]) -> str:
     """Return one row a benchmark, cell and language (or mean); scores as the harness reports them."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [
-            "benchmark",
-            "metric",
-            *(axis.key for axis in sweep.axes),
-            *("experts", "steering_hash", "language", "baseline", "gain", "gain_stderr", "paired", "control_gain"),
-            *("over_control", "over_control_stderr", "over_control_low", "over_control_high"),
-        ]
-    )
-    for summary in summaries:
-        for each in summary.cells:
-            for language, effect in each.effects.items():
-                writer.writerow([summary.benchmark, summary.metric, *_csv_row(each, language, effect)])
-    return buffer.getvalue()
+    columns = [
+        "benchmark",
+        "metric",
+        *(axis.key for axis in sweep.axes),
+        *("experts", "steering_hash", "language", "baseline", "gain", "gain_stderr", "paired", "control_gain"),
+        *("over_control", "over_control_stderr", "over_control_low", "over_control_high"),
+    ]
+    rows = [
+        [summary.benchmark, summary.metric, *_csv_row(each, language, effect)]
+        for summary in summaries
+        for each in summary.cells
+        for language, effect in each.effects.items()
+    ]
+    return csv_text(columns, rows)
 
 
-def _csv_row(each: CellEffect, language: str, effect: Effect) -> list[object]:
+def _csv_row(each: CellEffect, language: str, effect: Effect) -> list[Cell]:
     over = effect.over_control
     numbers = [None] * 4 if over is None else [over.gain, over.stderr, over.low, over.high]
     return [
-        *(_guarded(text) for text in each.cell.texts),
+        *each.cell.texts,
         *(each.cell.experts, each.cell.plan.hash, language, effect.baseline, effect.gain.value, effect.gain.stderr),
         *(effect.gain.how == "paired", effect.control, *numbers),
     ]
-
-
-def _guarded(text: str) -> str:
-    """Keep a spreadsheet from taking a text for a formula; a negative number is none."""
-    try:
-        float(text)
-    except ValueError:
-        return csv_cell(text)
-    return text

@@ -226,7 +226,7 @@ def test_markdown_has_a_row_a_run(tmp_path: Path) -> None:
 
 
 def test_a_files_suffix_says_its_format() -> None:
-    assert [format_of(Path(name)) for name in ("a.md", "b.CSV", "c.json", "d.htm")] == [
+    assert [format_of(Path(name)).name for name in ("a.md", "b.CSV", "c.json", "d.htm")] == [
         "markdown",
         "csv",
         "json",

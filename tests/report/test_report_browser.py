@@ -18,7 +18,7 @@ from written_sweeps import some_cells, write_sweep
 
 from lm_eval_moe.analysis import read_material
 from lm_eval_moe.report import LabelledRun, write_report
-from lm_eval_moe.report.sweeps import read_sweep
+from lm_eval_moe.results.sweeps import read_sweep
 from lm_eval_moe.shape import RoutingShape
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

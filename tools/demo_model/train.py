@@ -22,6 +22,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3MoeConf
 
 from lm_eval_moe.demo_model.data import Problem, evaluation_problems
 from lm_eval_moe.demo_model.words import LANGUAGES
+from lm_eval_moe.files import write_whole
 from tools.demo_model.documents import random_document
 from tools.demo_model.muon import StackedMuon
 from tools.demo_model.tokenizer import train_tokenizer
@@ -188,7 +189,7 @@ def save(model: Qwen3MoeForCausalLM, tokenizer: PreTrainedTokenizerFast, folder:
     rounded.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = "float32"
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_whole(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n", "config")
     (folder / "model.safetensors").chmod(0o644)  # written readable by its owner alone, which a wheel would keep
     tokenizer.save_pretrained(folder)
 
@@ -268,7 +269,7 @@ def train(output: Path, *, steps: int, rows: int, seed: int, evaluate_every: int
         "tokens": total_tokens,
         "history": history,
     }
-    (output / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_whole(output / "training.json", json.dumps(figures, indent=1) + "\n", "figures of the training")
     print(f"wrote {output} after {seconds:.0f} s", flush=True)
 
 

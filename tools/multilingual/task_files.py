@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.files import write_whole
 from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest, load_manifests
 
@@ -62,7 +63,7 @@ def write_files(manifest: Manifest) -> tuple[str, ...]:
     wanted, changed = files_of(manifest), stale_files(manifest)
     for name in changed:
         if name in wanted:
-            (folder / name).write_text(wanted[name], encoding="utf-8")
+            write_whole(folder / name, wanted[name], "task file")
         else:
             (folder / name).unlink()
     return changed

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.files import write_whole
 from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import TIERS, language_info, tier_of
 from lm_eval_moe.multilingual.listing import list_benchmarks
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not current:
             print(f"{args.output} is not current")
         return 0 if current else 1
-    args.output.write_text(text, encoding="utf-8")
+    write_whole(args.output, text, "page")
     return 0
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
-from lm_eval_moe.escaping import csv_cell
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
+from lm_eval_moe.tables import Cell as Value
+from lm_eval_moe.tables import csv_text
 
 __all__ = ["FIELDS", "record", "records", "render"]
 
@@ -43,8 +43,6 @@ FIELDS = (
     "marks",
     "change_marks",
 )
-
-Value = str | float | int | bool | None
 
 
 def records(board: Board) -> Iterator[dict[str, Value]]:
@@ -126,9 +124,7 @@ def _controls(section: Section, row: Row) -> Iterator[dict[str, Value]]:
 def render(board: Board, title: str) -> str:
     """Return the values as CSV (RFC 4180). Texts that a spreadsheet would take for a formula begin with ``'``."""
     del title
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(FIELDS)
-    for each in records(board):
-        writer.writerow([csv_cell(value) if isinstance(value, str) else value for value in each.values()])
-    return text.getvalue()
+    return csv_text(FIELDS, (each.values() for each in records(board)), end="\r\n")
+
+
+register(Format("csv", render, (".csv",)))

@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval_moe._version import __version__
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import (
     caption,
     change_text,
@@ -20,8 +21,8 @@ from lm_eval_moe.compare.wording import (
     section_notes,
     value_text,
 )
-from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
+from lm_eval_moe.extras import require_extra
 from lm_eval_moe.results.marks import legend
 
 __all__ = ["render"]
@@ -35,12 +36,8 @@ def render(board: Board, title: str) -> str:
     Raises:
         UserError: Jinja is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise UserError(
-            "an HTML page needs jinja2, which is not installed", fix='pip install "lm-eval-moe[report]"'
-        ) from error
+    require_extra("an HTML page", "jinja2")
+    import jinja2
 
     script = (_FOLDER / "sorting.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -127,3 +124,6 @@ def _cell(head: Head, cell: Cell) -> dict[str, Any]:
         "title": " ".join(legend((*cell.marks, *(change.marks if change else ())))),
         "interval": interval_text(change, head),
     }
+
+
+register(Format("html", render, (".html", ".htm")))

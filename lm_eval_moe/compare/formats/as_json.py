@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lm_eval_moe.compare.board import Board, Section
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
 from lm_eval_moe.results.marks import SIGNS
@@ -50,3 +51,6 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
         "marks": [{"sign": SIGNS[mark.kind], **asdict(mark)} for mark in section.marks],
         "notes": section_notes(section, board),
     }
+
+
+register(Format("json", render, (".json",)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lm_eval_moe.compare.board import Board, Row, Section
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import caption, change_text, control_text, section_notes, value_text
 from lm_eval_moe.escaping import markdown_cell
+from lm_eval_moe.tables import markdown_table
 
 __all__ = ["render"]
 
@@ -23,13 +25,11 @@ def render(board: Board, title: str) -> str:
     return "\n".join(lines)
 
 
-def _table(section: Section) -> Iterator[str]:
+def _table(section: Section) -> list[str]:
     heads = ["model", "steering", *(head.title for head in section.heads)]
     heads += ["vs random control"] if section.has_control else []
-    yield _line([markdown_cell(head) for head in heads])
-    yield _line(["---", "---", *("---:" for _ in heads[2:])])
-    for row in section.rows:
-        yield _line([*_named(row), *_values(section, row)])
+    rows = [[*_named(row), *_values(section, row)] for row in section.rows]
+    return markdown_table([markdown_cell(head) for head in heads], rows, left=2)
 
 
 def _named(row: Row) -> list[str]:
@@ -48,5 +48,4 @@ def _values(section: Section, row: Row) -> Iterator[str]:
         yield f"{value} {interval}".strip()
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+register(Format("markdown", render, (".md", ".markdown")))

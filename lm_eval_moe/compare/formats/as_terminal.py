@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.compare.board import Board, Row, Section
 from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import (
     caption,
     change_text,
@@ -22,11 +26,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["show"]
+__all__ = ["render", "show"]
 
 _NARROWEST_LABEL = 16
 _WIDEST_LABEL = 44
 _WIDEST_HEAD = 14
+_PIPED = 120
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,26 @@ def show(board: Board, console: Console, *, intervals: bool = False) -> None:
     for note in board.notes:
         style = "bold red" if note.startswith("NOT COMPARABLE") else "dim"
         console.print(Text(f"Note: {printable(note)}", style=style))
+
+
+def render(board: Board, title: str) -> str:
+    """Return the tables as plain text of 120 columns."""
+    del title
+    text = io.StringIO()
+    show(board, _console(file=text, width=_PIPED))
+    return text.getvalue()
+
+
+def _print(board: Board, intervals: bool) -> None:
+    # What is piped has no width: take one that suits files and CI logs.
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    show(board, _console(width=_PIPED if piped else None), intervals=intervals)
+
+
+def _console(**settings: Any) -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, **settings)
 
 
 def _tables(section: Section, console: Console, intervals: bool) -> None:
@@ -153,3 +178,6 @@ def _split(columns: Sequence[_Column], room: int, gap: int) -> list[list[_Column
         parts[-1].append(column)
         used += column.width + gap
     return parts
+
+
+register(Format("terminal", render, show=_print))

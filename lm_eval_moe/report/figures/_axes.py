@@ -1,60 +1,25 @@
-"""What figures have in common: their size, bands of layers, names that do not overlap."""
+"""What the report's figures have in common: bands of layers, names that do not overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.escaping import printable
-from lm_eval_moe.report.palette import RUN_COLOURS, Colours
+from lm_eval_moe.drawing.canvas import LINE, WIDTH, empty, short
+from lm_eval_moe.drawing.palette import RUN_COLOURS, Colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "LINE",
-    "WIDTH",
-    "around_zero",
-    "band_names",
-    "canvas",
-    "drawing",
-    "empty",
-    "end_labels",
-    "layer_ticks",
-    "name_points",
-    "run_marker",
-    "short",
-]
+__all__ = ["around_zero", "band_names", "canvas", "end_labels", "layer_ticks", "name_points", "run_marker"]
 
-WIDTH = 5.0  # inches; small, so that the text stays readable when a phone shrinks the figure
-LINE = 0.17  # inches a line of text needs
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 
 
 def run_marker(number: int) -> str:
     """Return a run's marker; runs of the same colour have different ones."""
     return _MARKERS[(number + number // RUN_COLOURS) % len(_MARKERS)]
-
-
-@contextmanager
-def drawing(colours: Colours) -> Iterator[None]:
-    """Apply the common style."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(colours.style()):
-        yield
-
-
-def empty(width: float, height: float) -> Figure:
-    """Return a figure without axes."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=72)  # a pixel is a point, as in the SVG
-    FigureCanvasSVG(figure)
-    return figure
 
 
 def canvas(height: float, *, top: float = 0.25, left: float = 0.62, right: float = 0.44) -> tuple[Figure, Axes]:
@@ -70,12 +35,6 @@ def around_zero(axes: Axes, least: float) -> None:
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -least), max(high, least))
     axes.locator_params(axis="x", nbins=6)
-
-
-def short(text: str, most: int = 16) -> str:
-    """Return text for a figure: on one line, without control characters, cut where it is too long."""
-    shown = printable(text)
-    return shown if len(shown) <= most else shown[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def band_names(axes: Axes, bands: Mapping[str, Sequence[int]], colours: Colours) -> None:

@@ -1,31 +1,32 @@
-"""What a figure of the report is: drawn twice, on the page and in files, with its data beside it."""
+"""What a figure of the report is, and where on the page each of them stands."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from lm_eval_moe.escaping import csv_cell
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.analysis import NotPossible
+from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.tables import Cell, csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "ReportFigure"]
+    from lm_eval_moe.analysis import Material
+    from lm_eval_moe.results import Benchmark, Run
+    from lm_eval_moe.results.sweeps import SweepBenchmark
 
-Cell = str | int | float | None
-"""A cell of a figure's data; None is an empty one."""
+__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "OfBenchmark", "OfProfiles", "Place", "ReportFigure"]
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with what it shows, what it says, and its data.
+    """A figure with what it shows, what it says, and its data: drawn twice, on the page and in files.
 
     Attributes:
-        stem: What its files are called.
         title: A few words.
         caption: How to read it.
         alternative: The text alternative, for those who do not see it.
@@ -37,7 +38,6 @@ class ReportFigure:
         tabulated: Whether the page shows the data as a table; not where another table has them, or there are too many.
     """
 
-    stem: str
     title: str
     caption: str
     alternative: str
@@ -50,9 +50,101 @@ class ReportFigure:
 
     def csv(self) -> str:
         """Return the data as CSV, numbers in full."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(self.columns)
-        for row in self.rows:
-            table.writerow(["" if cell is None else csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
-        return text.getvalue()
+        return csv_text(self.columns, self.rows)
+
+
+@dataclass(frozen=True)
+class OfBenchmark:
+    """What the figures of a benchmark are made of.
+
+    Attributes:
+        benchmark: Scores and routing by language and run.
+        materials: Profiles that may be of the same model in the baseline's state.
+        covered: Whether a section on profiles shows the baseline's routing on the same items, with intervals.
+    """
+
+    benchmark: Benchmark
+    materials: Sequence[Material] = ()
+    covered: bool = False
+
+
+@dataclass(frozen=True)
+class OfProfiles:
+    """What the figures of profiles are made of.
+
+    Attributes:
+        material: Profiles that belong together.
+        runs: The runs of the page; None for one of another shape.
+    """
+
+    material: Material
+    runs: Sequence[Run | None] = ()
+
+
+Make = Callable[[S], "ReportFigure | None"]
+
+
+@dataclass(frozen=True)
+class _Declared(Generic[S]):
+    order: int
+    stem: str
+    title: str
+    make: Make[S]
+
+
+class Place(Generic[S]):
+    """A kind of section of the page, and the figures that stand in it."""
+
+    def __init__(self) -> None:
+        self._declared: dict[str, _Declared[S]] = {}
+
+    def figure(self, stem: str, *, order: int, title: str) -> Callable[[Make[S]], Make[S]]:
+        """Return a decorator that puts the figure which a function makes into every section of this kind.
+
+        The function returns None where there is nothing to draw, and raises `NotPossible` where the page shall say what
+        is missing.
+
+        Args:
+            stem: The end of its files' names.
+            order: Where it stands among the others, ascending; ours are multiples of 10.
+            title: What it is called where it cannot be made.
+
+        Raises:
+            ValueError: Another figure of this place has the stem.
+        """
+
+        def declare(make: Make[S]) -> Make[S]:
+            if stem in self._declared:
+                raise ValueError(f"there is a figure {stem!r} in this place already")
+            self._declared[stem] = _Declared(order, stem, title, make)
+            return make
+
+        return declare
+
+    def drawn(self, subject: S) -> tuple[dict[str, ReportFigure], list[str]]:
+        """Return the figures of a section by their stems, in their order, and what is missing for the others.
+
+        Raises:
+            UserError: A profile is damaged.
+        """
+        figures: dict[str, ReportFigure] = {}
+        missing = []
+        for declared in sorted(self._declared.values(), key=lambda entry: (entry.order, entry.stem)):
+            try:
+                figure = declared.make(subject)
+            except NotPossible as reason:
+                missing.append(f"{declared.title}: {reason.reason}; {reason.fix}.")
+                continue
+            if figure is not None:
+                figures[declared.stem] = figure
+        return figures, missing
+
+
+BENCHMARK: Place[OfBenchmark] = Place()
+"""The sections of benchmarks."""
+
+PROFILES: Place[OfProfiles] = Place()
+"""The sections of routing profiles."""
+
+SWEEP: Place[SweepBenchmark] = Place()
+"""The sections of sweeps, one for each of their benchmarks."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.report.figures._axes import LINE, band_names, canvas, drawing, end_labels, layer_ticks
-from lm_eval_moe.report.figures._base import Cell
-from lm_eval_moe.report.palette import LINE_COLOURS, Colours
+from lm_eval_moe.drawing.canvas import LINE, drawing
+from lm_eval_moe.drawing.palette import LINE_COLOURS, Colours
+from lm_eval_moe.report.figures._axes import band_names, canvas, end_labels, layer_ticks
+from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

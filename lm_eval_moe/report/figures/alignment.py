@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.analysis import Material, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
+from lm_eval_moe.drawing.canvas import drawing, short
+from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import Scale, signed
-from lm_eval_moe.report.figures._axes import canvas, drawing, name_points, short
-from lm_eval_moe.report.figures._base import ReportFigure
+from lm_eval_moe.report.figures._axes import canvas, name_points
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.figures.scores import interval
-from lm_eval_moe.report.palette import Colours
 from lm_eval_moe.report.wording import sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Estimate, pearson
@@ -31,8 +32,10 @@ class _Point:
     score: Estimate
 
 
-def alignment_figure(benchmark: Benchmark, materials: Sequence[Material] = ()) -> ReportFigure | None:
+@BENCHMARK.figure("accuracy_by_divergence", order=60, title="Scores against divergence")
+def alignment_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw score against divergence, from the results or, where they have none, from profiles."""
+    benchmark, materials = subject.benchmark, subject.materials
     points, source = _of_results(benchmark), f"in {benchmark.runs[0].label}"
     for material in materials:
         if not points:
@@ -42,7 +45,6 @@ def alignment_figure(benchmark: Benchmark, materials: Sequence[Material] = ()) -
     says = _correlation(benchmark, points)
     reference = benchmark.reference or materials[0].reference
     return ReportFigure(
-        "accuracy_by_divergence",
         f"{sentence_case(benchmark.metric.title)} against divergence",
         f"One point a language {source}, with 95 % intervals.",
         f"Scatter plot of {benchmark.metric.title} against middle-layer divergence, a point per language. {says}",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.analysis import Material
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap
-from lm_eval_moe.report.figures._base import ReportFigure
+from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
 from lm_eval_moe.report.figures._curves import COLUMNS, Curves, draw_curves, from_analysis, intervals_shown, rows_of
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.shape import BANDS
@@ -12,8 +11,17 @@ from lm_eval_moe.shape import BANDS
 __all__ = ["overlap_figure"]
 
 
-def overlap_figure(material: Material, found: ConsecutiveOverlap) -> ReportFigure:
-    """Draw the curves with their intervals, and the overlap by chance."""
+_TITLE = "Overlap of neighbouring tokens' experts"
+
+
+@PROFILES.figure("consecutive_overlap", order=30, title=_TITLE)
+def overlap_figure(subject: OfProfiles) -> ReportFigure:
+    """Draw the curves with their intervals, and the overlap by chance.
+
+    Raises:
+        NotPossible: It was not captured.
+    """
+    material, found = subject.material, subject.material.result(ConsecutiveOverlap)
     shape, lines = material.shape, from_analysis(found.curves)
     curves = Curves(
         shape.layers,
@@ -25,8 +33,7 @@ def overlap_figure(material: Material, found: ConsecutiveOverlap) -> ReportFigur
     )
     missing = f" Not captured for {listing(found.without)}." if found.without else ""
     return ReportFigure(
-        "consecutive_overlap",
-        "Overlap of neighbouring tokens' experts",
+        _TITLE,
         f"Jaccard overlap of the experts of consecutive tokens, mean over items{intervals_shown(lines)} "
         f"(arXiv:2510.04694). Dotted: two sets drawn evenly.{missing}",
         f"Line plot of the overlap of consecutive tokens' experts over {len(shape.layers)} layers for "

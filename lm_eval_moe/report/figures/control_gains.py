@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.compare.control import Gain
-from lm_eval_moe.number_text import Scale
+from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.report.controls import RunGains, gains_of, in_words
-from lm_eval_moe.report.figures._axes import around_zero, drawing, run_marker
-from lm_eval_moe.report.figures._base import Cell, ReportFigure
-from lm_eval_moe.report.figures.scores import dot_rows
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.results import Benchmark
+from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,11 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["control_gains_figure"]
 
 _COLUMNS = ("benchmark", "language", "run", "metric", "draws", "gain", "low", "high", "beyond_noise")
-_MEAN = "mean"
 
 
-def control_gains_figure(benchmark: Benchmark) -> ReportFigure | None:
+_TITLE = "Gain over random experts"
+
+
+@BENCHMARK.figure("gain_over_control", order=30, title=_TITLE)
+def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the gains as dots with 95 % intervals, a row a language and one for their mean."""
+    benchmark = subject.benchmark
     gains = gains_of(benchmark)
     if not gains:
         return None
@@ -36,8 +39,7 @@ def control_gains_figure(benchmark: Benchmark) -> ReportFigure | None:
         for name, gain in _rows_of(each).items()
     ]
     return ReportFigure(
-        "gain_over_control",
-        "Gain over random experts",
+        _TITLE,
         "Steered run less the mean of its random controls: as many experts in every layer, drawn at random and steered "
         "the same way. Lines are 95 % intervals; a filled marker is a difference "
         "beyond noise.",
@@ -52,7 +54,7 @@ def control_gains_figure(benchmark: Benchmark) -> ReportFigure | None:
 
 
 def _rows_of(gains: RunGains) -> dict[str, Gain]:
-    return {**gains.by_language, **({_MEAN: gains.average} if gains.average else {})}
+    return {**gains.by_language, **({MEAN: gains.average} if gains.average else {})}
 
 
 def _numbers(gain: Gain) -> tuple[Cell, ...]:
@@ -60,30 +62,12 @@ def _numbers(gain: Gain) -> tuple[Cell, ...]:
 
 
 def _draw(benchmark: Benchmark, gains: Sequence[RunGains], colours: Colours) -> Figure:
-    scale = Scale(benchmark.metric)
     names = [lang for lang in benchmark.languages if any(lang in each.by_language for each in gains)]
-    names += [_MEAN] if any(each.average for each in gains) else []
-    with drawing(colours):
-        figure, axes, offsets = dot_rows(names, len(gains), colours)
-        axes.axvline(0, color=colours.muted, linewidth=0.8)
-        for place, each in enumerate(gains):
-            colour = colours.run(each.run)
-            for name, gain in _rows_of(each).items():
-                height = names.index(name) + offsets[place]
-                if gain.low is not None and gain.high is not None:
-                    ends = [gain.low * scale.factor, gain.high * scale.factor]
-                    axes.plot(ends, [height, height], color=colour, linewidth=1.1, alpha=0.75)
-                axes.plot(
-                    gain.value * scale.factor,
-                    height,
-                    run_marker(each.run),
-                    markersize=4.8,
-                    color=colour,
-                    markerfacecolor=colour if gain.beyond else colours.by_name["paper"],
-                    markeredgewidth=1.1,
-                )
-        if names[-1] == _MEAN:
-            axes.axhline(len(names) - 1.5, color=colours.muted, linewidth=0.6)
-        around_zero(axes, 1.0 if scale.unit else 0.01)
-        axes.set_xlabel(f"steered less random experts ({scale.axis})")
-        return figure
+    names += [MEAN] if any(each.average for each in gains) else []
+    dots = [
+        Dot(name, each.run, gain.value, ends, gain.beyond)
+        for each in gains
+        for name, gain in _rows_of(each).items()
+        for ends in [(gain.low, gain.high) if gain.low is not None and gain.high is not None else None]
+    ]
+    return draw_changes(dots, names, benchmark.metric, "steered less random experts", colours)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.number_text import Scale
-from lm_eval_moe.report.figures._axes import around_zero, drawing, run_marker, short
-from lm_eval_moe.report.figures._base import ReportFigure
-from lm_eval_moe.report.figures.scores import dot_rows
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Judgement
@@ -31,17 +29,18 @@ _COLUMNS = (
     "kind",
     "verdict",
 )
-_MEAN = "mean"
 
 
-def differences_figure(benchmark: Benchmark) -> ReportFigure | None:
+@BENCHMARK.figure("differences", order=20, title="Change against the baseline")
+def differences_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the differences to the baseline as dots with 95 % intervals, a row a language and one for their mean."""
-    names = [*benchmark.languages, *([_MEAN] if len(benchmark.languages) > 1 else [])]
+    benchmark = subject.benchmark
+    names = [*benchmark.languages, *([MEAN] if len(benchmark.languages) > 1 else [])]
     runs = range(1, len(benchmark.runs))
     judged = {run: benchmark.judgements(run, benchmark.score_of) for run in runs}
-    for run in runs if _MEAN in names else ():
+    for run in runs if MEAN in names else ():
         if (mean := benchmark.judgement(run, benchmark.shared(run), benchmark.score_of)) is not None:
-            judged[run][_MEAN] = mean
+            judged[run][MEAN] = mean
     found = {(name, run): judged[run][name] for name in names for run in runs if name in judged[run]}
     if not found:
         return None
@@ -51,7 +50,6 @@ def differences_figure(benchmark: Benchmark) -> ReportFigure | None:
     averaged = f" The mean is over the {over} languages that a run shares with the baseline."
     averaged *= len(benchmark.languages) > 1
     return ReportFigure(
-        "differences",
         f"Change of {benchmark.metric.title} against {baseline}",
         "Lines are 95 % intervals of each difference by itself. A filled marker is one beyond noise, languages "
         f"corrected for each other.{averaged}",
@@ -73,26 +71,9 @@ def differences_figure(benchmark: Benchmark) -> ReportFigure | None:
 
 
 def _draw(benchmark: Benchmark, names: list[str], found: dict[tuple[str, int], Judgement], colours: Colours) -> Figure:
-    scale = Scale(benchmark.metric)
-    with drawing(colours):
-        figure, axes, offsets = dot_rows(names, len(benchmark.runs) - 1, colours)
-        axes.axvline(0, color=colours.muted, linewidth=0.8)
-        for (name, run), each in found.items():
-            height = names.index(name) + offsets[run - 1]
-            if each.interval is not None:
-                shown = [end * scale.factor for end in each.interval]
-                axes.plot(shown, [height, height], color=colours.run(run), linewidth=1.1, alpha=0.75)
-            axes.plot(
-                each.difference.value * scale.factor,
-                height,
-                run_marker(run),
-                markersize=4.8,
-                color=colours.run(run),
-                markerfacecolor=colours.run(run) if each.beyond else colours.by_name["paper"],
-                markeredgewidth=1.1,
-            )
-        if names[-1] == _MEAN:
-            axes.axhline(len(names) - 1.5, color=colours.muted, linewidth=0.6)
-        around_zero(axes, 1.0 if scale.unit else 0.01)
-        axes.set_xlabel(short(f"{sentence_case(benchmark.metric.title)} less the baseline's ({scale.axis})", 60))
-        return figure
+    dots = [
+        Dot(name, run, judgement.difference.value, judgement.interval, judgement.beyond)
+        for (name, run), judgement in found.items()
+    ]
+    label = f"{sentence_case(benchmark.metric.title)} less the baseline's"
+    return draw_changes(dots, names, benchmark.metric, label, colours)

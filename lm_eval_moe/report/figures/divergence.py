@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lm_eval_moe.analysis import LanguageCurve, Material
+from lm_eval_moe.analysis import LanguageCurve
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
 from lm_eval_moe.number_text import minus
-from lm_eval_moe.report.figures._base import ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
 from lm_eval_moe.report.figures._curves import (
     COLUMNS,
     Curves,
@@ -20,7 +20,6 @@ from lm_eval_moe.report.figures._curves import (
     rows_of,
 )
 from lm_eval_moe.report.wording import listing, plural
-from lm_eval_moe.results import Benchmark
 from lm_eval_moe.shape import BANDS
 
 __all__ = ["divergence_of_profiles", "divergence_of_results", "steered_layers"]
@@ -40,9 +39,12 @@ def steered_layers(runs: Sequence[object], layers: Sequence[int]) -> list[Steere
     return found
 
 
-def divergence_of_results(benchmark: Benchmark) -> ReportFigure | None:
-    """Draw the baseline's curves of a benchmark, which have no intervals."""
-    run = benchmark.runs[0]
+@BENCHMARK.figure("divergence", order=40, title=_TITLE)
+def divergence_of_results(subject: OfBenchmark) -> ReportFigure | None:
+    """Draw the baseline's curves of a benchmark, which have no intervals, unless profiles give them with some."""
+    if subject.covered:
+        return None
+    benchmark, run = subject.benchmark, subject.benchmark.runs[0]
     lines = []
     for lang in benchmark.languages:
         cell = benchmark.cells[0].get(lang)
@@ -62,7 +64,6 @@ def divergence_of_results(benchmark: Benchmark) -> ReportFigure | None:
         steered_layers(benchmark.runs, run.layers),
     )
     return ReportFigure(
-        "divergence",
         _TITLE,
         f"Divergence to {benchmark.reference} in {run.label}, mean over items: {_WHAT}.{_shaded(curves)}",
         f"Line plot of the entropy-normalised Jensen-Shannon divergence to {benchmark.reference} over "
@@ -75,8 +76,14 @@ def divergence_of_results(benchmark: Benchmark) -> ReportFigure | None:
     )
 
 
-def divergence_of_profiles(material: Material, found: DivergenceCurves, runs: Sequence[object]) -> ReportFigure:
-    """Draw the curves of profiles with their intervals."""
+@PROFILES.figure("divergence", order=10, title=_TITLE)
+def divergence_of_profiles(subject: OfProfiles) -> ReportFigure:
+    """Draw the curves of profiles with their intervals.
+
+    Raises:
+        NotPossible: There is nothing to compare with the reference.
+    """
+    material, found = subject.material, subject.material.result(DivergenceCurves)
     shape, lines = material.shape, from_analysis(found.curves)
     curves = Curves(
         shape.layers,
@@ -84,7 +91,7 @@ def divergence_of_profiles(material: Material, found: DivergenceCurves, runs: Se
         lines,
         list(material.languages),
         f"divergence to {found.reference} (0 = same routing)",
-        steered_layers(runs, shape.layers),
+        steered_layers(subject.runs, shape.layers),
     )
     pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
     level = (
@@ -92,7 +99,6 @@ def divergence_of_profiles(material: Material, found: DivergenceCurves, runs: Se
     )
     intervals = intervals_shown(lines)
     return ReportFigure(
-        "divergence",
         _TITLE,
         f"Divergence to {found.reference}, mean over items{intervals}: {_WHAT}.{level}{_shaded(curves)}",
         f"Line plot of the entropy-normalised Jensen-Shannon divergence to {found.reference} over {len(shape.layers)} "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from lm_eval_moe.analysis import Material
 from lm_eval_moe.analysis.entropy import EntropyCurves
-from lm_eval_moe.report.figures._base import ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
 from lm_eval_moe.report.figures._curves import (
     COLUMNS,
     Curves,
@@ -17,7 +16,6 @@ from lm_eval_moe.report.figures._curves import (
     rows_of,
 )
 from lm_eval_moe.report.wording import listing, plural
-from lm_eval_moe.results import Benchmark
 from lm_eval_moe.shape import BANDS
 
 __all__ = ["entropy_of_profiles", "entropy_of_results"]
@@ -27,9 +25,12 @@ _TITLE = "Entropy through the layers"
 _WHAT = "entropy of expert importance over ln(experts), mean over items"
 
 
-def entropy_of_results(benchmark: Benchmark) -> ReportFigure | None:
-    """Draw the baseline's curves of a benchmark, which have no intervals."""
-    run = benchmark.runs[0]
+@BENCHMARK.figure("entropy", order=50, title=_TITLE)
+def entropy_of_results(subject: OfBenchmark) -> ReportFigure | None:
+    """Draw the baseline's curves of a benchmark, which have no intervals, unless profiles give them with some."""
+    if subject.covered:
+        return None
+    benchmark, run = subject.benchmark, subject.benchmark.runs[0]
     lines = []
     for lang, cell in benchmark.cells[0].items():
         values = run.task_routing(cell.task).curves.get("entropy")
@@ -48,7 +49,6 @@ def entropy_of_results(benchmark: Benchmark) -> ReportFigure | None:
     }
     shown = [f"{math.fsum(values) / len(values):.3f} ({band})" for band, values in means.items() if values]
     return ReportFigure(
-        "entropy",
         _TITLE,
         f"Routing in {run.label}: {_WHAT}.",
         f"Line plot of the routing entropy over {len(run.layers)} layers for "
@@ -60,8 +60,10 @@ def entropy_of_results(benchmark: Benchmark) -> ReportFigure | None:
     )
 
 
-def entropy_of_profiles(material: Material, found: EntropyCurves) -> ReportFigure:
+@PROFILES.figure("entropy", order=20, title=_TITLE)
+def entropy_of_profiles(subject: OfProfiles) -> ReportFigure:
     """Draw the curves of profiles with their intervals."""
+    material, found = subject.material, subject.material.result(EntropyCurves)
     shape, lines = material.shape, from_analysis(found.curves)
     curves = Curves(
         shape.layers,
@@ -72,7 +74,6 @@ def entropy_of_profiles(material: Material, found: EntropyCurves) -> ReportFigur
         from_zero=False,
     )
     return ReportFigure(
-        "entropy",
         _TITLE,
         f"The {_WHAT}{intervals_shown(lines)}. A longer text uses more experts, so that languages "
         "with more tokens an item lie higher.",

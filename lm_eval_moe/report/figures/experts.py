@@ -11,22 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis import LanguageRouting, Material
+from lm_eval_moe.drawing.canvas import short
+from lm_eval_moe.drawing.layers_by_experts import FEW_EXPERTS, HeatMap, Panel, draw_layers_by_experts
+from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import signed
-from lm_eval_moe.report.figures._axes import WIDTH, drawing, empty, short
-from lm_eval_moe.report.figures._base import ReportFigure
-from lm_eval_moe.report.figures._raster import colour_bar, draw_grid, limit_of
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.statistics import holm
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["expert_differences", "expert_heat_map"]
 
 Values = NDArray[np.float64]
-_FEW = 32  # experts: up to so many, panels stand two in a row
 _LEVEL = 0.05
 
 
@@ -45,20 +43,24 @@ class _Difference:
         return self.frequency - self.reference
 
 
-def expert_heat_map(material: Material) -> ReportFigure | None:
+_TITLE = "Which experts a language uses more or less"
+
+
+@PROFILES.figure("expert_heat_map", order=50, title=_TITLE)
+def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
     """Draw a panel a language; where there are many, those at even steps from the nearest to the farthest."""
+    material = subject.material
     if len(material.languages) < 2:
         return None
     found = expert_differences(material)
-    drawn = _chosen(found, 8 if material.shape.experts <= _FEW else 4)
+    drawn = _chosen(found, 8 if material.shape.experts <= FEW_EXPERTS else 4)
     some = (
         f" Drawn are {len(drawn)} of {len(found)} languages, from the nearest to the farthest."
         if len(drawn) < len(found)
         else ""
     )
     return ReportFigure(
-        "expert_heat_map",
-        "Which experts a language uses more or less",
+        _TITLE,
         f"Activation frequency of every expert (its share of the tokens) less that in {material.reference}; rows are "
         f"decoder layers, columns experts.{some}",
         f"Heat maps of layers by experts, the activation frequency less that in {material.reference}, for "
@@ -161,38 +163,6 @@ def _finding(material: Material, found: Sequence[_Difference]) -> str:
 
 
 def _draw(material: Material, drawn: Sequence[_Difference], colours: Colours) -> Figure:
-    shape = material.shape
-    columns = 2 if shape.experts <= _FEW and len(drawn) > 1 else 1
-    lines = math.ceil(len(drawn) / columns)
-    left, right, gap, top, below, foot = 0.42, 0.12, 0.28, 0.26, 0.24, 0.78
-    width = (WIDTH - left - right - gap * (columns - 1)) / columns
-    height = min(2.6, max(0.95, 0.135 * len(shape.layers) if columns == 2 else 0.042 * len(shape.layers)))
-    total = lines * (top + height + below) + foot
-    limit = limit_of(np.stack([each.change for each in drawn]))
-    with drawing(colours):
-        figure = empty(WIDTH, total)
-        for number, each in enumerate(drawn):
-            row, column = divmod(number, columns)
-            x, y = left + column * (width + gap), total - (row + 1) * (top + height + below) + below
-            axes = figure.add_axes((x / WIDTH, y / total, width / WIDTH, height / total))
-            draw_grid(axes, each.change, limit, colours)
-            axes.set_title(short(each.language, 20), fontsize=10, loc="left", pad=3)
-            _ticks(axes, material, numbered=column == 0)
-        bar = figure.add_axes((0.25, 0.5 / total, 0.5, 0.11 / total))
-        colour_bar(bar, 100 * limit, f"percentage points against {short(material.reference, 8)}", colours, "{:+.1f}")
-        return figure
-
-
-def _ticks(axes: Axes, material: Material, *, numbered: bool) -> None:
-    shape = material.shape
-    across = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128, shape.experts) if shape.experts / step <= 8)
-    down = next(step for step in (1, 2, 4, 8, 16, 32, len(shape.layers)) if len(shape.layers) / step <= 8)
-    axes.set_xticks(range(0, shape.experts, across))
-    rows = range(0, len(shape.layers), down)
-    axes.set_yticks(rows, [str(shape.layers[row]) for row in rows] if numbered else [""] * len(rows))
-    axes.tick_params(length=2, labelsize=8.5, pad=2)
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_linewidth(0.5)
-    if numbered:
-        axes.set_ylabel("layer", fontsize=9, labelpad=2)
+    panels = [Panel([short(each.language, 20)], each.change) for each in drawn]
+    label = f"percentage points against {short(material.reference, 8)}"
+    return draw_layers_by_experts([HeatMap(panels, label, factor=100)], material.shape, colours)

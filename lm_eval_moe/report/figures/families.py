@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.analysis import Material
 from lm_eval_moe.analysis.clustering import FamilyAgreement, LanguageClusters
+from lm_eval_moe.drawing.canvas import drawing, short
+from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.multilingual.languages import known_languages
 from lm_eval_moe.number_text import p_text
-from lm_eval_moe.report.figures._axes import canvas, drawing, short
-from lm_eval_moe.report.figures._base import ReportFigure
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.report.figures._axes import canvas
+from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.shape import format_ranges
 
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["families_figure"]
 
 
-def families_figure(material: Material, found: LanguageClusters) -> ReportFigure:
-    """Draw the tree, a leaf a language with its name and family."""
+@PROFILES.figure("language_dendrogram", order=40, title="Dendrogram of languages")
+def families_figure(subject: OfProfiles) -> ReportFigure:
+    """Draw the tree, a leaf a language with its name and family.
+
+    Raises:
+        NotPossible: There are too few languages.
+    """
+    found = subject.material.result(LanguageClusters)
     distance = "Jensen-Shannon distance" if found.distance == "jensenshannon" else "1 less the correlation"
     return ReportFigure(
-        "language_dendrogram",
         "Languages by the experts they use",
         f"Average-linkage clustering of the activation frequencies in layers {format_ranges(found.layers)} by "
         f"{distance} (arXiv:2601.14050); the farther right two languages meet, the more alike they are routed. Colours "

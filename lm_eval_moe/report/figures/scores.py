@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.drawing.canvas import short
+from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import Scale
-from lm_eval_moe.report.figures._axes import LINE, canvas, drawing, run_marker, short
-from lm_eval_moe.report.figures._base import Cell, ReportFigure
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._dots import Dot, draw_dots
 from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import Z95, Estimate
+from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["dot_rows", "interval", "scores_figure"]
+__all__ = ["interval", "scores_figure"]
 
 _COLUMNS = ("benchmark", "language", "run", "metric", "value", "stderr", "low", "high", "documents")
 
 
-def scores_figure(benchmark: Benchmark) -> ReportFigure | None:
+@BENCHMARK.figure("scores", order=10, title="Scores by language")
+def scores_figure(subject: OfBenchmark) -> ReportFigure | None:
     """Draw the scores as dots with 95 % intervals, a row a language."""
+    benchmark = subject.benchmark
     if not any(benchmark.cells):
         return None
     labels = listing([run.label for run in benchmark.runs])
     return ReportFigure(
-        "scores",
         f"{sentence_case(benchmark.metric.title)} by language",
         _caption(benchmark),
         f"Dot plot of {benchmark.metric.title} per language for {labels}, with 95 % intervals. The values are in the "
@@ -49,41 +50,21 @@ def interval(estimate: Estimate, *, share: bool) -> tuple[float, float] | None:
     return (max(low, 0.0), min(high, 1.0)) if share else (low, high)
 
 
-def dot_rows(names: Sequence[str], runs: int, colours: Colours) -> tuple[Figure, Axes, list[float]]:
-    """Return a figure with a row a language, every second shaded, and the runs' places within a row."""
-    pitch, shown = max(LINE * 1.6, 0.11 * runs + 0.12), [short(name, 10) for name in names]
-    left = 0.2 + 0.085 * max(map(len, shown))
-    figure, axes = canvas(height=pitch * len(names) + 0.6, top=0.1, left=max(0.45, left), right=0.3)
-    for row in range(0, len(names), 2):
-        axes.axhspan(row - 0.5, row + 0.5, color=colours.band, linewidth=0)
-    axes.set_yticks(range(len(names)), shown)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    step = min(0.24, 0.72 / max(runs, 1))
-    return figure, axes, [(i - (runs - 1) / 2) * step for i in range(runs)]
-
-
 def _draw(benchmark: Benchmark, colours: Colours) -> Figure:
-    languages, scale = benchmark.languages, Scale(benchmark.metric)
-    with drawing(colours):
-        figure, axes, offsets = dot_rows(languages, len(benchmark.runs), colours)
-        for run, cells in enumerate(benchmark.cells):
-            for row, lang in enumerate(languages):
-                if lang not in cells:
-                    continue
-                estimate, height = cells[lang].score.estimate, row + offsets[run]
-                ends = interval(estimate, share=bool(scale.unit))
-                if ends is not None:
-                    shown = [end * scale.factor for end in ends]
-                    axes.plot(shown, [height, height], color=colours.run(run), linewidth=1.1, alpha=0.75)
-                value = estimate.value * scale.factor
-                axes.plot(value, height, run_marker(run), color=colours.run(run), markersize=4.6, markeredgewidth=0)
-        if scale.unit:
-            low, high = axes.get_xlim()
-            axes.set_xlim(max(low, -1), min(high, 101))
-        axes.set_xlabel(short(f"{benchmark.metric.title} ({scale.unit or 'no unit'})", 50))
-        return figure
+    scale = Scale(benchmark.metric)
+    dots = [
+        Dot(lang, run, estimate.value, interval(estimate, share=bool(scale.unit)))
+        for run, cells in enumerate(benchmark.cells)
+        for lang in benchmark.languages
+        if lang in cells and (estimate := cells[lang].score.estimate)
+    ]
+    figure = draw_dots(dots, benchmark.languages, scale.factor, colours)
+    axes = figure.axes[0]
+    if scale.unit:
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -1), min(high, 101))
+    axes.set_xlabel(short(f"{benchmark.metric.title} ({scale.unit or 'no unit'})", 50))
+    return figure
 
 
 def _rows(benchmark: Benchmark) -> list[tuple[Cell, ...]]:

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.errors import UserError
-from lm_eval_moe.number_text import minus
-from lm_eval_moe.results import Metric
-from lm_eval_moe.results.reading import load_json
-from lm_eval_moe.results.values import is_number
+import numpy as np
 
-__all__ = ["SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport", "is_sweep", "read_sweep"]
+from lm_eval_moe.drawing.cells_by_languages import Gains
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.results.reading import load_json
+from lm_eval_moe.results.values import Metric, is_number
+
+__all__ = [
+    *("MEAN", "SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport"),
+    *("gains_to_draw", "is_sweep", "plain", "read_sweep", "sweep_benchmark"),
+]
 
 MEAN = "mean"
 _SCHEMA_VERSION = 1
@@ -111,7 +115,7 @@ def read_sweep(folder: Path) -> SweepReport:
             where=str(folder / "table.json"),
         )
     try:
-        benchmarks = tuple(_benchmark(each) for each in table["benchmarks"])
+        benchmarks = tuple(sweep_benchmark(each) for each in table["benchmarks"])
         return SweepReport(str(table["name"]), folder, benchmarks, settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -121,6 +125,29 @@ def read_sweep(folder: Path) -> SweepReport:
         ) from error
 
 
+def plain(value: Any) -> str:
+    """Write a grid value in a few characters: ``0.5``, ``8-35``, ``soft 0.5``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def gains_to_draw(benchmark: SweepBenchmark) -> Gains:
+    """Return what the heat map of a sweep shows; of shares, percentage points."""
+    several = len(benchmark.languages) > 1
+    columns = [*benchmark.languages, *([MEAN] if several else [])]
+    scale = Scale(benchmark.metric)
+    effects = [[cell.effects.get(name) for name in columns] for cell in benchmark.cells]
+    kinds = {"steered": [[effect and effect.gain for effect in row] for row in effects]}
+    controls = [[effect and effect.control for effect in row] for row in effects]
+    if any(value is not None for row in controls for value in row):
+        kinds["random controls"] = controls
+    grids = {kind: scale.factor * np.array(values, dtype=np.float64) for kind, values in kinds.items()}
+    return Gains([cell.title for cell in benchmark.cells], columns, several, grids, scale.axis, 1 if scale.unit else 2)
+
+
 def _json(path: Path) -> dict[str, Any]:
     content = load_json(path, "run `lm-eval-moe sweep` again with the same folder")
     if not isinstance(content, dict):
@@ -128,7 +155,8 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _benchmark(given: Mapping[str, Any]) -> SweepBenchmark:
+def sweep_benchmark(given: Mapping[str, Any]) -> SweepBenchmark:
+    """Read a benchmark as the table holds it; errors are those of Python."""
     name, _, filtered = str(given["metric"]).partition(",")
     return SweepBenchmark(
         str(given["benchmark"]),
@@ -144,7 +172,7 @@ def _cell(given: Mapping[str, Any]) -> SweepCell:
     effects = {str(name): _effect(each) for name, each in given["effects"].items()}
     names = _names(list(given["settings"]))
     settings = {
-        name: value if is_number(value) else _shown(value)
+        name: value if is_number(value) else plain(value)
         for name, value in zip(names, given["settings"].values(), strict=True)
     }
     return SweepCell(settings, int(given["experts"]), str(given["hash"]), effects)
@@ -154,15 +182,6 @@ def _names(keys: list[str]) -> list[str]:
     """Return the last parts of dotted paths that are no indices; the whole paths where two are the same."""
     names = [next((part for part in reversed(key.split(".")) if not part.isdecimal()), key) for key in keys]
     return names if len(set(names)) == len(names) else keys
-
-
-def _shown(value: Any) -> str:
-    """Write a grid value in a few characters, as the sweep's own tables do."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _effect(given: Mapping[str, Any]) -> SweepEffect:

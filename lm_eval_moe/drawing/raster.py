@@ -1,4 +1,4 @@
-"""Grids of signed values as rasters that are to be seen on light and dark paper: the nearer to 0, the less colour."""
+"""Grids of values as rasters that are to be seen on light and dark paper: the nearer to 0, the less colour."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.report.palette import Colours
+from lm_eval_moe.drawing.canvas import boxed
+from lm_eval_moe.drawing.palette import Colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["colour_bar", "draw_grid", "limit_of"]
+__all__ = ["NOTHING", "colour_bar", "draw_grid", "limit_of"]
+
+NOTHING = (0.5, 0.5, 0.5, 0.16)
+"""The colour of a place without a value, on light and dark paper."""
 
 _OPAQUE = 0.85
 
@@ -24,7 +28,7 @@ def limit_of(values: NDArray[np.float64]) -> float:
 
 
 def draw_grid(axes: Axes, values: NDArray[np.float64], limit: float, colours: Colours) -> None:
-    """Draw ``[rows, columns]`` values, the first row on top; NaN stays empty."""
+    """Draw ``[rows, columns]`` values, the first row on top; NaN is grey."""
     # A pixel a cell: the reader's program scales it without smoothing.
     axes.imshow(
         _coloured(values, limit, colours),
@@ -34,16 +38,20 @@ def draw_grid(axes: Axes, values: NDArray[np.float64], limit: float, colours: Co
     )
 
 
-def colour_bar(axes: Axes, limit: float, label: str, colours: Colours, form: str = "{:+.2f}") -> None:
-    """Draw the scale from -limit to limit along the axes' longer side (horizontal)."""
-    draw_grid(axes, np.linspace(-limit, limit, 64)[None], limit, colours)
-    texts = [form.format(value).replace("-", "\N{MINUS SIGN}") for value in (-limit, limit)]
-    axes.set_xticks([-0.5, 31.5, 63.5], [texts[0], "0", texts[1]])
+def colour_bar(
+    axes: Axes, limit: float, label: str, colours: Colours, form: str = "{:+.2f}", *, signed: bool = True
+) -> None:
+    """Draw the scale from -limit, or from 0, to limit along the axes' longer side (horizontal)."""
+    ends = (-limit, limit) if signed else (0.0, limit)
+    draw_grid(axes, np.linspace(*ends, 64)[None], limit, colours)
+    texts = [form.format(value).replace("-", "\N{MINUS SIGN}") for value in ends]
+    if signed:
+        axes.set_xticks([-0.5, 31.5, 63.5], [texts[0], "0", texts[1]])
+    else:
+        axes.set_xticks([-0.5, 63.5], ["0", texts[1]])
     axes.set_yticks([])
     axes.tick_params(length=2, labelsize=9)
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_linewidth(0.5)
+    boxed(axes)
     axes.set_xlabel(label, fontsize=9)
 
 
@@ -53,4 +61,5 @@ def _coloured(values: NDArray[np.float64], limit: float, colours: Colours) -> ND
     pixels = np.zeros((*values.shape, 4))
     pixels[..., :3] = np.where(np.nan_to_num(values)[..., None] < 0, to_rgb(colours.low), to_rgb(colours.high))
     pixels[..., 3] = _OPAQUE * np.clip(np.abs(np.nan_to_num(values)) / limit, 0.0, 1.0)
+    pixels[~np.isfinite(values)] = NOTHING
     return pixels

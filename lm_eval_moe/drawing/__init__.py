@@ -1,0 +1,1 @@
+"""What the pictures of all commands have in common: colours, canvas, heat maps, and how they become files."""

@@ -1,0 +1,97 @@
+"""Heat maps of a sweep: the gain of every cell of the grid by language, above that of its random controls."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.drawing.canvas import WIDTH, boxed, drawing, empty, short
+from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.drawing.raster import colour_bar, draw_grid, limit_of
+from lm_eval_moe.escaping import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Gains", "draw_cells_by_languages"]
+
+_LABEL = 22  # characters of a row's label
+_RIGHT, _TOP, _GAP, _FOOT = 0.08, 0.52, 0.62, 0.72  # inches
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What is drawn.
+
+    Attributes:
+        cells: The names of the rows.
+        languages: The names of the columns.
+        of_all: Whether the last column is the mean of the others, to be ruled off.
+        kinds: By what each grid is called, its values ``[cells, languages]``, NaN where there is none.
+        unit: Of the values.
+        decimals: Of the values.
+    """
+
+    cells: Sequence[str]
+    languages: Sequence[str]
+    of_all: bool
+    kinds: Mapping[str, NDArray[np.float64]]
+    unit: str
+    decimals: int
+
+
+def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
+    """Draw the grids one below the other, with the same scale; the values stand in them where there is room."""
+    limit = limit_of(np.stack(list(gains.kinds.values())))
+    labels = [textwrap.wrap(printable(cell), _LABEL)[:2] or [""] for cell in gains.cells]
+    left = 0.25 + 0.068 * max(len(line) for label in labels for line in label)
+    pitch = 0.21 if all(len(label) == 1 for label in labels) else 0.3
+    width, height = WIDTH - left - _RIGHT, pitch * len(labels)
+    total = _TOP + (height + _GAP) * len(gains.kinds) - _GAP + _FOOT
+    across = width / len(gains.languages)
+    with drawing(colours):
+        figure = empty(WIDTH, total)
+        for place, (kind, values) in enumerate(gains.kinds.items()):
+            y = total - _TOP - height - place * (height + _GAP)
+            axes = figure.add_axes((left / WIDTH, y / total, width / WIDTH, height / total))
+            draw_grid(axes, values, limit, colours)
+            _dress(axes, gains, ["\n".join(label) for label in labels], colours)
+            axes.annotate(
+                kind,
+                (0, 1),
+                (-(left - 0.06) * 72, 20),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                va="bottom",
+            )
+            if across >= 0.33:
+                _write(axes, values, gains.decimals, colours, size=8.5 if across >= 0.39 else 7.5)
+        bar = figure.add_axes((0.3, 0.48 / total, 0.5, 0.11 / total))
+        colour_bar(bar, limit, gains.unit, colours, f"{{:+.{gains.decimals}f}}")
+        return figure
+
+
+def _dress(axes: Axes, gains: Gains, rows: Sequence[str], colours: Colours) -> None:
+    count = len(gains.languages)
+    axes.xaxis.tick_top()
+    names = [short(name, 7) for name in gains.languages]
+    axes.set_xticks(range(count), names, rotation=90 if count > 12 else 0, fontsize=9)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8.5)
+    axes.tick_params(length=0, pad=3)
+    boxed(axes)
+    if gains.of_all:
+        axes.axvline(count - 1.5, color=colours.ink, linewidth=0.8)
+
+
+def _write(axes: Axes, values: NDArray[np.float64], decimals: int, colours: Colours, *, size: float) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text = f"{value:+.{decimals}f}"
+            shown = text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+            axes.text(column, row, shown, ha="center", va="center", fontsize=size, color=colours.ink)
