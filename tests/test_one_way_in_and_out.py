@@ -19,7 +19,6 @@ WRITERS = {
     ("drawing/picture.py", "savefig"): "writes into memory",
     ("report/svg.py", "savefig"): "writes into memory",
     ("backends/cache/store.py", "sqlite3.connect"): "a database, whose transactions are whole or not at all",
-    ("demo_model/train.py", "save_pretrained"): "transformers' own writer of models, into a folder made for it",
 }
 # What may read YAML by other means, and why.
 YAML_READERS = {

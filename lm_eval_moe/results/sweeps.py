@@ -11,6 +11,7 @@ import numpy as np
 
 from lm_eval_moe.drawing.cells_by_languages import Gains
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.number_text import Scale, minus
 from lm_eval_moe.results.reading import load_json
 from lm_eval_moe.results.values import Metric, is_number
 

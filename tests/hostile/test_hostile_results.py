@@ -32,11 +32,11 @@ from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem, write_profile
 from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
-from lm_eval_moe.report.sweeps import read_sweep
 from lm_eval_moe.results import Routing, read_results
 from lm_eval_moe.results.latest import latest
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.setup import setup_differences
+from lm_eval_moe.results.sweeps import read_sweep
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.sweep.cells import cells_of
 from lm_eval_moe.sweep.spec import load_sweep
