@@ -21,9 +21,9 @@ class ModelArgs(argparse.Action):
     """Reads ``--model_args`` as lm-eval's own ``run`` does, whose module is imported only when there is something."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        from lm_eval._cli.utils import MergeDictAction
+        from lm_eval_moe.harness.command import merge_arguments
 
-        MergeDictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
+        merge_arguments(parser, namespace, values, self.dest, option_string or self.option_strings[0])
 
 
 @dataclass(frozen=True)

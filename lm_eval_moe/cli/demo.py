@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.cli._shared import quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
-from lm_eval_moe.resources import steering_configs_dir, tasks_dir
+from lm_eval_moe.resources import steering_configs_dir
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.model import HFMoE
@@ -61,14 +61,13 @@ def _execute(args: argparse.Namespace) -> int:
 
 def _run_all(args: argparse.Namespace, profile: Path) -> dict[str, dict[str, Any]]:
     import torch
-    from lm_eval.tasks import TaskManager
 
     from lm_eval_moe import HFMoE, simple_evaluate
+    from lm_eval_moe.harness.task_index import task_manager
 
     torch.set_num_threads(1)  # a second thread has more to wait for than to do in so small a model
     lm = HFMoE(pretrained="demo", batch_size=args.batch_size)
-    # Only our own tasks: scanning lm-eval's thousands would take longer than the evaluation.
-    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+    manager = task_manager([_GROUP])
     runs = {}
     for number, (label, file) in enumerate(_RUNS, start=1):
         print(f"[{number}/{len(_RUNS)}] {label}", file=sys.stderr)

@@ -110,7 +110,7 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     _announce(sweep, cells, empty)
     warned.check()
     from lm_eval_moe.backends.hf.model import HFMoE
-    from lm_eval_moe.evaluation.task_index import task_manager
+    from lm_eval_moe.harness.task_index import task_manager
     from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
     from lm_eval_moe.sweep.store import RunStore
 

@@ -16,6 +16,7 @@ from lm_eval_moe.doctor.sentences import SENTENCES
 from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
 from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.harness.requests import make_request
 from lm_eval_moe.routers import find_sites
 
 if TYPE_CHECKING:
@@ -208,13 +209,10 @@ class Runs:
         routers: bool = False,
     ) -> Scored:
         """Score sentences; see `watched` for the last three arguments."""
-        from lm_eval.api.instance import Instance
-
         chosen = self.asked if asked is None else asked
         self._prepare(label, steering, capture)
         requests = [
-            Instance("loglikelihood", {}, (ask.context, ask.continuation), 0, metadata=(ask.task, ask.number, 1))
-            for ask in chosen
+            make_request("loglikelihood", (ask.context, ask.continuation), ask.task, ask.number) for ask in chosen
         ]
         with watched(
             self.lm.model, self.sites, self.shape.top_k, positions=positions, logits=logits, routers=routers
@@ -224,13 +222,10 @@ class Runs:
 
     def generate(self, label: str, *, capture: str = "off") -> Generated:
         """Generate greedily from the contexts of one batch of sentences."""
-        from lm_eval.api.instance import Instance
-
         self._prepare(label, None, capture)
         arguments = {"until": [], "max_gen_toks": _NEW_TOKENS, "do_sample": False}
         requests = [
-            Instance("generate_until", {}, (ask.context, dict(arguments)), 0, metadata=(ask.task, ask.number, 1))
-            for ask in self.few
+            make_request("generate_until", (ask.context, dict(arguments)), ask.task, ask.number) for ask in self.few
         ]
         model = self.lm.model
         core = model.get_base_model() if hasattr(model, "get_base_model") else model

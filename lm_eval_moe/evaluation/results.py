@@ -1,49 +1,25 @@
-"""The routing part of a results file, and routing fields in groups."""
+"""The routing part of a results file."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
-
-from lm_eval.config.group import AggMetricConfig
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.evaluation.averages import add_averages
 
 if TYPE_CHECKING:
-    from lm_eval.api.group import Group
-
-    from lm_eval_moe.evaluation.fields import Field
     from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["SCHEMA_VERSION", "add_routing", "aggregated_in_groups"]
+__all__ = ["SCHEMA_VERSION", "add_routing"]
 
 SCHEMA_VERSION = 1
-_FILTER = "none"
-
-
-@contextmanager
-def aggregated_in_groups(groups: Iterable[Group], fields: Sequence[Field]) -> Iterator[None]:
-    """Let the groups that aggregate scores aggregate the routing fields in the same way."""
-    own = [(group, group.aggregate_metric_list) for group in groups if group.has_aggregation]
-    for group, metrics in own:
-        by_size = metrics[0].weight_by_size
-        group.aggregate_metric_list = [
-            *metrics,
-            *(AggMetricConfig(metric=f.name, filter_list=None, weight_by_size=by_size) for f in fields),
-        ]
-    try:
-        yield
-    finally:
-        for group, metrics in own:
-            group.aggregate_metric_list = metrics
 
 
 def add_routing(results: dict[str, Any], session: RoutingSession, totals: Mapping[str, TaskTally]) -> dict[str, Any]:
-    """Add the ``routing`` object to lm-eval's results, and name the fields alike whatever filters a task has.
+    """Add the ``routing`` object to lm-eval's results.
 
     Args:
         results: lm-eval's.
@@ -51,10 +27,6 @@ def add_routing(results: dict[str, Any], session: RoutingSession, totals: Mappin
         totals: What each task's documents add up to, over all processes.
     """
     model = session.model
-    names = {field.name for field in session.fields}
-    for table in ("results", "groups"):
-        for scores in results.get(table, {}).values():
-            _under_one_filter(scores, names)
     results["routing"] = {
         "schema_version": SCHEMA_VERSION,
         "lm_eval_moe_version": __version__,
@@ -102,16 +74,6 @@ def _steering(plan: SteeringPlan) -> dict[str, Any]:
     if plan.selected_on_texts:
         counts["selected_on_texts"] = len(plan.selected_on_texts)
     return {**steering, "spec": {**plan.spec, **counts}}
-
-
-def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
-    """Rename ``routing_entropy,strict-match`` to ``routing_entropy,none``: routing knows no filters."""
-    for key in list(scores):
-        metric, comma, _ = key.partition(",")
-        if comma and metric.removesuffix("_stderr") in names:
-            scores.setdefault(f"{metric},{_FILTER}", scores[key])
-            if key != f"{metric},{_FILTER}":
-                del scores[key]
 
 
 def _task_entry(name: str, session: RoutingSession, total: TaskTally) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation import simple_evaluate
 from lm_eval_moe.evaluation.identity import run_identity
-from lm_eval_moe.evaluation.task_index import task_manager
+from lm_eval_moe.harness.task_index import task_manager
 from lm_eval_moe.sweep.cells import Cell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.hf.weights import LoadedWeights
+from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
 from lm_eval_moe.identity.sources import source_files
 
@@ -233,5 +233,4 @@ def _whole(limit: Any) -> Any:
 
 
 def _generation(given: Any) -> dict[str, Any]:
-    arguments = simple_parse_args_string(given) if isinstance(given, str) else given
-    return dict(_plain(arguments or {}))
+    return dict(_plain(parse_arguments(given)))

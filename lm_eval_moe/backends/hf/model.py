@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_moe.backends.cache import answered
 from lm_eval_moe.backends.hf import refusals
@@ -38,6 +37,8 @@ from lm_eval_moe.capture import (
     Span,
 )
 from lm_eval_moe.capture.layout import cut_points, segments_of
+from lm_eval_moe.harness.evaluating import route_evaluations
+from lm_eval_moe.harness.requests import is_sampled, prompt_of
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
@@ -90,9 +91,7 @@ class HFMoE(RoutingState, HFLM):
         allow_missing_weights: bool = False,
         **kwargs: Any,
     ) -> None:
-        from lm_eval_moe.evaluation.routed_evaluate import route_evaluations  # which imports this module
-
-        route_evaluations()
+        route_evaluations(HFMoE)
         if adapter is not None:
             load_adapter(adapter)
         self._span = capture_span(capture, kwargs.get("think_end_token"))
@@ -142,7 +141,7 @@ class HFMoE(RoutingState, HFLM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
         self._check_span(requests)
-        texts = [self.tok_encode(request.args[0]) for request in requests]
+        texts = [self.tok_encode(prompt_of(request)) for request in requests]
         with self.labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
@@ -270,7 +269,7 @@ class HFMoE(RoutingState, HFLM):
             uses.__getitem__,
             run,
             quiet=disable_tqdm or self.rank != 0,
-            sampled=any(_is_drawn(request.args[1]) for request in requests),
+            sampled=any(is_sampled(request.args[1]) for request in requests),
         )
         for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
             self._count_steered(use.key, language, prompt, generated)
@@ -410,8 +409,3 @@ class HFMoE(RoutingState, HFLM):
         info["routing_capture"] = self.capture
         info["steering"] = {"name": self._plan.name, "hash": self._plan.hash} if self._plan else None
         return info
-
-
-def _is_drawn(generation_kwargs: dict[str, Any]) -> bool:
-    """Whether answers are drawn at random: a temperature without ``do_sample`` asks for that, too, in lm-eval."""
-    return bool(normalize_gen_kwargs(generation_kwargs)["do_sample"])
