@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ STEERING = (
     "- {layers: middle, experts: {ids: {all: [2, 9]}}, action: {soft: 0.5}, languages: [sw]}\n"
 )
 TASKS = ["demo_arith_en", "demo_arith_sw"]
+NAMED_BY_GROUP = not version("lm_eval").startswith("0.4.")
+"""Whether lm-eval calls a member of a group ``group::task``."""
 
 # What a release of lm-eval that looks for plug-ins does, and nothing else of ours.
 DISCOVERY = """
@@ -102,7 +104,10 @@ def test_the_stock_api_has_routing_fields_by_either_way_of_loading_tasks(manager
         task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234)
     early = evaluator.evaluate(lm=lm, task_dict=nested, limit=2, bootstrap_iters=0)
-    assert_same_routing(early, ours)
+    if NAMED_BY_GROUP:  # by the old way lm-eval leaves the groups' names out, and then finds no task of theirs
+        assert list(early["routing"]["tasks"].values()) == list(ours["routing"]["tasks"].values())
+    else:
+        assert_same_routing(early, ours)
 
 
 def test_other_models_and_later_evaluations_are_left_alone(manager: TaskManager) -> None:
@@ -121,5 +126,6 @@ def test_other_models_and_later_evaluations_are_left_alone(manager: TaskManager)
     plain = lm_eval.api.registry.get_model("hf")(pretrained=str(demo_model_path()), device="cpu", batch_size=8)
     stock = evaluator.evaluate(lm=plain, task_dict=loaded, limit=2, bootstrap_iters=0)
     assert "routing" not in stock
-    assert not any("routing" in key for key in stock["results"]["demo_arith_sw"])
-    assert stock["results"]["demo_arith_sw"]["acc,none"] == routed["results"]["demo_arith_sw"]["acc,none"]
+    swahili = "demo_arith::demo_arith_sw" if NAMED_BY_GROUP else "demo_arith_sw"
+    assert not any("routing" in key for key in stock["results"][swahili])
+    assert stock["results"][swahili]["acc,none"] == routed["results"][swahili]["acc,none"]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,10 @@ def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]],
 
     def build_all_requests(*, samples: Sequence[int] | None = None, **kwargs: Any) -> Any:
         made = build(samples=samples, **kwargs)
+        rows = _number_chosen(task, samples) if samples else {}
         for instance in task.instances:
             instance.task_name = name
-        built(_documents(task, samples))
+        built(_documents(task, rows))
         return made
 
     task.build_all_requests = build_all_requests
@@ -58,11 +60,10 @@ def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]],
         del task.build_all_requests
 
 
-def _documents(task: Any, samples: Sequence[int] | None) -> list[TaskDocument]:
+def _documents(task: Any, rows: Mapping[int, int]) -> list[TaskDocument]:
     by_document: dict[int, list[Instance]] = defaultdict(list)
     for instance in task.instances:
         by_document[instance.doc_id].append(instance)
-    rows = _rows(task, samples) if samples else {}
     return [
         TaskDocument(doc_id, rows.get(doc_id, doc_id), request.doc, request)
         for doc_id, instances in by_document.items()
@@ -70,10 +71,19 @@ def _documents(task: Any, samples: Sequence[int] | None) -> list[TaskDocument]:
     ]
 
 
-def _rows(task: Any, samples: Sequence[int]) -> Mapping[int, int]:
-    """Return the rows of chosen documents: lm-eval 0.4 numbers what was chosen, 0.5 keeps the documents' numbers."""
-    numbers = (number for number, _ in task.doc_iterator(samples=samples))
-    return dict(zip(numbers, sorted(set(samples)), strict=True))
+def _number_chosen(task: Any, samples: Sequence[int]) -> dict[int, int]:
+    """Return the rows of chosen documents by lm-eval's numbers of them.
+
+    lm-eval 0.4 counts the chosen documents. 0.5.0.dev1 numbers them by row, but takes the numbers for counts when it
+    logs samples, and ends in an IndexError when the model has run: there they are counted here.
+    """
+    rows = sorted(set(samples))
+    if version("lm_eval") == "0.5.0.dev1":
+        places = {row: place for place, row in enumerate(rows)}
+        for instance in task.instances:
+            instance.doc_id = places[instance.doc_id]
+        return dict(enumerate(rows))
+    return dict(zip((number for number, _ in task.doc_iterator(samples=samples)), rows, strict=True))
 
 
 def _representative(task: Any, instances: list[Instance]) -> Instance:

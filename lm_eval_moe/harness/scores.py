@@ -41,7 +41,7 @@ def add_metrics(
     table, logs = results["results"], results.get("samples")
     for task, values in documents.items():
         if task not in table:
-            lost.append(f"task {task}: it is not among lm-eval's results, which has {', '.join(table)}")
+            lost.append(f"task {task}: it is not among lm-eval's results, which are of {', '.join(table)}")
             continue
         table[task].update(_task_scores(values, better, run.bootstrap_iters))
         if logs is not None and not _added_to_log(logs.get(task, []), values):
