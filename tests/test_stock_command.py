@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import lm_eval
 import pytest
 from lm_eval import evaluator
 from lm_eval.tasks import TaskManager
+from member_names import NAMED_BY_GROUP, member_of
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.demo_model import demo_model_path
@@ -25,8 +26,6 @@ STEERING = (
     "- {layers: middle, experts: {ids: {all: [2, 9]}}, action: {soft: 0.5}, languages: [sw]}\n"
 )
 TASKS = ["demo_arith_en", "demo_arith_sw"]
-NAMED_BY_GROUP = not version("lm_eval").startswith("0.4.")
-"""Whether lm-eval calls a member of a group ``group::task``."""
 
 # What a release of lm-eval that looks for plug-ins does, and nothing else of ours.
 DISCOVERY = """
@@ -126,6 +125,6 @@ def test_other_models_and_later_evaluations_are_left_alone(manager: TaskManager)
     plain = lm_eval.api.registry.get_model("hf")(pretrained=str(demo_model_path()), device="cpu", batch_size=8)
     stock = evaluator.evaluate(lm=plain, task_dict=loaded, limit=2, bootstrap_iters=0)
     assert "routing" not in stock
-    swahili = "demo_arith::demo_arith_sw" if NAMED_BY_GROUP else "demo_arith_sw"
+    swahili = member_of("demo_arith", "demo_arith_sw")
     assert not any("routing" in key for key in stock["results"][swahili])
     assert stock["results"][swahili]["acc,none"] == routed["results"][swahili]["acc,none"]

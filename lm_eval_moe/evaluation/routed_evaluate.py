@@ -21,7 +21,6 @@ from lm_eval_moe.evaluation.results import add_routing
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
 from lm_eval_moe.harness.evaluating import HarnessRun
-from lm_eval_moe.harness.quiet import quiet_harness
 from lm_eval_moe.harness.scores import add_metrics
 from lm_eval_moe.harness.versions import TESTED
 from lm_eval_moe.identity import Identity
@@ -125,7 +124,7 @@ class RoutedEvaluation:
         model = self._model.with_parts(self.lm.changeable_parts())  # the session has decided what is captured
         identity = run_identity(model, self.lm, run.tasks, self._arguments, run.arguments)
         try:
-            with quiet_harness(), routed(run.tasks, session, gather):
+            with routed(run.tasks, session, gather):
                 if self._reference is not None:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
                     self._reference.check_tasks(pairings, identity, session.reference)
