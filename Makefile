@@ -5,11 +5,19 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 # The oldest transformers that is supported, beside the newest, which is that of the constraints.
 OLDEST = 5.19.0
+# The release of lm-eval that comes next, beside the newest, which is that of the constraints.
+NEXT = 0.5.0.dev1
 # A worker a core, four at most (each holds a torch of its own); a file stays with one worker, which keeps its models.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
+NEXT_LM_EVAL = $(abspath $(VENV)/lm-eval-$(NEXT))
+# What meets lm-eval's insides: its evaluation, command, tasks, results and processes.
+MEETING_LM_EVAL = tests/harness tests/test_evaluation.py tests/test_stock_command.py tests/test_control.py \
+  tests/test_many_processes.py tests/test_response_cache.py tests/test_leak.py tests/test_leak_by_data.py \
+  tests/test_strict.py tests/test_evaluated_documents.py
 
-.PHONY: demo test conformance conformance-oldest families hostile nightly lint imports types tasks install wheel clean
+.PHONY: demo test test-next-lm-eval conformance conformance-oldest families hostile nightly lint imports types tasks install \
+  wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
 $(READY): pyproject.toml constraints.txt
@@ -26,6 +34,13 @@ demo: $(READY)
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# The same routing fields with lm-eval's next release.
+test-next-lm-eval: $(NEXT_LM_EVAL)
+	LM_EVAL_NEXT=$(NEXT_LM_EVAL) PYTHONPATH=$(NEXT_LM_EVAL) $(BIN)/python -m pytest $(PARALLEL) $(MEETING_LM_EVAL)
+
+$(NEXT_LM_EVAL): $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ lm_eval==$(NEXT)
 
 # Every family of mixture-of-experts models, with the newest and the oldest transformers.
 conformance: $(READY) conformance-oldest

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["NothingSelectedError", "RoutingBypassedError", "RoutingWarning", "UserError", "did_you_mean"]
+__all__ = [
+    "FlawedResultsError",
+    "NothingSelectedError",
+    "RoutingBypassedError",
+    "RoutingWarning",
+    "UserError",
+    "did_you_mean",
+]
 
 
 class UserError(Exception):
@@ -33,6 +41,26 @@ class NothingSelectedError(UserError):
 
 class RoutingBypassedError(UserError):
     """A router or an experts module ran past the interception: steering or capture would be a silent no-op."""
+
+
+class FlawedResultsError(UserError):
+    """Something is wrong with what was computed, but it is to be kept.
+
+    Args:
+        problem: What is wrong.
+        fix: What to change.
+        where: Where to change it.
+        results: What there is; None where nothing was computed.
+
+    Attributes:
+        results: The same.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str | None = None, where: str | None = None, results: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(problem, fix=fix, where=where)
+        self.results = results
 
 
 class RoutingWarning(UserWarning):

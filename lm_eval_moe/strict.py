@@ -7,20 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.errors import FlawedResultsError, RoutingWarning
 
 __all__ = ["StrictError", "noted_warnings"]
 
 
-class StrictError(UserError):
+class StrictError(FlawedResultsError):
     """Warnings that were not to pass.
 
     Args:
         texts: The warnings.
         results: What was computed before the last of them; None where nothing was.
-
-    Attributes:
-        results: The same.
     """
 
     def __init__(self, texts: Sequence[str], results: dict[str, Any] | None = None) -> None:
@@ -29,8 +26,8 @@ class StrictError(UserError):
             f"{len(texts)} warning{'s' * (len(texts) > 1)}, which strict does not let pass:{listed}",
             fix="mend what they name, or leave out strict",
             where="--strict",
+            results=results,
         )
-        self.results = results
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from lm_eval_moe.cli import main
 if __name__ == "__main__":
     torch.cuda.device_count = lambda: 2
     code = main()
-    if code == 0:  # gloo's threads abort a process that leaves while another one still runs
+    if code == 0:
+        print(f"done on rank {torch.distributed.get_rank()}", file=sys.stderr)
+        # gloo's threads abort a process that leaves while another one still runs
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     sys.exit(code)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from demo_runs import evaluate, task_manager
 from lm_eval.tasks import TaskManager
+from member_names import member_of
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -82,7 +83,7 @@ def test_a_divergence_over_some_documents_says_so(lm: HFMoE, manager: TaskManage
 
 def test_averages_name_the_languages_that_are_partial(lm: HFMoE, manager: TaskManager) -> None:
     languages = list(manager.load(["demo_arith"])["tasks"])
-    samples = {task: [0, 1] for task in languages} | {"demo_arith_sw": [1, 2, 3]}
+    samples = {task: [0, 1] for task in languages} | {member_of("demo_arith", "demo_arith_sw"): [1, 2, 3]}
     with pytest.warns(RoutingWarning, match="over 1 of its 3 documents"):
         groups = routing(lm, manager, ["demo_arith"], samples=samples)["groups"]
     assert groups["demo_arith"]["partial"] == {"sw": "1 of 3"}

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoding="utf-8",
     )
     return folder
+
+
+FILTERS_KEEP_REPEATS = not version("lm_eval").startswith("0.4.")
+"""Whether lm-eval logs all that a filter leaves of a request's repeats, not the first of it."""
 
 
 def run(launcher: list[str], folder: Path, name: str, cache: str, *more: str) -> tuple[dict[str, Any], list[str]]:
@@ -102,7 +107,8 @@ def rounded(value: Any) -> Any:
 def answers(log: str, repeats: int) -> list[dict[str, Any]]:
     """Return a log's entries in the documents' order, without the answers that only evened out the processes' work."""
     rows = [json.loads(line) for line in log.splitlines()]
-    cut = [{**row, "resps": [resps[:repeats] for resps in row["resps"]]} for row in rows]
+    padded = ("resps", "filtered_resps") if FILTERS_KEEP_REPEATS else ("resps",)
+    cut = [{**row, **{name: [part[:repeats] for part in row[name]] for name in padded}} for row in rows]
     return sorted(cut, key=lambda row: (row["doc_id"], row["filter"]))
 
 

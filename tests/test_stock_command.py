@@ -14,6 +14,7 @@ import lm_eval
 import pytest
 from lm_eval import evaluator
 from lm_eval.tasks import TaskManager
+from member_names import NAMED_BY_GROUP, member_of
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.demo_model import demo_model_path
@@ -97,7 +98,10 @@ def test_the_stock_api_has_routing_fields_by_either_way_of_loading_tasks(manager
         task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=1234)
     early = evaluator.evaluate(lm=lm, task_dict=nested, limit=2, bootstrap_iters=0)
-    assert_same_routing(early, ours)
+    if NAMED_BY_GROUP:  # by the old way lm-eval leaves the groups' names out, and then finds no task of theirs
+        assert list(early["routing"]["tasks"].values()) == list(ours["routing"]["tasks"].values())
+    else:
+        assert_same_routing(early, ours)
 
 
 def test_other_models_and_later_evaluations_are_left_alone(manager: TaskManager) -> None:
@@ -116,5 +120,6 @@ def test_other_models_and_later_evaluations_are_left_alone(manager: TaskManager)
     plain = lm_eval.api.registry.get_model("hf")(pretrained=str(demo_model_path()), device="cpu", batch_size=8)
     stock = evaluator.evaluate(lm=plain, task_dict=loaded, limit=2, bootstrap_iters=0)
     assert "routing" not in stock
-    assert not any("routing" in key for key in stock["results"]["demo_arith_sw"])
-    assert stock["results"]["demo_arith_sw"]["acc,none"] == routed["results"]["demo_arith_sw"]["acc,none"]
+    swahili = member_of("demo_arith", "demo_arith_sw")
+    assert not any("routing" in key for key in stock["results"][swahili])
+    assert stock["results"][swahili]["acc,none"] == routed["results"][swahili]["acc,none"]

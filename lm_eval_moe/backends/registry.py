@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,7 +16,16 @@ from lm_eval_moe.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
-__all__ = ["DEFAULT", "GROUP", "backend", "backend_names", "load_model", "register_backend"]
+__all__ = [
+    "DEFAULT",
+    "GROUP",
+    "backend",
+    "backend_names",
+    "load_model",
+    "quiet_loading",
+    "register_backend",
+    "set_threads",
+]
 
 DEFAULT = "hf-moe"
 """The backend of commands that are not told another."""
@@ -57,6 +67,27 @@ def backend(name: str) -> type[RoutedModel]:
     module, _, attribute = _homes[name].partition(":")
     found: type[RoutedModel] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from showing a bar of its own for the weights that it loads inside the ``with`` block."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def set_threads(count: int) -> None:
+    """Let models in this process compute in so many threads."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.capture import ExpectedRow, RequestKey, RowUse
+from lm_eval_moe.harness.requests import window_count
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
+    from lm_eval_moe.harness.requests import Instance
 
 __all__ = ["NOBODY", "LabelQueue", "RequestLabel", "TokenRequests", "labels_of", "window_labels"]
 
@@ -76,14 +77,9 @@ def window_labels(
         prefix_token: What comes before the first token.
         max_length: Tokens that the model takes.
     """
-    from lm_eval.utils import get_rolling_token_windows
-
     windows = []
     for label, tokens in zip(labels, texts, strict=True):
-        parts = get_rolling_token_windows(
-            token_list=tokens, prefix_token=prefix_token, max_seq_len=max_length, context_len=1
-        )
-        windows += [replace(label, window=number) for number, _ in enumerate(parts)]
+        windows += [replace(label, window=number) for number in range(window_count(tokens, prefix_token, max_length))]
     return windows
 
 

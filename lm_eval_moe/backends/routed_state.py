@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.capture import RequestKey, RowUse
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.harness.evaluating import route_evaluations
 from lm_eval_moe.identity import ANSWER, Identity
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.steering.apply import Constants, Steerer
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
 __all__ = ["RoutedState"]
-
-
-_REPORTING = "lm_eval_moe.evaluation.routed_evaluate", "route_evaluations"
-"""What lets lm-eval's own command and API report a model's routing: named, not imported, since it stands above."""
 
 
 class RoutedState:
@@ -59,8 +55,7 @@ class RoutedState:
     _encode_pair: Callable[..., tuple[list[int], list[int]]]
 
     def _begin_capture(self, capture: str | bool, parallel: str | Sequence[str], think_end: str | int | None) -> None:
-        module, function = _REPORTING
-        getattr(import_module(module), function)()
+        route_evaluations(type(self))
         self._span: Span | None = capture_span(capture, think_end)
         self._parallel: list[Path] = []
         self.add_parallel([parallel] if isinstance(parallel, str) else parallel)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_moe.capture.records import RoutingRecord
+from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = ["pack", "unpack"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.records import RoutingRecord
 from lm_eval_moe.profiles import EXTRA_ARRAYS, PROFILE_ARRAYS, Profile, ProfileItem
+from lm_eval_moe.routing_record import RoutingRecord
 from lm_eval_moe.shape import RoutingShape
 
 __all__ = ["ItemRows", "PooledRow", "Rows", "records_of"]

@@ -9,8 +9,8 @@ from sys import getsizeof
 from typing import IO, TypeVar
 
 from lm_eval_moe.capture.packing import pack, unpack
-from lm_eval_moe.capture.records import RoutingRecord
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = ["RecordStore"]
 

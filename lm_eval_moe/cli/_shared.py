@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lm_eval_moe.backends.registry import DEFAULT, backend, load_model
+from lm_eval_moe.backends.registry import DEFAULT, backend, load_model, quiet_loading
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.strict import StrictError, noted_warnings
@@ -37,9 +37,9 @@ class _ModelArgs(argparse.Action):
     """Reads ``--model_args`` as lm-eval's own ``run`` does, whose module is imported only when there is something."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        from lm_eval._cli.utils import MergeDictAction
+        from lm_eval_moe.harness.command import merge_arguments
 
-        MergeDictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
+        merge_arguments(parser, namespace, values, self.dest, option_string or self.option_strings[0])
 
 
 def add_model(parser: Any, *, required: bool = False) -> None:
@@ -68,15 +68,8 @@ def loaded(args: argparse.Namespace, arguments: Mapping[str, Any]) -> RoutedMode
         UserError: The model cannot be loaded or steered, or an argument is wrong.
         RoutingBypassedError: It is loaded, but its routing cannot be followed.
     """
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with quiet_loading():
         return load_model(args.model, arguments)
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.backends.registry import DEFAULT
+from lm_eval_moe.backends.registry import DEFAULT, set_threads
 from lm_eval_moe.cli._shared import loaded, quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
-from lm_eval_moe.resources import steering_configs_dir, tasks_dir
+from lm_eval_moe.resources import steering_configs_dir
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
@@ -68,15 +68,12 @@ def _execute(args: argparse.Namespace) -> int:
 
 
 def _run_all(args: argparse.Namespace, profile: Path) -> dict[str, dict[str, Any]]:
-    import torch
-    from lm_eval.tasks import TaskManager
-
     from lm_eval_moe import simple_evaluate
+    from lm_eval_moe.harness.task_index import task_manager
 
-    torch.set_num_threads(1)  # a second thread has more to wait for than to do in so small a model
+    set_threads(1)  # a second thread has more to wait for than to do in so small a model
     lm = loaded(args, {"pretrained": "demo", "batch_size": args.batch_size})
-    # Only our own tasks: scanning lm-eval's thousands would take longer than the evaluation.
-    manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
+    manager = task_manager([_GROUP])
     runs = {}
     for number, (label, file) in enumerate(_RUNS, start=1):
         print(f"[{number}/{len(_RUNS)}] {label}", file=sys.stderr)

@@ -145,14 +145,13 @@ def _shape(args: argparse.Namespace, spec: SteeringSpec) -> RoutingShape:
 
 def _shape_of_model(args: argparse.Namespace) -> RoutingShape:
     """Read the model's config: the one thing here that takes torch and transformers."""
-    from lm_eval._cli.utils import MergeDictAction
+    from lm_eval_moe.harness.command import merge_arguments
 
     with contextlib.redirect_stdout(sys.stderr):
         from lm_eval_moe.backends.registry import DEFAULT, backend
 
         space = argparse.Namespace()
-        merge = MergeDictAction(["--model_args"], "model_args", nargs="+")
-        merge(_ModelArgsParser(), space, args.model_args)
+        merge_arguments(_ModelArgsParser(), space, args.model_args, "model_args", "--model_args")
         given = dict(space.model_args)
         if not given.get("pretrained"):
             raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")

@@ -97,7 +97,7 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     cells, empty = cells_of(sweep, shape_of(args))  # before the weights are loaded
     _announce(sweep, cells, empty)
     warned.check()
-    from lm_eval_moe.evaluation.task_index import task_manager
+    from lm_eval_moe.harness.task_index import task_manager
     from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
     from lm_eval_moe.sweep.store import RunStore
 

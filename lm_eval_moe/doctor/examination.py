@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.capture.attribution import AttributionError
+from lm_eval_moe.doctor import proofs as proofs  # its modules enter themselves
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.explanation import explain
 from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs

@@ -90,8 +90,6 @@ def all_proofs() -> tuple[Proof, ...]:
     Raises:
         UserError: A proof needs one that there is not.
     """
-    from lm_eval_moe.doctor import proofs as proofs  # its modules enter themselves
-
     for entry in _PROOFS.values():
         for needed in entry.needs:
             if needed not in _PROOFS:

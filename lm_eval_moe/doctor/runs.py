@@ -16,6 +16,7 @@ from lm_eval_moe.doctor.sentences import SENTENCES
 from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
 from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.harness.requests import make_request
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel, TorchModules
@@ -241,13 +242,10 @@ class Runs:
         routers: bool = False,
     ) -> Scored:
         """Score sentences; see `watched` for the last three arguments."""
-        from lm_eval.api.instance import Instance
-
         chosen = self.asked if asked is None else asked
         self._prepare(label, steering, capture)
         requests = [
-            Instance("loglikelihood", {}, (ask.context, ask.continuation), 0, metadata=(ask.task, ask.number, 1))
-            for ask in chosen
+            make_request("loglikelihood", (ask.context, ask.continuation), ask.task, ask.number) for ask in chosen
         ]
         watching = self._watched(steps=False, positions=positions, logits=logits, routers=routers)
         with watching as passes, self.lm.capturing(_REQUEST) as captured:
@@ -257,13 +255,10 @@ class Runs:
 
     def generate(self, label: str, *, capture: str = "off") -> Generated:
         """Generate greedily from the contexts of one batch of sentences."""
-        from lm_eval.api.instance import Instance
-
         self._prepare(label, None, capture)
         arguments = {"until": [], "max_gen_toks": _NEW_TOKENS, "do_sample": False}
         requests = [
-            Instance("generate_until", {}, (ask.context, dict(arguments)), 0, metadata=(ask.task, ask.number, 1))
-            for ask in self.few
+            make_request("generate_until", (ask.context, dict(arguments)), ask.task, ask.number) for ask in self.few
         ]
         with self._watched(steps=True, positions=(), logits=False) as passes, self.lm.capturing(_REQUEST) as captured:
             texts = self.lm.generate_until(requests, disable_tqdm=True)

@@ -10,23 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval.evaluator import simple_evaluate as stock_simple_evaluate
-from lm_eval.tasks import TaskManager
-from lm_eval.utils import simple_parse_args_string
-
 from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.registry import backend_names, load_model
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import control_count, control_plans
-from lm_eval_moe.evaluation.harness import quiet_harness
 from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
+from lm_eval_moe.harness.evaluating import stock_simple_evaluate
+from lm_eval_moe.harness.quiet import quiet_harness
+from lm_eval_moe.harness.requests import parse_arguments
+from lm_eval_moe.harness.task_index import TaskManager
+from lm_eval_moe.harness.tracker import name_model
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.results.gains import add_gains
-from lm_eval_moe.results.routing import KEY
 from lm_eval_moe.routing_fields import chosen_fields
 from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
@@ -117,6 +116,8 @@ def simple_evaluate(
 
     Raises:
         UserError: The steering does not fit, a name is unknown, or the model cannot be captured.
+        FlawedResultsError: Routing was captured, and the results lack fields that they should have; its ``results`` are
+            what the evaluation gave.
         StrictError: There were warnings, with ``strict``; its ``results`` are what the evaluation gave.
     """
     options = RoutingOptions(
@@ -132,7 +133,7 @@ def simple_evaluate(
     )
     manager = kwargs.pop("task_manager", None) or TaskManager(
         include_path=[str(folder) for folder in tasks_dirs()],
-        metadata=_as_dict(model_args) | (kwargs.get("metadata") or {}),
+        metadata=parse_arguments(model_args) | (kwargs.get("metadata") or {}),
     )
     named = isinstance(model, str)
     if not (model in backend_names() if named else is_routed(model)):
@@ -166,14 +167,9 @@ def simple_evaluate(
         plans = control_plans(lm.steering, control_count(control)) if control else []
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
             logging_samples = _logging_samples(kwargs, bool(plans))
-            results = _evaluate(lm, model_args, tasks, manager, reference, options, logging_samples, check)
+            results = _evaluate(lm, model_args, tasks, manager, reference, options, logging_samples, check, named)
             if plans:
                 _compare_with_controls(results, plans, lm, model_args, tasks, manager, reference, options, kwargs)
-    if results is not None:
-        results["config"]["model"] = lm.backend_name
-        results["config"]["model_args"] = model_args if named else {"pretrained": lm.model_id}
-        if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
-            tracker.general_config_tracker.model_source = lm.backend_name
     if noted:
         raise StrictError(noted, results)
     return results
@@ -237,6 +233,7 @@ def _evaluate(
     options: RoutingOptions,
     kwargs: dict[str, Any],
     before: Callable[[], None] = lambda: None,
+    named: bool = False,
 ) -> dict[str, Any] | None:
     evaluation = RoutedEvaluation(
         lm,
@@ -252,15 +249,13 @@ def _evaluate(
         results: dict[str, Any] | None = stock_simple_evaluate(
             lm, model_args, tasks=tasks, task_manager=manager, **kwargs
         )
-    if results is not None and KEY not in results:
-        raise RuntimeError("lm-eval did not evaluate by lm_eval.evaluator.evaluate: there are no routing fields")
+    if results is not None:
+        results["config"]["model"] = lm.backend_name
+        results["config"]["model_args"] = model_args if named else {"pretrained": lm.model_id}
+        if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
+            name_model(tracker, lm.backend_name)
+    evaluation.check(results)
     return results
-
-
-def _as_dict(model_args: str | dict[str, Any] | None) -> dict[str, Any]:
-    if isinstance(model_args, str):
-        return dict(simple_parse_args_string(model_args))
-    return dict(model_args or {})
 
 
 def _reference(language: str) -> str:
@@ -280,7 +275,7 @@ def _steering(options: RoutingOptions) -> SteeringSpec | SteeringPlan | None:
 
 def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
     """Build the model as lm-eval does, with the run's steering."""
-    given = _as_dict(model_args)
+    given = parse_arguments(model_args)
     if options.steering is not None and given.get("steering") is not None:
         raise UserError(
             f"steering is given twice: {options.steering} and {given['steering']}",

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
-from lm_eval.utils import simple_parse_args_string
 
-from lm_eval_moe.evaluation.routed_task import own_class
+from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_bytes
 from lm_eval_moe.identity.plain import plain
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["hash_of_documents", "prompting_parts", "run_identity", "task_parts"]
 
-_PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task")
+_PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task", "_qualified_name")
 _OF_SIMPLE_EVALUATE = ("prompts.fewshot", "prompts.generation", "prompts.fewshot_seed", "prompts.seeds")
 """What `evaluate` is not told: the tasks have it by then, or it was set for the whole process."""
 
@@ -97,8 +96,7 @@ def _whole(limit: Any) -> Any:
 
 
 def _generation(given: Any) -> dict[str, Any]:
-    arguments = simple_parse_args_string(given) if isinstance(given, str) else given
-    return dict(plain(arguments or {}))
+    return dict(plain(parse_arguments(given)))
 
 
 def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +111,7 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     content = {name: value for name, value in settings.items() if name not in _PARTS_OF_THEIR_OWN}
     content["routing"] = metadata.get("routing")  # lm-eval adds the model's arguments to the other metadata
-    content["class"] = _described(own_class(task))
+    content["class"] = _described(type(task))
     shots = _fewshot(config.num_fewshot, arguments.get("num_fewshot"))
     return {
         "version": metadata.get("version"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.harness.documents import gold_target
 from lm_eval_moe.multilingual.numerals import readings
 from lm_eval_moe.parallel import TaskPairing
 
@@ -59,9 +60,7 @@ def gold_answer(task: Any, doc: Any) -> str | None:
     """
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return None
-    gold = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
-    if isinstance(gold, (list, tuple)):
-        gold = gold[0] if gold else None
+    gold = gold_target(task, doc)
     if gold is None:
         return None
     text = " ".join(unicodedata.normalize("NFKC", str(gold)).casefold().split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.evaluation.reach import shortfall
 from lm_eval_moe.evaluation.thinking import unended
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing
     from lm_eval_moe.steering.coverage import Coverage
 
-__all__ = ["remarks_after", "remarks_before"]
+__all__ = ["remarks_after", "remarks_before", "what_was_lost"]
 
 
 def remarks_before(session: RoutingSession) -> Iterator[str]:
@@ -71,6 +71,27 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         short = shortfall(plan, totals.values())
         if short is not None:
             yield short
+
+
+def what_was_lost(
+    session: RoutingSession, totals: Mapping[str, TaskTally], results: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what should have been captured and was not: a fault, of whoever, and no property of the run.
+
+    Args:
+        session: The evaluation.
+        totals: What each task's documents add up to, over all processes.
+        results: lm-eval's.
+    """
+    for task, total in totals.items() if session.captures else ():
+        scored = results["n-samples"].get(task, {}).get("effective", 0)
+        if scored > len(total.evaluated):
+            yield f"task {task}: lm-eval scored {scored} documents, but told of {len(total.evaluated)} beforehand"
+        if total.unrecorded:
+            yield (
+                f"task {task}: the requests of {total.unrecorded} of its {len(total.evaluated)} documents did not "
+                "reach the model under their names"
+            )
 
 
 def _stays_unsteered(session: RoutingSession, coverage: Coverage, language: str) -> bool:

@@ -1,13 +1,10 @@
-"""The routing part of a results file, and routing fields in groups."""
+"""The routing part of a results file."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-from lm_eval.config.group import AggMetricConfig
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.evaluation.averages import add_averages
@@ -22,34 +19,13 @@ from lm_eval_moe.results.routing import (
     Steering,
     TaskRouting,
 )
-from lm_eval_moe.routing_fields import FILTER
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
-    from lm_eval.api.group import Group
-
     from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
-    from lm_eval_moe.routing_fields import Field
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["add_routing", "aggregated_in_groups"]
-
-
-@contextmanager
-def aggregated_in_groups(groups: Iterable[Group], fields: Sequence[Field]) -> Iterator[None]:
-    """Let the groups that aggregate scores aggregate the routing fields in the same way."""
-    own = [(group, group.aggregate_metric_list) for group in groups if group.has_aggregation]
-    for group, metrics in own:
-        by_size = metrics[0].weight_by_size
-        group.aggregate_metric_list = [
-            *metrics,
-            *(AggMetricConfig(metric=f.name, filter_list=None, weight_by_size=by_size) for f in fields),
-        ]
-    try:
-        yield
-    finally:
-        for group, metrics in own:
-            group.aggregate_metric_list = metrics
+__all__ = ["add_routing"]
 
 
 def add_routing(
@@ -59,7 +35,7 @@ def add_routing(
     identity: Identity,
     reference: ReferenceSource,
 ) -> dict[str, Any]:
-    """Add the ``routing`` object to lm-eval's results, and name the fields alike whatever filters a task has.
+    """Add the ``routing`` object to lm-eval's results.
 
     Args:
         results: lm-eval's.
@@ -69,10 +45,6 @@ def add_routing(
         reference: Where the reference's routing comes from.
     """
     model = session.model
-    names = {field.name for field in session.fields}
-    for table in ("results", "groups"):
-        for scores in results.get(table, {}).values():
-            _under_one_filter(scores, names)
     results[KEY] = Routing(
         schema_version=SCHEMA_VERSION,
         lm_eval_moe_version=__version__,
@@ -116,16 +88,6 @@ def _steering(plan: SteeringPlan) -> Steering:
         counts["selected_on_texts"] = len(plan.selected_on_texts)
     profiles = tuple(source.to_dict() for source in plan.profiles)
     return replace(Steering.from_dict(plan.to_dict()), spec={**plan.spec, **counts}, profiles=profiles)
-
-
-def _under_one_filter(scores: dict[str, Any], names: Collection[str]) -> None:
-    """Rename ``routing_entropy,strict-match`` to ``routing_entropy,none``: routing knows no filters."""
-    for key in list(scores):
-        metric, comma, _ = key.partition(",")
-        if comma and metric.removesuffix("_stderr") in names:
-            scores.setdefault(f"{metric},{FILTER}", scores[key])
-            if key != f"{metric},{FILTER}":
-                del scores[key]
 
 
 def _task_routing(name: str, session: RoutingSession, total: TaskTally) -> TaskRouting:

@@ -1,42 +1,34 @@
-"""lm-eval's `evaluate`, through which every evaluation of a routed model goes, whoever starts it.
-
-`lm_eval.evaluator.evaluate` is the one place where a model meets the loaded tasks, in lm-eval's own command, in its
-`simple_evaluate` and in ours. It is replaced once in a process, when the first routed model is made, by a function that
-hands all other models on to the original.
-"""
+"""An evaluation of a routed model: lm-eval's own, with the routing that is to be reported."""
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval import evaluator
-from lm_eval.api.group import Group
-
-from lm_eval_moe.backends.base import is_routed
-from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.evaluation.harness import quiet_harness
+from lm_eval_moe.errors import FlawedResultsError, RoutingWarning
 from lm_eval_moe.evaluation.identity import prompting_parts, run_identity
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
-from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before
-from lm_eval_moe.evaluation.results import add_routing, aggregated_in_groups
+from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before, what_was_lost
+from lm_eval_moe.evaluation.results import add_routing
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+from lm_eval_moe.harness.evaluating import HarnessRun
+from lm_eval_moe.harness.scores import add_metrics
+from lm_eval_moe.harness.versions import TESTED
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiles import PROFILE_ARRAYS
-from lm_eval_moe.results.routing import ReferenceSource
+from lm_eval_moe.results.routing import KEY, ReferenceSource
 from lm_eval_moe.routing_fields import chosen_fields
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
-__all__ = ["RoutedEvaluation", "route_evaluations"]
+__all__ = ["RoutedEvaluation", "evaluate_routed"]
 
 
 class RoutedEvaluation:
@@ -88,6 +80,7 @@ class RoutedEvaluation:
             before=self._say_before,
         )
         self._before = before
+        self._lost: list[str] = []
         if profile and path is None:
             self._session.say(f"with capture=off the profile {profile} is neither read nor written")
 
@@ -122,85 +115,89 @@ class RoutedEvaluation:
         finally:
             _READY.reset(token)
 
-    def run(
-        self,
-        tasks: Mapping[str, Any],
-        groups: Iterable[Group],
-        evaluate: Callable[[], Any],
-        arguments: Mapping[str, Any],
-    ) -> Any:
-        """Call lm-eval's ``evaluate`` on tasks and groups; return its results with routing.
-
-        Args:
-            tasks: The tasks by name.
-            groups: The groups.
-            evaluate: Calls lm-eval's.
-            arguments: With which it calls it.
+    def run(self, run: HarnessRun) -> dict[str, Any] | None:
+        """Let lm-eval evaluate; return its results with routing.
 
         Raises:
             UserError: The reference items of a profile were prompted otherwise than the tasks are.
         """
         session, gather = self._session, self.lm.gather
         model = self._model.with_parts(self.lm.changeable_parts(session.request))
-        identity = run_identity(model, self.lm, tasks, self._arguments, arguments)
+        identity = run_identity(model, self.lm, run.tasks, self._arguments, run.arguments)
         try:
-            with ExitStack() as stack:
-                stack.enter_context(quiet_harness(session.fields))
-                stack.enter_context(aggregated_in_groups(groups, session.fields))
-                for task in tasks.values():
-                    stack.enter_context(routed(task, session, gather))
+            with routed(run.tasks, session, gather):
                 if self._reference is not None:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
                     self._reference.check_tasks(pairings, identity, session.reference)
-                results = evaluate()
-            parts = gather(session.finished_tallies())
+                results = run.evaluate()
+            session.exchange(gather)
+            parts = gather((session.values(), session.finished_tallies()))
             if self._written is not None:
                 save_profile(self._written, session, identity, gather)
-            if results is None:
-                return None
-            totals = {task: _total(task, parts) for task in session.pairings}
-            for text in remarks_after(session, totals):
-                session.say(text)
-            source = self._reference.source() if self._reference else ReferenceSource("run")
-            return add_routing(results, session, totals, identity, source)
+            lost = [] if results is None else self._add_routing(results, run, parts, identity)
+            self._lost = [text for part in gather(lost) for text in part]
+            return results
         finally:
             session.end()
+
+    def _add_routing(
+        self,
+        results: dict[str, Any],
+        run: HarnessRun,
+        parts: Sequence[tuple[Mapping[str, list[dict[str, float]]], Mapping[str, TaskTally]]],
+        identity: Identity,
+    ) -> list[str]:
+        """Add the fields and the ``routing`` object to lm-eval's results; return what of them is not there."""
+        session = self._session
+        totals = {task: _total(task, (tallies for _, tallies in parts)) for task in session.pairings}
+        for text in remarks_after(session, totals):
+            session.say(text)
+        documents = {task: [values for own, _ in parts for values in own[task]] for task in session.pairings}
+        better = {field.name: field.higher_is_better for field in session.fields}
+        lost = [*add_metrics(results, run, better, documents), *what_was_lost(session, totals, results)]
+        source = self._reference.source() if self._reference else ReferenceSource("run")
+        add_routing(results, session, totals, identity, source)
+        return lost
+
+    def check(self, results: dict[str, Any] | None) -> None:
+        """Check that an evaluation gave the fields that it promised.
+
+        Args:
+            results: What it gave; None on all processes but the first.
+
+        Raises:
+            FlawedResultsError: It did not.
+        """
+        lost = self._lost
+        if results is not None and KEY not in results:
+            lost = ["lm-eval did not evaluate by lm_eval.evaluator.evaluate, or made other results of it"]
+        if lost:
+            raise FlawedResultsError(
+                f"routing was captured, but the results lack fields that they should have: {'; '.join(lost)}",
+                fix="the scores are as they would be without us; say which lm-eval and which tasks these are in a "
+                f"report of this error, and use one of the releases of lm-eval that were tested: {', '.join(TESTED)}",
+                where="routing fields",
+                results=results,
+            )
 
 
 _READY: ContextVar[RoutedEvaluation | None] = ContextVar("_READY", default=None)
 
 
-def route_evaluations() -> None:
-    """Let lm-eval's `evaluate` report the routing of routed models."""
-    stock = evaluator.evaluate
-    if getattr(stock, "reports_routing", False):
-        return
+def evaluate_routed(run: HarnessRun) -> dict[str, Any] | None:
+    """Evaluate a routed model, whoever called lm-eval.
 
-    @wraps(stock)
-    def evaluate(*args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(stock).bind(*args, **kwargs).arguments
-        lm = given["lm"]
-        if not is_routed(lm):
-            return stock(*args, **kwargs)
-        evaluation = _READY.get()
-        if evaluation is None or evaluation.lm is not lm:
-            # lm-eval's own command has no flag that lets items pass that experts were selected on: they are marked.
-            evaluation = RoutedEvaluation(lm, allow_leak=True)
-        return evaluation.run(*_members(given["task_dict"]), lambda: stock(*args, **kwargs), given)
-
-    evaluate.reports_routing = True  # type: ignore[attr-defined]
-    evaluator.evaluate = evaluate
-
-
-def _members(task_dict: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Group]]:
-    """Return the tasks and groups that lm-eval evaluates, given in its form or in that of earlier releases."""
-    if "tasks" in task_dict:
-        return task_dict["tasks"], list((task_dict.get("groups") or {}).values())
-    tasks: dict[str, Any] = {}
-    groups = [key for key in task_dict if isinstance(key, Group)]
-    for key, member in task_dict.items():
-        tasks |= member if isinstance(member, Mapping) else {key: member}
-    return tasks, groups
+    Raises:
+        FlawedResultsError: Nobody else will look at the results, and they lack fields.
+    """
+    evaluation = _READY.get()
+    if evaluation is not None and evaluation.lm is run.lm:
+        return evaluation.run(run)
+    # lm-eval's own command has no flag that lets items pass that experts were selected on: they are marked.
+    evaluation = RoutedEvaluation(run.lm, allow_leak=True)
+    results = evaluation.run(run)
+    evaluation.check(results)
+    return results
 
 
 def _total(task: str, parts: Iterable[Mapping[str, TaskTally]]) -> TaskTally:

@@ -39,6 +39,7 @@ class TaskTally:
     """What one task's documents add up to; tallies of several processes add up."""
 
     documents: int = 0  # those with captured routing
+    unrecorded: int = 0  # those none of whose requests reached the model under its name
     leaked: int = 0  # those that the steering's experts were selected on
     tokens: int = 0
     steered: int = 0  # (token, layer) pairs at which steering acted
@@ -57,6 +58,7 @@ class TaskTally:
     def merge(self, other: TaskTally) -> None:
         """Add another process's tally."""
         self.documents += other.documents
+        self.unrecorded += other.unrecorded
         self.leaked += other.leaked
         self.tokens += other.tokens
         self.thinking.merge(other.thinking)
@@ -274,11 +276,15 @@ class RoutingSession:
     def _records(self, item: Item) -> list[RoutingRecord]:
         return [record for key in item.requests if (record := self._captured.record(key)) is not None]
 
-    def values(self, task: str, doc_id: int) -> dict[str, float]:
-        """Return a document's result fields, and count it in the task's tally."""
+    def values(self) -> dict[str, list[dict[str, float]]]:
+        """Return the result fields of this process's documents by task, and count them in the tallies; once a run."""
+        return {task: [self._values(task, doc_id) for doc_id in self.items[task]] for task in self.pairings}
+
+    def _values(self, task: str, doc_id: int) -> dict[str, float]:
         item = self.items[task].get(doc_id) if self.captures else None
         records = self._records(item) if item else []
         tally = self.tallies[task]
+        tally.unrecorded += item is not None and not records
         for generation in records:
             tally.thinking.add(generation.thinking)
         record = _pooled(records)

@@ -123,8 +123,9 @@ class ParallelRegistry:
         return f"{start}: add the task {task} to the run, or {profile}"
 
     def _first_match(self, task_name: str) -> tuple[TaskEntry, re.Match[str]] | None:
+        own_name = task_name.rpartition("::")[2]  # lm-eval 0.5 calls a member of a group group::task
         for entry in self.entries:
-            match = entry.pattern.fullmatch(task_name)
+            match = entry.pattern.fullmatch(own_name)
             if match:
                 return entry, match
         return None

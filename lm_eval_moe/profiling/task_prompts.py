@@ -16,14 +16,14 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.identity import task_parts
 from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession
-from lm_eval_moe.evaluation.task_index import task_manager
+from lm_eval_moe.harness.requests import prompt_of
+from lm_eval_moe.harness.task_index import task_manager
 from lm_eval_moe.profiles import PROFILE_ARRAYS
 from lm_eval_moe.profiling.documents import Document, Source
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
-
     from lm_eval_moe.backends.base import RoutedModel
+    from lm_eval_moe.harness.requests import Instance
 
 __all__ = ["TaskPrompts", "task_sources"]
 
@@ -83,28 +83,28 @@ def task_sources(
     session = RoutingSession(lm, (), "en", keep=PROFILE_ARRAYS)
     found: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for task in _loaded(names, include_path):
-        with routed(task, session, lambda own: [own]):
-            pairing = session.pairings[task.task_name]
+    for name, task in _loaded(names, include_path).items():
+        with routed({name: task}, session):
+            pairing = session.pairings[name]
             if pairing is None:
                 raise UserError(
                     "its language is unknown",
                     fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or the task to "
                     "a file given with --parallel",
-                    where=f"task {task.task_name}",
+                    where=f"task {name}",
                 )
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)
             with _bars_on_terminals_only():
                 task.build_all_requests(limit=limit, rank=0, world_size=1)
-            parts[pairing.language][task.task_name] = task_parts(task, {})
+            parts[pairing.language][name] = task_parts(task, {})
         requests = {RequestKey(i.task_name, i.doc_id, i.idx): i for i in task.instances}
-        for item in session.items[task.task_name].values():
+        for item in session.items[name].values():
             if item.key is not None:
                 text, continuation, windowed = _text_of(requests[item.requests[0]], lm.capture)
                 found[pairing.language].append(
-                    Document(item.key.item, pairing.benchmark, task.task_name, text, continuation, windowed, item.texts)
+                    Document(item.key.item, pairing.benchmark, name, text, continuation, windowed, item.texts)
                 )
     return [TaskPrompts(language, documents, parts[language]) for language, documents in found.items()]
 
@@ -114,10 +114,10 @@ def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
 
 
-def _loaded(names: Sequence[str], include_path: str | None) -> list[Any]:
+def _loaded(names: Sequence[str], include_path: str | None) -> dict[str, Any]:
     manager = task_manager(names, [include_path] if include_path else [])
     try:
-        return list(manager.load(list(names))["tasks"].values())
+        return dict(manager.load(list(names))["tasks"])
     except (ValueError, OSError) as error:
         raise UserError(
             f"the tasks cannot be loaded: {(str(error).splitlines() or [type(error).__name__])[0]}",
@@ -127,7 +127,7 @@ def _loaded(names: Sequence[str], include_path: str | None) -> list[Any]:
 
 
 def _text_of(request: Instance, span: str) -> tuple[str, str | None, bool]:
-    kind, text = request.request_type, request.args[0]
+    kind, text = request.request_type, prompt_of(request)
     if kind == "loglikelihood":
         return text, request.args[1], False
     if span != "prompt":

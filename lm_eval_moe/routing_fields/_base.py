@@ -14,7 +14,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture import RoutingRecord
+    from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = [
     "CURVES",

@@ -9,7 +9,7 @@ from lm_eval_moe.routing_fields._base import Curve, Field, Values, known, regist
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture import RoutingRecord
+    from lm_eval_moe.routing_record import RoutingRecord
 
 __all__: list[str] = []
 

@@ -11,7 +11,7 @@ from lm_eval_moe.routing_fields._base import Curve, Field, Values, register
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture import RoutingRecord
+    from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = ["STEERED_SELECTION"]
 

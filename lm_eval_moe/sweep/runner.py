@@ -15,15 +15,14 @@ from tqdm import tqdm
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation import simple_evaluate
 from lm_eval_moe.evaluation.identity import run_identity
-from lm_eval_moe.evaluation.task_index import task_manager
+from lm_eval_moe.harness.task_index import task_manager
 from lm_eval_moe.results import Routing
 from lm_eval_moe.sweep.cells import Cell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 
 if TYPE_CHECKING:
-    from lm_eval.tasks import TaskManager
-
     from lm_eval_moe.backends.base import RoutedModel
+    from lm_eval_moe.harness.task_index import TaskManager
     from lm_eval_moe.identity import Identity
     from lm_eval_moe.steering import SteeringPlan
     from lm_eval_moe.sweep.spec import SweepSpec

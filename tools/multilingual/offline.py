@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.harness.task_files import StockTasks
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
 from tools.multilingual.examples import hub_splits, write_examples
@@ -28,7 +29,7 @@ class OfflineTasks:
     """
 
     def __init__(self) -> None:
-        self._index: dict[str, Any] = {}  # of those of lm-eval's folders that were needed
+        self._stock = StockTasks()
 
     def build(self, manifest: Manifest, tasks: Iterable[BenchmarkTask], number: int) -> dict[str, ConfigurableTask]:
         """Return lm-eval's objects of a benchmark's tasks, by name; for one of lm-eval's groups its first task.
@@ -47,7 +48,8 @@ class OfflineTasks:
         datasets.disable_progress_bars()
         chosen = list(tasks)
         if manifest.lm_eval:
-            return {task.name: self._of_harness(task.name, manifest, number) for task in chosen}
+            rows = hub_splits(manifest, number)
+            return {task.name: self._stock.build(task.name, rows) for task in chosen}
         with tempfile.TemporaryDirectory(prefix="lm-eval-moe-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", RoutingWarning)  # of what a run would lack
             write_examples(Path(folder), manifest, chosen, number)
@@ -55,37 +57,6 @@ class OfflineTasks:
             with _environment(BENCH_DIR_VARIABLE, folder):
                 loaded = manager.load([task.name for task in chosen])["tasks"]
         return {task.name: loaded[task.name] for task in chosen}
-
-    def _entry(self, name: str) -> Any:
-        """Return lm-eval's entry of a task; to index all of its fourteen thousand would take long."""
-        import lm_eval.tasks
-        from lm_eval.tasks import TaskManager
-
-        if name not in self._index:
-            root = Path(lm_eval.tasks.__file__).parent
-            folders = [path for path in root.iterdir() if path.is_dir() and name.startswith(path.name)]
-            nearest = max(folders, key=lambda path: len(path.name))
-            self._index |= TaskManager(include_path=[str(nearest)], include_defaults=False).task_index
-        return self._index[name]
-
-    def _of_harness(self, name: str, manifest: Manifest, number: int) -> ConfigurableTask:
-        import datasets
-        from lm_eval.api.task import ConfigurableTask
-        from lm_eval.tasks._yaml_loader import load_yaml
-
-        while "group" in (content := load_yaml(self._entry(name).yaml_path, resolve_func=True)):
-            name = content["task"][0]
-        rows = hub_splits(manifest, number)
-
-        class Offline(ConfigurableTask):  # type: ignore[misc]
-            """lm-eval's own class; only where its rows come from differs."""
-
-            def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-                self.dataset = datasets.DatasetDict(
-                    {split: datasets.Dataset.from_list(each) for split, each in rows.items()}
-                )
-
-        return Offline(config={key: value for key, value in content.items() if key not in ("tag", "task_list")})
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
+from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import TIERS, language_info, tier_of
 from lm_eval_moe.multilingual.listing import list_benchmarks
@@ -111,13 +112,13 @@ def section(manifest: Manifest, offline: OfflineTasks) -> str:
 
 def shown_prompt(task: ConfigurableTask) -> str:
     """Return what a model is given for a task's first document without examples, and the answers to choose from."""
-    doc = next(iter(task.eval_docs))
-    context = task.fewshot_context(doc, num_fewshot=0)
-    requests = task.construct_requests(doc, context, metadata=(task.config.task, 0, 1))
+    task.set_config(key="num_fewshot", value=0)
+    task.build_all_requests(limit=1)
+    prompt = prompt_of(task.instances[0])
     if task.OUTPUT_TYPE != "multiple_choice":
-        return str(requests.arguments[0])
-    choices = [f"→ {str(request.arguments[1]).strip()}" for request in requests]
-    return "\n".join([*([context.rstrip("\n")] if context else []), *choices])
+        return prompt
+    choices = [f"→ {str(request.args[1]).strip()}" for request in task.instances]
+    return "\n".join([*([prompt.rstrip("\n")] if prompt else []), *choices])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.routers import find_sites
@@ -16,7 +16,7 @@ from lm_eval_moe.routers import find_sites
 if TYPE_CHECKING:
     from torch import nn
 
-    from lm_eval_moe.backends.hf.model import HFMoE
+    from lm_eval_moe.backends.hf.weights import LoadedWeights
 
 __all__ = ["FLAG", "Gaps", "checked_loading", "gaps_of"]
 
@@ -41,8 +41,16 @@ class Gaps:
     random: bool = False
 
 
+class _Loading(Protocol):
+    """The model that is being made."""
+
+    AUTO_MODEL_CLASS: Any
+    backend: str
+    weights: LoadedWeights
+
+
 @contextmanager
-def checked_loading(lm: HFMoE, *, allow: bool) -> Iterator[None]:
+def checked_loading(lm: _Loading, *, allow: bool) -> Iterator[None]:
     """Check every checkpoint that `HFLM` loads within, and say so to the model's ``weights``.
 
     Args:
@@ -63,7 +71,7 @@ def checked_loading(lm: HFMoE, *, allow: bool) -> Iterator[None]:
 class _Checked:
     """Stands for a model class of transformers while its checkpoints are loaded."""
 
-    def __init__(self, auto: Any, lm: HFMoE, allow: bool) -> None:
+    def __init__(self, auto: Any, lm: _Loading, allow: bool) -> None:
         self._auto, self._lm, self._allow = auto, lm, allow
 
     def from_pretrained(self, path: Any, *args: Any, **kwargs: Any) -> Any:

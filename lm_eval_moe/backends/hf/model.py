@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 
 from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.base import TorchModules
@@ -30,6 +29,7 @@ from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import padded_batch, places_of
+from lm_eval_moe.harness.requests import is_sampled, prompt_of
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 from lm_eval_moe.routers.sites import encoder_decoder_error
@@ -166,7 +166,7 @@ class HFMoE(RoutedState, HFLM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
         self._check_span(requests)
-        texts = [self.tok_encode(request.args[0]) for request in requests]
+        texts = [self.tok_encode(prompt_of(request)) for request in requests]
         with self._labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
@@ -277,7 +277,7 @@ class HFMoE(RoutedState, HFLM):
             uses.__getitem__,
             run,
             quiet=disable_tqdm,
-            sampled=any(_is_drawn(request.args[1]) for request in requests),
+            sampled=any(is_sampled(request.args[1]) for request in requests),
         )
         for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
             self._count_steered(use.key, language, prompt, generated)
@@ -422,8 +422,3 @@ class HFMoE(RoutedState, HFLM):
         info["routing_capture"] = self.capture
         info["steering"] = {"name": self._plan.name, "hash": self._plan.hash} if self._plan else None
         return info
-
-
-def _is_drawn(generation_kwargs: dict[str, Any]) -> bool:
-    """Whether answers are drawn at random: a temperature without ``do_sample`` asks for that, too, in lm-eval."""
-    return bool(normalize_gen_kwargs(generation_kwargs)["do_sample"])

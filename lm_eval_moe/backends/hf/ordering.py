@@ -1,4 +1,4 @@
-"""The order in which lm-eval will run requests, asked of its own `Collator`."""
+"""The order in which lm-eval will run requests, asked of its own machinery."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from lm_eval.models.utils import Collator
-
 from lm_eval_moe.backends.requests import TokenRequest
+from lm_eval_moe.harness.requests import running_order
 
 __all__ = ["generation_order", "likelihood_order", "rounds_without_conflict"]
 
@@ -34,9 +33,8 @@ def likelihood_order(requests: Sequence[TokenRequest], *, grouped: bool) -> list
     members: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, context, continuation in numbered:
         members[tuple(context + continuation[:-1])].append(index)
-    order = Collator(numbered, sort_fn=sort_key, group_by="contexts" if grouped else None, group_fn=shared)
     rows = []
-    for (request,) in order.get_batched(n=1):
+    for request in running_order(numbered, sort_key, "contexts" if grouped else None, shared):
         index = request[0]
         others = members[tuple(shared(request))] if grouped else []
         rows.append([index, *(other for other in others if other != index)])
@@ -46,13 +44,11 @@ def likelihood_order(requests: Sequence[TokenRequest], *, grouped: bool) -> list
 def generation_order(arguments: Sequence[tuple[str, dict[str, Any]]], encode: Callable[[str], list[int]]) -> list[int]:
     """Return the indices of ``generate_until`` requests, given as ``(prompt, gen_kwargs)``, in running order."""
     numbered = [(prompt, kwargs, index) for index, (prompt, kwargs) in enumerate(arguments)]
-    order = Collator(
-        numbered,
-        sort_fn=lambda request: (-len(encode(request[0])), request[0]),
-        group_by="gen_kwargs",
-        group_fn=lambda request: request[1],
-    )
-    return [request[2] for (request,) in order.get_batched(n=1)]
+
+    def sort_key(request: Any) -> Any:
+        return -len(encode(request[0])), request[0]
+
+    return [request[2] for request in running_order(numbered, sort_key, "gen_kwargs", lambda request: request[1])]
 
 
 def rounds_without_conflict(

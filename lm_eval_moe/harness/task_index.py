@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.resources import tasks_dirs
 
-__all__ = ["task_manager", "without_defaults"]
+__all__ = ["TaskManager", "indexing_what_is_needed", "task_manager", "without_defaults"]
+
+
+class _OwnTasks(TaskManager):
+    """Knows no task of lm-eval's, whatever it is asked."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "include_defaults": False})
+
+
+@contextmanager
+def indexing_what_is_needed(tasks: str | Sequence[str] | None, include_path: Sequence[str | Path]) -> Iterator[None]:
+    """Keep lm-eval's command from reading its thousands of task files for a run of none of them.
+
+    Args:
+        tasks: As lm-eval takes them: names with commas between, or a list of such.
+        include_path: Folders of further tasks.
+    """
+    parts = [tasks] if isinstance(tasks, str) else tasks or []
+    names = [name for part in parts for name in str(part).split(",")]
+    files = any(name.endswith(".yaml") or Path(name).is_dir() for name in names)
+    if names and not files and without_defaults(names, include_path) is not None:
+        lm_eval.tasks.TaskManager = _OwnTasks
+    try:
+        yield
+    finally:
+        lm_eval.tasks.TaskManager = TaskManager
 
 
 def task_manager(

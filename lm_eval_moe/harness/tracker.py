@@ -10,11 +10,39 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lm_eval.loggers
 from lm_eval.loggers import EvaluationTracker
 
 from lm_eval_moe.errors import UserError
 
-__all__ = ["WholeFilesTracker"]
+__all__ = ["WholeFilesTracker", "name_model", "writing_whole_files"]
+
+
+@contextmanager
+def writing_whole_files() -> Iterator[None]:
+    """Let lm-eval's command write through our tracker.
+
+    Raises:
+        UserError: When it is done: something could not be written.
+    """
+    made: list[WholeFilesTracker] = []
+
+    def make(*args: Any, **kwargs: Any) -> WholeFilesTracker:
+        made.append(WholeFilesTracker(*args, **kwargs))
+        return made[-1]
+
+    lm_eval.loggers.EvaluationTracker = make
+    try:
+        yield
+    finally:
+        lm_eval.loggers.EvaluationTracker = EvaluationTracker
+    for tracker in made:
+        tracker.check()
+
+
+def name_model(tracker: EvaluationTracker, name: str) -> None:
+    """Let a tracker write the name of a model that lm-eval was given as an object."""
+    tracker.general_config_tracker.model_source = name
 
 
 class WholeFilesTracker(EvaluationTracker):
