@@ -22,8 +22,8 @@ WRITERS = {
 }
 # What may read YAML by other means, and why.
 YAML_READERS = {
-    ("cli/run.py", "load_yaml_config"): "lm-eval's own --config, read as lm-eval reads it",
-    ("multilingual/offline.py", "load_yaml"): "lm-eval's own task files, with its !function tags",
+    ("harness/command.py", "load_yaml_config"): "lm-eval's own --config, read as lm-eval reads it",
+    ("harness/task_files.py", "load_yaml"): "lm-eval's own task files, with its !function tags",
 }
 # These hold the one reader.
 READER = ("strict_yaml.py", "yaml_limits.py")

@@ -50,9 +50,10 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
             )
         if coverage is not None and coverage.reaches(language) and not total.steered:
             yield coverage.unreached(f"task {task}", language)
-        if session.captures and total.documents < evaluated:
+        spanless = evaluated - total.documents - total.unrecorded
+        if session.captures and spanless > 0:
             yield (
-                f"{task}: no routing was captured for {evaluated - total.documents} of its {evaluated} documents, "
+                f"{task}: no routing was captured for {spanless} of its {evaluated} documents, "
                 f"whose requests have no token in the span {session.model.capture!r}; choose another with capture="
             )
         thinking = unended(task, total.thinking)
