@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lm_eval_moe.capture import Forest, Recorder, RequestKey
-    from lm_eval_moe.capture.segments import TokenRows
+    from lm_eval_moe.capture.token_rows import TokenRows
     from lm_eval_moe.steering.apply import Steerer
 
 __all__ = ["RoutedPasses"]

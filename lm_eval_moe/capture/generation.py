@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.segments import NONE, Forest, Steered
+from lm_eval_moe.capture.segments import Forest
+from lm_eval_moe.capture.token_rows import NONE, Steered
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.routing_record import Span
 

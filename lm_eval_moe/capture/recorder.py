@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm_eval_moe.capture.segments import Forest, RowsOnDevice, TokenRows
+from lm_eval_moe.capture.segments import Forest
 from lm_eval_moe.capture.sums import SegmentSums
+from lm_eval_moe.capture.token_rows import RowsOnDevice, TokenRows
 from lm_eval_moe.routing_record import ARRAYS
 
 __all__ = ["Recorder"]
