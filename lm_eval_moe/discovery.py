@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import UserError, did_you_mean
 
 __all__ = [
     "GROUP",
@@ -107,26 +107,40 @@ class Registry(Mapping[str, T]):
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._entries: dict[str, T] = {}
-        self._homes: dict[str, tuple[str, str]] = {}
+        self._homes: dict[str, str] = {}
 
-    def add(self, name: str, entry: T, made_by: type | Callable[..., object]) -> None:
+    def add(self, name: str, entry: T, made_by: type | Callable[..., object] | str) -> None:
         """Enter something; to define the same anew replaces it.
 
         Args:
             name: Its name.
             entry: What it is.
-            made_by: The class or function that it comes from.
+            made_by: The class or function that it comes from, or ``module:Class`` for one that is not imported yet.
 
         Raises:
             UserError: There is another one of that name.
         """
-        home = (made_by.__module__, made_by.__qualname__)
+        home = made_by if isinstance(made_by, str) else f"{made_by.__module__}:{made_by.__qualname__}"
         there = self._homes.setdefault(name, home)
         if there != home:
-            raise UserError(
-                f"the {self._kind} {name!r} of {home[0]} is there already, in {there[0]}", fix="choose another name"
-            )
+            new, old = (place.partition(":")[0] for place in (home, there))
+            raise UserError(f"the {self._kind} {name!r} of {new} is there already, in {old}", fix="choose another name")
         self._entries[name] = entry
+
+    def look_up(self, name: str, where: str) -> T:
+        """Return what has a name that a user gave.
+
+        Args:
+            name: The name.
+            where: The flag that it was given with.
+
+        Raises:
+            UserError: Nothing has it.
+        """
+        if name not in self:
+            problem = f"there is no {self._kind} {name!r}{did_you_mean(name, self)}"
+            raise UserError(problem, fix=f"choose among {', '.join(self)}", where=where)
+        return self[name]
 
     def copy(self) -> Registry[T]:
         """Return a registry of the same entries: what is entered there is not entered here."""

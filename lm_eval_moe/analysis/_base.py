@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.discovery import Registry
 from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ class Analysis(ABC):
     name: ClassVar[str]
     rank: ClassVar[int] = 100
     columns: ClassVar[tuple[str, ...]]
-    registry: ClassVar[dict[str, type[Analysis]]] = {}
+    registry: ClassVar[Registry[type[Analysis]]] = Registry("analysis")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "name" in cls.__dict__:
-            Analysis.registry[cls.name] = cls
+            Analysis.registry.add(cls.name, cls, cls)
 
     @classmethod
     def ordered(cls) -> list[type[Analysis]]:

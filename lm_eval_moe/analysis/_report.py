@@ -12,7 +12,7 @@ from lm_eval_moe._version import __version__
 from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material
 from lm_eval_moe.analysis._not_possible import NotPossible
-from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.tables import csv_text
 
@@ -135,12 +135,7 @@ def chosen_analyses(names: Sequence[str]) -> list[type[Analysis]]:
         UserError: A name is unknown.
     """
     for name in names:
-        if name not in Analysis.registry:
-            raise UserError(
-                f"there is no analysis {name!r}{did_you_mean(name, Analysis.registry)}",
-                fix=f"choose among {', '.join(each.name for each in Analysis.ordered())}",
-                where="--analyses",
-            )
+        Analysis.registry.look_up(name, "--analyses")
     return [each for each in Analysis.ordered() if each.name in names]
 
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.base import missing_from
-from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.discovery import Registry, failing_as_user_error
+from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = [
+    "BACKENDS",
     "DEFAULT",
-    "GROUP",
     "backend",
-    "backend_names",
     "load_model",
     "quiet_loading",
     "register_backend",
@@ -30,10 +27,8 @@ __all__ = [
 DEFAULT = "hf-moe"
 """The backend of commands that are not told another."""
 
-GROUP = "lm_eval_moe.backends"
-"""The entry points by which other packages name their backends: ``name = "module:Class"``."""
-
-_homes: dict[str, str] = {}
+BACKENDS: Registry[str] = Registry("routed model")
+"""``module:Class`` of each backend by its name."""
 
 
 def register_backend(name: str, home: str) -> None:
@@ -42,31 +37,24 @@ def register_backend(name: str, home: str) -> None:
     Args:
         name: The name.
         home: ``module:Class``. The class is one of lm-eval's models that fulfils `RoutedModel`.
+
+    Raises:
+        UserError: The name means another class already.
     """
-    _homes[name] = home
-
-
-def backend_names() -> tuple[str, ...]:
-    """Return the names of all backends: this package's, those of installed packages, and registered ones."""
-    _discover()
-    return tuple(sorted(_homes))
+    BACKENDS.add(name, home, home)
 
 
 def backend(name: str) -> type[RoutedModel]:
     """Return a backend's model class.
 
     Raises:
-        UserError: There is no such backend.
+        UserError: There is no such backend, or it cannot be imported.
     """
-    if name not in backend_names():
-        raise UserError(
-            f"there is no routed model {name!r}{did_you_mean(name, _homes)}",
-            fix=f"use --model {' or '.join(_homes)}",
-            where="--model",
-        )
-    module, _, attribute = _homes[name].partition(":")
-    found: type[RoutedModel] = getattr(importlib.import_module(module), attribute)
-    return found
+    home = BACKENDS.look_up(name, "--model")
+    module, _, attribute = home.partition(":")
+    with failing_as_user_error(f"the backend {home}", f"--model {name}", "mend it, or install what it needs"):
+        kind: type[RoutedModel] = getattr(importlib.import_module(module), attribute)
+    return kind
 
 
 @contextmanager
@@ -119,11 +107,3 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
             where=f"--model {name}",
         )
     return model
-
-
-@cache
-def _discover() -> None:
-    for entry in entry_points(group=GROUP):
-        _homes.setdefault(entry.name, entry.value)
-    for file in sorted(Path(__file__).parent.glob("*/model.py")):
-        importlib.import_module(f"{__package__}.{file.parent.name}")

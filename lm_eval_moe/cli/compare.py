@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lm_eval_moe.discovery import module_names
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 
@@ -17,8 +18,6 @@ _COLUMNS = ("languages", "tiers", "families", "scripts", "benchmarks")
 
 def add_parser(subparsers: Any) -> None:
     """Add ``compare``."""
-    from lm_eval_moe.compare.formats import format_names
-
     parser = subparsers.add_parser(
         "compare",
         help="a leaderboard over results, with paired statistics",
@@ -62,8 +61,12 @@ def add_parser(subparsers: Any) -> None:
         "--parallel", action="append", default=[], metavar="FILE", help="more tasks' languages, as for `run`"
     )
     out = parser.add_argument_group("output")
+    formats = ", ".join(name.removeprefix("as_") for name in module_names("lm_eval_moe.compare.formats"))
     out.add_argument(
-        "--format", choices=format_names(), default="terminal", help="of what is printed (default: terminal)"
+        "--format",
+        default="terminal",
+        metavar="NAME",
+        help=f"of what is printed: {formats}, or a plug-in's (default: terminal)",
     )
     out.add_argument(
         "--output",
@@ -79,10 +82,11 @@ def add_parser(subparsers: Any) -> None:
 
 def _execute(args: argparse.Namespace) -> int:
     from lm_eval_moe.compare import Settings, build_board, choose_runs
-    from lm_eval_moe.compare.formats import format_named, format_of
+    from lm_eval_moe.compare.formats import FORMATS, format_of
     from lm_eval_moe.parallel import ParallelRegistry
 
-    formats = [format_of(path) for path in args.output]
+    shown = FORMATS.look_up(args.format, "--format")
+    written = [format_of(path) for path in args.output]
     settings = Settings(
         columns=args.columns,
         baseline=args.baseline,
@@ -103,10 +107,10 @@ def _execute(args: argparse.Namespace) -> int:
     )
     registry = ParallelRegistry.default([Path(file) for file in args.parallel]) if args.parallel else None
     board = build_board(chosen.runs, settings, registry=registry, notes=chosen.notes)
-    for path, form in zip(args.output, formats, strict=True):
+    for path, form in zip(args.output, written, strict=True):
         write_whole(path, form.render(board, args.title), "leaderboard")
         print(f"wrote {path}", file=sys.stderr)
-    format_named(args.format).print(board, args.title, intervals=args.intervals)
+    shown.print(board, args.title, intervals=args.intervals)
     return 0
 
 

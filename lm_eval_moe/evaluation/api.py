@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.cache import ResponseCache
-from lm_eval_moe.backends.registry import backend_names, load_model
+from lm_eval_moe.backends.registry import BACKENDS, load_model
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.identity import prompting_parts
@@ -136,11 +136,11 @@ def simple_evaluate(
         metadata=parse_arguments(model_args) | (kwargs.get("metadata") or {}),
     )
     named = isinstance(model, str)
-    if not (model in backend_names() if named else is_routed(model)):
+    if not (model in BACKENDS if named else is_routed(model)):
         if steering is not None:
             raise UserError(
                 f"--steering needs a model that can be steered, not {model if named else type(model)}",
-                fix=f"use --model {' or '.join(backend_names())}",
+                fix=f"use --model {' or '.join(BACKENDS)}",
                 where="--model",
             )
         return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)

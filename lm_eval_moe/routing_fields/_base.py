@@ -16,20 +16,6 @@ from lm_eval_moe.shape import RoutingShape
 if TYPE_CHECKING:
     from lm_eval_moe.routing_record import RoutingRecord
 
-__all__ = [
-    "CURVES",
-    "FIELDS",
-    "FILTER",
-    "Curve",
-    "Field",
-    "chosen_fields",
-    "default_fields",
-    "is_score",
-    "known",
-    "register",
-    "where_routed",
-]
-
 Values = NDArray[np.float64]
 
 FILTER = "none"

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from profile_records import read_records
 
 import lm_eval_moe
 from lm_eval_moe import simple_evaluate
-from lm_eval_moe.backends import registry
 from lm_eval_moe.backends.base import is_routed
+from lm_eval_moe.backends.registry import BACKENDS, register_backend
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.resources import tasks_dir
@@ -34,10 +33,10 @@ ONE_MODEL = ("--model_args", "pretrained=demo")
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
-    registry.register_backend("toy", "toy_engine:ToyEngine")
-    yield
-    del registry._homes["toy"]
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for inside in ("_entries", "_homes"):  # as they were before, afterwards
+        monkeypatch.setattr(BACKENDS, inside, dict(getattr(BACKENDS, inside)))
+    register_backend("toy", "toy_engine:ToyEngine")
 
 
 @pytest.fixture
@@ -188,6 +187,15 @@ def test_an_unknown_model_is_an_error_with_a_remedy(capsys: pytest.CaptureFixtur
     assert "there is no routed model 'hf-mo' (did you mean 'hf-moe'?)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("home", "problem"), [("toy_engine:Toy", "AttributeError"), ("toys:Toy", "ModuleNotFound")])
+def test_a_backend_that_cannot_be_imported_is_one_message(
+    home: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register_backend("broken", home)
+    assert main(["doctor", "--model", "broken", *ONE_MODEL]) == 2
+    assert f"--model broken: the backend {home} fails: {problem}" in capsys.readouterr().err
+
+
 def test_an_argument_that_is_given_twice_is_refused() -> None:
     manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)
     with pytest.raises(UserError, match="batch_size is given twice"):
@@ -213,7 +221,7 @@ def test_nothing_outside_its_folder_names_the_transformers_backend() -> None:
 
 def test_the_backends_are_known_without_any_engine() -> None:
     code = (
-        "import sys; from lm_eval_moe.backends.registry import backend_names; assert 'hf-moe' in backend_names(); "
+        "import sys; from lm_eval_moe.backends.registry import BACKENDS; assert 'hf-moe' in BACKENDS; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

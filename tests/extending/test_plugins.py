@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -16,9 +17,14 @@ import yaml
 from small_models import ROOT
 
 from lm_eval_moe import HFMoE, discovery, resources
+from lm_eval_moe.analysis import Analysis
+from lm_eval_moe.backends.registry import BACKENDS
 from lm_eval_moe.cli import main
+from lm_eval_moe.compare.formats import FORMATS
+from lm_eval_moe.compare.formats._base import SUFFIXES
 from lm_eval_moe.doctor import finding
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP
 from lm_eval_moe.results.values import Metric
 from lm_eval_moe.routers import blocks
 from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, Field, chosen_fields, register
@@ -27,8 +33,19 @@ from lm_eval_moe.steering.selectors import Selector
 from tools.multilingual import task_files
 
 PAGE = ROOT / "docs" / "extending.md"
-REGISTRIES = (Action.registry, Selector.registry, CURVES, FIELDS, finding._PROOFS)
+REGISTRIES: tuple[discovery.Registry[Any], ...] = (
+    *(Action.registry, Selector.registry, Analysis.registry, CURVES, FIELDS, finding._PROOFS),
+    *(FORMATS, SUFFIXES, BENCHMARK, PROFILES, SWEEP, BACKENDS),
+)
 DEMO = ("--model_args", "pretrained=demo")
+MISSING = """
+
+@BENCHMARK.figure("never", order=16, title="A figure of the sky")
+def never(subject):
+    from lm_eval_moe.analysis import NotPossible
+
+    raise NotPossible("it needs a moon", "give one")
+"""
 
 
 def shown_files(page: Path) -> dict[str, str]:
@@ -79,8 +96,18 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _forgotten: None) -
 
 def test_the_page_shows_one_file_of_each_kind() -> None:
     assert {Path(name).name for name in shown_files(PAGE)} == {
-        *("__init__.py", "action.py", "rule.py", "field.py", "proof.py", "benchmark.yml", "_moe_colours_yaml")
+        *("__init__.py", "action.py", "rule.py", "field.py", "table.py", "figure.py", "proof.py", "backend.py"),
+        *("benchmark.yml", "_moe_colours_yaml"),
     }
+
+
+@pytest.fixture
+def colours(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package, with the task files of its benchmark and rows for it."""
+    assert task_files.main(["colours"]) == 0
+    write_rows(package / "data")
+    monkeypatch.setenv("MOE_BENCH_DIR", str(package / "data"))
+    return package
 
 
 def write_rows(folder: Path) -> None:
@@ -113,18 +140,15 @@ def run(out: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_a_benchmark_a_field_a_rule_and_an_action_of_a_plug_in_work_in_the_commands(
-    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert task_files.main(["colours"]) == 0
-    assert (package / "moe_extras" / "tasks" / "colours" / "moe_colours_sw.yaml").is_file()
+    assert (colours / "moe_extras" / "tasks" / "colours" / "moe_colours_sw.yaml").is_file()
     assert main(["ls", "tasks", "--benchmark", "colours", "--format", "json"]) == 0
     printed = capsys.readouterr().out
     assert [row["task"] for row in json.loads(printed[printed.index("[") :])] == ["moe_colours_en", "moe_colours_sw"]
 
-    write_rows(package / "data")
-    monkeypatch.setenv("MOE_BENCH_DIR", str(package / "data"))
     fields = ["--routing_fields", "routing_peak,routing_divergence"]
-    plain = run(package / "plain", *fields, "--routing_profile", "items.safetensors")
+    plain = run(colours / "plain", *fields, "--routing_profile", "items.safetensors")
     peak = plain["results"]["moe_colours_sw"]["routing_peak,none"]
     curve = plain["routing"]["tasks"]["moe_colours_sw"]["curves"]["peak"]
     assert 0 < peak <= 1
@@ -140,16 +164,50 @@ def test_a_benchmark_a_field_a_rule_and_an_action_of_a_plug_in_work_in_the_comma
     written = yaml.safe_load(Path("busiest.yaml").read_text("utf-8"))
     assert (written["source"], written["interventions"][0]["action"]) == ("our own", "halve")
 
-    steered = run(package / "steered", *fields, "--steering", "busiest.yaml", "--allow_leak")
+    steered = run(colours / "steered", *fields, "--steering", "busiest.yaml", "--allow_leak")
     assert steered["routing"]["tasks"]["moe_colours_sw"]["steered_tokens"] > 0
     assert steered["results"]["moe_colours_sw"]["routing_peak,none"] != peak
 
     # What the field says is not a score, and acc is.
     capsys.readouterr()
-    assert main(["compare", str(package / "plain"), str(package / "steered"), "--format", "json"]) == 0
+    assert main(["compare", str(colours / "plain"), str(colours / "steered"), "--format", "json"]) == 0
     board = capsys.readouterr().out
     assert '"acc,none"' in board
     assert "routing_peak" not in board
+
+
+def test_a_backend_a_format_and_a_figure_of_a_plug_in_work_in_the_commands(
+    colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, half = run(colours / "plain"), run(colours / "half", "--model", "hf-bf16")
+    assert (plain["config"]["model"], half["config"]["model"]) == ("hf-moe", "hf-bf16")
+    assert half["routing"]["identity"]["model"]["dtype"]["parameters"] == "bfloat16"
+    divergence = "routing_divergence,none"
+    assert half["results"]["moe_colours_sw"][divergence] == pytest.approx(
+        plain["results"]["moe_colours_sw"][divergence], rel=0.1
+    )
+    assert main(["doctor", "--model", "hf-bf16", *DEMO, "--config-only"]) == 0
+
+    capsys.readouterr()
+    compared = [str(colours / "plain"), str(colours / "half"), "--title", "Mine"]
+    assert main(["compare", *compared, "--format", "latex", "--output", "board.tex"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("% Mine\n")
+    assert f" & {plain['results']['moe_colours_sw']['acc,none']}" in printed
+    assert Path("board.tex").read_text("utf-8") == printed
+
+    with (colours / "moe_extras" / "figure.py").open("a", encoding="utf-8") as file:
+        file.write(MISSING)
+    figure = importlib.reload(sys.modules["moe_extras.figure"])
+    assert BENCHMARK["documents"].make is figure.documents_figure
+    assert main(["report", str(colours / "plain"), "--output", "report.html", "--figures", "figures"]) == 0
+    text = Path("report.html").read_text("utf-8")
+    titles = ("Accuracy by language", "Documents by language")
+    assert text.index(f"<h3>{titles[0]}</h3>") < text.index(f"<h3>{titles[1]}</h3>")
+    assert "A figure of the sky: it needs a moon; give one." in text
+    (data,) = Path("figures").glob("*_documents.csv")
+    assert data.read_text("utf-8").split() == ["language,documents", "en,4", "sw,4"]
+    assert data.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_adapter_and_a_proof_of_a_plug_in_work_in_the_doctor(
@@ -157,8 +215,6 @@ def test_an_adapter_and_a_proof_of_a_plug_in_work_in_the_doctor(
 ) -> None:
     from test_adapters import saved
 
-    with (package / "moe_extras" / "__init__.py").open("a", encoding="utf-8") as file:
-        file.write("from moe_extras import adapter\n")
     model = saved("linear", package / "model", tokenizer)
     assert main(["doctor", "--trust_remote_code", "--model_args", f"pretrained={model}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -191,10 +247,20 @@ def test_no_plug_in_is_looked_for_where_no_registry_is(tmp_path: Path) -> None:
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
         discovery.VARIABLE: "loud_extras",
     }
-    for arguments, code in ((["--help"], 0), (["compare", "--help"], 0), (["experts", "--help"], 1)):
+    quiet = [["--help"], *([name, "--help"] for name in ("compare", "report", "doctor", "profile", "sweep"))]
+    loud = [["experts", "--help"], ["compare", "nowhere"], ["doctor", *DEMO, "--config-only"]]
+    for arguments, code in [*((line, 0) for line in quiet), *((line, 1) for line in loud)]:
         command = [sys.executable, "-m", "lm_eval_moe", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == code, (arguments, done.stderr)
+
+
+def test_what_the_help_lists_without_importing_it_is_what_registers_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    assert f"of what is printed: {', '.join(sorted(FORMATS))}," in " ".join(capsys.readouterr().out.split())
+    assert main(["compare", "nowhere", "--format", "jsonn"]) == 2
+    assert "there is no format 'jsonn' (did you mean 'json'?)" in capsys.readouterr().err
 
 
 BROKEN = {
@@ -205,6 +271,28 @@ BROKEN = {
         "from dataclasses import dataclass\nfrom lm_eval_moe.steering.actions import SwitchAction\n\n\n"
         "@dataclass(frozen=True)\nclass Mask(SwitchAction):\n    name = 'mask'\n",
         "the action 'mask' of broken_extras is there already, in lm_eval_moe.steering.actions.mask",
+    ),
+    "a format's name that is taken": (
+        "from lm_eval_moe.compare.formats import Format, register\n\n\n"
+        "def render(board, title):\n    return title\n\n\n"
+        "register(Format('csv', render))\n",
+        "the format 'csv' of broken_extras is there already, in lm_eval_moe.compare.formats.as_csv",
+    ),
+    "a suffix that is taken": (
+        "from lm_eval_moe.compare.formats import Format, register\n\n\n"
+        "def render(board, title):\n    return title\n\n\n"
+        "register(Format('another', render, ('.md',)))\n",
+        "the suffix '.md' of broken_extras is there already, in lm_eval_moe.compare.formats.as_markdown",
+    ),
+    "a figure's name that is taken": (
+        "from lm_eval_moe.report.figures import BENCHMARK\n\n\n"
+        "@BENCHMARK.figure('scores', order=1, title='Again')\ndef again(subject):\n    return None\n",
+        "the benchmarks' figure 'scores' of broken_extras is there already, in lm_eval_moe.report.figures.scores",
+    ),
+    "a backend's name that is taken": (
+        "from lm_eval_moe.backends.registry import register_backend\n\n"
+        "register_backend('hf-moe', 'broken_extras:Other')\n",
+        "the routed model 'hf-moe' of broken_extras is there already, in lm_eval_moe.backends.hf.model",
     ),
     "a rule with a flag of another form": (
         "from dataclasses import dataclass\nfrom lm_eval_moe.steering.selectors import Selector, options\n\n\n"

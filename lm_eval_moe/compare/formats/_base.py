@@ -1,4 +1,4 @@
-"""What a format of the leaderboard is, and the registry of them."""
+"""What a format of the leaderboard is, and the registries of formats and of their suffixes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.discovery import Registry
+
 if TYPE_CHECKING:
     from lm_eval_moe.compare.board import Board
 
-__all__ = ["REGISTRY", "Format", "register"]
+__all__ = ["FORMATS", "SUFFIXES", "Format", "register"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,19 @@ class Format:
             sys.stdout.write(self.render(board, title))
 
 
-REGISTRY: dict[str, Format] = {}
+FORMATS: Registry[Format] = Registry("format")
 """The formats by name."""
+
+SUFFIXES: Registry[Format] = Registry("suffix")
+"""The same formats by the suffixes of their files."""
 
 
 def register(form: Format) -> None:
-    """Add a format: a module of this folder does so where it is imported, and so may anybody's.
+    """Add a format.
 
     Raises:
-        ValueError: Another format has the name or a suffix.
+        UserError: Another format has the name or a suffix.
     """
-    for other in REGISTRY.values():
-        if other.name == form.name or set(other.suffixes) & set(form.suffixes):
-            raise ValueError(f"there is a format {other.name!r} ({', '.join(other.suffixes)}) already")
-    REGISTRY[form.name] = form
+    FORMATS.add(form.name, form, form.render)
+    for suffix in form.suffixes:
+        SUFFIXES.add(suffix, form, form.render)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lm_eval_moe.analysis import NotPossible
+from lm_eval_moe.discovery import Registry
 from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.tables import Cell, csv_text
 
@@ -92,11 +93,8 @@ class _Declared(Generic[S]):
     make: Make[S]
 
 
-class Place(Generic[S]):
-    """A kind of section of the page, and the figures that stand in it."""
-
-    def __init__(self) -> None:
-        self._declared: dict[str, _Declared[S]] = {}
+class Place(Registry[_Declared[S]]):
+    """A kind of section of the page, and the figures that stand in it, by their stems."""
 
     def figure(self, stem: str, *, order: int, title: str) -> Callable[[Make[S]], Make[S]]:
         """Return a decorator that puts the figure which a function makes into every section of this kind.
@@ -110,13 +108,11 @@ class Place(Generic[S]):
             title: What it is called where it cannot be made.
 
         Raises:
-            ValueError: Another figure of this place has the stem.
+            UserError: Another figure of this place has the stem.
         """
 
         def declare(make: Make[S]) -> Make[S]:
-            if stem in self._declared:
-                raise ValueError(f"there is a figure {stem!r} in this place already")
-            self._declared[stem] = _Declared(order, stem, title, make)
+            self.add(stem, _Declared(order, stem, title, make), make)
             return make
 
         return declare
@@ -129,7 +125,7 @@ class Place(Generic[S]):
         """
         figures: dict[str, ReportFigure] = {}
         missing = []
-        for declared in sorted(self._declared.values(), key=lambda entry: (entry.order, entry.stem)):
+        for declared in sorted(self.values(), key=lambda entry: (entry.order, entry.stem)):
             try:
                 figure = declared.make(subject)
             except NotPossible as reason:
@@ -140,11 +136,11 @@ class Place(Generic[S]):
         return figures, missing
 
 
-BENCHMARK: Place[OfBenchmark] = Place()
+BENCHMARK: Place[OfBenchmark] = Place("benchmarks' figure")
 """The sections of benchmarks."""
 
-PROFILES: Place[OfProfiles] = Place()
+PROFILES: Place[OfProfiles] = Place("profiles' figure")
 """The sections of routing profiles."""
 
-SWEEP: Place[SweepBenchmark] = Place()
+SWEEP: Place[SweepBenchmark] = Place("sweeps' figure")
 """The sections of sweeps, one for each of their benchmarks."""
