@@ -52,7 +52,7 @@ class Captured:
         self.request = request or CaptureRequest()
         self.records: RecordStore[RequestKey] = RecordStore()
         self.steered_pairs: Counter[str] = Counter()
-        self.noting: dict[tuple[RequestKey, int], RoutingRecord] | None = None
+        self.noting: dict[tuple[RequestKey | None, int], RoutingRecord] | None = None
 
     def keep(self, key: RequestKey, window: int, record: RoutingRecord) -> None:
         """Keep the record of a request, or of one window of it."""
@@ -71,7 +71,7 @@ class Captured:
         self.steered_pairs.clear()
 
     @contextmanager
-    def noted(self) -> Iterator[Mapping[tuple[RequestKey, int], RoutingRecord]]:
+    def noted(self) -> Iterator[Mapping[tuple[RequestKey | None, int], RoutingRecord]]:
         """Yield the records that are kept inside the ``with`` block, by request and window."""
         self.noting = {}
         try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
-from lm_eval_moe.backends.cache import ResponseCache, answered
+from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
-from lm_eval_moe.capture import RequestKey, RowUse
+from lm_eval_moe.capture import RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.evaluating import route_evaluations
 from lm_eval_moe.identity import ANSWER, Identity
@@ -190,21 +192,43 @@ class RoutedState:
         quiet: bool,
         sampled: bool = False,
     ) -> list[Any]:
-        """Return the answers of requests, from the cache where it has them; see `answered`."""
+        """Return the answers of requests, from the response cache where it has them.
+
+        Args:
+            requests: Their numbers, by which the functions below know them.
+            order: Returns the rows of some requests in running order, each the positions of those that it serves.
+            depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
+            use: Returns the row use of a request, by which its record is found.
+            run: Runs some requests, and returns their answers in that order.
+            quiet: Whether to show no progress bar.
+            sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a
+                seed of its own.
+        """
         if self.response_cache is None:
             return list(run(requests))
-        return answered(
-            self.response_cache,
-            self._answer_identity(sampled=sampled),
-            self.batch_size,
-            self.captured,
-            requests,
-            order,
-            depends_on,
-            use,
-            run,
-            quiet=quiet or self.rank != 0,
-            sampled=sampled,
+        identity = self._answer_identity(sampled=sampled)
+        texts = (json.dumps([identity, *depends_on(n)], sort_keys=True, default=str) for n in requests)
+        keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+
+        def compute(positions: list[int]) -> list[Entry]:
+            if sampled:
+                import torch
+
+                torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
+            numbers = [requests[position] for position in positions]
+            with self.captured.noted() as noted:
+                answers = run(numbers)
+            records = [noted.get((own.key, own.window)) for own in map(use, numbers)]
+            return [Entry(*pair) for pair in zip(answers, records, strict=True)]
+
+        def recall(position: int, record: RoutingRecord) -> None:
+            own = use(requests[position])
+            if own.key is not None:
+                self.captured.keep(own.key, own.window, record)
+
+        quiet = quiet or self.rank != 0
+        return answers_by_block(
+            self.response_cache, order(requests), keys, self.batch_size, compute, recall, quiet=quiet
         )
 
     # ------------------------------------------------------------------ running
