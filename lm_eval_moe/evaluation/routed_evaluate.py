@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import FlawedResultsError, RoutingWarning
 from lm_eval_moe.evaluation.identity import prompting_parts, run_identity
+from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
 from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before, what_was_lost
 from lm_eval_moe.evaluation.results import add_routing
@@ -36,11 +37,7 @@ class RoutedEvaluation:
 
     Args:
         lm: The model.
-        reference: Canonical tag of the language that the others are compared with.
-        fields: Names of the fields to report, ``all``, or None for the default ones.
-        include_reference: Report the comparing fields for the reference language itself, too.
-        profile: Profile with the reference items, written where there is none.
-        allow_leak: Evaluate also on items that the steering's experts were selected on.
+        options: What to report, and of what; the model is steered already.
         before: Called when all requests are there, after the warnings that can be given before they run.
         arguments: Those of `lm_eval.simple_evaluate`; None: they are not known, since lm-eval itself was called.
 
@@ -51,18 +48,15 @@ class RoutedEvaluation:
     def __init__(
         self,
         lm: RoutedModel,
+        options: RoutingOptions,
         *,
-        reference: str = "en",
-        fields: str | Iterable[str] | None = None,
-        include_reference: bool = False,
-        profile: str | Path | None = None,
-        allow_leak: bool = False,
         before: Callable[[], None] = lambda: None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.lm = lm
         self._arguments = arguments
         self._check_profiled_model()
+        reference, profile = options.reference_language(), options.profile
         path = Path(profile) if profile and lm.capture != "off" else None
         self._reference: ReferenceProfile | None = None
         if path is not None and path.exists():
@@ -71,13 +65,14 @@ class RoutedEvaluation:
         self._written = None if self._reference else path
         self._session = RoutingSession(
             lm,
-            chosen_fields(fields, steered=lm.steering is not None) if lm.capture != "off" else (),
+            chosen_fields(options.fields, steered=lm.steering is not None) if lm.capture != "off" else (),
             reference,
-            include_reference=include_reference,
+            include_reference=options.include_reference,
             given=self._reference.items if self._reference else {},
             keep=PROFILE_ARRAYS if self._written else (),
-            allow_leak=allow_leak,
+            allow_leak=options.allow_leak,
             before=self._say_before,
+            gather=lm.gather,
         )
         self._before = before
         self._lost: list[str] = []
@@ -121,21 +116,20 @@ class RoutedEvaluation:
         Raises:
             UserError: The reference items of a profile were prompted otherwise than the tasks are.
         """
-        session, gather = self._session, self.lm.gather
+        session = self._session
         model = self._model.with_parts(self.lm.changeable_parts(session.request))
         identity = run_identity(model, self.lm, run.tasks, self._arguments, run.arguments)
         try:
-            with routed(run.tasks, session, gather):
+            with routed(run.tasks, session):
                 if self._reference is not None:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
                     self._reference.check_tasks(pairings, identity, session.reference)
                 results = run.evaluate()
-            session.exchange(gather)
-            parts = gather((session.values(), session.finished_tallies()))
+            parts = session.gather((session.values(), session.finished_tallies()))
             if self._written is not None:
-                save_profile(self._written, session, identity, gather)
+                save_profile(self._written, session, identity)
             lost = [] if results is None else self._add_routing(results, run, parts, identity)
-            self._lost = [text for part in gather(lost) for text in part]
+            self._lost = [text for part in session.gather(lost) for text in part]
             return results
         finally:
             session.end()
@@ -194,7 +188,7 @@ def evaluate_routed(run: HarnessRun) -> dict[str, Any] | None:
     if evaluation is not None and evaluation.lm is run.lm:
         return evaluation.run(run)
     # lm-eval's own command has no flag that lets items pass that experts were selected on: they are marked.
-    evaluation = RoutedEvaluation(run.lm, allow_leak=True)
+    evaluation = RoutedEvaluation(run.lm, RoutingOptions(allow_leak=True))
     results = evaluation.run(run)
     evaluation.check(results)
     return results

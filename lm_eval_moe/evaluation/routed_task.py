@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -18,30 +18,21 @@ __all__ = ["routed"]
 
 
 @contextmanager
-def routed(
-    tasks: Mapping[str, Any], session: RoutingSession, gather: Callable[[Any], list[Any]] = lambda own: [own]
-) -> Iterator[None]:
+def routed(tasks: Mapping[str, Any], session: RoutingSession) -> Iterator[None]:
     """Let a session learn of tasks as lm-eval makes their requests.
 
     Args:
         tasks: The loaded tasks, by the names that they have in the results.
         session: The evaluation's routing.
-        gather: Returns an object of every process, on every process.
     """
     with ExitStack() as stack:
         for name, task in tasks.items():
             session.add_task(name, task.get_config("metadata"))
-            stack.enter_context(watched_task(task, name, partial(_learn, session, gather, name, task)))
+            stack.enter_context(watched_task(task, name, partial(_learn, session, name, task)))
         yield
 
 
-def _learn(
-    session: RoutingSession,
-    gather: Callable[[Any], list[Any]],
-    name: str,
-    task: Any,
-    documents: Sequence[TaskDocument],
-) -> None:
+def _learn(session: RoutingSession, name: str, task: Any, documents: Sequence[TaskDocument]) -> None:
     session.check_span(name, {instance.request_type for instance in task.instances})
     fields = main_fields(task.eval_docs)
     for document in documents:
@@ -50,6 +41,6 @@ def _learn(
         answer = partial(gold_answer, task, doc)
         texts = partial(document_texts, task, doc, prompt_of(request), fields)
         session.add_item(name, document.doc_id, doc, document.row, keys, answer, texts)
-    session.check_pairing(name, gather)
+    session.check_pairing(name)
     session.check_leak(name)
     session.built(name)

@@ -93,6 +93,7 @@ class RoutingSession:
         allow_leak: Whether tasks may hold items that the model's steering was selected on.
         before: Called when all tasks have their requests, before these run; a session of which requests will run has
             to `begin` there.
+        gather: Returns an object of every process, on every process.
     """
 
     def __init__(
@@ -106,9 +107,10 @@ class RoutingSession:
         keep: Iterable[str] = (),
         allow_leak: bool = False,
         before: Callable[[], None] = lambda: None,
+        gather: Callable[[Any], list[Any]] = lambda own: [own],
     ) -> None:
         self.model, self.fields, self.reference = model, tuple(fields), reference
-        self.include_reference = include_reference
+        self.include_reference, self.gather = include_reference, gather
         self.pairings: dict[str, TaskPairing | None] = {}
         self.items: dict[str, dict[int, Item]] = defaultdict(dict)
         self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
@@ -116,7 +118,7 @@ class RoutingSession:
         self._answers: list[tuple[TaskPairing, dict[str, str | None]]] = []  # of the tasks before this one
         self._given = given or {}
         self._own_references: dict[ItemKey, Item] = {}
-        self._references: RecordStore[ItemKey] | None = None  # of other processes
+        self._references: RecordStore[ItemKey] = RecordStore()  # of other processes
         self._before = before
         self._unbuilt: set[str] = set()
         self.has_profile = bool(self._given)
@@ -185,13 +187,13 @@ class RoutingSession:
         if self.model.capture == "thinking" and set(kinds) - {"generate_until"}:
             raise nothing_generated(task)
 
-    def check_pairing(self, task: str, gather: Callable[[Any], list[Any]]) -> None:
+    def check_pairing(self, task: str) -> None:
         """Check that a task's documents can be told apart, and are the same as the reference's. Every process calls it.
 
         Raises:
             UserError: A key names two documents.
         """
-        rows = [row for part in gather(self._rows.pop(task, [])) for row in part]
+        rows = [row for part in self.gather(self._rows.pop(task, [])) for row in part]
         pairing = self.pairings[task]
         if pairing is None:
             return
@@ -246,25 +248,22 @@ class RoutingSession:
 
     # ------------------------------------------------------------------ after they have run
 
-    def exchange(self, gather: Callable[[Any], list[Any]]) -> None:
-        """Bring together the reference items of all processes. Every process calls this; only the first call acts."""
-        if self._references is not None:
-            return
-        own = {
+    def _exchange(self) -> None:
+        """Bring together the reference items of all processes."""
+        own = self._own_references = {
             item.key: item
             for task, pairing in self.pairings.items()
             if self.captures and pairing and pairing.language == self.reference
             for item in self.items[task].values()
             if item.key
         }
-        self._own_references, self._references = own, RecordStore()
-        counts = gather(len(own))
+        counts = self.gather(len(own))
         if len(counts) == 1:
             return
         keys = list(own)
         for start in range(0, max(counts), _AT_ONCE):
             part = {key: self.record(own[key]) for key in keys[start : start + _AT_ONCE]}
-            for theirs in gather(part):
+            for theirs in self.gather(part):
                 for key, record in theirs.items():
                     if record is not None and key not in own and key not in self._references:
                         self._references.add(key, record)
@@ -277,7 +276,11 @@ class RoutingSession:
         return [record for key in item.requests if (record := self._captured.record(key)) is not None]
 
     def values(self) -> dict[str, list[dict[str, float]]]:
-        """Return the result fields of this process's documents by task, and count them in the tallies; once a run."""
+        """Return the result fields of this process's documents by task, and count them in the tallies; once a run.
+
+        Every process calls it: the documents of one are compared with the reference items of all.
+        """
+        self._exchange()
         return {task: [self._values(task, doc_id) for doc_id in self.items[task]] for task in self.pairings}
 
     def _values(self, task: str, doc_id: int) -> dict[str, float]:
@@ -316,18 +319,13 @@ class RoutingSession:
         return dict(self.tallies)
 
     def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
-        if item.key is None or not self.compared(task):
+        """Return the record of an item's reference: this run's, of this process or another, before a profile's."""
+        key = item.key
+        if key is None or not self.compared(task):
             return None
-        if self._references is None:
-            raise RuntimeError("exchange() comes before values()")
-        return self._reference_record(item.key)
-
-    def _reference_record(self, key: ItemKey) -> RoutingRecord | None:
-        """Return a reference item's record: this run's, of this process or another, before a profile's."""
         own = self.record(self._own_references[key]) if key in self._own_references else None
-        if own is None and self._references:
-            own = next(iter(self._references.get(key) or ()), None)
-        return own if own is not None else self._given.get(key)
+        own = own or next(iter(self._references.get(key, ())), None)
+        return own or self._given.get(key)
 
 
 def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:

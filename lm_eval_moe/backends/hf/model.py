@@ -99,8 +99,7 @@ class HFMoE(RoutedState, HFLM):
         super().__init__(pretrained=pretrained, **kwargs)
         if self.backend != "causal":
             raise encoder_decoder_error(type(self.model).__name__)
-        if self.device.type == "meta":
-            raise refusals.nowhere()
+        refusals.check_device(self.device.type)
         refusals.check_think_end(self.tokenizer, self.think_end_token)
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
