@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord
+from lm_eval_moe.replacing import replaced
 
 __all__ = ["CaptureRequest", "Captured"]
 
@@ -73,8 +74,6 @@ class Captured:
     @contextmanager
     def noted(self) -> Iterator[Mapping[tuple[RequestKey | None, int], RoutingRecord]]:
         """Yield the records that are kept inside the ``with`` block, by request and window."""
-        self.noting = {}
-        try:
-            yield self.noting
-        finally:
-            self.noting = None
+        noting: dict[tuple[RequestKey | None, int], RoutingRecord] = {}
+        with replaced(self, "noting", noting):
+            yield noting

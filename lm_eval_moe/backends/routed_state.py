@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.evaluating import route_evaluations
 from lm_eval_moe.identity import ANSWER, Identity
 from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.steering.apply import Constants, Steerer
 from lm_eval_moe.steering.coverage import Coverage
 
@@ -117,12 +118,8 @@ class RoutedState:
     @contextmanager
     def capturing(self, request: CaptureRequest) -> Iterator[Captured]:
         """Record what a request asks for inside the ``with`` block, into what it yields."""
-        before = self.captured
-        self.captured = Captured(request)
-        try:
+        with replaced(self, "captured", Captured(request)):
             yield self.captured
-        finally:
-            self.captured = before
 
     def add_parallel(self, files: Sequence[str | Path]) -> None:
         """Read further files that say which task is which language; they come before those known so far."""
@@ -244,23 +241,13 @@ class RoutedState:
         with self._labelled([RequestLabel(key, key.task) for key, _, _ in requests]):
             return self._loglikelihood_tokens([(None, *tokens) for _, *tokens in requests], disable_tqdm=True)
 
-    @contextmanager
-    def at_batch_size(self, size: int) -> Iterator[None]:
+    def at_batch_size(self, size: int) -> AbstractContextManager[None]:
         """Run batches of a size inside the ``with`` block."""
-        before, self.batch_size = self.batch_size, size
-        try:
-            yield
-        finally:
-            self.batch_size = before
+        return replaced(self, "batch_size", size)
 
-    @contextmanager
-    def _labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
+    def _labelled(self, labels: Sequence[RequestLabel]) -> AbstractContextManager[None]:
         """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
-        self._labels = LabelQueue(labels)
-        try:
-            yield
-        finally:
-            self._labels = LabelQueue()
+        return replaced(self, "_labels", LabelQueue(labels))
 
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Return the tokens of a context and of what follows it, as lm-eval tells them apart."""

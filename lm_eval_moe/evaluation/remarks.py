@@ -56,9 +56,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
                 f"{task}: no routing was captured for {spanless} of its {evaluated} documents, "
                 f"whose requests have no token in the span {session.model.capture!r}; choose another with capture="
             )
-        thinking = unended(task, total.thinking)
-        if thinking is not None:
-            yield thinking
+        yield from unended(task, total.thinking)
         with_value = total.curve_documents[DIVERGENCE.curve.name]
         if (
             pairing is not None
@@ -69,9 +67,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         ):
             yield _partial(session, pairing, with_value, evaluated)
     if plan is not None:
-        short = shortfall(plan, totals.values())
-        if short is not None:
-            yield short
+        yield from shortfall(plan, totals.values())
 
 
 def what_was_lost(

@@ -8,7 +8,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,16 +57,10 @@ class TaskTally:
 
     def merge(self, other: TaskTally) -> None:
         """Add another process's tally."""
-        self.documents += other.documents
-        self.unrecorded += other.unrecorded
-        self.leaked += other.leaked
-        self.tokens += other.tokens
-        self.thinking.merge(other.thinking)
-        self.steered += other.steered
-        self.curve_documents.update(other.curve_documents)
-        self.evaluated += other.evaluated
-        for name, sums in other.curves.items():
-            self.curves[name] = self.curves.get(name, 0) + sums
+        curves = {name: self.curves.get(name, 0) + sums for name, sums in other.curves.items()}
+        for name in (own.name for own in fields(self) if own.name != "curves"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.curves |= curves
 
     def document_hash(self) -> str:
         """Return the start of a SHA-256 of which documents were evaluated: their rows and contents, in any order."""

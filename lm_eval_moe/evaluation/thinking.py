@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,9 @@ class ThinkingTally:
             self.ended += thinking > 0
             self.tokens += thinking
 
-    def merge(self, other: ThinkingTally) -> None:
-        """Add another process's tally."""
-        self.generations += other.generations
-        self.ended += other.ended
-        self.tokens += other.tokens
+    def __add__(self, other: ThinkingTally) -> ThinkingTally:
+        """Return what this and another process's tally add up to."""
+        return ThinkingTally(self.generations + other.generations, self.ended + other.ended, self.tokens + other.tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the results say."""
@@ -47,8 +46,8 @@ class ThinkingTally:
         }
 
 
-def unended(task: str, tally: ThinkingTally) -> str | None:
-    """Say of how many of a task's answers the thinking never ended, None where it always did.
+def unended(task: str, tally: ThinkingTally) -> Iterator[str]:
+    """Say of how many of a task's answers the thinking never ended, if it ended in none.
 
     Where it ended in some, the log says so: that is for the benchmark to weigh, and no mistake in how it was run.
     """
@@ -60,4 +59,5 @@ def unended(task: str, tally: ThinkingTally) -> str | None:
     )
     if missing and tally.ended:
         logger.warning(message)
-    return message if missing and not tally.ended else None
+    elif missing:
+        yield message

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.resources import tasks_dirs
 
 __all__ = ["TaskManager", "indexing_what_is_needed", "task_manager", "without_defaults"]
@@ -23,8 +24,9 @@ class _OwnTasks(TaskManager):
         super().__init__(*args, **{**kwargs, "include_defaults": False})
 
 
-@contextmanager
-def indexing_what_is_needed(tasks: str | Sequence[str] | None, include_path: Sequence[str | Path]) -> Iterator[None]:
+def indexing_what_is_needed(
+    tasks: str | Sequence[str] | None, include_path: Sequence[str | Path]
+) -> AbstractContextManager[None]:
     """Keep lm-eval's command from reading its thousands of task files for a run of none of them.
 
     Args:
@@ -35,11 +37,8 @@ def indexing_what_is_needed(tasks: str | Sequence[str] | None, include_path: Seq
     names = [name for part in parts for name in str(part).split(",")]
     files = any(name.endswith(".yaml") or Path(name).is_dir() for name in names)
     if names and not files and without_defaults(names, include_path) is not None:
-        lm_eval.tasks.TaskManager = _OwnTasks
-    try:
-        yield
-    finally:
-        lm_eval.tasks.TaskManager = TaskManager
+        return replaced(lm_eval.tasks, "TaskManager", _OwnTasks)
+    return nullcontext()
 
 
 def task_manager(

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.routers.mode import RouterMode
 
@@ -79,7 +80,9 @@ def intercepted(
         wrappers.append((site.block.router, _router_forward(position, site, listener, calls, top_k)))
         if site.block.experts is not None:
             wrappers.append((site.block.experts, _experts_forward(position, site, listener, calls)))
-    with _replaced_forwards(wrappers):
+    with ExitStack() as stack:
+        for module, wrap in wrappers:
+            stack.enter_context(replaced(module, "forward", wrap(module.forward)))
         yield
     if whole:
         calls.check()
@@ -114,18 +117,6 @@ class _Calls:
             "kernels of its own (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
             "several layers share",
         )
-
-
-@contextmanager
-def _replaced_forwards(wrappers: list[tuple[nn.Module, _Wrapper]]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for module, wrap in wrappers:
-            if "forward" in vars(module):  # accelerate sets one; otherwise the class's method comes back
-                stack.callback(setattr, module, "forward", module.forward)
-            else:
-                stack.callback(delattr, module, "forward")
-            module.forward = wrap(module.forward)
-        yield
 
 
 def _router_forward(position: int, site: RouterSite, listener: RouterListener, calls: _Calls, top_k: int) -> _Wrapper:

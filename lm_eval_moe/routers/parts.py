@@ -7,11 +7,13 @@ dimension counts them: ``[E, ..]`` with three dimensions or more, or ``[E * n, H
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
     from lm_eval_moe.routers.blocks import RoutedBlock
@@ -53,16 +55,12 @@ class ExpertParts:
 
             return count
 
-        handles = []
-        if len(self.containers) == 1 and not self.stacks:
-            for expert in range(self.count):
-                [module] = self.modules(expert)
-                handles.append(module.register_forward_pre_hook(counter(expert), with_kwargs=True))
-        try:
+        with ExitStack() as stack:
+            if len(self.containers) == 1 and not self.stacks:
+                for expert in range(self.count):
+                    [module] = self.modules(expert)
+                    stack.enter_context(module.register_forward_pre_hook(counter(expert), with_kwargs=True))
             yield rows
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def tensors(self, expert: int) -> Iterator[Tensor]:
         """Yield an expert's own parameters, which share the memory of the model's."""
@@ -92,19 +90,15 @@ class ExpertParts:
         """Load experts that accelerate has offloaded, for as long as the ``with`` block lasts."""
         roots = [*self.containers, *(module for module, _ in self.stacks)]
         modules = dict.fromkeys(module for root in roots for module in root.modules())
-        hooks: list[tuple[nn.Module, Any]] = [(module, getattr(module, "_hf_hook", None)) for module in modules]
-        loaded: list[tuple[nn.Module, Any]] = []
-        try:
-            for module, hook in hooks:
+        with ExitStack() as stack:
+            for module in modules:
+                hook: Any = getattr(module, "_hf_hook", None)
                 if getattr(hook, "offload", False):
                     hook.pre_forward(module)
-                    hook.offload = False  # or else the module's own call would load its parameters anew
-                    loaded.append((module, hook))
+                    stack.callback(hook.post_forward, module, None)
+                    # Or else the module's own call would load its parameters anew.
+                    stack.enter_context(replaced(hook, "offload", False))
             yield
-        finally:
-            for module, hook in loaded:
-                hook.offload = True
-                hook.post_forward(module, None)
 
 
 def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:

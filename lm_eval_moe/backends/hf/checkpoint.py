@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import find_sites
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from lm_eval_moe.backends.hf.weights import LoadedWeights
 
 __all__ = ["FLAG", "Gaps", "checked_loading", "gaps_of"]
 
@@ -41,37 +40,25 @@ class Gaps:
     random: bool = False
 
 
-class _Loading(Protocol):
-    """The model that is being made."""
-
-    AUTO_MODEL_CLASS: Any
-    backend: str
-    weights: LoadedWeights
-
-
-@contextmanager
-def checked_loading(lm: _Loading, *, allow: bool) -> Iterator[None]:
+def checked_loading(lm: Any, *, allow: bool) -> AbstractContextManager[None]:
     """Check every checkpoint that `HFLM` loads within, and say so to the model's ``weights``.
 
     Args:
-        lm: The model that is being made.
+        lm: The model that is being made, an `HFMoE`.
         allow: Go on in spite of gaps, with a warning.
 
     Raises:
         UserError: Weights of routers, experts or embeddings are missing, of another shape, or of no use.
     """
-    auto = lm.AUTO_MODEL_CLASS
-    lm.AUTO_MODEL_CLASS = _Checked(auto, lm, allow) if lm.backend == "causal" else auto
-    try:
-        yield
-    finally:
-        lm.AUTO_MODEL_CLASS = auto
+    if lm.backend != "causal":
+        return nullcontext()
+    return replaced(lm, "AUTO_MODEL_CLASS", _Checked(lm.AUTO_MODEL_CLASS, lm, allow))
 
 
 class _Checked:
     """Stands for a model class of transformers while its checkpoints are loaded."""
 
-    def __init__(self, auto: Any, lm: _Loading, allow: bool) -> None:
+    def __init__(self, auto: Any, lm: Any, allow: bool) -> None:
         self._auto, self._lm, self._allow = auto, lm, allow
 
     def from_pretrained(self, path: Any, *args: Any, **kwargs: Any) -> Any:
