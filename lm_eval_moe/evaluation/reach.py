@@ -11,7 +11,7 @@ from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.evaluation.session import TaskTally
+    from lm_eval_moe.evaluation.tallies import TaskTally
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["shortfall"]

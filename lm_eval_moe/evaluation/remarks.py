@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.evaluation.reach import shortfall
-from lm_eval_moe.evaluation.thinking import unended
+from lm_eval_moe.evaluation.tallies import unended
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
-    from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+    from lm_eval_moe.evaluation.session import RoutingSession
+    from lm_eval_moe.evaluation.tallies import TaskTally
     from lm_eval_moe.parallel import TaskPairing
     from lm_eval_moe.steering.coverage import Coverage
 

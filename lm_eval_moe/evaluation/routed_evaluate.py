@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
 from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before, what_was_lost
 from lm_eval_moe.evaluation.results import add_routing
-from lm_eval_moe.evaluation.routed_task import routed
-from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.evaluation.tallies import TaskTally
 from lm_eval_moe.harness.evaluating import HarnessRun
 from lm_eval_moe.harness.scores import add_metrics
 from lm_eval_moe.harness.versions import TESTED
@@ -120,7 +121,7 @@ class RoutedEvaluation:
         model = self._model.with_parts(self.lm.changeable_parts(session.request))
         identity = run_identity(model, self.lm, run.tasks, self._arguments, run.arguments)
         try:
-            with routed(run.tasks, session):
+            with session.watching(run.tasks):
                 if self._reference is not None:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
                     self._reference.check_tasks(pairings, identity, session.reference)
@@ -143,7 +144,7 @@ class RoutedEvaluation:
     ) -> list[str]:
         """Add the fields and the ``routing`` object to lm-eval's results; return what of them is not there."""
         session = self._session
-        totals = {task: _total(task, (tallies for _, tallies in parts)) for task in session.pairings}
+        totals = {task: reduce(add, (tallies[task] for _, tallies in parts)) for task in session.pairings}
         for text in remarks_after(session, totals):
             session.say(text)
         documents = {task: [values for own, _ in parts for values in own[task]] for task in session.pairings}
@@ -192,10 +193,3 @@ def evaluate_routed(run: HarnessRun) -> dict[str, Any] | None:
     results = evaluation.run(run)
     evaluation.check(results)
     return results
-
-
-def _total(task: str, parts: Iterable[Mapping[str, TaskTally]]) -> TaskTally:
-    total = TaskTally()
-    for part in parts:
-        total.merge(part[task])
-    return total

@@ -57,7 +57,7 @@ def task_manager(
     own = without_defaults(tasks, include_path, metadata)
     if own is not None:
         return own
-    every = TaskManager(include_path=_folders(include_path), metadata=_given(metadata))
+    every = TaskManager(include_path=_folders(include_path), metadata=dict(metadata or {}))
     for name in tasks:
         if not every.match_tasks([name]):
             raise UserError(
@@ -72,13 +72,9 @@ def without_defaults(
     tasks: Sequence[str], include_path: Sequence[str | Path] = (), metadata: Mapping[str, Any] | None = None
 ) -> TaskManager | None:
     """Return a manager of our tasks and the given folders' if these are all that is asked for, else None."""
-    own = TaskManager(include_path=_folders(include_path), include_defaults=False, metadata=_given(metadata))
+    own = TaskManager(include_path=_folders(include_path), include_defaults=False, metadata=dict(metadata or {}))
     return own if all(own.match_tasks([name]) for name in tasks) else None
 
 
 def _folders(include_path: Sequence[str | Path]) -> list[str]:
     return list(dict.fromkeys(map(str, (*tasks_dirs(), *include_path))))
-
-
-def _given(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return dict(metadata) if metadata else None

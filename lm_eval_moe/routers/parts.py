@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:
     routing = {id(part) for root in (block.router, block.owner) if root is not module for part in root.modules()}
     places: list[str] = []
     containers: list[nn.Module] = []
-    stacks: list[tuple[nn.Module, str]] = []
+    stacks: list[tuple[str, nn.Module, str]] = []
     flat: list[tuple[str, nn.Module, str]] = []
     for name, part in module.named_modules():
         if id(part) in routing or any(name.startswith(f"{place}.") for place in places):
@@ -126,23 +127,14 @@ def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:
             continue
         for own, parameter in part.named_parameters(recurse=False):
             if parameter.dim() >= 3 and len(parameter) == count:
-                stacks.append((part, own))
+                stacks.append((name, part, own))
             elif parameter.dim() == 2 and len(parameter) % count == 0 and not isinstance(part, nn.Linear):
                 flat.append((name, part, own))
-    names = {id(part): name for name, part in module.named_modules()}
     if not containers and not stacks:  # DBRX keeps its experts' matrices one below the other
-        stacks = [(part, own) for _, part, own in flat if len(part._parameters[own]) > count]  # type: ignore[arg-type]
+        stacks = [(name, part, own) for name, part, own in flat if len(part._parameters[own]) > count]  # type: ignore[arg-type]
     if not containers and not stacks:
         return None
-    homes = [*places, *(names[id(part)] for part, _ in stacks)]
-    return ExpertParts(_common(homes), tuple(containers), tuple(stacks), count)
-
-
-def _common(names: list[str]) -> str:
-    """Return the longest dotted name that all names begin with."""
-    shared: list[str] = []
-    for parts in zip(*(name.split(".") if name else [] for name in names), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
+    homes = [name.split(".") for name in (*places, *(name for name, _, _ in stacks))]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*homes, strict=False))
+    home = ".".join(parts[0] for parts in shared)
+    return ExpertParts(home, tuple(containers), tuple((part, own) for _, part, own in stacks), count)

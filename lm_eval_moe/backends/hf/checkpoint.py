@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -17,7 +17,7 @@ from lm_eval_moe.routers import find_sites
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FLAG", "Gaps", "checked_loading", "gaps_of"]
+__all__ = ["FLAG", "checked_loading"]
 
 FLAG = "allow_missing_weights"
 
@@ -26,7 +26,7 @@ _ROUTERS = frozenset(("gate", "router", "gating"))
 
 
 @dataclass(frozen=True)
-class Gaps:
+class _Gaps:
     """Where a checkpoint and a model do not fit.
 
     Attributes:
@@ -35,9 +35,9 @@ class Gaps:
         random: Whether any weight of the model was drawn at random.
     """
 
-    grave: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    missing: Sequence[str] = ()
-    random: bool = False
+    grave: Mapping[str, Sequence[str]]
+    missing: Sequence[str]
+    random: bool
 
 
 def checked_loading(lm: Any, *, allow: bool) -> AbstractContextManager[None]:
@@ -74,7 +74,7 @@ class _Checked:
                 fix="a tensor is missing or of another shape: give a complete checkpoint",
                 where=f"checkpoint {path}",
             ) from error
-        gaps = gaps_of(model, info)
+        gaps = _gaps_of(model, info)
         self._lm.weights.incomplete |= gaps.random
         if gaps.grave:
             _refuse(path, gaps, self._allow)
@@ -87,19 +87,12 @@ class _Checked:
         return model
 
 
-def gaps_of(model: nn.Module, info: Mapping[str, Any]) -> Gaps:
+def _gaps_of(model: nn.Module, info: Mapping[str, Any]) -> _Gaps:
     """Sort what transformers says of a loaded checkpoint.
 
     What a checkpoint holds beyond the model (the layers that predict a further token, a vision tower, the scales of
     quantised weights) is no gap; a router, expert or embedding of a layer that the model has is one: the config is then
     not that of the checkpoint.
-
-    Args:
-        model: The loaded model.
-        info: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` (name, shape there, shape here).
-
-    Raises:
-        UserError: The model has no router that can be intercepted.
     """
     named = _Names(model)
     shapes = {name: f"{name} {list(there)} for {list(here)}" for name, there, here in info["mismatched_keys"]}
@@ -111,7 +104,7 @@ def gaps_of(model: nn.Module, info: Mapping[str, Any]) -> Gaps:
         "it holds in another shape": [shapes[key] for key in sorted(shapes)],
         "the model has no place for": [f"{key} ({named.what(key)})" for key in unused],
     }
-    return Gaps(
+    return _Gaps(
         {problem: keys for problem, keys in grave.items() if keys},
         [key for key in missing if not named.what(key)],
         bool(missing or shapes),
@@ -147,7 +140,7 @@ class _Names:
         return "embedding" if key.startswith(self._embeddings) else None
 
 
-def _refuse(path: Any, gaps: Gaps, allow: bool) -> None:
+def _refuse(path: Any, gaps: _Gaps, allow: bool) -> None:
     problem = "; ".join(f"{what} {_listed(keys)}" for what, keys in gaps.grave.items())
     if gaps.random:
         problem += ": what is not loaded is drawn at random, differently in every run"
