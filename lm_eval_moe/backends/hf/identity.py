@@ -53,7 +53,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "model.peft": _folder(peft),
         "model.delta": _folder(delta),
         "model.dtype": {
-            "parameters": _dtypes(lm.model),
+            "parameters": ", ".join(sorted({str(_name(tensor.dtype)) for tensor in lm.model.parameters()})),
             "softmax": _name(getattr(lm, "softmax_dtype", None)),
             "mixed_precision": _name(getattr(lm, "mixed_precision_dtype", None)),
         },
@@ -99,10 +99,6 @@ def source_of(name: str) -> str:
 
 def _name(dtype: object) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def _dtypes(model: Any) -> str:
-    return ", ".join(sorted({str(_name(tensor.dtype)) for tensor in model.parameters()}))
 
 
 def _batch_size(lm: Any) -> int | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -274,16 +274,13 @@ class HFMoE(RoutedState, HFLM):
             self._count_steered(use.key, language, prompt, generated)
         return [text for text, *_ in answers]
 
-    @contextmanager
-    def _size_found_once(self, found: list[int]) -> Iterator[None]:
+    def _size_found_once(self, found: list[int]) -> AbstractContextManager[None]:
         """Keep ``batch_size=auto`` from being tried out anew for every block of the response cache."""
         if self.response_cache is None or self.batch_size_per_gpu != "auto":
-            yield
-            return
+            return nullcontext()
         if not found:
             found.append(self._detect_batch_size())
-        with self.at_batch_size(found[0]):
-            yield
+        return self.at_batch_size(found[0])
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""
