@@ -29,7 +29,7 @@ from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.evaluation.session import TaskTally
+from lm_eval_moe.evaluation.tallies import TaskTally
 
 pytestmark = pytest.mark.long
 
@@ -505,8 +505,7 @@ def test_tallies_of_processes_add_up() -> None:
     for tally, lengths in ((one, (3, 0, None)), (other, (9,))):
         for length in lengths:
             tally.thinking.add(length)
-    one.merge(other)
-    assert one.thinking.to_dict() == {"generations": 3, "never_ended": 1, "mean_tokens": 6.0}
+    assert (one + other).thinking.to_dict() == {"generations": 3, "never_ended": 1, "mean_tokens": 6.0}
 
 
 def test_pools_of_several_records_have_no_one_end_of_thinking() -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["capture_span", "nothing_generated", "resolve_plan"]
 
+_WORDS: dict[str, Span | None] = {"true": "prompt", "false": None, "off": None, "none": None}
+"""What else ``capture`` may be."""
+
 
 def capture_span(capture: str | bool, think_end: str | int | None) -> Span | None:
     """Return the span to record, None for ``off``.
@@ -25,8 +28,6 @@ def capture_span(capture: str | bool, think_end: str | int | None) -> Span | Non
     Raises:
         UserError: Another value was given, or there can be no thinking to record.
     """
-    if isinstance(capture, bool):
-        return "prompt" if capture else None
     if capture == "thinking" and think_end in (None, ""):
         raise UserError(
             "capture=thinking needs to know where the thinking ends",
@@ -35,10 +36,9 @@ def capture_span(capture: str | bool, think_end: str | int | None) -> Span | Non
         )
     if capture in SPANS:
         return capture
-    if capture.lower() in ("off", "false", "none"):
-        return None
-    if capture.lower() == "true":
-        return "prompt"
+    word = str(capture).lower()
+    if word in _WORDS:
+        return _WORDS[word]
     raise UserError(
         f"capture={capture!r} is not a span{did_you_mean(capture, [*SPANS, 'off'])}",
         fix=f"use capture={', '.join(SPANS)} or off",

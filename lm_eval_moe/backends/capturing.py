@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord
+from lm_eval_moe.replacing import replaced
 
 __all__ = ["CaptureRequest", "Captured"]
 
@@ -52,7 +53,7 @@ class Captured:
         self.request = request or CaptureRequest()
         self.records: RecordStore[RequestKey] = RecordStore()
         self.steered_pairs: Counter[str] = Counter()
-        self.noting: dict[tuple[RequestKey, int], RoutingRecord] | None = None
+        self.noting: dict[tuple[RequestKey | None, int], RoutingRecord] | None = None
 
     def keep(self, key: RequestKey, window: int, record: RoutingRecord) -> None:
         """Keep the record of a request, or of one window of it."""
@@ -71,10 +72,8 @@ class Captured:
         self.steered_pairs.clear()
 
     @contextmanager
-    def noted(self) -> Iterator[Mapping[tuple[RequestKey, int], RoutingRecord]]:
+    def noted(self) -> Iterator[Mapping[tuple[RequestKey | None, int], RoutingRecord]]:
         """Yield the records that are kept inside the ``with`` block, by request and window."""
-        self.noting = {}
-        try:
-            yield self.noting
-        finally:
-            self.noting = None
+        noting: dict[tuple[RequestKey | None, int], RoutingRecord] = {}
+        with replaced(self, "noting", noting):
+            yield noting

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.routers import RouterListener
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["RoutedPasses"]
 
 
-class RoutedPasses:
-    """The listener of forward passes (see `lm_eval_moe.routers.RouterListener`).
+class RoutedPasses(RouterListener):
+    """The listener of forward passes.
 
     Args:
         recorder: Accumulates the routing; None to steer only.
@@ -91,9 +92,6 @@ class RoutedPasses:
         """Record the selection."""
         if self._recorder is not None:
             self._recorder.selection(position, indices, weights)
-
-    def scored(self, position: int, how: str | None) -> None:
-        """The scoring was learnt when the model was loaded."""
 
     def guarded(self, position: int, logits: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return what the final top-k must take and leave."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
-from lm_eval_moe.backends.cache import ResponseCache, answered
+from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
-from lm_eval_moe.capture import RequestKey, RowUse
+from lm_eval_moe.capture import RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.evaluating import route_evaluations
 from lm_eval_moe.identity import ANSWER, Identity
 from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.steering.apply import Constants, Steerer
 from lm_eval_moe.steering.coverage import Coverage
 
@@ -115,12 +118,8 @@ class RoutedState:
     @contextmanager
     def capturing(self, request: CaptureRequest) -> Iterator[Captured]:
         """Record what a request asks for inside the ``with`` block, into what it yields."""
-        before = self.captured
-        self.captured = Captured(request)
-        try:
+        with replaced(self, "captured", Captured(request)):
             yield self.captured
-        finally:
-            self.captured = before
 
     def add_parallel(self, files: Sequence[str | Path]) -> None:
         """Read further files that say which task is which language; they come before those known so far."""
@@ -190,21 +189,43 @@ class RoutedState:
         quiet: bool,
         sampled: bool = False,
     ) -> list[Any]:
-        """Return the answers of requests, from the cache where it has them; see `answered`."""
+        """Return the answers of requests, from the response cache where it has them.
+
+        Args:
+            requests: Their numbers, by which the functions below know them.
+            order: Returns the rows of some requests in running order, each the positions of those that it serves.
+            depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
+            use: Returns the row use of a request, by which its record is found.
+            run: Runs some requests, and returns their answers in that order.
+            quiet: Whether to show no progress bar.
+            sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a
+                seed of its own.
+        """
         if self.response_cache is None:
             return list(run(requests))
-        return answered(
-            self.response_cache,
-            self._answer_identity(sampled=sampled),
-            self.batch_size,
-            self.captured,
-            requests,
-            order,
-            depends_on,
-            use,
-            run,
-            quiet=quiet or self.rank != 0,
-            sampled=sampled,
+        identity = self._answer_identity(sampled=sampled)
+        texts = (json.dumps([identity, *depends_on(n)], sort_keys=True, default=str) for n in requests)
+        keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+
+        def compute(positions: list[int]) -> list[Entry]:
+            if sampled:
+                import torch
+
+                torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
+            numbers = [requests[position] for position in positions]
+            with self.captured.noted() as noted:
+                answers = run(numbers)
+            records = [noted.get((own.key, own.window)) for own in map(use, numbers)]
+            return [Entry(*pair) for pair in zip(answers, records, strict=True)]
+
+        def recall(position: int, record: RoutingRecord) -> None:
+            own = use(requests[position])
+            if own.key is not None:
+                self.captured.keep(own.key, own.window, record)
+
+        quiet = quiet or self.rank != 0
+        return answers_by_block(
+            self.response_cache, order(requests), keys, self.batch_size, compute, recall, quiet=quiet
         )
 
     # ------------------------------------------------------------------ running
@@ -220,23 +241,13 @@ class RoutedState:
         with self._labelled([RequestLabel(key, key.task) for key, _, _ in requests]):
             return self._loglikelihood_tokens([(None, *tokens) for _, *tokens in requests], disable_tqdm=True)
 
-    @contextmanager
-    def at_batch_size(self, size: int) -> Iterator[None]:
+    def at_batch_size(self, size: int) -> AbstractContextManager[None]:
         """Run batches of a size inside the ``with`` block."""
-        before, self.batch_size = self.batch_size, size
-        try:
-            yield
-        finally:
-            self.batch_size = before
+        return replaced(self, "batch_size", size)
 
-    @contextmanager
-    def _labelled(self, labels: Sequence[RequestLabel]) -> Iterator[None]:
+    def _labelled(self, labels: Sequence[RequestLabel]) -> AbstractContextManager[None]:
         """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
-        self._labels = LabelQueue(labels)
-        try:
-            yield
-        finally:
-            self._labels = LabelQueue()
+        return replaced(self, "_labels", LabelQueue(labels))
 
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Return the tokens of a context and of what follows it, as lm-eval tells them apart."""

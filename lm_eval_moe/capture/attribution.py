@@ -76,9 +76,6 @@ class RowQueue:
     def __init__(self, rows: Iterator[ExpectedRow], count: int) -> None:
         self._rows, self._left = rows, count
 
-    def __len__(self) -> int:
-        return self._left
-
     def take_tokens(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
         """Take the next rows and check that each row of a right-padded batch begins with its expected tokens."""
         rows = self._take(len(batch))

@@ -36,10 +36,6 @@ class ItemRows:
             self._columns[name].append(getattr(record, field)[None])
         self._columns["tokens"].append(np.array([record.tokens], dtype=np.int64))
 
-    def state(self) -> tuple[list[ProfileItem], Arrays]:
-        """Return the rows so far."""
-        return self.profile()
-
     def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from earlier rows."""
         self._items = list(items)
@@ -51,6 +47,8 @@ class ItemRows:
         for parts in self._columns.values():
             parts[:] = [np.concatenate(parts)]
         return list(self._items), {name: parts[0] for name, parts in self._columns.items()}
+
+    state = profile
 
 
 class PooledRow:

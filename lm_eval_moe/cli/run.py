@@ -145,7 +145,7 @@ def add_routing_arguments(group: Any) -> None:
 
 def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
     """Find mistakes in our flags before lm-eval reads its thousands of task files."""
-    from lm_eval_moe.evaluation.api import RoutingOptions, check_options
+    from lm_eval_moe.evaluation.options import RoutingOptions, check_options
 
     check_options(
         RoutingOptions(

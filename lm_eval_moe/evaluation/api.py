@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,61 +16,28 @@ from lm_eval_moe.backends.registry import BACKENDS, load_model
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.identity import prompting_parts
+from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.harness.evaluating import stock_simple_evaluate
 from lm_eval_moe.harness.quiet import quiet_harness
 from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.harness.task_index import TaskManager
 from lm_eval_moe.harness.tracker import name_model
-from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.results.gains import add_gains
 from lm_eval_moe.routing_fields import chosen_fields
-from lm_eval_moe.steering import SteeringSpec, load_spec
 from lm_eval_moe.strict import StrictError, noted_warnings
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
-    from lm_eval_moe.steering import SteeringPlan
+    from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
-__all__ = ["RoutingOptions", "check_options", "simple_evaluate"]
+__all__ = ["simple_evaluate"]
 
 logger = logging.getLogger(__name__)
 
 _OF_BOTH = ("batch_size", "max_batch_size", "device")
 """Arguments of the model that are lm-eval's, too."""
-
-
-@dataclass(frozen=True)
-class RoutingOptions:
-    """What a run says about routing; see `simple_evaluate`."""
-
-    steering: str | Path | SteeringSpec | SteeringPlan | None = None
-    overrides: Sequence[str] = ()
-    reference: str = "en"
-    fields: str | Iterable[str] | None = None
-    include_reference: bool = False
-    profile: str | Path | None = None
-    parallel: Sequence[str] = ()
-    allow_leak: bool = False
-    control: str | None = None
-
-
-def check_options(options: RoutingOptions) -> None:
-    """Find what is wrong with the options themselves, before tasks or models are loaded.
-
-    Raises:
-        UserError: A file cannot be read or breaks its schema, or a language or field is unknown.
-    """
-    _reference(options.reference)
-    chosen_fields(options.fields, steered=True)
-    steering = _steering(options)
-    if options.control is not None:
-        control_count(options.control)
-        if steering is None:
-            control_plans(None, 1)
-    ParallelRegistry.default([Path(file) for file in options.parallel])
 
 
 def simple_evaluate(
@@ -131,7 +98,8 @@ def simple_evaluate(
         allow_leak,
         control,
     )
-    manager = kwargs.pop("task_manager", None) or TaskManager(
+    kwargs |= {"model_args": model_args, "tasks": tasks}
+    kwargs["task_manager"] = kwargs.get("task_manager") or TaskManager(
         include_path=[str(folder) for folder in tasks_dirs()],
         metadata=parse_arguments(model_args) | (kwargs.get("metadata") or {}),
     )
@@ -143,7 +111,7 @@ def simple_evaluate(
                 fix=f"use --model {' or '.join(BACKENDS)}",
                 where="--model",
             )
-        return stock_simple_evaluate(model, model_args, tasks=tasks, task_manager=manager, **kwargs)
+        return stock_simple_evaluate(model, **kwargs)
     if kwargs.get("cache_requests"):
         warnings.warn(
             "lm-eval's cache of requests knows a task by its name: after a change of its file, code or data it gives "
@@ -152,7 +120,7 @@ def simple_evaluate(
             stacklevel=2,
         )
     cache_path = kwargs.pop("use_cache", None)  # lm-eval's own would answer with another steering's answers
-    reference = _reference(options.reference)
+    options.reference_language()
     chosen_fields(options.fields, steered=True)
     noting: AbstractContextManager[list[str]] = noted_warnings() if strict else nullcontext([])
     with noting as noted:
@@ -166,10 +134,9 @@ def simple_evaluate(
             lm.trust_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
-            logging_samples = _logging_samples(kwargs, bool(plans))
-            results = _evaluate(lm, model_args, tasks, manager, reference, options, logging_samples, check, named)
+            results = _evaluate(lm, named, options, kwargs | ({"log_samples": True} if plans else {}), check)
             if plans:
-                _compare_with_controls(results, plans, lm, model_args, tasks, manager, reference, options, kwargs)
+                _compare_with_controls(results, plans, lm, named, options, kwargs)
     if noted:
         raise StrictError(noted, results)
     return results
@@ -191,86 +158,49 @@ def _answering_from(lm: RoutedModel, path: str | Path | None, seeds: Mapping[str
         cache.close()
 
 
-def _logging_samples(kwargs: dict[str, Any], needed: bool) -> dict[str, Any]:
-    return {**kwargs, "log_samples": True} if needed else kwargs
-
-
 def _compare_with_controls(
     results: dict[str, Any] | None,
     plans: Sequence[SteeringPlan],
     lm: RoutedModel,
-    model_args: Any,
-    tasks: Any,
-    manager: TaskManager,
-    reference: str,
+    named: bool,
     options: RoutingOptions,
     kwargs: dict[str, Any],
 ) -> None:
     """Evaluate the controls of a run, and add its gains over them to its results."""
     # What a control writes would pass for the run's own, and its standard errors are not looked at.
     quiet = {**kwargs, "log_samples": True, "evaluation_tracker": None, "write_out": False, "bootstrap_iters": 0}
-    written = replace(options, profile=None)
-    steering, found = lm.steering, []
+    steering, controls = lm.steering, []
     try:
         for number, plan in enumerate(plans, start=1):
             logger.info("random control %d of %d", number, len(plans))
             lm.set_steering(plan)
-            found.append(_evaluate(lm, model_args, tasks, manager, reference, written, quiet))
+            controls.append(_evaluate(lm, named, replace(options, profile=None), quiet))
     finally:
         lm.set_steering(steering)
     if results is not None:
-        add_gains(results, [each for each in found if each is not None], [plan.hash for plan in plans], lm.registry)
+        done = [control for control in controls if control is not None]
+        add_gains(results, done, [plan.hash for plan in plans], lm.registry)
         if not kwargs.get("log_samples", True):
             results.pop("samples", None)
 
 
 def _evaluate(
     lm: RoutedModel,
-    model_args: Any,
-    tasks: Any,
-    manager: TaskManager,
-    reference: str,
+    named: bool,
     options: RoutingOptions,
     kwargs: dict[str, Any],
     before: Callable[[], None] = lambda: None,
-    named: bool = False,
 ) -> dict[str, Any] | None:
-    evaluation = RoutedEvaluation(
-        lm,
-        reference=reference,
-        fields=options.fields,
-        include_reference=options.include_reference,
-        profile=options.profile,
-        allow_leak=options.allow_leak,
-        before=before,
-        arguments=kwargs,
-    )
+    evaluation = RoutedEvaluation(lm, options, before=before, arguments=kwargs)
     with quiet_harness(), evaluation.ready():
-        results: dict[str, Any] | None = stock_simple_evaluate(
-            lm, model_args, tasks=tasks, task_manager=manager, **kwargs
-        )
+        results: dict[str, Any] | None = stock_simple_evaluate(lm, **kwargs)
     if results is not None:
         results["config"]["model"] = lm.backend_name
-        results["config"]["model_args"] = model_args if named else {"pretrained": lm.model_id}
+        results["config"]["model_args"] = kwargs["model_args"] if named else {"pretrained": lm.model_id}
         if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
             name_model(tracker, lm.backend_name)
     evaluation.check(results)
     return results
-
-
-def _reference(language: str) -> str:
-    try:
-        return canonical_language(language)
-    except ValueError as error:
-        raise UserError(str(error), fix="give a language code such as en", where="--routing_reference") from error
-
-
-def _steering(options: RoutingOptions) -> SteeringSpec | SteeringPlan | None:
-    if isinstance(options.steering, (str, Path)):
-        return load_spec(options.steering, overrides=options.overrides)
-    if options.overrides:
-        raise UserError("overrides need a steering file", fix="give --steering FILE", where="--set")
-    return options.steering
 
 
 def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
@@ -284,7 +214,7 @@ def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str
         )
     if options.overrides and options.steering is None and given.get("steering") is not None:
         options = replace(options, steering=given.pop("steering"))
-    steering = _steering(options)
+    steering = options.spec()
     if steering is not None:
         given["steering"] = steering
     if options.parallel:
@@ -298,7 +228,7 @@ def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str
 
 
 def _prepared(lm: RoutedModel, options: RoutingOptions) -> RoutedModel:
-    steering = _steering(options)
+    steering = options.spec()
     if steering is not None:
         lm.set_steering(steering)
         _check_strength(lm)

@@ -10,10 +10,12 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.evaluation.strata import LoggedDocuments, Stratum
+from lm_eval_moe.evaluation.strata import Stratum, logged_values
 from lm_eval_moe.multilingual.languages import TIERS, known_languages
 from lm_eval_moe.results.routing import GroupRouting
 from lm_eval_moe.results.values import number_of
@@ -74,7 +76,7 @@ class _Run:
         self.subtasks: dict[str, list[str]] = results.setdefault("group_subtasks", {})
         samples = results.get("samples") or {}
         self.documents = {
-            task: LoggedDocuments(samples[task], pairing)
+            task: cache(partial(logged_values, samples[task], pairing))  # asked for once per row that holds the task
             for task, pairing in pairings.items()
             if pairing is not None and task in samples
         }
@@ -151,7 +153,7 @@ class _Run:
             metric, _, filtered = key.partition(",")
             parts = self._parts(metric, filtered, by_language)
             if parts:
-                row[key] = math.fsum(part.value for part in parts) / len(parts)
+                row[key] = fmean(part.value for part in parts)
                 stderr = _clustered(parts) or independent_mean(parts).stderr
                 row[f"{metric}_stderr,{filtered}"] = "N/A" if stderr is None else stderr
         if not row:
@@ -171,9 +173,8 @@ class _Run:
         for key, value in self._scores(name).items():
             metric, _, filtered = key.partition(",")
             parts = self._parts(metric, filtered, by_language)
-            mean = math.fsum(part.value for part in parts) / len(parts) if parts else None
             # A group may be another average than that over languages.
-            if mean is not None and math.isclose(mean, value, rel_tol=1e-6, abs_tol=1e-9):
+            if parts and math.isclose(fmean(part.value for part in parts), value, rel_tol=1e-6, abs_tol=1e-9):
                 stderr = _clustered(parts)
                 if stderr is not None:
                     errors[key] = stderr
@@ -199,11 +200,11 @@ class _Run:
         if not values:
             return None
         documents = [
-            self.documents[task].values(metric, filtered, value) if task in self.documents else None
+            self.documents[task](metric, filtered, value) if task in self.documents else None
             for task, value in values.items()
         ]
         known = [each for each in documents if each]
-        mean = math.fsum(values.values()) / len(values)
+        mean = fmean(values.values())
         subgroup = self._subgroup(tasks, key)
         if subgroup is None or math.isclose(subgroup[key], mean, rel_tol=1e-9, abs_tol=1e-12):
             stderr = independent_mean(

@@ -76,7 +76,7 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         "prompts.system_instruction": hash_of_bytes(str(system).encode()) if system else None,
         "prompts.multiturn": bool(template and arguments.get("fewshot_as_multiturn", True)),
         "prompts.fewshot": arguments.get("num_fewshot"),
-        "prompts.generation": _generation(arguments.get("gen_kwargs")),
+        "prompts.generation": plain(parse_arguments(arguments.get("gen_kwargs"))),
         "prompts.limit": {"limit": _whole(arguments.get("limit")), "samples": plain(samples) if samples else None},
         "prompts.fewshot_seed": arguments.get("fewshot_random_seed", 1234),
         "prompts.seeds": {
@@ -93,10 +93,6 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(limit: Any) -> Any:
     """Return the command line's 6.0 as 6; a share of the documents stays one."""
     return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-
-
-def _generation(given: Any) -> dict[str, Any]:
-    return dict(plain(parse_arguments(given)))
 
 
 def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

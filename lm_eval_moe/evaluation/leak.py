@@ -4,69 +4,57 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.items import ItemKey
 from lm_eval_moe.parallel.data_sets import data_item
-from lm_eval_moe.steering.selected_on import selected_on
+from lm_eval_moe.steering.selected_on import SelectedOn, selected_on
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["Selection", "document_texts", "leak_error", "main_fields", "selection_of"]
+__all__ = ["document_texts", "leak_error", "main_fields", "selected_by", "selection_of"]
 
 _SHOWN = 3
 _LOOKED_AT = 64
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The items that experts were selected on.
+def selection_of(plan: SteeringPlan | None) -> SelectedOn:
+    """Return the items that a plan's experts were selected on, by data set and key there.
 
-    Attributes:
-        items: By data set and key: the profile or file that says so.
-        texts: By the hash of one of its texts, likewise.
-        unknown: Whether there may be others.
-    """
-
-    items: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-    unknown: bool = False
-
-    def source_of(self, key: ItemKey | None, texts: Iterable[str]) -> str | None:
-        """Return what says that a document is one of them; None where nothing does.
-
-        A translation of an item is the same item, and so is the item in another benchmark of the same data set.
-
-        Args:
-            key: The document's; None where its benchmark is unknown.
-            texts: The hashes of its texts.
-        """
-        by_key = self.items.get(data_item(*key)) if key is not None else None
-        return by_key or next((self.texts[text] for text in texts if text in self.texts), None)
-
-
-def selection_of(plan: SteeringPlan | None) -> Selection:
-    """Return the items that a plan's experts were selected on. Warns of profiles that do not say which they counted.
+    Warns of profiles that do not say which items they counted.
 
     Raises:
         UserError: A profile cannot be read.
     """
     if plan is None:
-        return Selection()
-    found = selected_on(plan)
-    for source in found.unknown:
+        return SelectedOn({}, {}, ())
+    selection = selected_on(plan)
+    for source in selection.unknown:
         warnings.warn(
             f"{source} does not say which items were counted: whether experts were selected on items of this run "
             "cannot be checked",
             RoutingWarning,
             stacklevel=2,
         )
-    items = {data_item(*item): source for item, source in found.items.items()}
-    return Selection(items, found.texts, bool(found.unknown))
+    return replace(selection, items={data_item(*item): source for item, source in selection.items.items()})
+
+
+def selected_by(selection: SelectedOn, key: ItemKey | None, texts: Iterable[str]) -> str | None:
+    """Return what says that a document is one of the items; None where nothing does.
+
+    A translation of an item is the same item, and so is the item in another benchmark of the same data set.
+
+    Args:
+        selection: The items, as `selection_of` returns them.
+        key: The document's; None where its benchmark is unknown.
+        texts: The hashes of its texts.
+    """
+    by_key = selection.items.get(data_item(*key)) if key is not None else None
+    return by_key or next((selection.texts[text] for text in texts if text in selection.texts), None)
 
 
 def main_fields(documents: Any) -> tuple[str, ...]:

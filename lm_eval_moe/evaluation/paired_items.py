@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ def gold_answer(task: Any, doc: Any) -> str | None:
     if gold is None:
         return None
     text = " ".join(unicodedata.normalize("NFKC", str(gold)).casefold().split())
-    numbers = readings(text) if not any(char.isalpha() for char in text) else ()
+    numbers = _numbers(text)
     return str(max(numbers)) if numbers else text
 
 
@@ -105,7 +105,7 @@ def agreement(one: Mapping[str, str | None], other: Mapping[str, str | None]) ->
         agreeing=sum(a == b for a, b in pairs),
         by_chance=sum(count * theirs[answer] for answer, count in ours.items()) / total if total else 0.0,
         alike=(ours & theirs).total() / total if total else 0.0,
-        numbers=all(_is_number(answer) for answer in [*ours, *theirs]),
+        numbers=all(_numbers(answer) for answer in [*ours, *theirs]),
     )
 
 
@@ -144,5 +144,5 @@ def named_by(pairing: TaskPairing) -> str:
     return "row" if pairing.item is None else " and ".join(pairing.item)
 
 
-def _is_number(text: str) -> bool:
-    return bool(text) and not any(char.isalpha() for char in text) and bool(readings(text))
+def _numbers(text: str) -> Collection[Any]:
+    return () if any(char.isalpha() for char in text) else readings(text)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.capture.profile_rows import ItemRows, records_of
@@ -150,7 +150,7 @@ class ReferenceProfile:
         return ReferenceSource("profile", str(self.path), self.sha256, head.model, head.steering, identity)
 
 
-def save_profile(path: Path, session: RoutingSession, identity: Identity, gather: Callable[[Any], list[Any]]) -> None:
+def save_profile(path: Path, session: RoutingSession, identity: Identity) -> None:
     """Write the items of all processes; only the first process writes."""
     own = [
         (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task, " ".join(item.texts)), record)
@@ -158,7 +158,7 @@ def save_profile(path: Path, session: RoutingSession, identity: Identity, gather
         for item in session.items[task].values()
         if pairing and item.key and (record := session.record(item)) is not None
     ]
-    parts = [entry for part in gather(own) for entry in part]
+    parts = [entry for part in session.gather(own) for entry in part]
     if session.model.rank != 0:
         return
     if not parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.evaluation.session import TaskTally
+    from lm_eval_moe.evaluation.tallies import TaskTally
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["shortfall"]
@@ -20,8 +20,8 @@ __all__ = ["shortfall"]
 _TOLERANCE = 0.005
 
 
-def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> str | None:
-    """Return a warning where activated experts were missed, or masked ones selected, without the guard; else None.
+def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> Iterator[str]:
+    """Yield a warning where activated experts were missed, or masked ones selected, without the guard.
 
     Args:
         plan: The steering in force.
@@ -51,10 +51,9 @@ def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> str | None:
             f"in layers {format_ranges(list(leaked))} a masked expert was selected at "
             f"{np.mean(list(leaked.values())):.1%} of the tokens"
         )
-    if not parts:
-        return None
-    return (
-        f"the steering {plan.name!r} falls short: {'; '.join(parts)}. The model's expert groups or its selection bias "
-        "come after the router logits, or ties were broken against the targets; write `guard: true` in the "
-        "intervention to make sure"
-    )
+    if parts:
+        yield (
+            f"the steering {plan.name!r} falls short: {'; '.join(parts)}. The model's expert groups or its selection "
+            "bias come after the router logits, or ties were broken against the targets; write `guard: true` in the "
+            "intervention to make sure"
+        )

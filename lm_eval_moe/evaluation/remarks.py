@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.evaluation.reach import shortfall
-from lm_eval_moe.evaluation.thinking import unended
+from lm_eval_moe.evaluation.tallies import unended
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
-    from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+    from lm_eval_moe.evaluation.session import RoutingSession
+    from lm_eval_moe.evaluation.tallies import TaskTally
     from lm_eval_moe.parallel import TaskPairing
     from lm_eval_moe.steering.coverage import Coverage
 
@@ -56,9 +57,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
                 f"{task}: no routing was captured for {spanless} of its {evaluated} documents, "
                 f"whose requests have no token in the span {session.model.capture!r}; choose another with capture="
             )
-        thinking = unended(task, total.thinking)
-        if thinking is not None:
-            yield thinking
+        yield from unended(task, total.thinking)
         with_value = total.curve_documents[DIVERGENCE.curve.name]
         if (
             pairing is not None
@@ -69,9 +68,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         ):
             yield _partial(session, pairing, with_value, evaluated)
     if plan is not None:
-        short = shortfall(plan, totals.values())
-        if short is not None:
-            yield short
+        yield from shortfall(plan, totals.values())
 
 
 def what_was_lost(

@@ -22,7 +22,8 @@ from lm_eval_moe.results.routing import (
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
-    from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+    from lm_eval_moe.evaluation.session import RoutingSession
+    from lm_eval_moe.evaluation.tallies import TaskTally
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["add_routing"]

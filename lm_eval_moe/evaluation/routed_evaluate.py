@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import FlawedResultsError, RoutingWarning
 from lm_eval_moe.evaluation.identity import prompting_parts, run_identity
+from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
 from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before, what_was_lost
 from lm_eval_moe.evaluation.results import add_routing
-from lm_eval_moe.evaluation.routed_task import routed
-from lm_eval_moe.evaluation.session import RoutingSession, TaskTally
+from lm_eval_moe.evaluation.session import RoutingSession
+from lm_eval_moe.evaluation.tallies import TaskTally
 from lm_eval_moe.harness.evaluating import HarnessRun
 from lm_eval_moe.harness.scores import add_metrics
 from lm_eval_moe.harness.versions import TESTED
@@ -36,11 +38,7 @@ class RoutedEvaluation:
 
     Args:
         lm: The model.
-        reference: Canonical tag of the language that the others are compared with.
-        fields: Names of the fields to report, ``all``, or None for the default ones.
-        include_reference: Report the comparing fields for the reference language itself, too.
-        profile: Profile with the reference items, written where there is none.
-        allow_leak: Evaluate also on items that the steering's experts were selected on.
+        options: What to report, and of what; the model is steered already.
         before: Called when all requests are there, after the warnings that can be given before they run.
         arguments: Those of `lm_eval.simple_evaluate`; None: they are not known, since lm-eval itself was called.
 
@@ -51,18 +49,15 @@ class RoutedEvaluation:
     def __init__(
         self,
         lm: RoutedModel,
+        options: RoutingOptions,
         *,
-        reference: str = "en",
-        fields: str | Iterable[str] | None = None,
-        include_reference: bool = False,
-        profile: str | Path | None = None,
-        allow_leak: bool = False,
         before: Callable[[], None] = lambda: None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.lm = lm
         self._arguments = arguments
         self._check_profiled_model()
+        reference, profile = options.reference_language(), options.profile
         path = Path(profile) if profile and lm.capture != "off" else None
         self._reference: ReferenceProfile | None = None
         if path is not None and path.exists():
@@ -71,13 +66,14 @@ class RoutedEvaluation:
         self._written = None if self._reference else path
         self._session = RoutingSession(
             lm,
-            chosen_fields(fields, steered=lm.steering is not None) if lm.capture != "off" else (),
+            chosen_fields(options.fields, steered=lm.steering is not None) if lm.capture != "off" else (),
             reference,
-            include_reference=include_reference,
+            include_reference=options.include_reference,
             given=self._reference.items if self._reference else {},
             keep=PROFILE_ARRAYS if self._written else (),
-            allow_leak=allow_leak,
+            allow_leak=options.allow_leak,
             before=self._say_before,
+            gather=lm.gather,
         )
         self._before = before
         self._lost: list[str] = []
@@ -121,21 +117,20 @@ class RoutedEvaluation:
         Raises:
             UserError: The reference items of a profile were prompted otherwise than the tasks are.
         """
-        session, gather = self._session, self.lm.gather
+        session = self._session
         model = self._model.with_parts(self.lm.changeable_parts(session.request))
         identity = run_identity(model, self.lm, run.tasks, self._arguments, run.arguments)
         try:
-            with routed(run.tasks, session, gather):
+            with session.watching(run.tasks):
                 if self._reference is not None:
                     pairings = [pairing for pairing in session.pairings.values() if pairing]
                     self._reference.check_tasks(pairings, identity, session.reference)
                 results = run.evaluate()
-            session.exchange(gather)
-            parts = gather((session.values(), session.finished_tallies()))
+            parts = session.gather((session.values(), session.finished_tallies()))
             if self._written is not None:
-                save_profile(self._written, session, identity, gather)
+                save_profile(self._written, session, identity)
             lost = [] if results is None else self._add_routing(results, run, parts, identity)
-            self._lost = [text for part in gather(lost) for text in part]
+            self._lost = [text for part in session.gather(lost) for text in part]
             return results
         finally:
             session.end()
@@ -149,7 +144,7 @@ class RoutedEvaluation:
     ) -> list[str]:
         """Add the fields and the ``routing`` object to lm-eval's results; return what of them is not there."""
         session = self._session
-        totals = {task: _total(task, (tallies for _, tallies in parts)) for task in session.pairings}
+        totals = {task: reduce(add, (tallies[task] for _, tallies in parts)) for task in session.pairings}
         for text in remarks_after(session, totals):
             session.say(text)
         documents = {task: [values for own, _ in parts for values in own[task]] for task in session.pairings}
@@ -194,14 +189,7 @@ def evaluate_routed(run: HarnessRun) -> dict[str, Any] | None:
     if evaluation is not None and evaluation.lm is run.lm:
         return evaluation.run(run)
     # lm-eval's own command has no flag that lets items pass that experts were selected on: they are marked.
-    evaluation = RoutedEvaluation(run.lm, allow_leak=True)
+    evaluation = RoutedEvaluation(run.lm, RoutingOptions(allow_leak=True))
     results = evaluation.run(run)
     evaluation.check(results)
     return results
-
-
-def _total(task: str, parts: Iterable[Mapping[str, TaskTally]]) -> TaskTally:
-    total = TaskTally()
-    for part in parts:
-        total.merge(part[task])
-    return total

@@ -5,79 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lm_eval_moe.backends.arguments import nothing_generated
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.items import Item, ItemKey
-from lm_eval_moe.evaluation.leak import leak_error, selection_of
-from lm_eval_moe.evaluation.paired_items import check_unique, named_by, warn_of_shuffles
-from lm_eval_moe.evaluation.thinking import ThinkingTally
+from lm_eval_moe.evaluation.leak import document_texts, leak_error, main_fields, selected_by, selection_of
+from lm_eval_moe.evaluation.paired_items import check_unique, gold_answer, named_by, warn_of_shuffles
+from lm_eval_moe.evaluation.tallies import TaskTally
+from lm_eval_moe.harness.documents import TaskDocument, watched_task
+from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.parallel import TaskPairing
 from lm_eval_moe.routing_fields import CURVES, Curve, Field
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
-__all__ = ["RoutingSession", "TaskTally"]
+__all__ = ["RoutingSession"]
 
 _AT_ONCE = 256
 """Records that processes exchange in one message."""
-
-
-@dataclass
-class TaskTally:
-    """What one task's documents add up to; tallies of several processes add up."""
-
-    documents: int = 0  # those with captured routing
-    unrecorded: int = 0  # those none of whose requests reached the model under its name
-    leaked: int = 0  # those that the steering's experts were selected on
-    tokens: int = 0
-    steered: int = 0  # (token, layer) pairs at which steering acted
-    curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> [2, L]: sums, counts
-    thinking: ThinkingTally = field(default_factory=ThinkingTally)
-    curve_documents: Counter[str] = field(default_factory=Counter)  # name -> documents with a value in any layer
-    evaluated: list[tuple[int, str]] = field(default_factory=list)  # row and content hash of every document
-
-    def add(self, name: str, curve: NDArray[np.float64]) -> None:
-        """Add one document's curve; layers without a value (NaN) are left out of the mean."""
-        known = ~np.isnan(curve)
-        self.curve_documents[name] += bool(known.any())
-        self.curves.setdefault(name, np.zeros((2, curve.size)))
-        self.curves[name] += np.stack([np.where(known, curve, 0.0), known])
-
-    def merge(self, other: TaskTally) -> None:
-        """Add another process's tally."""
-        self.documents += other.documents
-        self.unrecorded += other.unrecorded
-        self.leaked += other.leaked
-        self.tokens += other.tokens
-        self.thinking.merge(other.thinking)
-        self.steered += other.steered
-        self.curve_documents.update(other.curve_documents)
-        self.evaluated += other.evaluated
-        for name, sums in other.curves.items():
-            self.curves[name] = self.curves.get(name, 0) + sums
-
-    def document_hash(self) -> str:
-        """Return the start of a SHA-256 of which documents were evaluated: their rows and contents, in any order."""
-        return hashlib.sha256(json.dumps(sorted(self.evaluated)).encode()).hexdigest()[:16]
-
-    def means(self) -> dict[str, list[float | None]]:
-        """Return each curve's mean over the documents, None at layers without a value."""
-        return {
-            name: [float(total / count) if count else None for total, count in sums.T]
-            for name, sums in self.curves.items()
-        }
 
 
 class RoutingSession:
@@ -93,6 +47,7 @@ class RoutingSession:
         allow_leak: Whether tasks may hold items that the model's steering was selected on.
         before: Called when all tasks have their requests, before these run; a session of which requests will run has
             to `begin` there.
+        gather: Returns an object of every process, on every process.
     """
 
     def __init__(
@@ -106,17 +61,17 @@ class RoutingSession:
         keep: Iterable[str] = (),
         allow_leak: bool = False,
         before: Callable[[], None] = lambda: None,
+        gather: Callable[[Any], list[Any]] = lambda own: [own],
     ) -> None:
         self.model, self.fields, self.reference = model, tuple(fields), reference
-        self.include_reference = include_reference
+        self.include_reference, self.gather = include_reference, gather
         self.pairings: dict[str, TaskPairing | None] = {}
         self.items: dict[str, dict[int, Item]] = defaultdict(dict)
         self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
-        self._rows: dict[str, list[tuple[str, int, str | None]]] = defaultdict(list)  # key, row, right answer
         self._answers: list[tuple[TaskPairing, dict[str, str | None]]] = []  # of the tasks before this one
         self._given = given or {}
         self._own_references: dict[ItemKey, Item] = {}
-        self._references: RecordStore[ItemKey] | None = None  # of other processes
+        self._references: RecordStore[ItemKey] = RecordStore()  # of other processes
         self._before = before
         self._unbuilt: set[str] = set()
         self.has_profile = bool(self._given)
@@ -124,7 +79,7 @@ class RoutingSession:
         self._wanted: set[RequestKey] = set()
         self._steered = model.steering is not None
         self._selection = selection_of(model.steering)
-        self.leak_unknown = self._selection.unknown
+        self.leak_unknown = bool(self._selection.unknown)
         self._needs_texts = bool(self._selection.texts or tuple(keep))
         self.captures = model.capture != "off"
         self.compares = any(field.curve.compares for field in self.fields)
@@ -146,52 +101,54 @@ class RoutingSession:
 
     # ------------------------------------------------------------------ before the requests run
 
-    def add_task(self, name: str, metadata: Any) -> None:
-        """Learn of a task of the run, in which language it is and how its items pair."""
-        pairing = self.model.registry.pairing(name, metadata)
-        self.pairings[name] = pairing
-        self._unbuilt.add(name)
+    @contextmanager
+    def watching(self, tasks: Mapping[str, Any]) -> Iterator[None]:
+        """Learn of tasks, in which language they are and how their items pair, as lm-eval makes their requests.
 
-    def add_item(
-        self,
-        task: str,
-        doc_id: int,
-        doc: Any,
-        row: int,
-        requests: Iterable[RequestKey],
-        answer: Callable[[], str | None],
-        texts: Callable[[], tuple[str, ...]],
-    ) -> None:
-        """Learn of a document of this process, of the requests that stand for it, and how to ask for more of it."""
-        pairing = self.pairings[task]
-        key = ItemKey(pairing.benchmark, pairing.item_key(doc, row)) if pairing else None
-        if key is not None and pairing is not None:
-            self._rows[task].append((key.item, row, answer() if _is_place(key.item) else None))
-        item = Item(key, tuple(requests), texts() if self._needs_texts else ())
-        self.items[task][doc_id] = item
-        self.tallies[task].evaluated.append((row, _content_hash(doc)))
-        self._wanted.update(item.requests)
+        Every process calls it, with the same tasks.
 
-    def check_span(self, task: str, kinds: Collection[str]) -> None:
-        """Check that a task has the captured span before anything runs.
+        Args:
+            tasks: The loaded tasks, by the names that they have in the results.
+
+        Raises:
+            UserError: A task generates nothing whose thinking could be captured, a key names two documents of it, or
+                it has documents that experts were selected on, and may not have them.
+        """
+        with ExitStack() as stack:
+            for name, task in tasks.items():
+                self.pairings[name] = self.model.registry.pairing(name, task.get_config("metadata"))
+                self._unbuilt.add(name)
+                stack.enter_context(watched_task(task, name, partial(self._learn, name, task)))
+            yield
+
+    def _learn(self, name: str, task: Any, documents: Sequence[TaskDocument]) -> None:
+        """Learn of a task's documents in this process, and of the requests that stand for them."""
+        if self.model.capture == "thinking" and any(i.request_type != "generate_until" for i in task.instances):
+            raise nothing_generated(name)
+        fields, pairing, rows = main_fields(task.eval_docs), self.pairings[name], []
+        for document in documents:
+            doc, row, request = document.doc, document.row, document.request
+            key = ItemKey(pairing.benchmark, pairing.item_key(doc, row)) if pairing else None
+            if key is not None:
+                rows.append((key.item, row, gold_answer(task, doc) if _is_place(key.item) else None))
+            requests = [RequestKey(name, document.doc_id, request.idx, n) for n in range(request.repeats or 1)]
+            texts = document_texts(task, doc, prompt_of(request), fields) if self._needs_texts else ()
+            self.items[name][document.doc_id] = Item(key, tuple(requests), texts)
+            self.tallies[name].evaluated.append((row, _content_hash(doc)))
+            self._wanted.update(requests)
+        self._check_pairing(name, [row for part in self.gather(rows) for row in part])
+        self._check_leak(name)
+        self._unbuilt.discard(name)
+        if not self._unbuilt:
+            self._before()
+
+    def _check_pairing(self, task: str, rows: Sequence[tuple[str, int, str | None]]) -> None:
+        """Check that a task's documents can be told apart, and are the same as the reference's.
 
         Args:
             task: Its name.
-            kinds: The request types of its instances.
-
-        Raises:
-            UserError: Thinking is to be captured, but the task generates nothing.
+            rows: Key, row and right answer of the documents of all processes.
         """
-        if self.model.capture == "thinking" and set(kinds) - {"generate_until"}:
-            raise nothing_generated(task)
-
-    def check_pairing(self, task: str, gather: Callable[[Any], list[Any]]) -> None:
-        """Check that a task's documents can be told apart, and are the same as the reference's. Every process calls it.
-
-        Raises:
-            UserError: A key names two documents.
-        """
-        rows = [row for part in gather(self._rows.pop(task, [])) for row in part]
         pairing = self.pairings[task]
         if pairing is None:
             return
@@ -206,27 +163,17 @@ class RoutingSession:
             warn_of_shuffles(pairing, answers, self._answers, self.reference)
         self._answers.append((pairing, answers))
 
-    def check_leak(self, task: str) -> None:
-        """Count the task's documents that experts were selected on.
-
-        Raises:
-            UserError: There are some, and that was not allowed.
-        """
+    def _check_leak(self, task: str) -> None:
+        """Count the task's documents that experts were selected on."""
         items = self.items[task]
         leaked = [
             (item.key.item if item.key else f"document {doc_id}", source)
             for doc_id, item in items.items()
-            if (source := self._selection.source_of(item.key, item.texts)) is not None
+            if (source := selected_by(self._selection, item.key, item.texts)) is not None
         ]
         self.tallies[task].leaked = len(leaked)
         if leaked and not self._allow_leak:
             raise leak_error(task, len(items), leaked)
-
-    def built(self, task: str) -> None:
-        """Learn that a task has all its requests."""
-        self._unbuilt.discard(task)
-        if not self._unbuilt:
-            self._before()
 
     def begin(self) -> None:
         """Let the model record what this session needs of its requests, until `end`."""
@@ -246,25 +193,22 @@ class RoutingSession:
 
     # ------------------------------------------------------------------ after they have run
 
-    def exchange(self, gather: Callable[[Any], list[Any]]) -> None:
-        """Bring together the reference items of all processes. Every process calls this; only the first call acts."""
-        if self._references is not None:
-            return
-        own = {
+    def _exchange(self) -> None:
+        """Bring together the reference items of all processes."""
+        own = self._own_references = {
             item.key: item
             for task, pairing in self.pairings.items()
             if self.captures and pairing and pairing.language == self.reference
             for item in self.items[task].values()
             if item.key
         }
-        self._own_references, self._references = own, RecordStore()
-        counts = gather(len(own))
+        counts = self.gather(len(own))
         if len(counts) == 1:
             return
         keys = list(own)
         for start in range(0, max(counts), _AT_ONCE):
             part = {key: self.record(own[key]) for key in keys[start : start + _AT_ONCE]}
-            for theirs in gather(part):
+            for theirs in self.gather(part):
                 for key, record in theirs.items():
                     if record is not None and key not in own and key not in self._references:
                         self._references.add(key, record)
@@ -277,7 +221,11 @@ class RoutingSession:
         return [record for key in item.requests if (record := self._captured.record(key)) is not None]
 
     def values(self) -> dict[str, list[dict[str, float]]]:
-        """Return the result fields of this process's documents by task, and count them in the tallies; once a run."""
+        """Return the result fields of this process's documents by task, and count them in the tallies; once a run.
+
+        Every process calls it: the documents of one are compared with the reference items of all.
+        """
+        self._exchange()
         return {task: [self._values(task, doc_id) for doc_id in self.items[task]] for task in self.pairings}
 
     def _values(self, task: str, doc_id: int) -> dict[str, float]:
@@ -316,18 +264,13 @@ class RoutingSession:
         return dict(self.tallies)
 
     def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
-        if item.key is None or not self.compared(task):
+        """Return the record of an item's reference: this run's, of this process or another, before a profile's."""
+        key = item.key
+        if key is None or not self.compared(task):
             return None
-        if self._references is None:
-            raise RuntimeError("exchange() comes before values()")
-        return self._reference_record(item.key)
-
-    def _reference_record(self, key: ItemKey) -> RoutingRecord | None:
-        """Return a reference item's record: this run's, of this process or another, before a profile's."""
         own = self.record(self._own_references[key]) if key in self._own_references else None
-        if own is None and self._references:
-            own = next(iter(self._references.get(key) or ()), None)
-        return own if own is not None else self._given.get(key)
+        own = own or next(iter(self._references.get(key, ())), None)
+        return own or self._given.get(key)
 
 
 def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:

@@ -6,14 +6,14 @@ What is heavy is imported when the command runs: ``--help`` takes none of it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import lm_eval
 from lm_eval._cli.run import Run
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.replacing import replaced
 
 __all__ = ["add_run_command", "include_path_in", "merge_arguments", "run_command", "set_up_logging"]
 
@@ -62,23 +62,17 @@ def run_command(args: argparse.Namespace, evaluate: Callable[..., Any]) -> None:
         return evaluate(**kwargs)
 
     try:
-        with indexing_what_is_needed(args.tasks, args.include_path), _evaluating_by(starting), writing_whole_files():
+        with (
+            indexing_what_is_needed(args.tasks, args.include_path),
+            replaced(lm_eval, "simple_evaluate", starting),  # which the command imports by name when it runs
+            writing_whole_files(),
+        ):
             Run._execute(args)
     except (ValueError, TypeError, FileNotFoundError, KeyError) as error:
         # Until the evaluation starts, lm-eval has only read its arguments.
         if started:
             raise
         raise UserError(str(error.args[0] if error.args else error), fix="see lm-eval-moe run --help") from error
-
-
-@contextmanager
-def _evaluating_by(evaluate: Callable[..., Any]) -> Iterator[None]:
-    """Replace `lm_eval.simple_evaluate`, which the command imports by name when it runs."""
-    lm_eval.simple_evaluate = evaluate
-    try:
-        yield
-    finally:
-        del lm_eval.simple_evaluate
 
 
 def include_path_in(config: str) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -33,8 +35,7 @@ class TaskDocument:
     request: Instance
 
 
-@contextmanager
-def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]], None]) -> Iterator[None]:
+def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]], None]) -> AbstractContextManager[None]:
     """Be told of a task's documents as soon as lm-eval has made its requests.
 
     Args:
@@ -53,11 +54,7 @@ def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]],
         built(_documents(task, rows))
         return made
 
-    task.build_all_requests = build_all_requests
-    try:
-        yield
-    finally:
-        del task.build_all_requests
+    return replaced(task, "build_all_requests", build_all_requests)
 
 
 def _documents(task: Any, rows: Mapping[int, int]) -> list[TaskDocument]:

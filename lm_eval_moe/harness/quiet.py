@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from lm_eval import evaluator
+
+from lm_eval_moe.replacing import replaced
 
 __all__ = ["quiet_harness"]
 
@@ -26,23 +28,20 @@ def quiet_harness() -> Iterator[None]:
 
     # A task's module is one in 0.4, and a package whose parts have loggers of their own in 0.5.
     loggers = [logging.getLogger(f"lm_eval.api.task{part}") for part in ("", "._task")]
-    for logger in loggers:
-        logger.addFilter(is_no_hint)
     original = getattr(evaluator, "add_env_info", None)  # another lm-eval may do without
-    if original is not None:
-        evaluator.add_env_info = lambda storage: storage.update(_environment(original, Path.cwd()))
-    try:
-        yield
-    finally:
-        if original is not None:
-            evaluator.add_env_info = original
+    with ExitStack() as stack:
         for logger in loggers:
-            logger.removeFilter(is_no_hint)
+            logger.addFilter(is_no_hint)
+            stack.callback(logger.removeFilter, is_no_hint)
+        if original is not None:
+            known = partial(_environment, original, Path.cwd())
+            stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(known())))
+        yield
 
 
 @cache
 def _environment(describe: Any, folder: Path) -> dict[str, Any]:
     """Return lm-eval's description of the machine, for which it starts a dozen programs: a second or more."""
-    found: dict[str, Any] = {}
-    describe(found)
-    return found
+    description: dict[str, Any] = {}
+    describe(description)
+    return description

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.resources import tasks_dirs
 
 __all__ = ["TaskManager", "indexing_what_is_needed", "task_manager", "without_defaults"]
@@ -23,8 +24,9 @@ class _OwnTasks(TaskManager):
         super().__init__(*args, **{**kwargs, "include_defaults": False})
 
 
-@contextmanager
-def indexing_what_is_needed(tasks: str | Sequence[str] | None, include_path: Sequence[str | Path]) -> Iterator[None]:
+def indexing_what_is_needed(
+    tasks: str | Sequence[str] | None, include_path: Sequence[str | Path]
+) -> AbstractContextManager[None]:
     """Keep lm-eval's command from reading its thousands of task files for a run of none of them.
 
     Args:
@@ -35,11 +37,8 @@ def indexing_what_is_needed(tasks: str | Sequence[str] | None, include_path: Seq
     names = [name for part in parts for name in str(part).split(",")]
     files = any(name.endswith(".yaml") or Path(name).is_dir() for name in names)
     if names and not files and without_defaults(names, include_path) is not None:
-        lm_eval.tasks.TaskManager = _OwnTasks
-    try:
-        yield
-    finally:
-        lm_eval.tasks.TaskManager = TaskManager
+        return replaced(lm_eval.tasks, "TaskManager", _OwnTasks)
+    return nullcontext()
 
 
 def task_manager(
@@ -58,7 +57,7 @@ def task_manager(
     own = without_defaults(tasks, include_path, metadata)
     if own is not None:
         return own
-    every = TaskManager(include_path=_folders(include_path), metadata=_given(metadata))
+    every = TaskManager(include_path=_folders(include_path), metadata=dict(metadata or {}))
     for name in tasks:
         if not every.match_tasks([name]):
             raise UserError(
@@ -73,13 +72,9 @@ def without_defaults(
     tasks: Sequence[str], include_path: Sequence[str | Path] = (), metadata: Mapping[str, Any] | None = None
 ) -> TaskManager | None:
     """Return a manager of our tasks and the given folders' if these are all that is asked for, else None."""
-    own = TaskManager(include_path=_folders(include_path), include_defaults=False, metadata=_given(metadata))
+    own = TaskManager(include_path=_folders(include_path), include_defaults=False, metadata=dict(metadata or {}))
     return own if all(own.match_tasks([name]) for name in tasks) else None
 
 
 def _folders(include_path: Sequence[str | Path]) -> list[str]:
     return list(dict.fromkeys(map(str, (*tasks_dirs(), *include_path))))
-
-
-def _given(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return dict(metadata) if metadata else None

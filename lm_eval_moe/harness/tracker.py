@@ -14,6 +14,7 @@ import lm_eval.loggers
 from lm_eval.loggers import EvaluationTracker
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.replacing import replaced
 
 __all__ = ["WholeFilesTracker", "name_model", "writing_whole_files"]
 
@@ -31,11 +32,8 @@ def writing_whole_files() -> Iterator[None]:
         made.append(WholeFilesTracker(*args, **kwargs))
         return made[-1]
 
-    lm_eval.loggers.EvaluationTracker = make
-    try:
+    with replaced(lm_eval.loggers, "EvaluationTracker", make):
         yield
-    finally:
-        lm_eval.loggers.EvaluationTracker = EvaluationTracker
     for tracker in made:
         tracker.check()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.identity import task_parts
-from lm_eval_moe.evaluation.routed_task import routed
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.harness.task_index import task_manager
@@ -84,7 +83,7 @@ def task_sources(
     found: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for name, task in _loaded(names, include_path).items():
-        with routed({name: task}, session):
+        with session.watching({name: task}):
             pairing = session.pairings[name]
             if pairing is None:
                 raise UserError(

@@ -126,7 +126,7 @@ class RoutedBlock:
         Raises:
             RoutingBypassedError: They are not there.
         """
-        values = [value for value in output if isinstance(value, torch.Tensor)] if _is_sequence(output) else []
+        values = [v for v in output if isinstance(v, torch.Tensor)] if isinstance(output, (tuple, list)) else []
         chosen = [value for value in values if not value.is_floating_point() and value.shape[-1] == top_k]
         if chosen:
             weights = [v for v in values if v.is_floating_point() and v.shape == chosen[0].shape]
@@ -159,10 +159,6 @@ def adapter_of(block: nn.Module) -> type[RoutedBlock]:
         if cls.__name__ in _ADAPTERS:
             return _ADAPTERS[cls.__name__]
     return RoutedBlock
-
-
-def _is_sequence(value: object) -> bool:
-    return isinstance(value, (tuple, list))
 
 
 def _takes_selection(module: nn.Module) -> bool:

@@ -9,10 +9,11 @@ blocks ignore the logits that a router returns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.routers.mode import RouterMode
 
@@ -26,32 +27,32 @@ __all__ = ["RouterListener", "intercepted"]
 _Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class RouterListener(Protocol):
-    """What is told about every router call. ``position`` counts the model's routers from 0; N is batch x sequence."""
+class RouterListener:
+    """Is told about every router call; as it stands here, it changes nothing.
+
+    ``position`` counts the model's routers from 0; N is batch x sequence.
+    """
 
     def route(self, position: int, logits: Tensor) -> Tensor:
         """Return the router logits ``[N, E]`` that the model shall go on with."""
-        ...
+        return logits
 
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
         """See the selection ``[N, K]`` and its combine weights ``[N, K]`` as the experts receive them."""
-        ...
 
     def scored(self, position: int, how: str | None) -> None:
         """Learn what the logits went through before the selection: softmax, sigmoid, softplus; None: nothing."""
-        ...
 
     def guarded(self, position: int, logits: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return ``(force, ban)``, bool masks like the logits ``[N, E]`` for the final top-k, or None for no guard."""
-        ...
+        return None
 
     def compares(self, position: int) -> bool:
         """Whether the selection without any change is wanted as well (one more router call)."""
-        ...
+        return False
 
     def unchanged(self, position: int, indices: Tensor) -> None:
-        """See the selection ``[N, K]`` of the router on the same hidden states without any change."""
-        ...
+        """See the selection ``[N, K]`` of the router on the same hidden states without any change, if wanted."""
 
 
 @contextmanager
@@ -79,7 +80,9 @@ def intercepted(
         wrappers.append((site.block.router, _router_forward(position, site, listener, calls, top_k)))
         if site.block.experts is not None:
             wrappers.append((site.block.experts, _experts_forward(position, site, listener, calls)))
-    with _replaced_forwards(wrappers):
+    with ExitStack() as stack:
+        for module, wrap in wrappers:
+            stack.enter_context(replaced(module, "forward", wrap(module.forward)))
         yield
     if whole:
         calls.check()
@@ -114,34 +117,6 @@ class _Calls:
             "kernels of its own (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
             "several layers share",
         )
-
-
-@contextmanager
-def _replaced_forwards(wrappers: list[tuple[nn.Module, _Wrapper]]) -> Iterator[None]:
-    undo: list[Callable[[], None]] = []
-    try:
-        for module, wrap in wrappers:
-            undo.append(_restorer(module))
-            module.forward = wrap(module.forward)
-        yield
-    finally:
-        for restore in reversed(undo):
-            restore()
-
-
-def _restorer(module: nn.Module) -> Callable[[], None]:
-    """Return what puts ``module.forward`` back: an own attribute (accelerate sets one), or the class's method."""
-    if "forward" in vars(module):
-        own = module.forward
-
-        def restore() -> None:
-            module.forward = own
-    else:
-
-        def restore() -> None:
-            del module.forward
-
-    return restore
 
 
 def _router_forward(position: int, site: RouterSite, listener: RouterListener, calls: _Calls, top_k: int) -> _Wrapper:

@@ -7,11 +7,14 @@ dimension counts them: ``[E, ..]`` with three dimensions or more, or ``[E * n, H
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
     from lm_eval_moe.routers.blocks import RoutedBlock
@@ -53,16 +56,12 @@ class ExpertParts:
 
             return count
 
-        handles = []
-        if len(self.containers) == 1 and not self.stacks:
-            for expert in range(self.count):
-                [module] = self.modules(expert)
-                handles.append(module.register_forward_pre_hook(counter(expert), with_kwargs=True))
-        try:
+        with ExitStack() as stack:
+            if len(self.containers) == 1 and not self.stacks:
+                for expert in range(self.count):
+                    [module] = self.modules(expert)
+                    stack.enter_context(module.register_forward_pre_hook(counter(expert), with_kwargs=True))
             yield rows
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def tensors(self, expert: int) -> Iterator[Tensor]:
         """Yield an expert's own parameters, which share the memory of the model's."""
@@ -92,19 +91,15 @@ class ExpertParts:
         """Load experts that accelerate has offloaded, for as long as the ``with`` block lasts."""
         roots = [*self.containers, *(module for module, _ in self.stacks)]
         modules = dict.fromkeys(module for root in roots for module in root.modules())
-        hooks: list[tuple[nn.Module, Any]] = [(module, getattr(module, "_hf_hook", None)) for module in modules]
-        loaded: list[tuple[nn.Module, Any]] = []
-        try:
-            for module, hook in hooks:
+        with ExitStack() as stack:
+            for module in modules:
+                hook: Any = getattr(module, "_hf_hook", None)
                 if getattr(hook, "offload", False):
                     hook.pre_forward(module)
-                    hook.offload = False  # or else the module's own call would load its parameters anew
-                    loaded.append((module, hook))
+                    stack.callback(hook.post_forward, module, None)
+                    # Or else the module's own call would load its parameters anew.
+                    stack.enter_context(replaced(hook, "offload", False))
             yield
-        finally:
-            for module, hook in loaded:
-                hook.offload = True
-                hook.post_forward(module, None)
 
 
 def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:
@@ -121,7 +116,7 @@ def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:
     routing = {id(part) for root in (block.router, block.owner) if root is not module for part in root.modules()}
     places: list[str] = []
     containers: list[nn.Module] = []
-    stacks: list[tuple[nn.Module, str]] = []
+    stacks: list[tuple[str, nn.Module, str]] = []
     flat: list[tuple[str, nn.Module, str]] = []
     for name, part in module.named_modules():
         if id(part) in routing or any(name.startswith(f"{place}.") for place in places):
@@ -132,23 +127,14 @@ def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:
             continue
         for own, parameter in part.named_parameters(recurse=False):
             if parameter.dim() >= 3 and len(parameter) == count:
-                stacks.append((part, own))
+                stacks.append((name, part, own))
             elif parameter.dim() == 2 and len(parameter) % count == 0 and not isinstance(part, nn.Linear):
                 flat.append((name, part, own))
-    names = {id(part): name for name, part in module.named_modules()}
     if not containers and not stacks:  # DBRX keeps its experts' matrices one below the other
-        stacks = [(part, own) for _, part, own in flat if len(part._parameters[own]) > count]  # type: ignore[arg-type]
+        stacks = [(name, part, own) for name, part, own in flat if len(part._parameters[own]) > count]  # type: ignore[arg-type]
     if not containers and not stacks:
         return None
-    homes = [*places, *(names[id(part)] for part, _ in stacks)]
-    return ExpertParts(_common(homes), tuple(containers), tuple(stacks), count)
-
-
-def _common(names: list[str]) -> str:
-    """Return the longest dotted name that all names begin with."""
-    shared: list[str] = []
-    for parts in zip(*(name.split(".") if name else [] for name in names), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join(shared)
+    homes = [name.split(".") for name in (*places, *(name for name, _, _ in stacks))]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*homes, strict=False))
+    home = ".".join(parts[0] for parts in shared)
+    return ExpertParts(home, tuple(containers), tuple((part, own) for _, part, own in stacks), count)

@@ -7,7 +7,7 @@ the request alone, and is neither read nor written.
 
 from __future__ import annotations
 
-from lm_eval_moe.backends.cache.answering import answered
+from lm_eval_moe.backends.cache.answering import answers_by_block
 from lm_eval_moe.backends.cache.store import Entry, ResponseCache
 
-__all__ = ["Entry", "ResponseCache", "answered"]
+__all__ = ["Entry", "ResponseCache", "answers_by_block"]

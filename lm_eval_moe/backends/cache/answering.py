@@ -1,68 +1,64 @@
-"""The way of a model's requests through its response cache."""
+"""Requests are answered block by block: a block that is on disk is read, any other is computed and kept.
+
+Whole blocks, not single requests, since the last bits of an answer depend on what shares its batch: blocks follow the
+order in which all requests would run, whatever is on disk, so that a run that was cut off ends with the very results of
+one that was not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lm_eval_moe.backends.cache.blocks import Blocks
-from lm_eval_moe.capture import RoutingRecord, RowUse
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from lm_eval_moe.backends.cache.store import ResponseCache
-    from lm_eval_moe.backends.capturing import Captured
+from lm_eval_moe.backends.cache.store import Entry, ResponseCache
+from lm_eval_moe.capture import RoutingRecord
 
-__all__ = ["answered"]
+__all__ = ["answers_by_block"]
+
+_BATCHES = 4
+_ROWS = 64
+"""Rows of a block where the batch size is not known beforehand."""
 
 
-def answered(
+def answers_by_block(
     cache: ResponseCache,
-    identity: str,
+    rows: Sequence[Sequence[int]],
+    keys: Sequence[bytes],
     batch_size: int | str,
-    captured: Captured,
-    requests: Sequence[int],
-    order: Callable[[Sequence[int]], Sequence[Sequence[int]]],
-    depends_on: Callable[[int], Sequence[Any]],
-    use: Callable[[int], RowUse],
-    run: Callable[[Sequence[int]], Sequence[Any]],
+    compute: Callable[[list[int]], Sequence[Entry]],
+    recall: Callable[[int, RoutingRecord], None],
     *,
     quiet: bool,
-    sampled: bool = False,
 ) -> list[Any]:
     """Return the answers of requests, from a cache where it has them.
 
     Args:
         cache: The cache.
-        identity: Hash of what the answers belong to besides the request.
+        rows: In running order, each the indices of the requests that it serves.
+        keys: Of all requests.
         batch_size: Rows of a batch; ``auto`` where it is found by trying.
-        captured: Where the records of what runs are kept, and those of what does not run are added.
-        requests: Their numbers, by which the functions below know them.
-        order: Returns the rows of some requests in running order, each the positions of those that it serves.
-        depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
-        use: Returns the row use of a request, by which its record is found.
-        run: Runs some requests, and returns their answers in that order.
+        compute: Runs the requests of some indices; returns their answers and records.
+        recall: Takes the record of a request that was not run.
         quiet: Whether to show no progress bar.
-        sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a seed
-            of its own.
     """
-    blocks = Blocks(cache, identity, batch_size)
-    keys = [blocks.key(*depends_on(number)) for number in requests]
-
-    def compute(positions: list[int]) -> tuple[Sequence[Any], Sequence[RoutingRecord | None]]:
-        if sampled:
-            import torch
-
-            torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
-        numbers = [requests[position] for position in positions]
-        with captured.noted() as noted:
-            answers = run(numbers)
-        uses = map(use, numbers)
-        return answers, [noted.get((own.key, own.window)) if own.key is not None else None for own in uses]
-
-    def recall(position: int, record: RoutingRecord) -> None:
-        own = use(requests[position])
-        if own.key is not None:
-            captured.keep(own.key, own.window, record)
-
-    answers = blocks.answers(order(requests), keys, compute, recall, quiet=quiet)
-    return [answers[index] for index in range(len(requests))]
+    answers: dict[int, Any] = {}
+    size = _BATCHES * batch_size if isinstance(batch_size, int) and batch_size > 0 else _ROWS
+    with tqdm(total=len(keys), desc="Answering with the response cache", disable=quiet) as bar:
+        for start in range(0, len(rows), size):
+            block = [index for row in rows[start : start + size] for index in row]
+            known = cache.get([keys[index] for index in block])
+            if all(keys[index] in known for index in block):
+                cache.hits += len(block)
+                entries: Sequence[Entry] = [known[keys[index]] for index in block]
+                for index, entry in zip(block, entries, strict=True):
+                    if entry.record is not None:
+                        recall(index, entry.record)
+            else:
+                cache.misses += len(block)
+                entries = compute(block)
+                cache.put({keys[index]: entry for index, entry in zip(block, entries, strict=True)})
+            answers.update((index, entry.answer) for index, entry in zip(block, entries, strict=True))
+            bar.update(len(block))
+    return [answers[index] for index in range(len(keys))]

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import find_sites
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lm_eval_moe.backends.hf.weights import LoadedWeights
-
-__all__ = ["FLAG", "Gaps", "checked_loading", "gaps_of"]
+__all__ = ["FLAG", "checked_loading"]
 
 FLAG = "allow_missing_weights"
 
@@ -27,7 +26,7 @@ _ROUTERS = frozenset(("gate", "router", "gating"))
 
 
 @dataclass(frozen=True)
-class Gaps:
+class _Gaps:
     """Where a checkpoint and a model do not fit.
 
     Attributes:
@@ -36,42 +35,30 @@ class Gaps:
         random: Whether any weight of the model was drawn at random.
     """
 
-    grave: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    missing: Sequence[str] = ()
-    random: bool = False
+    grave: Mapping[str, Sequence[str]]
+    missing: Sequence[str]
+    random: bool
 
 
-class _Loading(Protocol):
-    """The model that is being made."""
-
-    AUTO_MODEL_CLASS: Any
-    backend: str
-    weights: LoadedWeights
-
-
-@contextmanager
-def checked_loading(lm: _Loading, *, allow: bool) -> Iterator[None]:
+def checked_loading(lm: Any, *, allow: bool) -> AbstractContextManager[None]:
     """Check every checkpoint that `HFLM` loads within, and say so to the model's ``weights``.
 
     Args:
-        lm: The model that is being made.
+        lm: The model that is being made, an `HFMoE`.
         allow: Go on in spite of gaps, with a warning.
 
     Raises:
         UserError: Weights of routers, experts or embeddings are missing, of another shape, or of no use.
     """
-    auto = lm.AUTO_MODEL_CLASS
-    lm.AUTO_MODEL_CLASS = _Checked(auto, lm, allow) if lm.backend == "causal" else auto
-    try:
-        yield
-    finally:
-        lm.AUTO_MODEL_CLASS = auto
+    if lm.backend != "causal":
+        return nullcontext()
+    return replaced(lm, "AUTO_MODEL_CLASS", _Checked(lm.AUTO_MODEL_CLASS, lm, allow))
 
 
 class _Checked:
     """Stands for a model class of transformers while its checkpoints are loaded."""
 
-    def __init__(self, auto: Any, lm: _Loading, allow: bool) -> None:
+    def __init__(self, auto: Any, lm: Any, allow: bool) -> None:
         self._auto, self._lm, self._allow = auto, lm, allow
 
     def from_pretrained(self, path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +74,7 @@ class _Checked:
                 fix="a tensor is missing or of another shape: give a complete checkpoint",
                 where=f"checkpoint {path}",
             ) from error
-        gaps = gaps_of(model, info)
+        gaps = _gaps_of(model, info)
         self._lm.weights.incomplete |= gaps.random
         if gaps.grave:
             _refuse(path, gaps, self._allow)
@@ -100,19 +87,12 @@ class _Checked:
         return model
 
 
-def gaps_of(model: nn.Module, info: Mapping[str, Any]) -> Gaps:
+def _gaps_of(model: nn.Module, info: Mapping[str, Any]) -> _Gaps:
     """Sort what transformers says of a loaded checkpoint.
 
     What a checkpoint holds beyond the model (the layers that predict a further token, a vision tower, the scales of
     quantised weights) is no gap; a router, expert or embedding of a layer that the model has is one: the config is then
     not that of the checkpoint.
-
-    Args:
-        model: The loaded model.
-        info: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` (name, shape there, shape here).
-
-    Raises:
-        UserError: The model has no router that can be intercepted.
     """
     named = _Names(model)
     shapes = {name: f"{name} {list(there)} for {list(here)}" for name, there, here in info["mismatched_keys"]}
@@ -124,7 +104,7 @@ def gaps_of(model: nn.Module, info: Mapping[str, Any]) -> Gaps:
         "it holds in another shape": [shapes[key] for key in sorted(shapes)],
         "the model has no place for": [f"{key} ({named.what(key)})" for key in unused],
     }
-    return Gaps(
+    return _Gaps(
         {problem: keys for problem, keys in grave.items() if keys},
         [key for key in missing if not named.what(key)],
         bool(missing or shapes),
@@ -160,7 +140,7 @@ class _Names:
         return "embedding" if key.startswith(self._embeddings) else None
 
 
-def _refuse(path: Any, gaps: Gaps, allow: bool) -> None:
+def _refuse(path: Any, gaps: _Gaps, allow: bool) -> None:
     problem = "; ".join(f"{what} {_listed(keys)}" for what, keys in gaps.grave.items())
     if gaps.random:
         problem += ": what is not loaded is drawn at random, differently in every run"

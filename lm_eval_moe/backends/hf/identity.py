@@ -25,6 +25,8 @@ __all__ = ["code_parts", "model_parts", "source_of"]
 _BY_VERSION = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lm_eval_moe", "builtins")
 """Packages whose code is told by their version."""
 
+_PLAIN = (bool, int, float, str)
+
 
 def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
     """Return the parts ``model``, ``computation``, ``versions`` and, of ``prompts``, what reads text.
@@ -51,7 +53,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "model.peft": _folder(peft),
         "model.delta": _folder(delta),
         "model.dtype": {
-            "parameters": _dtypes(lm.model),
+            "parameters": ", ".join(sorted({str(_name(tensor.dtype)) for tensor in lm.model.parameters()})),
             "softmax": _name(getattr(lm, "softmax_dtype", None)),
             "mixed_precision": _name(getattr(lm, "mixed_precision_dtype", None)),
         },
@@ -76,7 +78,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "computation.reuse": bool(lm.logits_cache),
         "versions.lm_eval_moe": __version__,
         **{f"versions.{name}": version(name) for name in ("lm_eval", "transformers", "tokenizers", "torch")},
-        "versions.peft": version("peft") if _has_peft(lm.model) else None,
+        "versions.peft": version("peft") if getattr(lm.model, "peft_config", None) else None,
         "versions.plugins": _plugins(),
     }
 
@@ -99,10 +101,6 @@ def _name(dtype: object) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
-def _dtypes(model: Any) -> str:
-    return ", ".join(sorted({str(_name(tensor.dtype)) for tensor in model.parameters()}))
-
-
 def _batch_size(lm: Any) -> int | str:
     size = lm.batch_size_per_gpu
     return f"{size}, at most {lm.max_batch_size}" if isinstance(size, str) else int(size)
@@ -112,10 +110,6 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _has_peft(model: Any) -> bool:
-    return bool(getattr(model, "peft_config", None))
 
 
 def _folder(source: Any) -> dict[str, Any] | None:
@@ -143,17 +137,16 @@ def _tokenizer(tokenizer: Any) -> str:
 
 def _settings_of_routers(lm: Any) -> str:
     """Return a hash of the plain values that routers and their blocks hold: K, groups, scales, whether to normalise."""
-    modules = {f"{site.name}.{of}": module for site in lm._sites for of, module in _around(lm.model, site.name)}
+    places = {
+        f"{site.name}.{of}": place
+        for site in lm._sites
+        for of, place in (("router", site.name), ("block", site.name.rpartition(".")[0]))
+    }
     settings = {
-        name: {key: value for key, value in vars(module).items() if isinstance(value, (bool, int, float, str))}
-        for name, module in modules.items()
+        name: {key: v for key, v in vars(lm.model.get_submodule(place)).items() if isinstance(v, _PLAIN)}
+        for name, place in places.items()
     }
     return hash_of_bytes(json.dumps(settings, sort_keys=True).encode())
-
-
-def _around(model: Any, name: str) -> Iterator[tuple[str, Any]]:
-    yield "router", model.get_submodule(name)
-    yield "block", model.get_submodule(name.rpartition(".")[0])
 
 
 def code_parts(model: Any, tokenizer: Any, adapter: str | Path | None) -> dict[str, Any]:

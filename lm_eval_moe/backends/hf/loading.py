@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.routers import model_on_meta, shape_from_config
+from lm_eval_moe.routers import find_sites, model_on_meta, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["config_of", "model_path", "modules_before_loading", "shape_before_loading"]
+__all__ = ["model_path", "modules_before_loading", "shape_before_loading"]
 
 
 def model_path(pretrained: Any) -> Any:
@@ -26,16 +26,7 @@ def model_path(pretrained: Any) -> Any:
     return str(demo_model_path())
 
 
-def config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
-    """Return the transformers config of a model.
-
-    Args:
-        pretrained: Hub id or local path.
-        arguments: The model arguments; those that say where the config lies are heeded.
-
-    Raises:
-        UserError: There is no such config.
-    """
+def _config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
     import transformers
 
     try:
@@ -63,8 +54,10 @@ def modules_before_loading(arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError: There is no such config, or it is of no decoder-only language model.
     """
-    config, trust = _config_and_trust(arguments)
-    return model_on_meta(config, trust_remote_code=trust)
+    if arguments.get("adapter") is not None:
+        load_adapter(arguments["adapter"])
+    config = _config_of(model_path(arguments.get("pretrained", "demo")), arguments)
+    return model_on_meta(config, trust_remote_code=bool(arguments.get("trust_remote_code")))
 
 
 def shape_before_loading(arguments: Mapping[str, Any]) -> RoutingShape:
@@ -76,12 +69,5 @@ def shape_before_loading(arguments: Mapping[str, Any]) -> RoutingShape:
     Raises:
         UserError: There is no such model, or it is dense.
     """
-    config, trust = _config_and_trust(arguments)
-    return shape_from_config(config, trust_remote_code=trust)
-
-
-def _config_and_trust(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
-    if arguments.get("adapter") is not None:
-        load_adapter(arguments["adapter"])
-    config = config_of(model_path(arguments.get("pretrained", "demo")), arguments)
-    return config, bool(arguments.get("trust_remote_code"))
+    model = modules_before_loading(arguments)
+    return routing_shape(model, find_sites(model))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import padded_batch, places_of
 from lm_eval_moe.harness.requests import is_sampled, prompt_of
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 from lm_eval_moe.routers.sites import encoder_decoder_error
@@ -99,8 +100,7 @@ class HFMoE(RoutedState, HFLM):
         super().__init__(pretrained=pretrained, **kwargs)
         if self.backend != "causal":
             raise encoder_decoder_error(type(self.model).__name__)
-        if self.device.type == "meta":
-            raise refusals.nowhere()
+        refusals.check_device(self.device.type)
         refusals.check_think_end(self.tokenizer, self.think_end_token)
         self._sites: tuple[RouterSite, ...] = find_sites(self.model)
         self.routing_shape: RoutingShape = routing_shape(self.model, self._sites)
@@ -152,14 +152,9 @@ class HFMoE(RoutedState, HFLM):
             frozenset(self._end_tokens({})),
         )
 
-    @contextmanager
-    def at_batch_size(self, size: int) -> Iterator[None]:
+    def at_batch_size(self, size: int) -> AbstractContextManager[None]:
         """Run batches of a size inside the ``with`` block."""
-        before, self.batch_size_per_gpu = self.batch_size_per_gpu, size
-        try:
-            yield
-        finally:
-            self.batch_size_per_gpu = before
+        return replaced(self, "batch_size_per_gpu", size)
 
     # ------------------------------------------------------------------ log-likelihood
 
@@ -219,8 +214,7 @@ class HFMoE(RoutedState, HFLM):
             segment, paths = padded_batch(forest, rows, inps.shape[1])
         else:
             raise RuntimeError("the model was called outside a request: routing cannot be attributed")
-        recorder = self._new_recorder(forest, rows)
-        passes = self._new_passes(forest, recorder, rows, paths)
+        passes, recorder = self._listening(forest, rows, paths)
         with uncompiled(self.model), intercepted(self._sites, passes, top_k=self.routing_shape.top_k):
             passes.start_pass(inps, forest.begin_pass(segment))
             logits = super()._model_call(inps, attn_mask, labels)
@@ -229,12 +223,9 @@ class HFMoE(RoutedState, HFLM):
         return logits
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-        self._probing = True
-        try:
+        with replaced(self, "_probing", True):
             size: int = super()._detect_batch_size(requests, pos)
-            return size
-        finally:
-            self._probing = False
+        return size
 
     # ------------------------------------------------------------------ generation
 
@@ -283,16 +274,13 @@ class HFMoE(RoutedState, HFLM):
             self._count_steered(use.key, language, prompt, generated)
         return [text for text, *_ in answers]
 
-    @contextmanager
-    def _size_found_once(self, found: list[int]) -> Iterator[None]:
+    def _size_found_once(self, found: list[int]) -> AbstractContextManager[None]:
         """Keep ``batch_size=auto`` from being tried out anew for every block of the response cache."""
         if self.response_cache is None or self.batch_size_per_gpu != "auto":
-            yield
-            return
+            return nullcontext()
         if not found:
             found.append(self._detect_batch_size())
-        with self.at_batch_size(found[0]):
-            yield
+        return self.at_batch_size(found[0])
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""
@@ -308,8 +296,7 @@ class HFMoE(RoutedState, HFLM):
         forest = Forest()
         readings = [RowReading(rule) for _ in rows]
         tracker = GenerationTracker(forest, mask, readings, [row.language for row in rows], thinks=rule.thinks)
-        recorder = self._new_recorder(forest, rows)
-        passes = self._new_passes(forest, recorder, rows, tracker.paths)
+        passes, recorder = self._listening(forest, rows, tracker.paths)
 
         def start(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
@@ -322,13 +309,13 @@ class HFMoE(RoutedState, HFLM):
 
         core = core_of(self.model)
         generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
-        with uncompiled(self.model), intercepted(self._sites, passes, top_k=self.routing_shape.top_k):
-            hooks = (core.register_forward_pre_hook(start, with_kwargs=True), core.register_forward_hook(end))
-            try:
-                generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
-            finally:
-                for hook in hooks:
-                    hook.remove()
+        with (
+            uncompiled(self.model),
+            intercepted(self._sites, passes, top_k=self.routing_shape.top_k),
+            core.register_forward_pre_hook(start, with_kwargs=True),
+            core.register_forward_hook(end),
+        ):
+            generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
         tracker.finish(generated[:, -1].tolist())
         places = tracker.places_of
         self._collect(recorder, rows, tracker.paths, lambda row, use, span: places(row, span), tracker.thinking)
@@ -344,35 +331,27 @@ class HFMoE(RoutedState, HFLM):
 
     @contextmanager
     def _expecting(self, rows: Iterator[ExpectedRow], count: int) -> Iterator[None]:
-        self._queue = RowQueue(rows, count)
-        try:
+        queue = RowQueue(rows, count)
+        with replaced(self, "_queue", queue):
             yield
-            self._queue.finish()
-        finally:
-            self._queue = None
+        queue.finish()
 
-    def _new_recorder(self, forest: Forest, rows: Sequence[ExpectedRow]) -> Recorder | None:
-        wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)
-        if self._span is None or not wanted:
-            return None
-        return Recorder(
-            forest,
-            len(self._sites),
-            self.routing_shape.experts,
-            arrays=self.captured.request.arrays,
-            sigmoid=self._scoring == "sigmoid",
-            skips=any(site.block.extra for site in self._sites),
-        )
-
-    def _new_passes(
-        self,
-        forest: Forest,
-        recorder: Recorder | None,
-        rows: Sequence[ExpectedRow],
-        paths: Sequence[Sequence[int]],
-    ) -> RoutedPasses:
+    def _listening(
+        self, forest: Forest, rows: Sequence[ExpectedRow], paths: Sequence[Sequence[int]]
+    ) -> tuple[RoutedPasses, Recorder | None]:
+        """Return what listens to the passes of a batch, and what records of it, if any of it is wanted."""
+        recorder = None
+        if self._span is not None and (self._probing or any(self._wants(use) for row in rows for use in row.uses)):
+            recorder = Recorder(
+                forest,
+                len(self._sites),
+                self.routing_shape.experts,
+                arrays=self.captured.request.arrays,
+                sigmoid=self._scoring == "sigmoid",
+                skips=any(site.block.extra for site in self._sites),
+            )
         keys = zip((path[0] for path in paths), (row.uses[0].key for row in rows), strict=False)
-        return RoutedPasses(
+        passes = RoutedPasses(
             recorder,
             self._new_steerer(),
             compare=self.captured.request.changes,
@@ -380,6 +359,7 @@ class HFMoE(RoutedState, HFLM):
             forest=forest,
             requests={segment: key for segment, key in keys if key is not None},
         )
+        return passes, recorder
 
     def _collect(
         self,

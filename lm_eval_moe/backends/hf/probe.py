@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -79,9 +80,9 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
 
 def _check_experts(sites: tuple[RouterSite, ...], listener: _Probe) -> None:
     for position, (indices, _) in listener.selections.items():
-        block, chosen = sites[position].block, indices.tolist()
-        beyond = block.num_experts if not block.extra else None
-        odd = sorted({i for row in chosen for i in row if i < 0 or (beyond is not None and i >= beyond)})
+        block = sites[position].block
+        end = math.inf if block.extra else block.num_experts
+        odd = sorted({index for index in indices.flatten().tolist() if not 0 <= index < end})
         if odd:
             raise RoutingBypassedError(
                 f"the selection of layer {sites[position].layer} names the expert(s) {odd}, where there are "

@@ -9,14 +9,7 @@ from typing import Any
 from lm_eval_moe.backends.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError
 
-__all__ = [
-    "check_arguments",
-    "check_think_end",
-    "nowhere",
-    "quantised_loading",
-    "response_cache",
-    "tensor_parallelism",
-]
+__all__ = ["check_arguments", "check_device", "check_think_end", "response_cache"]
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -26,7 +19,11 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         UserError: One is there.
     """
     if arguments.get("tp_plan") is not None:
-        raise tensor_parallelism()
+        raise UserError(
+            "tensor parallelism renumbers the experts on every device, so that no device sees the routing as it is",
+            fix="leave out tp_plan; use parallelize=True or device_map=auto for a model that needs several devices",
+            where="--model_args tp_plan",
+        )
     if arguments.get("enable_thinking") and arguments.get("think_end_token") is None:
         raise UserError(
             "enable_thinking=True needs to know where the thinking ends: it would be scored as the answer otherwise",
@@ -35,7 +32,12 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         )
     for name in ("load_in_8bit", "load_in_4bit"):
         if arguments.get(name):
-            raise quantised_loading(name)
+            raise UserError(
+                f"transformers 5 takes no {name}",
+                fix="give a checkpoint that is stored quantised; or, in Python, load the model with "
+                f"quantization_config=BitsAndBytesConfig({name}=True) and give it as pretrained",
+                where=f"--model_args {name}",
+            )
 
 
 def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
@@ -51,26 +53,17 @@ def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
         )
 
 
-def nowhere() -> UserError:
-    """Return the error for a model all of whose weights were offloaded after it was loaded: it says no device."""
-    return UserError(
-        "all weights of the model are offloaded, so that it does not say where its inputs go",
-        fix="give its folder as pretrained, with parallelize=True and a device_map or offload_folder",
-    )
+def check_device(kind: str) -> None:
+    """Refuse a model all of whose weights were offloaded after it was loaded: it says no device.
 
-
-def quantised_loading(name: str) -> UserError:
-    """Return the error for ``load_in_8bit`` and ``load_in_4bit``, which transformers no longer takes.
-
-    Args:
-        name: The argument that was given.
+    Raises:
+        UserError: It is one.
     """
-    return UserError(
-        f"transformers 5 takes no {name}",
-        fix="give a checkpoint that is stored quantised; or, in Python, load the model with "
-        f"quantization_config=BitsAndBytesConfig({name}=True) and give it as pretrained",
-        where=f"--model_args {name}",
-    )
+    if kind == "meta":
+        raise UserError(
+            "all weights of the model are offloaded, so that it does not say where its inputs go",
+            fix="give its folder as pretrained, with parallelize=True and a device_map or offload_folder",
+        )
 
 
 def response_cache() -> UserError:
@@ -80,13 +73,4 @@ def response_cache() -> UserError:
         "and no routing would be captured",
         fix="run it with `lm-eval-moe run --use_cache`, which keeps answers with their steering and routing",
         where="--use_cache",
-    )
-
-
-def tensor_parallelism() -> UserError:
-    """Return the error for ``tp_plan``, under which each device numbers its own experts."""
-    return UserError(
-        "tensor parallelism renumbers the experts on every device, so that no device sees the routing as it is",
-        fix="leave out tp_plan; use parallelize=True or device_map=auto for a model that needs several devices",
-        where="--model_args tp_plan",
     )

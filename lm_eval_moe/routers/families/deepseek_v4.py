@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lm_eval_moe.routers.blocks import RoutedBlock
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["DeepseekV4Block"]
 
@@ -18,6 +15,6 @@ class DeepseekV4Block(RoutedBlock):
     class_names = ("DeepseekV4SparseMoeBlock",)
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> RoutedBlock | None:
+    def of(cls, block: Any, name: str) -> RoutedBlock | None:
         """Return the parts of a block, None for a hash layer."""
         return None if block.is_hash else super().of(block, name)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.routers.blocks import RoutedBlock
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["DogeBlock"]
 
@@ -21,7 +18,7 @@ class DogeBlock(RoutedBlock):
     class_names = ("DogeCDMoE",)
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> RoutedBlock:
+    def of(cls, block: Any, name: str) -> RoutedBlock:
         """Refuse the block.
 
         Raises:

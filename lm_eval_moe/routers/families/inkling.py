@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.routers.blocks import RoutedBlock
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["InklingBlock"]
 
@@ -18,14 +15,7 @@ class InklingBlock(RoutedBlock):
     class_names = ("InklingMoE",)
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> InklingBlock:
+    def of(cls, block: Any, name: str) -> InklingBlock:
         """Return the parts of a block."""
-        router: Any = block.gate
-        experts: Any = block.experts
-        return cls(
-            router=router,
-            owner=router,
-            experts=experts,
-            num_experts=router.num_experts,
-            extra=router.n_shared_experts,
-        )
+        gate, experts = block.gate, block.experts
+        return cls(router=gate, owner=gate, experts=experts, num_experts=gate.num_experts, extra=gate.n_shared_experts)

@@ -9,7 +9,7 @@ import torch
 from lm_eval_moe.routers.blocks import RoutedBlock
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["JetMoeBlock"]
 
@@ -26,10 +26,9 @@ class JetMoeBlock(RoutedBlock):
     hands_on_selection = False
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> JetMoeBlock:
+    def of(cls, block: Any, name: str) -> JetMoeBlock:
         """Return the parts of a block."""
-        router: Any = block.router
-        experts: Any = block.input_linear
+        router, experts = block.router, block.input_linear
         return cls(router=router, owner=router.layer, experts=experts, num_experts=router.num_experts)
 
     def selection_returned(self, output: Any, top_k: int) -> tuple[Tensor, Tensor]:

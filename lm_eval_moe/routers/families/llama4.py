@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.routers.blocks import RoutedBlock
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["Llama4Block"]
 
@@ -19,10 +19,10 @@ class Llama4Block(RoutedBlock):
     hands_on_selection = False
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> Llama4Block:
+    def of(cls, block: Any, name: str) -> Llama4Block:
         """Return the parts of a block."""
-        router: Any = block.router
-        return cls(router=router, owner=router, experts=block.experts, num_experts=router.num_experts)  # type: ignore[arg-type]
+        router = block.router
+        return cls(router=router, owner=router, experts=block.experts, num_experts=router.num_experts)
 
     def selection_returned(self, output: Any, top_k: int) -> tuple[Tensor, Tensor]:
         """Return the K experts with the largest scores, and these scores."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.routers.blocks import RoutedBlock
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["LongcatFlashBlock"]
 
@@ -18,10 +15,9 @@ class LongcatFlashBlock(RoutedBlock):
     class_names = ("LongcatFlashMoE",)
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> LongcatFlashBlock:
+    def of(cls, block: Any, name: str) -> LongcatFlashBlock:
         """Return the parts of a block."""
-        router: Any = block.router
-        experts: Any = block.experts
+        router, experts = block.router, block.experts
         return cls(
             router=router,
             owner=router.classifier,

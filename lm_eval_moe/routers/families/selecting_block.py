@@ -10,7 +10,7 @@ import torch
 from lm_eval_moe.routers.blocks import RoutedBlock
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["SelectingBlock"]
 
@@ -22,9 +22,9 @@ class SelectingBlock(RoutedBlock):
     guards_logits: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> RoutedBlock | None:
+    def of(cls, block: Any, name: str) -> RoutedBlock | None:
         """Return the parts of a block."""
-        select: Any = getattr(block, "route_tokens_to_experts", None)
+        select = getattr(block, "route_tokens_to_experts", None)
         if select is None:  # Jamba since transformers 5.20 has a router like most
             return RoutedBlock.of(block, name)
         found = super().of(block, name)

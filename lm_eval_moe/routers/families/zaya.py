@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.routers.blocks import RoutedBlock
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["ZayaBlock"]
 
@@ -18,10 +18,9 @@ class ZayaBlock(RoutedBlock):
     class_names = ("ZayaSparseMoeBlock",)
 
     @classmethod
-    def of(cls, block: nn.Module, name: str) -> ZayaBlock:
+    def of(cls, block: Any, name: str) -> ZayaBlock:
         """Return the parts of a block."""
-        router: Any = block.gate
-        experts: Any = block.experts
+        router, experts = block.gate, block.experts
         return cls(
             router=router,
             owner=router.router_mlp.out_proj,
