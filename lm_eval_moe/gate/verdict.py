@@ -13,7 +13,6 @@ Effect = Literal["pass", "warn", "fail", "unjudged"]
 Kind = Literal["language", "task", "macro", "drift"]
 
 SCHEMA_VERSION = 1
-MACRO = "macro"
 _OUTCOMES = {0: "passed", 1: "regression", 2: "cannot be judged"}
 
 
@@ -65,10 +64,15 @@ class Line:
     def name(self) -> str:
         """What the line is called within its benchmark."""
         if self.kind == "macro":
-            return MACRO
+            return "macro"
         if self.kind == "drift":
             return f"routing drift {self.language}" if self.language else "drift"
         return self.language or "score"
+
+    @property
+    def result(self) -> str:
+        """Its status in words."""
+        return "cannot judge" if self.status == "unjudged" else self.status
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line, JSON-ready."""
