@@ -87,9 +87,8 @@ def homes_of(runs: Sequence[Run], registry: ParallelRegistry | None = None) -> d
                 task, names = cells[0].task, cells[0].item_names
                 homes[task] = Home(task, benchmark.name, language, benchmark.metric, names)
     for alone in left_out:
-        value = next((value for value in alone.values if value is not None), None)
-        if value is not None:
-            homes[alone.task] = Home(alone.task, alone.task, None, value[0], None)
+        if alone.metric is not None:
+            homes[alone.task] = Home(alone.task, alone.task, None, alone.metric, None)
     return homes
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe._version import __version__
+from lm_eval_moe.compare.html_page import render_page
 from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
-from lm_eval_moe.escaping import printable
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.number_text import Scale, minus
@@ -150,21 +149,15 @@ class _Placed:
 
 
 def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown
-    )
-    template = environment.from_string((_FOLDER / "page.html.jinja").read_text(encoding="utf-8"))
     runs = content.runs
     placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
-    return template.render(
+    return render_page(
+        _FOLDER / "page.html.jinja",
         title=title,
         lead=_lead(content),
         css=_styles(),
         sentence_case=sentence_case,
         marker_of=lambda number: (number + number // RUN_COLOURS) % RUN_COLOURS,
-        version=__version__,
         runs=runs,
         sections=content.benchmarks,
         profiles=content.profiles,
@@ -178,13 +171,6 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
         mismatches=mismatches(runs),
         notes=notes,
     )
-
-
-def _shown(value: Any) -> Any:
-    """Write control characters as escapes; markup and numbers stay as they are."""
-    if type(value) is str:
-        return "\n".join(printable(line) for line in value.split("\n"))
-    return value
 
 
 def _styles() -> Any:

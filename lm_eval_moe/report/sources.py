@@ -12,6 +12,8 @@ from lm_eval_moe.compare.selection import choose_runs, named_path
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.results import LabelledRun, Run
+from lm_eval_moe.results.files import contents_of, find_results
+from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.sweeps import SweepReport, is_sweep, read_sweep
 
 if TYPE_CHECKING:
@@ -163,10 +165,8 @@ def _inside(folder: Path, notes: list[str]) -> _Inside:
             notes.append(f"{path} is left aside: it is no routing profile")
     has_results = _has_results(folder, sweeps)
     if not has_results and not profiles and not sweeps:
-        files = sorted(each.name for each in folder.rglob("*") if each.is_file())
-        seen = f"it has {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "it is empty"
         raise UserError(
-            f"no results, profile or sweep in this directory: {seen}",
+            f"no results, profile or sweep in this directory: {contents_of(folder)}",
             fix="give the folder that `run --output_path`, `profile --output` or `sweep --output` wrote",
             where=str(folder),
         )
@@ -174,8 +174,6 @@ def _inside(folder: Path, notes: list[str]) -> _Inside:
 
 
 def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
-    from lm_eval_moe.results.files import find_results
-
     try:
         found = find_results([folder])
     except UserError:  # there are none in it
@@ -184,8 +182,6 @@ def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
 
 
 def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> list[LabelledRun]:
-    from lm_eval_moe.results.labels import unique_labels
-
     if not results:
         return []
     chosen = choose_runs(results)

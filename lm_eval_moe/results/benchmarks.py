@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_moe.parallel import TaskPairing
 from lm_eval_moe.results.divergences import why_not_compared
 from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks
 from lm_eval_moe.results.run import Run
@@ -16,13 +17,16 @@ from lm_eval_moe.results.values import Average, Divergence, ErrorKind, Metric, S
 from lm_eval_moe.statistics import (
     ALPHA,
     ClusteredValues,
+    ControlGain,
     Difference,
     Estimate,
     Judgement,
     corrected,
+    gain_over_controls,
     independent_mean,
     judge,
     judge_unpaired,
+    same_items,
     unpaired,
 )
 
@@ -38,6 +42,14 @@ class Cell:
     divergence: Divergence
     documents: int  # 0: not known
     item_names: Mapping[int, str] | None
+
+    @classmethod
+    def of(cls, run: Run, task: str, metric: Metric, pairing: TaskPairing | None = None) -> Cell | None:
+        """Return a run's cell of a task; None where the run does not have the metric."""
+        score = run.score(task, metric)
+        if score is None:
+            return None
+        return cls(task, score, run.divergence(task), run.documents(task), run.item_names(task, pairing))
 
 
 Of = Callable[[Cell], Score | None]
@@ -204,6 +216,14 @@ class Benchmark:
             names = cell.item_names or {}
             by_language.append({names.get(doc_id, (lang, doc_id)): value for doc_id, value in cell.score.items.items()})
         return by_language
+
+    def gain_over(self, controls: Sequence[int], run: int, languages: Sequence[str]) -> ControlGain | None:
+        """Return a run's gain over random controls; None without one, or where the runs' items are not the same."""
+        values = [self.items(number, languages) for number in (run, *controls)]
+        known = [run_values for run_values in values if run_values is not None]
+        if not controls or len(known) < len(values) or not same_items(known):
+            return None
+        return gain_over_controls(known[0], known[1:])
 
     def changes(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> ClusteredValues | None:
         """Return the items' differences (``run`` minus ``to``), a group a language and a cluster an item.

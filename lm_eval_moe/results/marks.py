@@ -13,7 +13,7 @@ from typing import Literal
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
-__all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "score_marks", "signs_of", "steered"]
+__all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "listed", "score_marks", "signs_of", "steered"]
 
 Kind = Literal[
     "leaked",
@@ -48,7 +48,6 @@ _MEANINGS: Mapping[Kind, str] = {
     "fewer languages": "over fewer languages than the column has",
     "independent": "the standard error takes languages as independent, since it is not known which items are the same",
 }
-_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,12 @@ def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
         by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
     return [
         f"{sign}: " * signs
-        + f"{_MEANINGS[kind]}: {_listed([f'{run} ({_listed(texts)})' for run, texts in by_kind[kind].items()])}."
+        + f"{_MEANINGS[kind]}: {listed([f'{run} ({listed(texts)})' for run, texts in by_kind[kind].items()])}."
         for kind, sign in SIGNS.items()
         if kind in by_kind
     ]
 
 
-def _listed(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:_MOST]) + (f" and {len(texts) - _MOST} more" if len(texts) > _MOST else "")
+def listed(texts: Sequence[str], most: int = 8) -> str:
+    """Return the first texts, and how many more there are."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lm_eval_moe.results.values import Metric, is_number
 
 __all__ = [
     *("MEAN", "SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport"),
-    *("gains_to_draw", "is_sweep", "plain", "read_sweep", "sweep_benchmark"),
+    *("gains_to_draw", "is_sweep", "plain", "read_sweep", "short_names", "sweep_benchmark"),
 ]
 
 MEAN = "mean"
@@ -171,18 +171,15 @@ def sweep_benchmark(given: Mapping[str, Any]) -> SweepBenchmark:
 
 def _cell(given: Mapping[str, Any]) -> SweepCell:
     effects = {str(name): _effect(each) for name, each in given["effects"].items()}
-    names = _names(list(given["settings"]))
-    settings = {
-        name: value if is_number(value) else plain(value)
-        for name, value in zip(names, given["settings"].values(), strict=True)
-    }
+    names = short_names(given["settings"])
+    settings = {names[key]: value if is_number(value) else plain(value) for key, value in given["settings"].items()}
     return SweepCell(settings, int(given["experts"]), str(given["hash"]), effects)
 
 
-def _names(keys: list[str]) -> list[str]:
-    """Return the last parts of dotted paths that are no indices; the whole paths where two are the same."""
-    names = [next((part for part in reversed(key.split(".")) if not part.isdecimal()), key) for key in keys]
-    return names if len(set(names)) == len(names) else keys
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return what tables call dotted paths: their last part that is no index, or the paths where two are the same."""
+    names = {key: next((part for part in reversed(key.split(".")) if not part.isdecimal()), key) for key in keys}
+    return names if len(set(names.values())) == len(names) else {key: key for key in names}
 
 
 def _effect(given: Mapping[str, Any]) -> SweepEffect:

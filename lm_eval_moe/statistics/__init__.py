@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.statistics.control_gain import ControlGain, gain_over_controls
+from lm_eval_moe.statistics.control_gain import ControlGain, gain_over_controls, same_items
 from lm_eval_moe.statistics.correlation import Correlation, ResampledCorrelation, pearson, resampled_correlation
 from lm_eval_moe.statistics.differences import (
     Z95,
@@ -41,6 +41,7 @@ __all__ = [
     "paired_test",
     "pearson",
     "resampled_correlation",
+    "same_items",
     "sign_flip",
     "unpaired",
 ]

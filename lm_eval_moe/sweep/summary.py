@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lm_eval_moe.results import Benchmark, LabelledRun, Run, arrange
-from lm_eval_moe.statistics import ControlGain, Difference, exact_test, gain_over_controls
+from lm_eval_moe.statistics import ControlGain, Difference, exact_test
 from lm_eval_moe.sweep.cells import Cell, EmptyCell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 
@@ -147,14 +147,6 @@ def _effects(benchmark: Benchmark, cell: Cell, at: Mapping[str, int]) -> dict[st
             gain,
             None if exact is None else exact.p,
             math.fsum(known) / len(known) - before.value if known else None,
-            _over_control(benchmark, steered, controls, languages),
+            benchmark.gain_over(controls, steered, languages),
         )
     return effects
-
-
-def _over_control(
-    benchmark: Benchmark, steered: int, controls: Sequence[int], languages: Sequence[str]
-) -> ControlGain | None:
-    values = [benchmark.items(run, languages) for run in (steered, *controls)]
-    known = [run_values for run_values in values if run_values is not None]
-    return gain_over_controls(known[0], known[1:]) if controls and len(known) == len(values) else None
