@@ -41,6 +41,11 @@ class ControlGain:
     high: float | None
     covers_draws: bool
 
+    @property
+    def beyond(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
 
 def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Values]]) -> ControlGain:
     """Compare a steered run with random controls on the same items.
