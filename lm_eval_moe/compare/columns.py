@@ -103,16 +103,15 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
 
 def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
     """Say which of a table's languages a run lacks, and where it has the task without the metric."""
-    run, cells = benchmark.runs[number], benchmark.cells[number]
-    unscored = [task for lang, task in benchmark.tasks.items() if lang not in cells and task in run.table]
-    lacking = [lang for lang in benchmark.languages if lang not in cells and benchmark.tasks.get(lang) not in run.table]
+    run, (without, lacking) = benchmark.runs[number], benchmark.missing(number)
+    unscored = [benchmark.tasks[lang] for lang in without]
     if unscored:
         known = dict.fromkeys(metric.key for task in unscored for metric in run.metrics(task))
         has = f"its metrics are {listed(list(known))}" if known else "it has no metric with a number"
         if all(run.is_unscored(task) for task in unscored):
             has = "it was run with --predict_only, and lm-eval's bypass of 999 is not a score"
         yield f"{run.label} has no {benchmark.metric.key} of {listed(unscored)}: {has}."
-    if lacking and cells:
+    if lacking and benchmark.cells[number]:
         yield (
             f"{run.label} lacks {listed(lacking)}: its averages are over the languages that it has, its changes over "
             "those that its baseline has, too."

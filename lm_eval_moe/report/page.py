@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.report.sections import NamedFigure
     from lm_eval_moe.results.sweeps import SweepReport
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["write_report"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 600  # of a figure's data on the page
@@ -64,40 +64,14 @@ def write_report(
         UserError: The ``report`` extra is not installed, there is nothing to report, a run is without results, a file
             is damaged, or one cannot be written.
     """
-    content, html = _content_and_page(runs, title, materials, sweeps, notes)
-    write_whole(Path(path), html, "report")
-    if figures is None:
-        return []
+    require_extra("a report", "matplotlib", "jinja2")
     from lm_eval_moe.report.figure_files import write_figures
 
-    with _quiet_fonts():
-        return write_figures(content.figures, figures, [run.label for run in content.runs])
-
-
-def report_html(
-    runs: Sequence[LabelledRun],
-    *,
-    title: str,
-    materials: Sequence[Material] = (),
-    sweeps: Sequence[SweepReport] = (),
-    notes: Sequence[str] = (),
-) -> str:
-    """Return the page of `write_report` without writing it."""
-    return _content_and_page(runs, title, materials, sweeps, notes)[1]
-
-
-def _content_and_page(
-    runs: Sequence[LabelledRun],
-    title: str,
-    materials: Sequence[Material],
-    sweeps: Sequence[SweepReport],
-    notes: Sequence[str],
-) -> tuple[_Content, str]:
-    require_extra("a report", "matplotlib", "jinja2")
     read = read_runs(runs) if runs or not (materials or sweeps) else ()
     with _quiet_fonts():
         content = _Content.of(read, materials, sweeps)
-        return content, _render(content, title, notes)
+        write_whole(Path(path), _render(content, title, notes), "report")
+        return write_figures(content.figures, figures, [run.label for run in read]) if figures else []
 
 
 @contextmanager

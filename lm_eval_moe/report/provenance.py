@@ -17,19 +17,11 @@ from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import is_number
 from lm_eval_moe.shape import format_ranges
 
-__all__ = ["Fact", "SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
+__all__ = ["SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
 
 _YEAR_3000 = 32_503_680_000  # as a POSIX time
 _LAYER = re.compile(r"[0-9]{1,9}")
 _SECRET = re.compile(r"(token|api_?key|password|secret)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A row of the table of runs: a name and one text a run."""
-
-    name: str
-    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,8 @@ class TaskFacts:
     documents: tuple[str, ...]
 
 
-def facts(runs: Sequence[Run]) -> list[Fact]:
-    """Return what is known of each run; rows that no run says anything of are left out."""
+def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return what is known of each run, one text a run; rows that no run says anything of are left out."""
     readers: dict[str, Callable[[Run], object]] = {
         "Model type": lambda run: _config(run).get("model"),
         "Model": lambda run: run.raw.get("model_name") or _model_args(run).get("pretrained"),
@@ -78,11 +70,8 @@ def facts(runs: Sequence[Run]) -> list[Fact]:
         "Git commit": lambda run: run.raw.get("git_hash"),
         "Date (UTC)": lambda run: _date(run.raw.get("date")),
     }
-    rows = [
-        Fact(name, tuple("" if (text := read(run)) is None else str(text) for run in runs))
-        for name, read in readers.items()
-    ]
-    return [row for row in rows if any(row.texts)]
+    rows = {name: ["" if (text := read(run)) is None else str(text) for run in runs] for name, read in readers.items()}
+    return {name: texts for name, texts in rows.items() if any(texts)}
 
 
 def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:

@@ -51,7 +51,6 @@ class BenchmarkSection:
     curves: list[tuple[str, tuple[str, ...]]]
     unit: str
     items: str
-    has_divergence: bool
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ def benchmark_sections(benchmarks: Sequence[Benchmark], materials: Sequence[Mate
                 [] if covered else curve_rows(benchmark),
                 Scale(benchmark.metric).unit,
                 _items(benchmark),
-                any(cell.divergence.middle for cells in benchmark.cells for cell in cells.values()),
             )
         )
     return sections

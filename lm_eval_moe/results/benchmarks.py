@@ -100,6 +100,17 @@ class Benchmark:
         return tuple(lang for lang in self.common if lang != self.reference)
 
     @property
+    def has_divergence(self) -> bool:
+        """Whether the divergence of any cell is known."""
+        return any(cell.divergence.middle for cells in self.cells for cell in cells.values())
+
+    def missing(self, run: int) -> tuple[list[str], list[str]]:
+        """Return the languages whose task a run has without the metric, and those that it lacks."""
+        missing = [lang for lang in self.languages if lang not in self.cells[run]]
+        unscored = [lang for lang in missing if self.tasks.get(lang) in self.runs[run].table]
+        return unscored, [lang for lang in missing if lang not in unscored]
+
+    @property
     def averages(self) -> list[tuple[str, tuple[str, ...]]]:
         """What is averaged in its tables, by name: all languages, and all but the reference."""
         everything, others = self.languages, tuple(lang for lang in self.languages if lang != self.reference)

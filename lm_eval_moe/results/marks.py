@@ -8,46 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
-__all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "listed", "score_marks", "signs_of", "steered"]
+__all__ = ["SIGNS", "Mark", "divergence_marks", "legend", "listed", "score_marks", "signs_of", "steered"]
 
-Kind = Literal[
-    "leaked",
-    "leak unknown",
-    "unreached",
-    "partial",
-    "other reference",
-    "not compared",
-    "fewer languages",
-    "independent",
-]
-
-SIGNS: Mapping[Kind, str] = {
-    "leaked": "L",
-    "leak unknown": "U",
-    "unreached": "N",
-    "partial": "D",
-    "other reference": "R",
-    "not compared": "X",
-    "fewer languages": "F",
-    "independent": "I",
+_KINDS = {  # sign and meaning
+    "leaked": (
+        "L",
+        "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing",
+    ),
+    "leak unknown": ("U", "it could not be checked on which items the steering's experts were selected"),
+    "unreached": ("N", "steering was in force, but reached no token of the task: the run is unsteered there"),
+    "partial": ("D", "divergence over fewer documents than were evaluated"),
+    "other reference": ("R", "divergence to a reference that was not steered as the run was"),
+    "not compared": ("X", "divergences that are not the same quantity are not compared"),
+    "fewer languages": ("F", "over fewer languages than the column has"),
+    "independent": (
+        "I",
+        "the standard error takes languages as independent, since it is not known which items are the same",
+    ),
 }
-"""The sign that stands beside a number in a table."""
-
-_MEANINGS: Mapping[Kind, str] = {
-    "leaked": "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing",
-    "leak unknown": "it could not be checked on which items the steering's experts were selected",
-    "unreached": "steering was in force, but reached no token of the task: the run is unsteered there",
-    "partial": "divergence over fewer documents than were evaluated",
-    "other reference": "divergence to a reference that was not steered as the run was",
-    "not compared": "divergences that are not the same quantity are not compared",
-    "fewer languages": "over fewer languages than the column has",
-    "independent": "the standard error takes languages as independent, since it is not known which items are the same",
-}
+SIGNS: Mapping[str, str] = {kind: sign for kind, (sign, _) in _KINDS.items()}
+"""The sign that stands beside a number in a table, by kind of mark."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +39,14 @@ class Mark:
     """One thing to know of a run's number.
 
     Attributes:
-        kind: What it is.
+        kind: What it is, a key of `SIGNS`.
         run: The run's label.
         where: The task or the column, or for ``not compared`` the reason.
         count: How many documents or languages it is about; 0 where that is not counted.
         of: Of how many.
     """
 
-    kind: Kind
+    kind: str
     run: str
     where: str
     count: int = 0
@@ -134,13 +118,13 @@ def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
         marks: The marks.
         signs: Begin with the signs, which stand in a table.
     """
-    by_kind: dict[Kind, dict[str, list[str]]] = {}
+    by_kind: dict[str, dict[str, list[str]]] = {}
     for mark in dict.fromkeys(marks):
         by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
     return [
         f"{sign}: " * signs
-        + f"{_MEANINGS[kind]}: {listed([f'{run} ({listed(texts)})' for run, texts in by_kind[kind].items()])}."
-        for kind, sign in SIGNS.items()
+        + f"{meaning}: {listed([f'{run} ({listed(texts)})' for run, texts in by_kind[kind].items()])}."
+        for kind, (sign, meaning) in _KINDS.items()
         if kind in by_kind
     ]
 

@@ -87,11 +87,6 @@ class TaskSamples:
     task_hash: str | None
     source: Path | None = None
 
-    @property
-    def count(self) -> int:
-        """How many documents there are."""
-        return max((len(documents) for documents in self.documents.values()), default=0)
-
 
 def of_list(
     samples: Sequence[Mapping[str, Any]], pairing: TaskPairing | None, metrics: Collection[str], shared: Shared

@@ -21,17 +21,8 @@ _SERIOUS = ("prompts.multiturn", "prompts.fewshot_seed", "task.data")
 _UNCHECKED = "what the runs depend on (weights, data, task files) could not be compared"
 
 _PROMPT_KEYS = (
-    "dataset_path",
-    "dataset_name",
-    "test_split",
-    "doc_to_text",
-    "doc_to_target",
-    "doc_to_choice",
-    "description",
-    "target_delimiter",
-    "fewshot_delimiter",
-    "fewshot_split",
-    "use_prompt",
+    *("dataset_path", "dataset_name", "test_split", "doc_to_text", "doc_to_target", "doc_to_choice", "description"),
+    *("target_delimiter", "fewshot_delimiter", "fewshot_split", "use_prompt"),
 )
 
 

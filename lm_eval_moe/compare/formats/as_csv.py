@@ -15,33 +15,9 @@ from lm_eval_moe.tables import csv_text
 __all__ = ["FIELDS", "record", "records", "render"]
 
 FIELDS = (
-    "table",
-    "run",
-    "model",
-    "steering",
-    "steering_hash",
-    "column",
-    "kind",
-    "languages",
-    "metric",
-    "value",
-    "stderr",
-    "baseline",
-    "change",
-    "change_stderr",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "beyond_chance",
-    "paired",
-    "method",
-    "values",
-    "changed",
-    "stderr_kind",
-    "change_languages",
-    "marks",
-    "change_marks",
+    *("table", "run", "model", "steering", "steering_hash", "column", "kind", "languages", "metric", "value", "stderr"),
+    *("baseline", "change", "change_stderr", "low", "high", "p", "p_holm", "beyond_chance", "paired", "method"),
+    *("values", "changed", "stderr_kind", "change_languages", "marks", "change_marks"),
 )
 
 

@@ -81,16 +81,8 @@ def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
     if section.has_control:
         gain = row.control.average if row.control else None
         value, interval = control_text(row, section.heads[0])
-        yield {
-            "kind": "average",
-            "number": gain.value if gain else None,
-            "value": value,
-            "change": "",
-            "mark": "",
-            "words": "",
-            "title": "",
-            "interval": interval,
-        }
+        shown = {"number": gain.value if gain else None, "value": value, "interval": interval}
+        yield {"kind": "average", **shown, **dict.fromkeys(("change", "mark", "words", "title"), "")}
 
 
 def _cell(head: Head, cell: Cell) -> dict[str, Any]:

@@ -17,17 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["differences_figure"]
 
 _COLUMNS = (
-    "benchmark",
-    "language",
-    "run",
-    "baseline",
-    "metric",
-    "difference",
-    "stderr",
-    "low",
-    "high",
-    "kind",
-    "verdict",
+    *("benchmark", "language", "run", "baseline", "metric"),
+    *("difference", "stderr", "low", "high", "kind", "verdict"),
 )
 
 
