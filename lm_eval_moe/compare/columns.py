@@ -104,7 +104,7 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
 def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
     """Say which of a table's languages a run lacks, and where it has the task without the metric."""
     run, (without, lacking) = benchmark.runs[number], benchmark.missing(number)
-    unscored = [benchmark.tasks[lang] for lang in without]
+    unscored = [task for lang, task in benchmark.tasks.items() if lang in without]
     if unscored:
         known = dict.fromkeys(metric.key for task in unscored for metric in run.metrics(task))
         has = f"its metrics are {listed(list(known))}" if known else "it has no metric with a number"
