@@ -81,9 +81,7 @@ def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
     chosen = reference or benchmark.reference or "en"
     first = [lang for lang in benchmark.languages if lang == chosen]
     return replace(
-        benchmark,
-        reference=chosen,
-        languages=(*first, *(lang for lang in benchmark.languages if lang != chosen)),
+        benchmark, reference=chosen, languages=(*first, *(lang for lang in benchmark.languages if lang != chosen))
     )
 
 

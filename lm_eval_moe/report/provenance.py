@@ -85,11 +85,7 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
             for layer, experts in sorted(run.steering.experts.items(), key=lambda entry: int(entry[0]))
         )
         spec = yaml.safe_dump(
-            _plain(run.steering.spec),
-            sort_keys=False,
-            default_flow_style=None,
-            allow_unicode=True,
-            width=78,
+            _plain(run.steering.spec), sort_keys=False, default_flow_style=None, allow_unicode=True, width=78
         )
         profiles = tuple(f"{each.get('given')}, SHA-256 {each.get('sha256')}" for each in run.steering.profiles)
         name, digest = run.steering.name or "steering", run.steering.hash or "not said"

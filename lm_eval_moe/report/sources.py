@@ -64,16 +64,16 @@ def read_sources(paths: Sequence[str], *, reference: str = "en", baseline: str |
                 where=given,
             )
         if path.is_dir():
-            inside = _inside(path, notes)
-            if name and (inside.sweeps or not inside.results):
+            has_results, own_profiles, own_sweeps = _inside(path, notes)
+            if name and (own_sweeps or not has_results):
                 raise UserError(
-                    f"a name is given to a directory {'with a sweep' if inside.sweeps else 'without results'}",
+                    f"a name is given to a directory {'with a sweep' if own_sweeps else 'without results'}",
                     fix="give the folders of sweeps and profiles without a name",
                     where=given,
                 )
-            results += [given] if inside.results else []
-            profiles += map(str, inside.profiles)
-            folders += inside.sweeps
+            results += [given] if has_results else []
+            profiles += map(str, own_profiles)
+            folders += own_sweeps
         elif path.suffix == ".safetensors":
             profiles.append(given)
         elif path.name == "table.json" and is_sweep(path.parent):
@@ -141,17 +141,10 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
     return [read_material(members, reference=reference) for _, _, members in groups]
 
 
-@dataclass(frozen=True)
-class _Inside:
-    results: bool
-    profiles: list[Path]
-    sweeps: list[Path]
-
-
-def _inside(folder: Path, notes: list[str]) -> _Inside:
-    """Look for what a directory holds, at any depth; what lies in a sweep belongs to the sweep."""
+def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path]]:
+    """Return whether a directory holds results, at any depth, its profiles, and its sweeps, which keep what is theirs."""
     if is_sweep(folder):
-        return _Inside(False, [], [folder])
+        return False, [], [folder]
     from lm_eval_moe.profiles import is_profile
 
     sweeps = sorted(path.parent for path in folder.rglob("table.json") if is_sweep(path.parent))
@@ -170,7 +163,7 @@ def _inside(folder: Path, notes: list[str]) -> _Inside:
             fix="give the folder that `run --output_path`, `profile --output` or `sweep --output` wrote",
             where=str(folder),
         )
-    return _Inside(has_results, profiles, sweeps)
+    return has_results, profiles, sweeps
 
 
 def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:

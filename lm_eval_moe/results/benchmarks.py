@@ -299,7 +299,5 @@ def _layout_of(
 
 
 def _same_documents(first: Score, second: Score) -> bool:
-    if first.items is None or second.items is None:
-        return False
-    same_ids = first.ids == second.ids or first.items.keys() == second.items.keys()
+    same_ids = first.ids == second.ids or set(first.ids) == set(second.ids)
     return same_ids and (first.documents is second.documents or first.documents == second.documents)

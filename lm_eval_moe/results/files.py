@@ -64,9 +64,7 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
         elif path.is_file():
             if path.suffix == ".jsonl":
                 raise UserError(
-                    "this is a samples log",
-                    fix="give the results JSON beside it, or their folder",
-                    where=str(path),
+                    "this is a samples log", fix="give the results JSON beside it, or their folder", where=str(path)
                 )
             files = [(path, True)]
         else:

@@ -17,10 +17,7 @@ __all__ = ["add_gains"]
 
 
 def add_gains(
-    results: dict[str, Any],
-    controls: Sequence[Mapping[str, Any]],
-    hashes: Sequence[str],
-    registry: ParallelRegistry,
+    results: dict[str, Any], controls: Sequence[Mapping[str, Any]], hashes: Sequence[str], registry: ParallelRegistry
 ) -> None:
     """Add every metric's gain over the controls to a run's results, beside the metric and as ``routing.control``.
 

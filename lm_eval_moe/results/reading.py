@@ -20,11 +20,7 @@ __all__ = ["load_json", "load_results", "read_results"]
 
 
 def read_results(
-    paths: Sequence[Path],
-    *,
-    samples: bool = True,
-    tasks: Sequence[str] = (),
-    warn: Callable[[str], None] | None = None,
+    paths: Sequence[Path], *, samples: bool = True, tasks: Sequence[str] = (), warn: Callable[[str], None] | None = None
 ) -> list[LabelledRun]:
     """Read the results files among files and directories, ours and stock lm-eval's.
 
@@ -48,9 +44,7 @@ def read_results(
     kept = [run for run in runs if run.results["results"]]
     if not kept:
         raise UserError(
-            f"no task fits {', '.join(tasks)}",
-            fix=f"the results have {', '.join(_tasks(files)[:20])}",
-            where="--tasks",
+            f"no task fits {', '.join(tasks)}", fix=f"the results have {', '.join(_tasks(files)[:20])}", where="--tasks"
         )
     return unique_labels(kept)
 

@@ -21,7 +21,6 @@ __all__ = [
     "Difference",
     "Estimate",
     "Group",
-    "clustered_mean",
     "independent_mean",
     "unpaired",
 ]
@@ -140,11 +139,6 @@ class ClusteredValues:
             values=len(self.values),
             clusters=int(self.cluster.max()) + 1,
         )
-
-
-def clustered_mean(groups: Sequence[Group]) -> Estimate:
-    """Return `ClusteredValues.mean` of groups."""
-    return ClusteredValues.of(groups).mean()
 
 
 def independent_mean(estimates: Sequence[Estimate]) -> Estimate:

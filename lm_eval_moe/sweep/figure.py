@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from lm_eval_moe.drawing.canvas import drawing
 from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.drawing.palette import file_colours
-from lm_eval_moe.drawing.picture import picture, put_title
+from lm_eval_moe.drawing.picture import put_title, write_pictures
 from lm_eval_moe.extras import require_extra
-from lm_eval_moe.files import write_whole
 from lm_eval_moe.results.sweeps import SweepBenchmark, gains_to_draw
 
 __all__ = ["save_figure"]
-
-_FORMS: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
 
 def save_figure(benchmark: SweepBenchmark, folder: Path, name: str) -> None:
@@ -36,5 +32,4 @@ def save_figure(benchmark: SweepBenchmark, folder: Path, name: str) -> None:
     by = ", ".join(benchmark.cells[0].fields)
     with drawing(colours):
         put_title(figure, f"{title}, by {by}" if by else title)
-    for form in _FORMS:
-        write_whole(folder / f"{name}.{form}", picture(figure, form, title), "figure")
+    write_pictures(figure, folder, name, title)

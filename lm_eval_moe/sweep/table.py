@@ -36,10 +36,7 @@ def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
         tables = {"By language": _gain, **({"Random control by language": _control} if sweep.controls else {})}
         for title, of in tables.items():
             rows = [
-                [
-                    *map(markdown_cell, each.texts),
-                    *(of(each.effects.get(name), summary) for name in summary.languages),
-                ]
+                [*map(markdown_cell, each.texts), *(of(each.effects.get(name), summary) for name in summary.languages)]
                 for each in summary.cells
             ]
             lines += ["", f"{title}:", "", *markdown_table(header, rows, left=len(axes), pad=True)]
