@@ -142,7 +142,7 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
 
 
 def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path]]:
-    """Return whether a directory holds results, at any depth, its profiles, and its sweeps, which keep what is theirs."""
+    """Return whether a directory holds results, at any depth, its profiles and its sweeps; not what lies in these."""
     if is_sweep(folder):
         return False, [], [folder]
     from lm_eval_moe.profiles import is_profile
