@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lm_eval_moe.compare.settings import ColumnsBy
@@ -119,16 +119,14 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
 def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...]]:
     from lm_eval_moe.multilingual.languages import language_info
 
-    def of(lang: str, what: Callable[[str], str]) -> str:
-        try:
-            return what(lang)
-        except UserError:  # a language that the table does not have
-            return "unknown"
-
     attribute = {"tiers": "tier", "families": "family", "scripts": "script"}[by]
     homes: dict[str, list[str]] = {}
     for lang in languages:
-        homes.setdefault(of(lang, lambda tag: str(getattr(language_info(tag), attribute))), []).append(lang)
+        try:
+            name = str(getattr(language_info(lang), attribute))
+        except UserError:  # a language that the table does not have
+            name = "unknown"
+        homes.setdefault(name, []).append(lang)
     by_size = sorted(homes, key=lambda name: (name == "unknown", -len(homes[name]), name))
     order = _TIER_ORDER if by == "tiers" else by_size
     return {name: tuple(homes[name]) for name in order if name in homes}

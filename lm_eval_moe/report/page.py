@@ -23,8 +23,7 @@ from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
     from lm_eval_moe.analysis import Material
-    from lm_eval_moe.report.figures import ReportFigure
-    from lm_eval_moe.report.sections import NamedFigure
+    from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
 
 __all__ = ["write_report"]
@@ -66,10 +65,18 @@ def write_report(
     """
     require_extra("a report", "matplotlib", "jinja2")
     from lm_eval_moe.report.figure_files import write_figures
+    from lm_eval_moe.report.sections import benchmark_sections, profile_sections, sweep_sections
 
     read = read_runs(runs) if runs or not (materials or sweeps) else ()
     with _quiet_fonts():
-        content = _Content.of(read, materials, sweeps)
+        benchmarks, left_out = arrange(read) if read else ((), ())
+        content = _Content(
+            read,
+            benchmark_sections(benchmarks, materials),
+            profile_sections(materials, read),
+            sweep_sections(sweeps),
+            left_out,
+        )
         write_whole(Path(path), _render(content, title, notes), "report")
         return write_figures(content.figures, figures, [run.label for run in read]) if figures else []
 
@@ -86,40 +93,16 @@ def _quiet_fonts() -> Iterator[None]:
 @dataclass(frozen=True)
 class _Content:
     runs: tuple[Run, ...]
-    benchmarks: list[Any]
-    profiles: list[Any]
-    sweeps: list[Any]
+    benchmarks: list[BenchmarkSection]
+    profiles: list[ProfileSection]
+    sweeps: list[SweepSection]
     left_out: tuple[LeftOut, ...]
-
-    @classmethod
-    def of(cls, runs: tuple[Run, ...], materials: Sequence[Material], sweeps: Sequence[SweepReport]) -> _Content:
-        from lm_eval_moe.report.sections import benchmark_sections, profile_sections, sweep_sections
-
-        benchmarks, left_out = arrange(runs) if runs else ((), ())
-        return cls(
-            runs,
-            benchmark_sections(benchmarks, materials),
-            profile_sections(materials, runs),
-            sweep_sections(sweeps),
-            left_out,
-        )
 
     @property
     def figures(self) -> list[NamedFigure]:
         """All figures, in the page's order."""
-        sections = [*self.benchmarks, *self.profiles, *self.sweeps]
-        return [figure for section in sections for figure in section.figures]
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A figure as the template wants it."""
-
-    name: str
-    figure: ReportFigure
-    svg: Any  # markup
-    table: list[list[str]] | None
-    csv: str | None  # a data link
+        kinds: tuple[Sequence[Any], ...] = (self.benchmarks, self.profiles, self.sweeps)
+        return [figure for kind in kinds for section in kind for figure in section.figures]
 
 
 def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
@@ -184,7 +167,8 @@ def _outline(content: _Content) -> list[tuple[str, str]]:
     return [*sections, ("provenance", "Where the numbers come from")]
 
 
-def _place(named: NamedFigure, number: int) -> _Placed:
+def _place(named: NamedFigure, number: int) -> dict[str, Any]:
+    """Return a figure as the template wants it."""
     from markupsafe import Markup
 
     from lm_eval_moe.report.svg import to_svg
@@ -192,11 +176,12 @@ def _place(named: NamedFigure, number: int) -> _Placed:
     figure = named.figure
     svg = to_svg(figure.draw(page_colours()), f"f{number}", figure.alternative)
     data = figure.csv()
-    link = base64.b64encode(data.encode()).decode() if len(data) <= _MOST_CSV else None
+    link = f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}"
     table = None
     if figure.tabulated and len(figure.rows) <= _MOST_ROWS:
         table = [[_cell(cell) for cell in row] for row in figure.rows]
-    return _Placed(named.name, figure, Markup(svg), table, link and f"data:text/csv;charset=utf-8;base64,{link}")
+    shown = {"svg": Markup(svg), "table": table, "csv": link if len(data) <= _MOST_CSV else None}
+    return {"name": named.name, "figure": figure, **shown}
 
 
 def _cell(value: str | int | float | None) -> str:

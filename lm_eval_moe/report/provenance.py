@@ -17,7 +17,7 @@ from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import is_number
 from lm_eval_moe.shape import format_ranges
 
-__all__ = ["SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
+__all__ = ["SteeringFacts", "facts", "mismatches", "steering_facts", "task_facts"]
 
 _YEAR_3000 = 32_503_680_000  # as a POSIX time
 _LAYER = re.compile(r"[0-9]{1,9}")
@@ -34,16 +34,6 @@ class SteeringFacts:
     experts: tuple[tuple[str, str], ...]  # layer, experts
     spec: str  # as YAML
     profiles: tuple[str, ...]  # that the experts were selected from
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """One task: its version, and one text a run on its documents."""
-
-    task: str
-    version: str
-    shots: str
-    documents: tuple[str, ...]
 
 
 def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -93,17 +83,16 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
     return found
 
 
-def task_facts(runs: Sequence[Run]) -> list[TaskFacts]:
-    """Return version, few-shot examples and documents of every task."""
-    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
+def task_facts(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
+    """Return every task with its version, its few-shot examples, and one text a run on its documents."""
     return [
-        TaskFacts(
+        (
             task,
             _all_of(runs, _reader("versions", task)),
             _all_of(runs, _reader("n-shot", task)),
-            tuple(_documents(run, task) for run in runs),
+            [_documents(run, task) for run in runs],
         )
-        for task in tasks
+        for task in dict.fromkeys(task for run in runs for task in run.tasks)
     ]
 
 

@@ -146,10 +146,8 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
             yield from differ("prompts", first.task_hash, second.task_hash, form=_short)
     elif first.prompt_fields and second.prompt_fields:
         for key in sorted(first.prompt_fields.keys() | second.prompt_fields.keys()):
-            before, after = first.prompt_fields.get(key), second.prompt_fields.get(key)
-            yield from differ(
-                "prompts", (key, before), (key, after), form=lambda field: f"{field[0]} {_shown(field[1])}"
-            )
+            pair = ((key, setup.prompt_fields.get(key)) for setup in (first, second))
+            yield from differ("prompts", *pair, form=lambda field: f"{field[0]} {_shown(field[1])}")
     yield from differ("generation settings", first.generation, second.generation, serious=False)
 
 
