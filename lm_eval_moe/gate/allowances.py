@@ -6,13 +6,10 @@ import datetime
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.languages import canonical_language
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["Allowances", "Allowed", "Checks", "language_tag", "one_line"]
 
@@ -58,7 +55,7 @@ class Allowed:
     checks: tuple[Checks, ...] = ("score",)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Allowed:
         """Read ``{language: sw, benchmark: mgsm, reason: …, until: 2027-01-31}``."""
         fields = given.keys(["reason", "until"], ["task", "benchmark", "language", "checks"])
         names: dict[str, str] = {name: one_line(fields[name]) for name in ("task", "benchmark") if name in fields}

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.allowances import Allowed, language_tag, one_line
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.strict_yaml import read_yaml
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["BenchmarkPolicy", "DriftLimits", "Margin", "Margins", "Policy", "load_policy", "parse_policy"]
 
@@ -36,7 +33,7 @@ class Margin:
     where: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Margin:
         """Read ``0.05`` or ``{relative: 0.1}``."""
         if isinstance(given.value, Mapping):
             return cls(given.keys(["relative"])["relative"].number(0, 1), True, given.place.where)
@@ -60,7 +57,7 @@ class Margins:
     languages: Mapping[str, Margin] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, given: Field, default: Margins | None = None) -> Self:
+    def parse(cls, given: Field, default: Margins | None = None) -> Margins:
         """Read ``{language: 0.05, macro: 0.02, languages: {sw: 0.08}}``; the default's stand for what is left out."""
         names = ["language", "macro"]
         fields = given.keys([] if default else names, [*(names if default else []), "languages"])
@@ -100,7 +97,7 @@ class BenchmarkPolicy:
     languages: tuple[str, ...] | None = None
 
     @classmethod
-    def parse(cls, given: Field, default: BenchmarkPolicy) -> Self:
+    def parse(cls, given: Field, default: BenchmarkPolicy) -> BenchmarkPolicy:
         """Read an entry of ``benchmarks``."""
         fields = given.keys([], ["margins", "minimum_items", "metric", "languages"])
         return cls(
@@ -124,7 +121,7 @@ class DriftLimits:
     exceeded: Exceeded = "fail"
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> DriftLimits:
         """Read ``{early: 0.05, middle: 0.05, late: 0.05, exceeded: fail}``."""
         fields = given.keys([], [*BANDS, "exceeded"])
         limits = {band: fields[band].number(0, 1) for band in BANDS if band in fields}
@@ -167,7 +164,7 @@ class Policy:
     source: str = field(default="<api>", compare=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Policy:
         """Read a whole file."""
         fields = given.keys(
             ["version", "margins", "minimum_items"],

@@ -139,12 +139,7 @@ class Verdict:
             "schema_version": SCHEMA_VERSION,
             "outcome": self.outcome,
             "exit_code": self.exit_code,
-            "policy": self.policy,
-            "baseline": self.baseline,
-            "candidate": self.candidate,
-            "alpha": self.alpha,
-            "correction": self.correction,
-            "tests": self.tests,
+            **vars(self),
             "lines": [line.to_dict() for line in self.lines],
             "notes": list(self.notes),
         }

@@ -7,15 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.checked_fields import Field, Place, show
 from lm_eval_moe.results.sweeps import short_names
 from lm_eval_moe.steering import SteeringSpec, parse_spec
 from lm_eval_moe.strict_yaml import read_yaml
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["VERSION", "Axis", "Evaluation", "SweepSpec", "load_sweep"]
 
@@ -50,7 +47,7 @@ class Evaluation:
     batch_size: int | str | None = None
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Evaluation:
         """Read ``{limit: 100, num_fewshot: 0}``; everything may be left out."""
         readers: dict[str, Callable[[Field], Any]] = {
             "limit": _limit,
@@ -99,7 +96,7 @@ class SweepSpec:
     place: Place = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> SweepSpec:
         """Read a whole file."""
         fields = given.keys(
             ["version", "steering", "tasks", "grid"], ["name", "description", "controls", "skip_empty", "evaluation"]

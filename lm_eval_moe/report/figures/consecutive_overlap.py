@@ -9,7 +9,6 @@ from lm_eval_moe.report.wording import listing, plural
 
 __all__ = ["overlap_figure"]
 
-
 _TITLE = "Overlap of neighbouring tokens' experts"
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["control_gains_figure"]
 
 _COLUMNS = ("benchmark", "language", "run", "metric", "draws", "gain", "low", "high", "beyond_noise")
-
-
 _TITLE = "Gain over random experts"
 
 

@@ -12,8 +12,6 @@ from lm_eval_moe.tables import Cell
 __all__ = ["sweep_finding", "sweep_heat_map"]
 
 _COLUMNS = ("language", "baseline", "gain", "control_gain", "gain_over_control", "low", "high", "draws")
-
-
 _TITLE = "Gain over the baseline"
 
 
