@@ -172,8 +172,8 @@ def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evi
             has = ", ".join(each.key for each in run.metrics(home.task)) or "none"
             has += ": it was run with --predict_only" if run.is_unscored(home.task) else ""
             return unjudged(f"the {side} has no {metric.key} of {home.task}; its metrics: {has}")
-    if first is None or second is None:  # said above
-        return unjudged("")
+    assert first  # else said above
+    assert second
     serious = [each for each in setup_differences(before, after, [home.task]) if each.serious]
     if serious:
         differ = "; ".join(

@@ -112,10 +112,8 @@ def _covers(material: Material, benchmark: Benchmark) -> bool:
         len(languages) == len(benchmark.cells[0])
         and _is_of(material, benchmark.runs[0])
         and material.reference == benchmark.reference
-        and all(
-            any(name == benchmark.name for name, _ in routing.items) for routing in languages if not routing.is_dump
-        )
         and not any(routing.is_dump for routing in languages)
+        and all(any(name == benchmark.name for name, _ in routing.items) for routing in languages)
     )
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.parallel import TaskPairing
-from lm_eval_moe.results.divergences import why_not_compared
-from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks
+from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks, why_not_compared
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import Average, Divergence, ErrorKind, Metric, Score, is_number
 from lm_eval_moe.statistics import (
