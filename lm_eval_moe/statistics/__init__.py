@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from lm_eval_moe.statistics.control_gain import ControlGain, gain_over_controls, same_items
 from lm_eval_moe.statistics.correlation import pearson
-from lm_eval_moe.statistics.differences import (
-    Z95,
-    ClusteredValues,
-    Difference,
-    Estimate,
-    independent_mean,
-    unpaired,
-)
+from lm_eval_moe.statistics.differences import Z95, ClusteredValues, Difference, Estimate, independent_mean, unpaired
 from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import exact_test, mcnemar, paired_test, sign_flip

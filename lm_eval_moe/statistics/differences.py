@@ -15,15 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Z95",
-    "ClusteredValues",
-    "Difference",
-    "Estimate",
-    "Group",
-    "independent_mean",
-    "unpaired",
-]
+__all__ = ["Z95", "ClusteredValues", "Difference", "Estimate", "Group", "independent_mean", "unpaired"]
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
