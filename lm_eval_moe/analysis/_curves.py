@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import jsonable
 from lm_eval_moe.shape import BANDS, RoutingShape
-from lm_eval_moe.statistics import Estimate, clustered_mean
+from lm_eval_moe.statistics import ClusteredValues, Estimate
 from lm_eval_moe.tables import Cell
 
 __all__ = ["CONTRASTS", "CURVE_COLUMNS", "LanguageCurve", "MeanInterval", "Values", "mean_of_languages"]
@@ -187,7 +187,7 @@ def mean_of_languages(
         ]
         clusters = len({name for group in groups for name, _ in group})
         if all(groups):
-            found[part] = MeanInterval.around(clustered_mean(groups), clusters)
+            found[part] = MeanInterval.around(ClusteredValues.of(groups).mean(), clusters)
         else:
             found[part] = MeanInterval(math.nan, None, None, None, 0)
     items = len({name for names, _ in values.values() for name in names})

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lm_eval_moe.compare.baselines import baselines_of
 from lm_eval_moe.compare.cells import Cell, cells_of
 from lm_eval_moe.compare.columns import Plan, plans
-from lm_eval_moe.compare.comparable import check_setups
+from lm_eval_moe.compare.comparable import baselines_of, check_setups
 from lm_eval_moe.compare.control import ControlGains, control_gains
 from lm_eval_moe.compare.settings import Settings
 from lm_eval_moe.errors import UserError, did_you_mean

@@ -87,14 +87,7 @@ def _divergence(benchmark: Benchmark, languages: tuple[str, ...], place: int, to
 
 
 def _without_marks(
-    benchmark: Benchmark,
-    of: Of,
-    languages: tuple[str, ...],
-    place: int,
-    to: int | None,
-    alpha: float,
-    *,
-    higher: bool,
+    benchmark: Benchmark, of: Of, languages: tuple[str, ...], place: int, to: int | None, alpha: float, *, higher: bool
 ) -> Cell:
     own = benchmark.having(place, languages, of)
     if not own:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lm_eval_moe.compare.settings import ColumnsBy
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.results import Benchmark, LeftOut, Run
 from lm_eval_moe.results.benchmarks import Cell
-from lm_eval_moe.results.values import Metric
+from lm_eval_moe.results.marks import listed
 
 __all__ = ["Column", "Plan", "plans"]
 
@@ -81,9 +81,7 @@ def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
     chosen = reference or benchmark.reference or "en"
     first = [lang for lang in benchmark.languages if lang == chosen]
     return replace(
-        benchmark,
-        reference=chosen,
-        languages=(*first, *(lang for lang in benchmark.languages if lang != chosen)),
+        benchmark, reference=chosen, languages=(*first, *(lang for lang in benchmark.languages if lang != chosen))
     )
 
 
@@ -103,18 +101,17 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
 
 def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
     """Say which of a table's languages a run lacks, and where it has the task without the metric."""
-    run, cells = benchmark.runs[number], benchmark.cells[number]
-    unscored = [task for lang, task in benchmark.tasks.items() if lang not in cells and task in run.table]
-    lacking = [lang for lang in benchmark.languages if lang not in cells and benchmark.tasks.get(lang) not in run.table]
+    run, (without, lacking) = benchmark.runs[number], benchmark.missing(number)
+    unscored = [task for lang, task in benchmark.tasks.items() if lang in without]
     if unscored:
         known = dict.fromkeys(metric.key for task in unscored for metric in run.metrics(task))
-        has = f"its metrics are {_listed(list(known))}" if known else "it has no metric with a number"
+        has = f"its metrics are {listed(list(known))}" if known else "it has no metric with a number"
         if all(run.is_unscored(task) for task in unscored):
             has = "it was run with --predict_only, and lm-eval's bypass of 999 is not a score"
-        yield f"{run.label} has no {benchmark.metric.key} of {_listed(unscored)}: {has}."
-    if lacking and cells:
+        yield f"{run.label} has no {benchmark.metric.key} of {listed(unscored)}: {has}."
+    if lacking and benchmark.cells[number]:
         yield (
-            f"{run.label} lacks {_listed(lacking)}: its averages are over the languages that it has, its changes over "
+            f"{run.label} lacks {listed(lacking)}: its averages are over the languages that it has, its changes over "
             "those that its baseline has, too."
         )
 
@@ -122,16 +119,14 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
 def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...]]:
     from lm_eval_moe.multilingual.languages import language_info
 
-    def of(lang: str, what: Callable[[str], str]) -> str:
-        try:
-            return what(lang)
-        except UserError:  # a language that the table does not have
-            return "unknown"
-
     attribute = {"tiers": "tier", "families": "family", "scripts": "script"}[by]
     homes: dict[str, list[str]] = {}
     for lang in languages:
-        homes.setdefault(of(lang, lambda tag: str(getattr(language_info(tag), attribute))), []).append(lang)
+        try:
+            name = str(getattr(language_info(lang), attribute))
+        except UserError:  # a language that the table does not have
+            name = "unknown"
+        homes.setdefault(name, []).append(lang)
     by_size = sorted(homes, key=lambda name: (name == "unknown", -len(homes[name]), name))
     order = _TIER_ORDER if by == "tiers" else by_size
     return {name: tuple(homes[name]) for name in order if name in homes}
@@ -169,23 +164,12 @@ def _single_tasks(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> tuple[lis
     """Let every task of no known language be a benchmark of its own; say which tasks cannot be shown."""
     found, notes = [], []
     for each in left_out:
-        metric = next((value[0] for value in each.values if value is not None), None)
+        metric = each.metric
         if metric is None:
             notes.append(f"{each.task} is left out: {each.reason}")
             continue
-        cells = tuple(_cell(run, each.task, metric) for run in runs)
+        cells = tuple({"": cell} if (cell := Cell.of(run, each.task, metric)) else {} for run in runs)
         higher = next(run for run in runs if each.task in run.table).higher_is_better(each.task, metric)
         found.append(Benchmark(each.task, metric, higher, None, tuple(runs), ("",), cells, {"": each.task}))
         notes.append(f"{each.task} stands for itself: {each.reason}")
     return found, notes
-
-
-def _cell(run: Run, task: str, metric: Metric) -> dict[str, Cell]:
-    score = run.score(task, metric)
-    if score is None:
-        return {}
-    return {"": Cell(task, score, run.divergence(task), run.documents(task), None)}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,16 +1,53 @@
-"""Refusing runs that were set up differently, and saying what else differs."""
+"""Which run each run is compared with; refusing those that were set up differently, and saying what else differs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.results import Mismatch, Run, setup_differences
 from lm_eval_moe.results.setup import unrecorded_choice
 
-__all__ = ["check_setups"]
+__all__ = ["baselines_of", "check_setups"]
 
 _SHOWN = 12
+
+
+def baselines_of(runs: Sequence[Run], label: str | None) -> list[int | None]:
+    """Return the number of every run's baseline, None for a run that is one itself.
+
+    Args:
+        runs: All runs.
+        label: The label of the baseline of all. None: for a steered run the unsteered run of the same model, if there
+            is exactly one; for all others the first run, which for want of another stands alone.
+
+    Raises:
+        UserError: No run has the label.
+    """
+    if label is not None:
+        labels = [run.label for run in runs]
+        if label not in labels:
+            raise UserError(
+                f"no run is called {label!r}{did_you_mean(label, labels)}",
+                fix=f"the runs are {', '.join(map(repr, labels))}",
+                where="--baseline",
+            )
+        chosen = labels.index(label)
+        return [None if number == chosen else chosen for number in range(len(runs))]
+    plain: dict[str, list[int]] = {}
+    for number, run in enumerate(runs):
+        if not run.steering:
+            plain.setdefault(run.model, []).append(number)
+    baselines: list[int | None] = []
+    for number, run in enumerate(runs):
+        own = plain.get(run.model, [])
+        if run.steering and len(own) == 1:
+            baselines.append(own[0])
+        elif own == [number] and any(other.steering and other.model == run.model for other in runs):
+            baselines.append(None)
+        else:
+            baselines.append(None if number == 0 else 0)
+    return baselines
 
 
 def check_setups(runs: Sequence[Run], baselines: Sequence[int | None], *, allow: bool) -> list[str]:

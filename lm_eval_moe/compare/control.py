@@ -82,8 +82,7 @@ def _group_of(run: Run, tasks: set[str], control: Control, key: str) -> Mapping[
     """Return the gain of the group that has exactly these tasks."""
     for group, metrics in control.groups.items():
         if set(run.leaves(group)) == tasks and is_number(((metrics or {}).get(key) or {}).get("gain")):
-            found: Mapping[str, Any] = metrics[key]
-            return found
+            return metrics[key]
     return None
 
 

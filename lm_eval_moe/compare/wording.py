@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell, Change
 from lm_eval_moe.number_text import Scale, per_cent
-from lm_eval_moe.results.marks import legend, signs_of
+from lm_eval_moe.results.marks import legend, listed, signs_of
 
 __all__ = [
     "MISSING",
@@ -128,17 +128,16 @@ def _methods(rows: Sequence[Row]) -> Iterator[str]:
             "sign flip exact": "exact permutation test",
             "sign flip sampled": "permutation test (9999 draws)",
         }
-        listed = ", ".join(names.get(method, method) for method in sorted(paired))
-        yield f"Paired item by item: {listed}{_clusters(changes)}."
+        tests = ", ".join(names.get(method, method) for method in sorted(paired))
+        yield f"Paired item by item: {tests}{_clusters(changes)}."
     elif "identical" in methods:
         yield "Paired item by item."
     unpaired = list(dict.fromkeys(row.label for row, change in changes if change.difference.how == "unpaired"))
     if unpaired:
-        which = ", ".join(unpaired[:5]) + (f" and {len(unpaired) - 5} more" if len(unpaired) > 5 else "")
         yield (
-            f"UNPAIRED, from the standard errors alone: {which}. Its samples or the baseline's are missing or of other "
-            "documents (evaluate with --log_samples): real differences are easily missed, and averages take languages "
-            "as independent."
+            f"UNPAIRED, from the standard errors alone: {listed(unpaired, 5)}. Its samples or the baseline's are "
+            "missing or of other documents (evaluate with --log_samples): real differences are easily missed, and "
+            "averages take languages as independent."
         )
     if any(change.p is None for _, change in changes):
         yield "Changes without a standard error are not tested."

@@ -70,11 +70,6 @@ class Colours:
         """Of shaded areas."""
         return self.by_name["band"]
 
-    @property
-    def rule(self) -> str:
-        """Of thin lines."""
-        return self.by_name["rule"]
-
     def run(self, number: int) -> str:
         """Of a run."""
         return self.by_name[f"run-{number % RUN_COLOURS}"]

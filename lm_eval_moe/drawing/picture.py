@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lm_eval_moe.drawing.canvas import LINE, short
 from lm_eval_moe.drawing.palette import file_colours
+from lm_eval_moe.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["picture", "put_title"]
+__all__ = ["picture", "put_title", "write_pictures"]
 
 _DPI = 160
 
@@ -59,3 +61,16 @@ def picture(figure: Figure, form: Literal["png", "svg"], title: str) -> bytes:
             FigureCanvasAgg(figure)
             figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return content.getvalue()
+
+
+def write_pictures(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
+    """Write a figure as PNG and as SVG; return the files.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    forms: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+    paths = [folder / f"{name}.{form}" for form in forms]
+    for path, form in zip(paths, forms, strict=True):
+        write_whole(path, picture(figure, form, title), "figure")
+    return paths

@@ -6,18 +6,32 @@ import datetime
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, get_args
 
 from lm_eval_moe.checked_fields import Field, show
-from lm_eval_moe.gate._words import language_tag, one_line
+from lm_eval_moe.languages import canonical_language
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-__all__ = ["Allowances", "Allowed", "Checks"]
+__all__ = ["Allowances", "Allowed", "Checks", "language_tag", "one_line"]
 
 Checks = Literal["score", "drift"]
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def one_line(given: Field) -> str:
+    """Return text that is one printable line."""
+    text = given.text(empty=False)
+    if not text.isprintable():
+        raise given.error("is not one line of printable text", "write it in one line")
+    return text
+
+
+def language_tag(given: Field) -> str:
+    """Return the canonical tag of a language in any spelling."""
+    text = given.text(empty=False)
+    try:
+        return canonical_language(text)
+    except ValueError as error:
+        raise given.error(f"{show(text)} is not a language code", "write codes such as sw, zh or zh-Hant") from error
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class Allowed:
     checks: tuple[Checks, ...] = ("score",)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Allowed:
         """Read ``{language: sw, benchmark: mgsm, reason: …, until: 2027-01-31}``."""
         fields = given.keys(["reason", "until"], ["task", "benchmark", "language", "checks"])
         names: dict[str, str] = {name: one_line(fields[name]) for name in ("task", "benchmark") if name in fields}
@@ -53,18 +67,10 @@ class Allowed:
             )
         checks: tuple[Checks, ...] = ("score",)
         if "checks" in fields:
-            options: tuple[Checks, ...] = ("score", "drift")
-            checks = tuple(item.choice(options) for item in fields["checks"].items("[score, drift]"))
+            checks = tuple(item.choice(get_args(Checks)) for item in fields["checks"].items("[score, drift]"))
             if not checks:
                 raise fields["checks"].error("the list is empty", "write [score], [drift] or [score, drift]")
-        return cls(
-            one_line(fields["reason"]),
-            _date(fields["until"]),
-            names.get("task"),
-            names.get("benchmark"),
-            names.get("language"),
-            checks,
-        )
+        return cls(one_line(fields["reason"]), _date(fields["until"]), **names, checks=checks)
 
     def covers(self, check: Checks, task: str | None, benchmark: str, language: str | None) -> bool:
         """Whether it speaks of a check, whatever the date."""

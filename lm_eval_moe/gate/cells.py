@@ -5,31 +5,17 @@ from __future__ import annotations
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.number_text import Scale, p_number
 
-__all__ = ["DRIFT_HEADERS", "SCORE_HEADERS", "drift_rows", "explained", "footer", "score_rows", "status_word"]
+__all__ = ["explained", "footer", "tables_of"]
 
-SCORE_HEADERS = ("check", "result", "baseline", "candidate", "change", "at worst", "margin", "p corr.", "items")
-DRIFT_HEADERS = ("check", "result", "early", "middle", "late", "items")
-_WORDS = {"unjudged": "cannot judge"}
-
-
-def status_word(line: Line) -> str:
-    """Return the line's status in words."""
-    return _WORDS.get(line.status, line.status)
+_SCORES = ("check", "result", "baseline", "candidate", "change", "at worst", "margin", "p corr.", "items")
+_DRIFTS = ("check", "result", "early", "middle", "late", "items")
 
 
-def score_rows(verdict: Verdict) -> list[tuple[Line, list[str]]]:
-    """Return the scores' lines with what stands behind name and result."""
-    return [(line, _score_cells(line)) for line in verdict.lines if line.kind != "drift"]
-
-
-def drift_rows(verdict: Verdict) -> list[tuple[Line, list[str]]]:
-    """Return the drifts' lines with what stands behind name and result."""
-    rows = []
-    for line in verdict.lines:
-        if line.kind == "drift":
-            cells = [_drift_cell(line, band) for band in ("early", "middle", "late")]
-            rows.append((line, [*cells, str(line.items or "")]))
-    return rows
+def tables_of(verdict: Verdict) -> list[tuple[tuple[str, ...], list[tuple[Line, list[str]]], str]]:
+    """Return the tables of scores and of drifts: headers, lines with their cells behind name and result, what it is."""
+    scores = [(line, _score_cells(line)) for line in verdict.lines if line.kind != "drift"]
+    drifts = [(line, _drift_cells(line)) for line in verdict.lines if line.kind == "drift"]
+    return [(_SCORES, scores, ""), (_DRIFTS, drifts, "routing drift, mean divergence / limit")]
 
 
 def explained(verdict: Verdict) -> list[Line]:
@@ -76,10 +62,12 @@ def _score_cells(line: Line) -> list[str]:
     ]
 
 
-def _drift_cell(line: Line, band: str) -> str:
-    if band not in line.drift:
-        return ""
-    return f"{line.drift[band]:.3f} / {line.limits[band]:g}"
+def _drift_cells(line: Line) -> list[str]:
+    cells = [
+        f"{line.drift[band]:.3f} / {line.limits[band]:g}" if band in line.drift else ""
+        for band in ("early", "middle", "late")
+    ]
+    return [*cells, str(line.items or "")]
 
 
 def _signed(sign: str, size: float, scale: Scale) -> str:

@@ -71,13 +71,7 @@ def check(
         names = [", ".join(str(path) for path in given.paths) for given in (baseline, candidate)]
         return Verdict(policy.name, names[0], names[1], policy.alpha, policy.correction, 0, (line,))
     return judge(
-        policy,
-        evidence,
-        drift,
-        today=today,
-        baseline=first.label,
-        candidate=second.label,
-        notes=[*notes, *more],
+        policy, evidence, drift, today=today, baseline=first.label, candidate=second.label, notes=[*notes, *more]
     )
 
 

@@ -15,7 +15,7 @@ from lm_eval_moe.results.marks import Mark, legend, score_marks
 from lm_eval_moe.results.setup import unrecorded_choice
 from lm_eval_moe.results.values import Score
 
-__all__ = ["Home", "Side", "collect", "homes_of"]
+__all__ = ["Home", "Side", "collect", "homes_of", "metric_of"]
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,20 @@ def homes_of(runs: Sequence[Run], registry: ParallelRegistry | None = None) -> d
         for language in benchmark.languages:
             cells: list[Cell] = [of_run[language] for of_run in benchmark.cells if language in of_run]
             if cells:
-                homes[cells[0].task] = Home(
-                    cells[0].task, benchmark.name, language, benchmark.metric, cells[0].item_names
-                )
-    for task in left_out:
-        value = next((value for value in task.values if value is not None), None)
-        if value is not None:
-            homes[task.task] = Home(task.task, task.task, None, value[0], None)
+                task, names = cells[0].task, cells[0].item_names
+                homes[task] = Home(task, benchmark.name, language, benchmark.metric, names)
+    for alone in left_out:
+        if alone.metric is not None:
+            homes[alone.task] = Home(alone.task, alone.task, None, alone.metric, None)
     return homes
+
+
+def metric_of(policy: Policy, home: Home) -> Metric | None:
+    """Return what a policy judges of a task; None if it does not judge the task."""
+    rules = policy.of(home.benchmark)
+    if rules is None or (rules.languages is not None and home.language not in rules.languages):
+        return None
+    return Metric(*rules.metric.split(",", 1)) if rules.metric else home.metric
 
 
 def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evidence], list[str]]:
@@ -107,16 +113,15 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
     marks: list[Mark] = []
     skipped, unknown = [], []
     for home in homes.values():
-        rules = policy.of(home.benchmark)
-        if rules is None or (rules.languages is not None and home.language not in rules.languages):
+        metric = metric_of(policy, home)
+        if metric is None:
             skipped.append(home.task)
             continue
         before, after = baseline.run_of(home.task), candidate.run_of(home.task)
         if before is None:
             unknown.append(home.task)
             continue
-        own = Metric(*rules.metric.split(",", 1)) if rules.metric else home.metric
-        evidence.append(_evidence(home, own, before, after))
+        evidence.append(_evidence(home, metric, before, after))
         for side, run in (("baseline", before), ("candidate", after)):
             if run is not None:
                 marks += [replace(mark, run=f"the {side}") for mark in score_marks(run, home.task)]
@@ -167,8 +172,8 @@ def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evi
             has = ", ".join(each.key for each in run.metrics(home.task)) or "none"
             has += ": it was run with --predict_only" if run.is_unscored(home.task) else ""
             return unjudged(f"the {side} has no {metric.key} of {home.task}; its metrics: {has}")
-    if first is None or second is None:  # said above
-        return unjudged("")
+    assert first  # else said above
+    assert second
     serious = [each for each in setup_differences(before, after, [home.task]) if each.serious]
     if serious:
         differ = "; ".join(

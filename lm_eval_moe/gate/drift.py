@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,18 +131,18 @@ def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str
 
 
 def _drift(given: Evidence, first: Profile, second: Profile, bands: Mapping[str, Sequence[int]]) -> DriftEvidence:
+    of_task = partial(DriftEvidence, given.benchmark, given.language, given.task)
     rows = [
         {item.item: row for row, item in enumerate(reader.items) if item.task == given.task and item.item}
         for reader in (first, second)
     ]
     missing = [name for name, found in zip(("baseline's", "candidate's"), rows, strict=True) if not found]
     if missing:
-        problem = f"the {' and the '.join(missing)} profile has no items of {given.task}"
-        return DriftEvidence(given.benchmark, given.language, given.task, problem=problem)
+        return of_task(problem=f"the {' and the '.join(missing)} profile has no items of {given.task}")
     if rows[0].keys() != rows[1].keys():
         only = len(rows[0].keys() - rows[1].keys()), len(rows[1].keys() - rows[0].keys())
         problem = f"{only[0]} items are only in the baseline's profile, {only[1]} only in the candidate's"
-        return DriftEvidence(given.benchmark, given.language, given.task, problem=problem)
+        return of_task(problem=problem)
     names = sorted(rows[0])
     curves = np.stack(
         [
@@ -158,10 +159,9 @@ def _drift(given: Evidence, first: Profile, second: Profile, bands: Mapping[str,
     for band, at in bands.items():
         values = curves[:, [layers.index(layer) for layer in at]]
         if np.isnan(values).all():
-            problem = f"no expert was selected in the {band} layers"
-            return DriftEvidence(given.benchmark, given.language, given.task, problem=problem)
+            return of_task(problem=f"no expert was selected in the {band} layers")
         means[band] = float(np.nanmean(values))
-    return DriftEvidence(given.benchmark, given.language, given.task, len(names), means)
+    return of_task(items=len(names), means=means)
 
 
 def _stranger(reader: Profile, run: Run) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.gate.power import WANTED, Planned, change_variance
@@ -15,6 +16,18 @@ __all__ = ["DRIFT_SHARE", "noise_margin", "policy_text"]
 
 DRIFT_SHARE = 0.25
 """A drift limit, as a share of how far apart different items of one language are routed."""
+
+_TEMPLATE = Path(__file__).with_suffix(".template")
+_SAMPLES = {
+    True: "samples: required       # compare item by item; preferred: by standard errors where there are no samples",
+    False: "samples: preferred      # the baseline has none; required: compare item by item or not at all",
+}
+_DRIFT = """\
+routing_drift:          # largest mean divergence from the baseline's routing of the same items; here a
+                        # quarter of how far apart different items of one language are routed
+{limits}
+  exceeded: fail        # or warn
+"""
 
 
 def noise_margin(stderr: float, alpha: float) -> float:
@@ -66,46 +79,22 @@ def policy_text(
         else:
             lines.append(f"      language: {_about(own[0], _margin(own[0], alpha))}")
         blocks.append("\n".join(lines))
-    head = f"""\
-# A policy for `lm-eval-moe gate`, written from {printable(label)}.
-#
-# A margin is how much a score may fall. These come from the baseline's own noise: each is the smallest margin within
-# which a candidate that is as good as the baseline is shown to be in 80 of 100 runs, (z({1 - alpha:g}) + z({WANTED:g}))
-# times the standard error of the difference of two runs on these items. That error assumes that two runs' answers to an
-# item correlate by {correlation:.2g}, and their differences between two languages by {between:.2g}.
-# If you know what loss matters to you, write that instead: 0.02, or {{relative: 0.05}} for 5 % of the baseline's score.
-version: 1
-name: {_quoted(printable(f"as good as {label}"))}
-alpha: {alpha:g}             # chance of any false alarm, over all tests together
-correction: holm        # or bonferroni; none: the chance is that of each test alone
-test: drop              # a regression is a drop beyond chance and larger than the margin
-                        # margin: it is beyond chance that the drop is larger than the margin
-inconclusive: warn      # or pass, fail: a score that neither regressed nor is shown to be within its margin
-{_samples_line(samples)}
-minimum_items: {min(each.items for each in planned)}
-margins: {{language: {max(languages):g}, macro: {max(macros or languages):g}}}  # where nothing is written below
-benchmarks:             # only these are judged; leave the block out to judge all that the baseline has
-"""
-    drift = ""
-    if spread:
-        limits = "\n".join(f"  {band}: {DRIFT_SHARE * mean:.2g}" for band, mean in spread.items())
-        drift = (
-            "routing_drift:          # largest mean divergence from the baseline's routing of the same items; here a\n"
-            f"                        # quarter of how far apart different items of one language are routed\n{limits}\n"
-            "  exceeded: fail        # or warn\n"
-        )
-    allow = (
-        "allow: []               # - {language: sw, reason: new tokenizer, until: 2027-01-31, checks: [score, drift]}\n"
+    limits = "\n".join(f"  {band}: {DRIFT_SHARE * mean:.2g}" for band, mean in spread.items())
+    return _TEMPLATE.read_text(encoding="utf-8").format(
+        label=printable(label),
+        one_minus_alpha=1 - alpha,
+        wanted=WANTED,
+        correlation=correlation,
+        between=between,
+        name=_quoted(printable(f"as good as {label}")),
+        alpha=alpha,
+        samples=_SAMPLES[samples],
+        minimum_items=min(each.items for each in planned),
+        language=max(languages),
+        macro=max(macros or languages),
+        benchmarks="\n".join(blocks),
+        drift=_DRIFT.format(limits=limits) if spread else "",
     )
-    return head + "\n".join(blocks) + "\n" + drift + allow
-
-
-def _samples_line(samples: bool) -> str:
-    if samples:
-        return (
-            "samples: required       # compare item by item; preferred: by standard errors where there are no samples"
-        )
-    return "samples: preferred      # the baseline has none; required: compare item by item or not at all"
 
 
 def _margin(planned: Planned, alpha: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lm_eval_moe.gate.allowances import Allowances, Allowed
 from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
-from lm_eval_moe.gate.policy import DriftLimits, Policy
+from lm_eval_moe.gate.policy import BenchmarkPolicy, DriftLimits, Policy
 from lm_eval_moe.gate.sentences import drift_sentence, score_sentence
 from lm_eval_moe.gate.verdict import Effect, Kind, Line, Status, Verdict
 from lm_eval_moe.statistics import Estimate, holm
@@ -85,16 +85,15 @@ def _tests(policy: Policy, evidence: Sequence[Evidence], allow: Allowances) -> l
         rules = policy.of(benchmark)
         if rules is None:
             continue
-        own = [_language_test(policy, each, allow) for each in evidence if each.benchmark == benchmark]
+        own = [_language_test(policy, rules, each, allow) for each in evidence if each.benchmark == benchmark]
         tests += own
         averaged = [test for test in own if test.allowed is None and test.language is not None]
         if len(averaged) > 1:
-            tests.append(_macro_test(policy, averaged))
+            tests.append(_macro_test(policy, rules, averaged))
     return tests
 
 
-def _language_test(policy: Policy, given: Evidence, allow: Allowances) -> _Test:
-    rules = policy.of(given.benchmark) or policy.default
+def _language_test(policy: Policy, rules: BenchmarkPolicy, given: Evidence, allow: Allowances) -> _Test:
     margin = rules.margins.of_language(given.language).of(given.before.value if given.before else 0.0)
     problem, drop = given.problem, None
     if problem is None and given.items < rules.minimum_items:
@@ -132,9 +131,8 @@ def _drop(policy: Policy, given: Evidence, margin: float) -> Drop:
     return unpaired_drop(given.before, given.after, alpha=policy.alpha, tolerance=tolerance, sign=sign)
 
 
-def _macro_test(policy: Policy, own: Sequence[_Test]) -> _Test:
+def _macro_test(policy: Policy, rules: BenchmarkPolicy, own: Sequence[_Test]) -> _Test:
     like = own[0].like
-    rules = policy.of(like.benchmark) or policy.default
     missing = [test.language or "" for test in own if test.drop is None]
     drops = [test.drop for test in own if test.drop is not None]
     if missing:
@@ -163,12 +161,12 @@ def _corrected(policy: Policy, p_values: Sequence[float]) -> list[float]:
 
 def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int) -> Line:
     if test.drop is None:
-        status: Status = "unjudged"
-        effect: Effect = "unjudged"
-        sentence = test.problem or ""
-        return Line(test.kind, test.like.benchmark, test.language, status, effect, sentence, test.items)
+        problem = test.problem or ""
+        return Line(test.kind, test.like.benchmark, test.language, "unjudged", "unjudged", problem, test.items)
     items = f"{test.items} {'answers' if test.kind == 'macro' else 'items'}"
     sentence, regression, within = score_sentence(policy, test.drop, test.margin, adjusted, tests, test.like, items)
+    status: Status
+    effect: Effect
     if regression:
         status, effect = "regression", "fail"
     elif within:

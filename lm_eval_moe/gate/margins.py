@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.policy import Margin, Policy
 from lm_eval_moe.number_text import Scale
+from lm_eval_moe.results.marks import listed
 
 __all__ = ["BaselineScore", "check_margins"]
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,10 @@ def check_margins(policy: Policy, scores: Iterable[BaselineScore]) -> None:
             text = f"{name} ({scale.value(like.value)}, margin {scale.size_in_words(margin.of(like.value))})"
             too_large.setdefault((margin.where or policy.source, margin), []).append(text)
     for (where, margin), names in too_large.items():
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         given = f"{{relative: {margin.value:g}}}" if margin.relative else f"{margin.value:g}"
         raise UserError(
             f"a margin of {given} is no smaller than the baseline's score, so that no loss would be a regression: "
-            f"{', '.join(names[:_SHOWN])}{more}",
+            f"{listed(names, 5)}",
             fix="write it in the score's units (0.05 for 5 percentage points of a share), below the score, or as a "
             "share of the score ({relative: 0.1}); a language with a low score can have a margin of its own",
             where=where,

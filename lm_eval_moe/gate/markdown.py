@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from lm_eval_moe.escaping import markdown_cell
-from lm_eval_moe.gate.cells import (
-    DRIFT_HEADERS,
-    SCORE_HEADERS,
-    drift_rows,
-    explained,
-    footer,
-    score_rows,
-    status_word,
-)
+from lm_eval_moe.gate.cells import explained, footer, tables_of
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.tables import markdown_table
 
@@ -27,8 +19,8 @@ def markdown_summary(verdict: Verdict) -> str:
         f"policy {markdown_cell(verdict.policy)}.",
         "\n".join(f"- {_status(line)} {_name(line)}: {markdown_cell(line.sentence)}" for line in explained(verdict)),
     ]
-    for headers, rows in ((SCORE_HEADERS, score_rows(verdict)), (DRIFT_HEADERS, drift_rows(verdict))):
-        if rows and headers is DRIFT_HEADERS:
+    for headers, rows, what in tables_of(verdict):
+        if rows and what:
             parts.append("Routing drift: mean divergence / limit, by band of layers.")
         if rows:
             shown = [[_name(line, short=True), _status(line), *cells] for line, cells in rows]
@@ -45,5 +37,4 @@ def _name(line: Line, *, short: bool = False) -> str:
 
 
 def _status(line: Line) -> str:
-    word = status_word(line)
-    return f"**{word}**" if line.effect in ("fail", "unjudged") else word
+    return f"**{line.result}**" if line.effect in ("fail", "unjudged") else line.result

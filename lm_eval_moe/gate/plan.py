@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.gate.collect import Home, Side, collect, homes_of
+from lm_eval_moe.gate.collect import Home, Side, collect, homes_of, metric_of
 from lm_eval_moe.gate.policy import Policy
 from lm_eval_moe.gate.power import Planned
 from lm_eval_moe.results import Metric
@@ -78,13 +78,7 @@ def between_languages(policy: Policy, baseline: Side) -> float:
         if score is not None and score.items and home.names is not None and home.language is not None:
             values = {home.names[doc_id]: value for doc_id, value in score.items.items() if doc_id in home.names}
             by_benchmark.setdefault(home.benchmark, []).append(values)
-    found = [
-        value
-        for languages in by_benchmark.values()
-        for one, other in itertools.combinations(languages, 2)
-        if (value := _correlation(one, other)) is not None
-    ]
-    return max(0.0, math.fsum(found) / len(found)) if found else 0.0
+    return _mean_correlation(by_benchmark.values())
 
 
 def correlations_of_pair(policy: Policy, first: Side, second: Side) -> tuple[float, float]:
@@ -112,28 +106,24 @@ def correlations_of_pair(policy: Policy, first: Side, second: Side) -> tuple[flo
             fix="give a run of another version of the model over the same items, with samples",
             where="--pair",
         )
-    found = [
-        value
-        for own in by_benchmark.values()
-        for one, other in itertools.combinations(own, 2)
-        if (value := _correlation(one, other)) is not None
-    ]
-    between = max(0.0, math.fsum(found) / len(found)) if found else 0.0
-    return min(max(covariance / spread, 0.0), 1.0), between
+    return min(max(covariance / spread, 0.0), 1.0), _mean_correlation(by_benchmark.values())
 
 
 def _score(policy: Policy, baseline: Side, home: Home) -> tuple[Score | None, Metric | None]:
-    rules = policy.of(home.benchmark)
-    run = baseline.run_of(home.task)
-    if rules is None or run is None or (rules.languages is not None and home.language not in rules.languages):
-        return None, None
-    metric = Metric(*rules.metric.split(",", 1)) if rules.metric else home.metric
-    return run.score(home.task, metric), metric
+    metric, run = metric_of(policy, home), baseline.run_of(home.task)
+    return (run.score(home.task, metric) if metric and run else None), metric
 
 
 def _variance(value: float, stderr: float | None, items: int) -> float:
     """Return the variance of a score's items; without a standard error, of right-or-wrong ones."""
     return stderr**2 * items if stderr is not None else max(value * (1 - value), 0.0)
+
+
+def _mean_correlation(benchmarks: Iterable[Sequence[Mapping[str, float]]]) -> float:
+    """Return the mean over all pairs of languages of one benchmark, at least 0."""
+    pairs = [pair for languages in benchmarks for pair in itertools.combinations(languages, 2)]
+    known = [value for pair in pairs if (value := _correlation(*pair)) is not None]
+    return max(0.0, math.fsum(known) / len(known)) if known else 0.0
 
 
 def _correlation(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.gate._words import language_tag, one_line
-from lm_eval_moe.gate.allowances import Allowed
+from lm_eval_moe.gate.allowances import Allowed, language_tag, one_line
 from lm_eval_moe.shape import BANDS
-from lm_eval_moe.strict_yaml import yaml_value
+from lm_eval_moe.strict_yaml import read_yaml
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+__all__ = ["BenchmarkPolicy", "DriftLimits", "Margin", "Margins", "Policy", "load_policy", "parse_policy"]
 
-__all__ = [
-    "BenchmarkPolicy",
-    "DriftLimits",
-    "Margin",
-    "Margins",
-    "Policy",
-    "load_policy",
-    "parse_policy",
-]
-
+T = TypeVar("T")
 VERSION = 1
-MAX_BYTES = 1_000_000
 Correction = Literal["holm", "bonferroni", "none"]
 Test = Literal["drop", "margin"]
 Inconclusive = Literal["pass", "warn", "fail"]
@@ -45,7 +33,7 @@ class Margin:
     where: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Margin:
         """Read ``0.05`` or ``{relative: 0.1}``."""
         if isinstance(given.value, Mapping):
             return cls(given.keys(["relative"])["relative"].number(0, 1), True, given.place.where)
@@ -69,7 +57,7 @@ class Margins:
     languages: Mapping[str, Margin] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, given: Field, default: Margins | None = None) -> Self:
+    def parse(cls, given: Field, default: Margins | None = None) -> Margins:
         """Read ``{language: 0.05, macro: 0.02, languages: {sw: 0.08}}``; the default's stand for what is left out."""
         names = ["language", "macro"]
         fields = given.keys([] if default else names, [*(names if default else []), "languages"])
@@ -109,14 +97,14 @@ class BenchmarkPolicy:
     languages: tuple[str, ...] | None = None
 
     @classmethod
-    def parse(cls, given: Field, default: BenchmarkPolicy) -> Self:
+    def parse(cls, given: Field, default: BenchmarkPolicy) -> BenchmarkPolicy:
         """Read an entry of ``benchmarks``."""
         fields = given.keys([], ["margins", "minimum_items", "metric", "languages"])
         return cls(
-            Margins.parse(fields["margins"], default.margins) if "margins" in fields else default.margins,
-            fields["minimum_items"].integer(1, 10**9) if "minimum_items" in fields else default.minimum_items,
-            _metric(fields["metric"]) if "metric" in fields else None,
-            _languages(fields["languages"]) if "languages" in fields else None,
+            _said(fields, "margins", lambda own: Margins.parse(own, default.margins), default.margins),
+            _said(fields, "minimum_items", _count, default.minimum_items),
+            _said(fields, "metric", _metric, None),
+            _said(fields, "languages", _languages, None),
         )
 
 
@@ -133,7 +121,7 @@ class DriftLimits:
     exceeded: Exceeded = "fail"
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> DriftLimits:
         """Read ``{early: 0.05, middle: 0.05, late: 0.05, exceeded: fail}``."""
         fields = given.keys([], [*BANDS, "exceeded"])
         limits = {band: fields[band].number(0, 1) for band in BANDS if band in fields}
@@ -141,7 +129,7 @@ class DriftLimits:
             raise given.error(
                 "no band has a limit", f"give a limit for at least one of {', '.join(BANDS)}, or leave it"
             )
-        return cls(limits, fields["exceeded"].choice(("warn", "fail")) if "exceeded" in fields else "fail")
+        return cls(limits, _said(fields, "exceeded", _one_of(Exceeded), "fail"))
 
 
 @dataclass(frozen=True)
@@ -176,43 +164,27 @@ class Policy:
     source: str = field(default="<api>", compare=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Policy:
         """Read a whole file."""
         fields = given.keys(
             ["version", "margins", "minimum_items"],
-            [
-                "name",
-                "alpha",
-                "correction",
-                "test",
-                "inconclusive",
-                "samples",
-                "benchmarks",
-                "routing_drift",
-                "allow",
-            ],
+            ["name", "alpha", "correction", "test", "inconclusive", "samples", "benchmarks", "routing_drift", "allow"],
         )
         fields["version"].version(VERSION)
-        default = BenchmarkPolicy(Margins.parse(fields["margins"]), fields["minimum_items"].integer(1, 10**9))
-        drift = fields.get("routing_drift")
-        allow = fields.get("allow")
+        default = BenchmarkPolicy(Margins.parse(fields["margins"]), _count(fields["minimum_items"]))
+        left_out = [name for name in ("routing_drift", "allow") if name in fields and fields[name].value is None]
+        fields = {name: each for name, each in fields.items() if name not in left_out}
         return cls(
-            name=one_line(fields["name"]) if "name" in fields else Path(given.place.source).name,
-            alpha=_alpha(fields["alpha"]) if "alpha" in fields else 0.05,
-            correction=fields["correction"].choice(("holm", "bonferroni", "none"))
-            if "correction" in fields
-            else "holm",
-            test=fields["test"].choice(("drop", "margin")) if "test" in fields else "drop",
-            inconclusive=fields["inconclusive"].choice(("pass", "warn", "fail"))
-            if "inconclusive" in fields
-            else "warn",
-            samples=fields["samples"].choice(("required", "preferred")) if "samples" in fields else "required",
+            name=_said(fields, "name", one_line, Path(given.place.source).name),
+            alpha=_said(fields, "alpha", _alpha, 0.05),
+            correction=_said(fields, "correction", _one_of(Correction), "holm"),
+            test=_said(fields, "test", _one_of(Test), "drop"),
+            inconclusive=_said(fields, "inconclusive", _one_of(Inconclusive), "warn"),
+            samples=_said(fields, "samples", _one_of(Samples), "required"),
             default=default,
-            benchmarks=_benchmarks(fields["benchmarks"], default) if "benchmarks" in fields else None,
-            routing_drift=DriftLimits.parse(drift) if drift and drift.value is not None else None,
-            allow=tuple(Allowed.parse(entry) for entry in allow.items("[{language: sw, reason: …, until: 2027-01-31}]"))
-            if allow and allow.value is not None
-            else (),
+            benchmarks=_said(fields, "benchmarks", lambda own: _benchmarks(own, default), None),
+            routing_drift=_said(fields, "routing_drift", DriftLimits.parse, None),
+            allow=_said(fields, "allow", _allowed, ()),
             source=given.place.source,
         )
 
@@ -243,20 +215,32 @@ def load_policy(path: str | Path) -> Policy:
         UserError: The file cannot be read, is not acceptable YAML, or something in it is unknown, missing, of the wrong
             type or out of range; the message names the file and the key, what was given, what is allowed.
     """
-    where = str(path)
+    path = Path(path)
     try:
-        data = Path(path).read_bytes()
-        text = data.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
-        raise UserError(
-            f"cannot be read: {reason}",
-            fix="give the path of a policy file; `lm-eval-moe gate init BASELINE -o policy.yaml` writes one",
-            where=where,
-        ) from error
-    if len(data) > MAX_BYTES:
-        raise UserError(f"is {len(data) / 1e6:.0f} MB large", fix="a policy is YAML text of at most 1 MB", where=where)
-    return Policy.parse(Field(Place(where, Path(path).parent), yaml_value(text, where=where)))
+        content = read_yaml(path, "policy")
+    except UserError as error:
+        if path.is_file():
+            raise
+        fix = "give the path of a policy file; `lm-eval-moe gate init BASELINE -o policy.yaml` writes one"
+        raise UserError(error.problem, fix=fix, where=error.where) from error
+    return Policy.parse(Field(Place(str(path), path.parent), content))
+
+
+def _said(fields: Mapping[str, Field], name: str, read: Callable[[Field], T], default: T) -> T:
+    return read(fields[name]) if name in fields else default
+
+
+def _one_of(options: object) -> Callable[[Field], Any]:
+    """Return what reads one of the texts of a `Literal`."""
+    return lambda given: given.choice(get_args(options))
+
+
+def _count(given: Field) -> int:
+    return given.integer(1, 10**9)
+
+
+def _allowed(given: Field) -> tuple[Allowed, ...]:
+    return tuple(Allowed.parse(entry) for entry in given.items("[{language: sw, reason: …, until: 2027-01-31}]"))
 
 
 def _benchmarks(given: Field, default: BenchmarkPolicy) -> dict[str, BenchmarkPolicy]:
@@ -266,8 +250,7 @@ def _benchmarks(given: Field, default: BenchmarkPolicy) -> dict[str, BenchmarkPo
     found = {}
     for key, value in entries.items():
         name = one_line(Field(value.place, key))
-        empty = value.value is None
-        found[name] = default if empty else BenchmarkPolicy.parse(value, default)
+        found[name] = default if value.value is None else BenchmarkPolicy.parse(value, default)
     return found
 
 

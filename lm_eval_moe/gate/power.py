@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_moe.gate.policy import Policy
+from lm_eval_moe.gate.policy import Margins, Policy
 from lm_eval_moe.statistics.power import (
     changed_shares,
     mean_power,
@@ -131,42 +131,32 @@ def power_rows(
     alpha = policy.alpha / (1 if policy.correction == "none" else max(tests, 1))
     rows = []
     for benchmark in dict.fromkeys(each.benchmark for each in planned):
+        margins = (policy.of(benchmark) or policy.default).margins
         own = [each for each in planned if each.benchmark == benchmark]
-        rows += [_language_row(policy, each, alpha, drops) for each in own]
+        rows += [_language_row(policy, margins, each, alpha, drops) for each in own]
         averaged = [each for each in own if each.language is not None]
         if len(averaged) > 1:
-            rows.append(_macro_row(policy, averaged, alpha, between, drops))
+            rows.append(_macro_row(policy, margins, averaged, alpha, between, drops))
     return rows
 
 
-def _language_row(policy: Policy, planned: Planned, alpha: float, drops: Sequence[float]) -> PowerRow:
-    rules = policy.of(planned.benchmark) or policy.default
-    margin = rules.margins.of_language(planned.language).of(planned.score)
-    beyond = policy.test == "margin"
+def _language_row(policy: Policy, margins: Margins, planned: Planned, alpha: float, drops: Sequence[float]) -> PowerRow:
+    margin = margins.of_language(planned.language).of(planned.score)
+    tested: dict[str, Any] = {"alpha": alpha, "margin": margin, "beyond_margin": policy.test == "margin"}
 
     def power(drop: float) -> float:
         if planned.right_or_wrong:
-            return paired_power(
-                planned.score,
-                planned.items,
-                drop,
-                alpha=alpha,
-                correlation=planned.correlation,
-                margin=margin,
-                beyond_margin=beyond,
-            )
-        stderr = math.sqrt(change_variance(planned) / planned.items)
-        return mean_power(drop, stderr, alpha=alpha, margin=margin, beyond_margin=beyond)
+            return paired_power(planned.score, planned.items, drop, correlation=planned.correlation, **tested)
+        return mean_power(drop, math.sqrt(change_variance(planned) / planned.items), **tested)
 
     return _row(planned, planned.language or "score", planned.items, planned.score, margin, power, drops)
 
 
 def _macro_row(
-    policy: Policy, own: Sequence[Planned], alpha: float, between: float, drops: Sequence[float]
+    policy: Policy, margins: Margins, own: Sequence[Planned], alpha: float, between: float, drops: Sequence[float]
 ) -> PowerRow:
-    rules = policy.of(own[0].benchmark) or policy.default
     score = math.fsum(each.score for each in own) / len(own)
-    margin = rules.margins.macro.of(score)
+    margin = margins.macro.of(score)
     shared = all(each.shared for each in own)
 
     def power(drop: float) -> float:

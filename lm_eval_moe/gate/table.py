@@ -11,15 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_eval_moe.escaping import printable
-from lm_eval_moe.gate.cells import (
-    DRIFT_HEADERS,
-    SCORE_HEADERS,
-    drift_rows,
-    explained,
-    footer,
-    score_rows,
-    status_word,
-)
+from lm_eval_moe.gate.cells import explained, footer, tables_of
 from lm_eval_moe.gate.power import PowerRow
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.number_text import Scale
@@ -35,16 +27,13 @@ def verdict_table(verdict: Verdict) -> str:
     """Return the tables, the sentences of what did not simply hold, and the outcome, coloured on a terminal."""
     console = _console()
     for benchmark in dict.fromkeys(line.benchmark for line in verdict.lines):
-        for headers, rows, what in (
-            (SCORE_HEADERS, score_rows(verdict), ""),
-            (DRIFT_HEADERS, drift_rows(verdict), ": routing drift, mean divergence / limit"),
-        ):
+        for headers, rows, what in tables_of(verdict):
             own = [(line, cells) for line, cells in rows if line.benchmark == benchmark]
             if own:
-                console.print(_table(headers, own, f"{printable(benchmark)}{what}"))
+                console.print(_table(headers, own, ": ".join(filter(None, (printable(benchmark), what)))))
     for line in explained(verdict):
         sentence = f"{printable(line.benchmark)} {printable(line.name)}: {printable(line.sentence)}"
-        _say(console, f"{status_word(line)}: ", sentence, _STYLES[line.effect])
+        _say(console, f"{line.result}: ", sentence, _STYLES[line.effect])
     for note in verdict.notes:
         _say(console, "note: ", printable(note))
     _say(console, "", footer(verdict))
@@ -81,7 +70,7 @@ def _table(headers: tuple[str, ...], rows: list[tuple[Line, list[str]]], title: 
         table.add_column(Text(header), justify="right" if number > 1 else "left", no_wrap=True, overflow="fold")
     for line, cells in rows:
         name = line.name.removeprefix("routing drift ") if line.kind == "drift" else line.name
-        result = Text(status_word(line), style=_STYLES[line.effect])
+        result = Text(line.result, style=_STYLES[line.effect])
         table.add_row(Text(printable(name)), result, *(Text(cell) for cell in cells))
     return table
 

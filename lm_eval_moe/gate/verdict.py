@@ -13,7 +13,6 @@ Effect = Literal["pass", "warn", "fail", "unjudged"]
 Kind = Literal["language", "task", "macro", "drift"]
 
 SCHEMA_VERSION = 1
-MACRO = "macro"
 _OUTCOMES = {0: "passed", 1: "regression", 2: "cannot be judged"}
 
 
@@ -65,10 +64,15 @@ class Line:
     def name(self) -> str:
         """What the line is called within its benchmark."""
         if self.kind == "macro":
-            return MACRO
+            return "macro"
         if self.kind == "drift":
             return f"routing drift {self.language}" if self.language else "drift"
         return self.language or "score"
+
+    @property
+    def result(self) -> str:
+        """Its status in words."""
+        return "cannot judge" if self.status == "unjudged" else self.status
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line, JSON-ready."""
@@ -135,12 +139,7 @@ class Verdict:
             "schema_version": SCHEMA_VERSION,
             "outcome": self.outcome,
             "exit_code": self.exit_code,
-            "policy": self.policy,
-            "baseline": self.baseline,
-            "candidate": self.candidate,
-            "alpha": self.alpha,
-            "correction": self.correction,
-            "tests": self.tests,
+            **vars(self),
             "lines": [line.to_dict() for line in self.lines],
             "notes": list(self.notes),
         }

@@ -9,7 +9,6 @@ from lm_eval_moe.compare.control import Gain, control_gains
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
-from lm_eval_moe.statistics import gain_over_controls
 
 __all__ = ["RunGains", "gains_of", "in_words"]
 
@@ -77,14 +76,8 @@ def _beside(benchmark: Benchmark, run: int, controls: Sequence[int]) -> RunGains
 
 
 def _gain(benchmark: Benchmark, run: int, controls: Sequence[int], languages: Sequence[str]) -> Gain | None:
-    values = [benchmark.items(number, languages) for number in (run, *controls)]
-    known = [run_values for run_values in values if run_values is not None]
-    if not controls or len(known) < len(values):
-        return None
-    if any([each.keys() for each in one] != [each.keys() for each in known[0]] for one in known):
-        return None
-    gain = gain_over_controls(known[0], known[1:])
-    return Gain(gain.gain, gain.low, gain.high)
+    gain = benchmark.gain_over(controls, run, languages)
+    return Gain(gain.gain, gain.low, gain.high) if gain else None
 
 
 def in_words(gains: RunGains, benchmark: Benchmark) -> str:

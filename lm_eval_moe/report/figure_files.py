@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours, file_colours
-from lm_eval_moe.drawing.picture import picture, put_title
+from lm_eval_moe.drawing.picture import put_title, write_pictures
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.report.figures._axes import run_marker
 from lm_eval_moe.report.sections import NamedFigure
@@ -30,25 +30,16 @@ def write_figures(figures: Sequence[NamedFigure], folder: Path, labels: Sequence
     Raises:
         UserError: A file cannot be written.
     """
-    written = []
+    written, colours = [], file_colours()
     for named in figures:
-        for suffix, content in _files(named, labels).items():
-            path = folder / f"{named.name}.{suffix}"
-            write_whole(path, content, "figure")
-            written.append(path)
+        figure, table = named.figure, folder / f"{named.name}.csv"
+        drawn = figure.draw(colours)
+        with drawing(colours):
+            put_title(drawn, figure.title, [_handle(run, labels[run], colours) for run in figure.key])
+        written += write_pictures(drawn, folder, named.name, figure.title)
+        write_whole(table, figure.csv(), "figure")
+        written.append(table)
     return written
-
-
-def _files(named: NamedFigure, labels: Sequence[str]) -> dict[str, str | bytes]:
-    figure, colours = named.figure, file_colours()
-    drawn = figure.draw(colours)
-    with drawing(colours):
-        put_title(drawn, figure.title, [_handle(run, labels[run], colours) for run in figure.key])
-    return {
-        "png": picture(drawn, "png", figure.title),
-        "svg": picture(drawn, "svg", figure.title),
-        "csv": figure.csv(),
-    }
 
 
 def _handle(run: int, label: str, colours: Colours) -> Line2D:

@@ -214,9 +214,7 @@ def _averages(benchmark: Benchmark) -> Iterator[str]:
 def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
     """Say what a run lacks of the table."""
     run = benchmark.runs[number]
-    missing = [lang for lang in benchmark.languages if lang not in benchmark.cells[number]]
-    unscored = [lang for lang in missing if benchmark.tasks.get(lang) in run.table]
-    lacking = [lang for lang in missing if lang not in unscored]
+    unscored, lacking = benchmark.missing(number)
     if unscored:
         only = ", as it was run with --predict_only" * all(run.is_unscored(benchmark.tasks[lang]) for lang in unscored)
         yield f"{run.label} has no {benchmark.metric.title} in {listing(unscored)}{only}."
@@ -254,7 +252,7 @@ def notes(benchmark: Benchmark) -> list[str]:
         said.append("Where no ± is given, the results have no standard error.")
     said += legend(marks_of(benchmark))
     said += [text for number in range(len(benchmark.runs)) for text in _missing(benchmark, number)]
-    if any(cell.divergence.middle for cells in benchmark.cells for cell in cells.values()):
+    if benchmark.has_divergence:
         said.append(
             f"Divergence compares the routing of each item with that of the same item in {benchmark.reference} in the "
             "same run (middle layers; 0 is the same routing). Steering that promotes the same experts in every "

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe._version import __version__
+from lm_eval_moe.compare.html_page import render_page
 from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
-from lm_eval_moe.escaping import printable
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.number_text import Scale, minus
@@ -24,11 +23,10 @@ from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
     from lm_eval_moe.analysis import Material
-    from lm_eval_moe.report.figures import ReportFigure
-    from lm_eval_moe.report.sections import NamedFigure
+    from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["write_report"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 600  # of a figure's data on the page
@@ -65,40 +63,22 @@ def write_report(
         UserError: The ``report`` extra is not installed, there is nothing to report, a run is without results, a file
             is damaged, or one cannot be written.
     """
-    content, html = _content_and_page(runs, title, materials, sweeps, notes)
-    write_whole(Path(path), html, "report")
-    if figures is None:
-        return []
-    from lm_eval_moe.report.figure_files import write_figures
-
-    with _quiet_fonts():
-        return write_figures(content.figures, figures, [run.label for run in content.runs])
-
-
-def report_html(
-    runs: Sequence[LabelledRun],
-    *,
-    title: str,
-    materials: Sequence[Material] = (),
-    sweeps: Sequence[SweepReport] = (),
-    notes: Sequence[str] = (),
-) -> str:
-    """Return the page of `write_report` without writing it."""
-    return _content_and_page(runs, title, materials, sweeps, notes)[1]
-
-
-def _content_and_page(
-    runs: Sequence[LabelledRun],
-    title: str,
-    materials: Sequence[Material],
-    sweeps: Sequence[SweepReport],
-    notes: Sequence[str],
-) -> tuple[_Content, str]:
     require_extra("a report", "matplotlib", "jinja2")
+    from lm_eval_moe.report.figure_files import write_figures
+    from lm_eval_moe.report.sections import benchmark_sections, profile_sections, sweep_sections
+
     read = read_runs(runs) if runs or not (materials or sweeps) else ()
     with _quiet_fonts():
-        content = _Content.of(read, materials, sweeps)
-        return content, _render(content, title, notes)
+        benchmarks, left_out = arrange(read) if read else ((), ())
+        content = _Content(
+            read,
+            benchmark_sections(benchmarks, materials),
+            profile_sections(materials, read),
+            sweep_sections(sweeps),
+            left_out,
+        )
+        write_whole(Path(path), _render(content, title, notes), "report")
+        return write_figures(content.figures, figures, [run.label for run in read]) if figures else []
 
 
 @contextmanager
@@ -113,58 +93,28 @@ def _quiet_fonts() -> Iterator[None]:
 @dataclass(frozen=True)
 class _Content:
     runs: tuple[Run, ...]
-    benchmarks: list[Any]
-    profiles: list[Any]
-    sweeps: list[Any]
+    benchmarks: list[BenchmarkSection]
+    profiles: list[ProfileSection]
+    sweeps: list[SweepSection]
     left_out: tuple[LeftOut, ...]
-
-    @classmethod
-    def of(cls, runs: tuple[Run, ...], materials: Sequence[Material], sweeps: Sequence[SweepReport]) -> _Content:
-        from lm_eval_moe.report.sections import benchmark_sections, profile_sections, sweep_sections
-
-        benchmarks, left_out = arrange(runs) if runs else ((), ())
-        return cls(
-            runs,
-            benchmark_sections(benchmarks, materials),
-            profile_sections(materials, runs),
-            sweep_sections(sweeps),
-            left_out,
-        )
 
     @property
     def figures(self) -> list[NamedFigure]:
         """All figures, in the page's order."""
-        sections = [*self.benchmarks, *self.profiles, *self.sweeps]
-        return [figure for section in sections for figure in section.figures]
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A figure as the template wants it."""
-
-    name: str
-    figure: ReportFigure
-    svg: Any  # markup
-    table: list[list[str]] | None
-    csv: str | None  # a data link
+        kinds: tuple[Sequence[Any], ...] = (self.benchmarks, self.profiles, self.sweeps)
+        return [figure for kind in kinds for section in kind for figure in section.figures]
 
 
 def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown
-    )
-    template = environment.from_string((_FOLDER / "page.html.jinja").read_text(encoding="utf-8"))
     runs = content.runs
     placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
-    return template.render(
+    return render_page(
+        _FOLDER / "page.html.jinja",
         title=title,
         lead=_lead(content),
         css=_styles(),
         sentence_case=sentence_case,
         marker_of=lambda number: (number + number // RUN_COLOURS) % RUN_COLOURS,
-        version=__version__,
         runs=runs,
         sections=content.benchmarks,
         profiles=content.profiles,
@@ -178,13 +128,6 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
         mismatches=mismatches(runs),
         notes=notes,
     )
-
-
-def _shown(value: Any) -> Any:
-    """Write control characters as escapes; markup and numbers stay as they are."""
-    if type(value) is str:
-        return "\n".join(printable(line) for line in value.split("\n"))
-    return value
 
 
 def _styles() -> Any:
@@ -224,7 +167,8 @@ def _outline(content: _Content) -> list[tuple[str, str]]:
     return [*sections, ("provenance", "Where the numbers come from")]
 
 
-def _place(named: NamedFigure, number: int) -> _Placed:
+def _place(named: NamedFigure, number: int) -> dict[str, Any]:
+    """Return a figure as the template wants it."""
     from markupsafe import Markup
 
     from lm_eval_moe.report.svg import to_svg
@@ -232,11 +176,12 @@ def _place(named: NamedFigure, number: int) -> _Placed:
     figure = named.figure
     svg = to_svg(figure.draw(page_colours()), f"f{number}", figure.alternative)
     data = figure.csv()
-    link = base64.b64encode(data.encode()).decode() if len(data) <= _MOST_CSV else None
+    link = f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}"
     table = None
     if figure.tabulated and len(figure.rows) <= _MOST_ROWS:
         table = [[_cell(cell) for cell in row] for row in figure.rows]
-    return _Placed(named.name, figure, Markup(svg), table, link and f"data:text/csv;charset=utf-8;base64,{link}")
+    shown = {"svg": Markup(svg), "table": table, "csv": link if len(data) <= _MOST_CSV else None}
+    return {"name": named.name, "figure": figure, **shown}
 
 
 def _cell(value: str | int | float | None) -> str:

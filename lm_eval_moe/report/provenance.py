@@ -17,19 +17,11 @@ from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import is_number
 from lm_eval_moe.shape import format_ranges
 
-__all__ = ["Fact", "SteeringFacts", "TaskFacts", "facts", "mismatches", "steering_facts", "task_facts"]
+__all__ = ["SteeringFacts", "facts", "mismatches", "steering_facts", "task_facts"]
 
 _YEAR_3000 = 32_503_680_000  # as a POSIX time
 _LAYER = re.compile(r"[0-9]{1,9}")
 _SECRET = re.compile(r"(token|api_?key|password|secret)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A row of the table of runs: a name and one text a run."""
-
-    name: str
-    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,18 +36,8 @@ class SteeringFacts:
     profiles: tuple[str, ...]  # that the experts were selected from
 
 
-@dataclass(frozen=True)
-class TaskFacts:
-    """One task: its version, and one text a run on its documents."""
-
-    task: str
-    version: str
-    shots: str
-    documents: tuple[str, ...]
-
-
-def facts(runs: Sequence[Run]) -> list[Fact]:
-    """Return what is known of each run; rows that no run says anything of are left out."""
+def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return what is known of each run, one text a run; rows that no run says anything of are left out."""
     readers: dict[str, Callable[[Run], object]] = {
         "Model type": lambda run: _config(run).get("model"),
         "Model": lambda run: run.raw.get("model_name") or _model_args(run).get("pretrained"),
@@ -78,11 +60,8 @@ def facts(runs: Sequence[Run]) -> list[Fact]:
         "Git commit": lambda run: run.raw.get("git_hash"),
         "Date (UTC)": lambda run: _date(run.raw.get("date")),
     }
-    rows = [
-        Fact(name, tuple("" if (text := read(run)) is None else str(text) for run in runs))
-        for name, read in readers.items()
-    ]
-    return [row for row in rows if any(row.texts)]
+    rows = {name: ["" if (text := read(run)) is None else str(text) for run in runs] for name, read in readers.items()}
+    return {name: texts for name, texts in rows.items() if any(texts)}
 
 
 def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
@@ -96,11 +75,7 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
             for layer, experts in sorted(run.steering.experts.items(), key=lambda entry: int(entry[0]))
         )
         spec = yaml.safe_dump(
-            _plain(run.steering.spec),
-            sort_keys=False,
-            default_flow_style=None,
-            allow_unicode=True,
-            width=78,
+            _plain(run.steering.spec), sort_keys=False, default_flow_style=None, allow_unicode=True, width=78
         )
         profiles = tuple(f"{each.get('given')}, SHA-256 {each.get('sha256')}" for each in run.steering.profiles)
         name, digest = run.steering.name or "steering", run.steering.hash or "not said"
@@ -108,17 +83,16 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
     return found
 
 
-def task_facts(runs: Sequence[Run]) -> list[TaskFacts]:
-    """Return version, few-shot examples and documents of every task."""
-    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
+def task_facts(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
+    """Return every task with its version, its few-shot examples, and one text a run on its documents."""
     return [
-        TaskFacts(
+        (
             task,
             _all_of(runs, _reader("versions", task)),
             _all_of(runs, _reader("n-shot", task)),
-            tuple(_documents(run, task) for run in runs),
+            [_documents(run, task) for run in runs],
         )
-        for task in tasks
+        for task in dict.fromkeys(task for run in runs for task in run.tasks)
     ]
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, OfBenchmark, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures.sweep import whole
 from lm_eval_moe.report.findings import Finding, findings, notes
 from lm_eval_moe.report.table import Row, curve_rows, score_rows
 from lm_eval_moe.report.wording import listing, plural
@@ -52,7 +51,6 @@ class BenchmarkSection:
     curves: list[tuple[str, tuple[str, ...]]]
     unit: str
     items: str
-    has_divergence: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,6 @@ def benchmark_sections(benchmarks: Sequence[Benchmark], materials: Sequence[Mate
                 [] if covered else curve_rows(benchmark),
                 Scale(benchmark.metric).unit,
                 _items(benchmark),
-                any(cell.divergence.middle for cells in benchmark.cells for cell in cells.values()),
             )
         )
     return sections
@@ -115,10 +112,8 @@ def _covers(material: Material, benchmark: Benchmark) -> bool:
         len(languages) == len(benchmark.cells[0])
         and _is_of(material, benchmark.runs[0])
         and material.reference == benchmark.reference
-        and all(
-            any(name == benchmark.name for name, _ in routing.items) for routing in languages if not routing.is_dump
-        )
         and not any(routing.is_dump for routing in languages)
+        and all(any(name == benchmark.name for name, _ in routing.items) for routing in languages)
     )
 
 
@@ -186,29 +181,31 @@ def sweep_sections(sweeps: Sequence[SweepReport]) -> list[SweepSection]:
 
 
 def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
-    scale, name = Scale(benchmark.metric), whole(benchmark)
-    names = list(benchmark.cells[0].settings) if benchmark.cells else []
+    scale, name = Scale(benchmark.metric), benchmark.whole
+    names = list(benchmark.cells[0].fields) if benchmark.cells else []
     rows = []
     for cell in benchmark.cells:
         effect = cell.effects.get(name)
         if effect is None:
             continue
-        changes = [
-            _NONE if value is None else scale.change(value) for value in (effect.gain, effect.control, effect.over)
-        ]
-        rows.append((*cell.texts, str(cell.experts), *changes, scale.interval((effect.low, effect.high)) or _NONE))
+        over = effect.over_control
+        changes = [effect.gain.value, effect.control, over.gain if over else None]
+        texts = [_NONE if value is None else scale.change(value) for value in changes]
+        interval = scale.interval((over.low, over.high) if over else None) or _NONE
+        rows.append((*cell.printed, str(cell.experts), *texts, interval))
     said = [plural(len(benchmark.cells), "cell")]
     if benchmark.cells and (effect := benchmark.cells[0].effects.get(name)) is not None:
-        over = f", mean of {len(benchmark.languages)} languages" if len(benchmark.languages) > 1 else f" in {name}"
-        said.append(f"baseline {benchmark.metric.title} {scale.value(effect.baseline)}{over}")
-        said.append(f"{plural(effect.draws, 'random control')} a cell")
+        of = f", mean of {len(benchmark.languages)} languages" if len(benchmark.languages) > 1 else f" in {name}"
+        draws = len(effect.over_control.per_control) if effect.over_control else 0
+        said.append(f"baseline {benchmark.metric.title} {scale.value(effect.baseline)}{of}")
+        said.append(f"{plural(draws, 'random control')} a cell")
     if benchmark.waiting:
         said.append(f"{plural(benchmark.waiting, 'cell')} not run yet")
     drawn, missing = SWEEP.drawn(benchmark)
     return SweepSection(
-        f"Sweep {sweep.name}: {benchmark.name}",
+        f"Sweep {sweep.name}: {benchmark.benchmark}",
         " ".join(["; ".join(said) + ".", *missing]),
-        _named(drawn, f"sweep_{sweep.name}_{benchmark.name}"),
+        _named(drawn, f"sweep_{sweep.name}_{benchmark.benchmark}"),
         [*names, "experts", "gain", "control", "over control", "95 %"],
         len(names),
         rows,

@@ -12,6 +12,8 @@ from lm_eval_moe.compare.selection import choose_runs, named_path
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.results import LabelledRun, Run
+from lm_eval_moe.results.files import contents_of, find_results
+from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.sweeps import SweepReport, is_sweep, read_sweep
 
 if TYPE_CHECKING:
@@ -62,16 +64,16 @@ def read_sources(paths: Sequence[str], *, reference: str = "en", baseline: str |
                 where=given,
             )
         if path.is_dir():
-            inside = _inside(path, notes)
-            if name and (inside.sweeps or not inside.results):
+            has_results, own_profiles, own_sweeps = _inside(path, notes)
+            if name and (own_sweeps or not has_results):
                 raise UserError(
-                    f"a name is given to a directory {'with a sweep' if inside.sweeps else 'without results'}",
+                    f"a name is given to a directory {'with a sweep' if own_sweeps else 'without results'}",
                     fix="give the folders of sweeps and profiles without a name",
                     where=given,
                 )
-            results += [given] if inside.results else []
-            profiles += map(str, inside.profiles)
-            folders += inside.sweeps
+            results += [given] if has_results else []
+            profiles += map(str, own_profiles)
+            folders += own_sweeps
         elif path.suffix == ".safetensors":
             profiles.append(given)
         elif path.name == "table.json" and is_sweep(path.parent):
@@ -139,17 +141,10 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
     return [read_material(members, reference=reference) for _, _, members in groups]
 
 
-@dataclass(frozen=True)
-class _Inside:
-    results: bool
-    profiles: list[Path]
-    sweeps: list[Path]
-
-
-def _inside(folder: Path, notes: list[str]) -> _Inside:
-    """Look for what a directory holds, at any depth; what lies in a sweep belongs to the sweep."""
+def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path]]:
+    """Return whether a directory holds results, at any depth, its profiles and its sweeps; not what lies in these."""
     if is_sweep(folder):
-        return _Inside(False, [], [folder])
+        return False, [], [folder]
     from lm_eval_moe.profiles import is_profile
 
     sweeps = sorted(path.parent for path in folder.rglob("table.json") if is_sweep(path.parent))
@@ -163,19 +158,15 @@ def _inside(folder: Path, notes: list[str]) -> _Inside:
             notes.append(f"{path} is left aside: it is no routing profile")
     has_results = _has_results(folder, sweeps)
     if not has_results and not profiles and not sweeps:
-        files = sorted(each.name for each in folder.rglob("*") if each.is_file())
-        seen = f"it has {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "it is empty"
         raise UserError(
-            f"no results, profile or sweep in this directory: {seen}",
+            f"no results, profile or sweep in this directory: {contents_of(folder)}",
             fix="give the folder that `run --output_path`, `profile --output` or `sweep --output` wrote",
             where=str(folder),
         )
-    return _Inside(has_results, profiles, sweeps)
+    return has_results, profiles, sweeps
 
 
 def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
-    from lm_eval_moe.results.files import find_results
-
     try:
         found = find_results([folder])
     except UserError:  # there are none in it
@@ -184,8 +175,6 @@ def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
 
 
 def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> list[LabelledRun]:
-    from lm_eval_moe.results.labels import unique_labels
-
     if not results:
         return []
     chosen = choose_runs(results)

@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.marks import Mark, signs_of
-from lm_eval_moe.statistics import Estimate, Judgement
+from lm_eval_moe.statistics import Difference, Estimate, Judgement
 
-__all__ = ["Entry", "Row", "curve_rows", "marks_of", "score_rows"]
+__all__ = ["Entry", "Number", "Row", "curve_rows", "marks_of", "score_rows"]
 
 _NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
+class Number:
+    """A number as it is written: value, standard error, and the signs of what has to be known of it."""
+
+    text: str = _NONE
+    error: str = ""
+    signs: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
-    """What a run has in a row: texts, and whether its difference to the baseline is beyond noise.
+    """What a run has in a row, and whether its difference to the baseline is beyond noise."""
 
-    ``signs``, ``change_signs`` and ``divergence_signs`` are those of what has to be known of each number.
-    """
-
-    score: str
-    score_error: str
-    change: str
-    change_error: str
+    score: Number
+    change: Number
     beyond: bool
-    divergence: str
-    divergence_error: str
-    signs: str
-    change_signs: str
-    divergence_signs: str
+    divergence: Number
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def marks_of(benchmark: Benchmark) -> list[Mark]:
 
 def _marks(
     benchmark: Benchmark, run: int, name: str, languages: Sequence[str]
-) -> tuple[tuple[Mark, ...], tuple[Mark, ...], tuple[Mark, ...]]:
+) -> tuple[list[Mark], list[Mark], list[Mark]]:
     """Return what has to be known of a run's score, of its change, and of its divergence in a row."""
     label, own = benchmark.runs[run].label, benchmark.having(run, languages)
     score, change = list(benchmark.marks(run, own)), list[Mark]()
@@ -94,7 +94,7 @@ def _marks(
     wanted = [lang for lang in languages if lang != benchmark.reference]
     if 0 < len(compared) < len(wanted):
         divergence.append(Mark("fewer languages", label, f"the divergence of {name}", len(compared), len(wanted)))
-    return tuple(score), tuple(change), tuple(divergence)
+    return score, change, divergence
 
 
 def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], change: Judgement | None) -> Entry:
@@ -104,35 +104,20 @@ def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], 
     whole = benchmark.reference not in languages
     compared = benchmark.having(run, languages, benchmark.divergence_of) if whole else ()
     divergence = benchmark.mean(run, compared, benchmark.divergence_of)
-    score_text, score_error = _texts(score, scale)
-    change_text, change_error = _change_texts(change, scale)
-    divergence_text, divergence_error = _texts(divergence, Scale(None))
     marks, change_marks, divergence_marks = _marks(benchmark, run, name, languages)
     return Entry(
-        score=score_text,
-        score_error=score_error,
-        change=change_text,
-        change_error=change_error,
+        score=_number(score, scale, marks),
+        change=_number(change.difference if change else None, scale, change_marks),
         beyond=change is not None and change.beyond,
-        divergence=divergence_text,
-        divergence_error=divergence_error,
-        signs=signs_of(marks),
-        change_signs=signs_of(change_marks),
-        divergence_signs=signs_of(divergence_marks if divergence else ()),
+        divergence=_number(divergence, Scale(None), divergence_marks),
     )
 
 
-def _texts(estimate: Estimate | None, scale: Scale) -> tuple[str, str]:
-    if estimate is None:
-        return _NONE, ""
-    return scale.number(estimate.value), "" if estimate.stderr is None else scale.number(estimate.stderr)
-
-
-def _change_texts(change: Judgement | None, scale: Scale) -> tuple[str, str]:
-    if change is None:
-        return _NONE, ""
-    value, stderr = change.difference.value, change.difference.stderr
-    return scale.change(value), "" if stderr is None else scale.number(stderr)
+def _number(of: Estimate | Difference | None, scale: Scale, marks: Sequence[Mark]) -> Number:
+    if of is None:
+        return Number()
+    write = scale.change if isinstance(of, Difference) else scale.number
+    return Number(write(of.value), "" if of.stderr is None else scale.number(of.stderr), signs_of(marks))
 
 
 def curve_rows(benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:

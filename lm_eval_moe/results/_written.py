@@ -30,13 +30,12 @@ class Written:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table, JSON-ready, its keys in the fields' order."""
-        entries = {field: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        said = {
-            field: value
-            for field, value in entries.items()
+        entries = ((field, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        return {
+            field.name: _plain(value)
+            for field, value in entries
             if not (field.metadata.get("optional") and (value is None or value == {}))
         }
-        return {field.name: _plain(value) for field, value in said.items()}
 
 
 def form_of(kind: Any) -> Any:

@@ -23,6 +23,11 @@ class LeftOut:
     reason: str
     values: tuple[tuple[Metric, Estimate] | None, ...]  # one a run
 
+    @property
+    def metric(self) -> Metric | None:
+        """Its metric in the first run that has one."""
+        return next((value[0] for value in self.values if value is not None), None)
+
 
 def arrange(
     runs: Sequence[Run], *, registry: ParallelRegistry | None = None, metric: str | None = None
@@ -69,20 +74,10 @@ def arrange(
     benchmarks = []
     for name, home in homes.items():
         main_metric = metrics[name]
-        cells = []
-        for run in runs:
-            of_run = {}
-            for lang, task in home.items():
-                score = run.score(task, main_metric)
-                if score is not None:
-                    of_run[lang] = Cell(
-                        task,
-                        score,
-                        run.divergence(task),
-                        run.documents(task),
-                        run.item_names(task, pairings[task]),
-                    )
-            cells.append(of_run)
+        cells = [
+            {lang: cell for lang, task in home.items() if (cell := Cell.of(run, task, main_metric, pairings[task]))}
+            for run in runs
+        ]
         task, first = next((task, run) for task in home.values() for run in runs if task in run.table)
         higher = first.higher_is_better(task, main_metric)
         languages = _ordered(home, cells, reference, higher)

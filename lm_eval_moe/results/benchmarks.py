@@ -9,20 +9,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.results.divergences import why_not_compared
-from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks
+from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks, why_not_compared
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import Average, Divergence, ErrorKind, Metric, Score, is_number
 from lm_eval_moe.statistics import (
     ALPHA,
     ClusteredValues,
+    ControlGain,
     Difference,
     Estimate,
     Judgement,
     corrected,
+    gain_over_controls,
     independent_mean,
     judge,
     judge_unpaired,
+    same_items,
     unpaired,
 )
 
@@ -38,6 +41,14 @@ class Cell:
     divergence: Divergence
     documents: int  # 0: not known
     item_names: Mapping[int, str] | None
+
+    @classmethod
+    def of(cls, run: Run, task: str, metric: Metric, pairing: TaskPairing | None = None) -> Cell | None:
+        """Return a run's cell of a task; None where the run does not have the metric."""
+        score = run.score(task, metric)
+        if score is None:
+            return None
+        return cls(task, score, run.divergence(task), run.documents(task), run.item_names(task, pairing))
 
 
 Of = Callable[[Cell], Score | None]
@@ -86,6 +97,17 @@ class Benchmark:
     def others(self) -> tuple[str, ...]:
         """The languages that every run has, but for the reference."""
         return tuple(lang for lang in self.common if lang != self.reference)
+
+    @property
+    def has_divergence(self) -> bool:
+        """Whether the divergence of any cell is known."""
+        return any(cell.divergence.middle for cells in self.cells for cell in cells.values())
+
+    def missing(self, run: int) -> tuple[list[str], list[str]]:
+        """Return the languages whose task a run has without the metric, and those that it lacks."""
+        missing = [lang for lang in self.languages if lang not in self.cells[run]]
+        unscored = [lang for lang in missing if self.tasks.get(lang) in self.runs[run].table]
+        return unscored, [lang for lang in missing if lang not in unscored]
 
     @property
     def averages(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -205,6 +227,14 @@ class Benchmark:
             by_language.append({names.get(doc_id, (lang, doc_id)): value for doc_id, value in cell.score.items.items()})
         return by_language
 
+    def gain_over(self, controls: Sequence[int], run: int, languages: Sequence[str]) -> ControlGain | None:
+        """Return a run's gain over random controls; None without one, or where the runs' items are not the same."""
+        values = [self.items(number, languages) for number in (run, *controls)]
+        known = [run_values for run_values in values if run_values is not None]
+        if not controls or len(known) < len(values) or not same_items(known):
+            return None
+        return gain_over_controls(known[0], known[1:])
+
     def changes(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> ClusteredValues | None:
         """Return the items' differences (``run`` minus ``to``), a group a language and a cluster an item.
 
@@ -268,7 +298,5 @@ def _layout_of(
 
 
 def _same_documents(first: Score, second: Score) -> bool:
-    if first.items is None or second.items is None:
-        return False
-    same_ids = first.ids == second.ids or first.items.keys() == second.items.keys()
+    same_ids = first.ids == second.ids or set(first.ids) == set(second.ids)
     return same_ids and (first.documents is second.documents or first.documents == second.documents)

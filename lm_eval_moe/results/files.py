@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lm_eval_moe.errors import UserError
 
-__all__ = ["ResultsFile", "find_results"]
+__all__ = ["ResultsFile", "contents_of", "find_results"]
 
 _DATE = r"\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d+)?"
 _DATED = re.compile(rf"(?P<stem>.+)_(?P<date>{_DATE})\.json")
@@ -54,14 +54,17 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*.json") if _looks_like_results(each))
             if not inside:
-                raise _nothing_in(path)
+                raise UserError(
+                    f"no results in this directory: {contents_of(path)}",
+                    fix="give the folder that `run --output_path` wrote: it has results_<date>.json in it or in a "
+                    "folder below",
+                    where=str(path),
+                )
             files = [(each, False) for each in inside]
         elif path.is_file():
             if path.suffix == ".jsonl":
                 raise UserError(
-                    "this is a samples log",
-                    fix="give the results JSON beside it, or their folder",
-                    where=str(path),
+                    "this is a samples log", fix="give the results JSON beside it, or their folder", where=str(path)
                 )
             files = [(path, True)]
         else:
@@ -91,11 +94,7 @@ def _logs_beside(path: Path) -> Iterable[tuple[str, str, Path]]:
             yield match["task"], match["date"], log
 
 
-def _nothing_in(path: Path) -> UserError:
-    files = sorted(each.name for each in path.rglob("*") if each.is_file())
-    seen = f"it has {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "it is empty"
-    return UserError(
-        f"no results in this directory: {seen}",
-        fix="give the folder that `run --output_path` wrote: it has results_<date>.json in it or in a folder below",
-        where=str(path),
-    )
+def contents_of(folder: Path) -> str:
+    """Say what a directory holds, at any depth, for the message that it is not what was looked for."""
+    files = sorted(each.name for each in folder.rglob("*") if each.is_file())
+    return f"it has {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "it is empty"

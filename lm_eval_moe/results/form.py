@@ -91,8 +91,4 @@ def _check_layers(routing: Routing, path: str) -> None:
 
 def _wrong(expected: str, value: object, path: str, keys: tuple[str, ...]) -> UserError:
     place = ".".join(key[:60] for key in keys)
-    return UserError(
-        f"expected {expected}, got {value!r:.60}",
-        fix=FIX,
-        where=f"{path}: {place}",
-    )
+    return UserError(f"expected {expected}, got {value!r:.60}", fix=FIX, where=f"{path}: {place}")

@@ -11,16 +11,13 @@ from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results.routing import KEY, Control, GroupRouting, Routing
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import GAIN_SUFFIX, LabelledRun, Metric, Score
-from lm_eval_moe.statistics import ControlGain, gain_over_controls
+from lm_eval_moe.statistics import ControlGain, gain_over_controls, same_items
 
 __all__ = ["add_gains"]
 
 
 def add_gains(
-    results: dict[str, Any],
-    controls: Sequence[Mapping[str, Any]],
-    hashes: Sequence[str],
-    registry: ParallelRegistry,
+    results: dict[str, Any], controls: Sequence[Mapping[str, Any]], hashes: Sequence[str], registry: ParallelRegistry
 ) -> None:
     """Add every metric's gain over the controls to a run's results, beside the metric and as ``routing.control``.
 
@@ -79,7 +76,7 @@ def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) ->
         reported = [value.estimate.value for value in values if value is not None]
         languages = [_languages(run, members, metric, registry) for run in runs]
         known = [each for each in languages if each]
-        if len(known) == len(runs) and _same_items(known):
+        if len(known) == len(runs) and same_items(known):
             gain = gain_over_controls(known[0], known[1:])
             # A group that weights its members otherwise is not the mean that was compared here.
             if math.isclose(gain.steered, reported[0], rel_tol=1e-6, abs_tol=1e-9):
@@ -102,10 +99,6 @@ def _languages(
         home = pairing.benchmark if pairing and names else task
         found.append({(home, names.get(doc_id, doc_id)): value for doc_id, value in score.items.items()})
     return found or None
-
-
-def _same_items(runs: Sequence[Sequence[Mapping[Any, float]]]) -> bool:
-    return all([language.keys() for language in run] == [language.keys() for language in runs[0]] for run in runs)
 
 
 def _averaged(group: str, run: Run) -> list[str]:

@@ -15,7 +15,7 @@ __all__ = ["unique_labels"]
 def unique_labels(runs: Sequence[LabelledRun]) -> list[LabelledRun]:
     """Give every run without a label one of its own; a label that is given stays, unless it is given twice."""
     labels = [run.label or _plain(Run(run)) for run in runs]
-    for distinction in (_type, _folder, _stem, _date):
+    for distinction in (_type, _folder, _stem, lambda run, _: run.date):
         shared = _shared(labels)
         for numbers in shared.values():
             further = [distinction(runs[number], [runs[other] for other in numbers]) for number in numbers]
@@ -60,7 +60,3 @@ def _folder(run: LabelledRun, others: Sequence[LabelledRun]) -> str:
 
 def _stem(run: LabelledRun, _: Sequence[LabelledRun]) -> str:
     return run.stem.removeprefix("results").strip("_")
-
-
-def _date(run: LabelledRun, _: Sequence[LabelledRun]) -> str:
-    return run.date

@@ -8,47 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from lm_eval_moe.results.routing import identity_of
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
-__all__ = ["SIGNS", "Kind", "Mark", "divergence_marks", "legend", "score_marks", "signs_of", "steered"]
-
-Kind = Literal[
-    "leaked",
-    "leak unknown",
-    "unreached",
-    "partial",
-    "other reference",
-    "not compared",
-    "fewer languages",
-    "independent",
+__all__ = [
+    "SIGNS",
+    "Mark",
+    "divergence_marks",
+    "legend",
+    "listed",
+    "score_marks",
+    "signs_of",
+    "steered",
+    "why_not_compared",
 ]
 
-SIGNS: Mapping[Kind, str] = {
-    "leaked": "L",
-    "leak unknown": "U",
-    "unreached": "N",
-    "partial": "D",
-    "other reference": "R",
-    "not compared": "X",
-    "fewer languages": "F",
-    "independent": "I",
+_KINDS = {  # sign and meaning
+    "leaked": (
+        "L",
+        "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing",
+    ),
+    "leak unknown": ("U", "it could not be checked on which items the steering's experts were selected"),
+    "unreached": ("N", "steering was in force, but reached no token of the task: the run is unsteered there"),
+    "partial": ("D", "divergence over fewer documents than were evaluated"),
+    "other reference": ("R", "divergence to a reference that was not steered as the run was"),
+    "not compared": ("X", "divergences that are not the same quantity are not compared"),
+    "fewer languages": ("F", "over fewer languages than the column has"),
+    "independent": (
+        "I",
+        "the standard error takes languages as independent, since it is not known which items are the same",
+    ),
 }
-"""The sign that stands beside a number in a table."""
-
-_MEANINGS: Mapping[Kind, str] = {
-    "leaked": "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing",
-    "leak unknown": "it could not be checked on which items the steering's experts were selected",
-    "unreached": "steering was in force, but reached no token of the task: the run is unsteered there",
-    "partial": "divergence over fewer documents than were evaluated",
-    "other reference": "divergence to a reference that was not steered as the run was",
-    "not compared": "divergences that are not the same quantity are not compared",
-    "fewer languages": "over fewer languages than the column has",
-    "independent": "the standard error takes languages as independent, since it is not known which items are the same",
-}
-_MOST = 8
+SIGNS: Mapping[str, str] = {kind: sign for kind, (sign, _) in _KINDS.items()}
+"""The sign that stands beside a number in a table, by kind of mark."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +50,14 @@ class Mark:
     """One thing to know of a run's number.
 
     Attributes:
-        kind: What it is.
+        kind: What it is, a key of `SIGNS`.
         run: The run's label.
         where: The task or the column, or for ``not compared`` the reason.
         count: How many documents or languages it is about; 0 where that is not counted.
         of: Of how many.
     """
 
-    kind: Kind
+    kind: str
     run: str
     where: str
     count: int = 0
@@ -75,17 +69,10 @@ class Mark:
         return f"{self.count} of {self.of} in {self.where}" if self.of else self.where
 
 
-def score_marks(run: Run, task: str) -> tuple[Mark, ...]:
-    """Return what has to be known of all numbers of a task in a run."""
-    return tuple(_of_scores(run, task)) if run.steering else ()
-
-
-def divergence_marks(run: Run, task: str) -> tuple[Mark, ...]:
-    """Return what has to be known of a task's divergence, beside its `score_marks`."""
-    return tuple(_of_divergence(run, task))
-
-
-def _of_scores(run: Run, task: str) -> Iterator[Mark]:
+def score_marks(run: Run, task: str) -> Iterator[Mark]:
+    """Yield what has to be known of all numbers of a task in a run."""
+    if not run.steering:
+        return
     if not run.routing.is_said:  # made by lm-eval's own command: nothing was checked
         yield Mark("leak unknown", run.label, task)
         return
@@ -98,7 +85,8 @@ def _of_scores(run: Run, task: str) -> Iterator[Mark]:
         yield Mark("unreached", run.label, task)
 
 
-def _of_divergence(run: Run, task: str) -> Iterator[Mark]:
+def divergence_marks(run: Run, task: str) -> Iterator[Mark]:
+    """Yield what has to be known of a task's divergence, beside its `score_marks`."""
     middle = run.divergence(task).middle
     if middle is None:
         return
@@ -122,6 +110,54 @@ def _documents(run: Run, task: str) -> int:
     return run.task_routing(task).documents or run.documents(task)
 
 
+def why_not_compared(first: Run, second: Run, tasks: Sequence[str]) -> list[str]:
+    """Return why the two runs' divergences of some tasks are not one quantity; empty if nothing speaks against it.
+
+    They have to be to one reference language, over the same span of tokens, in routing of one shape that was read by
+    one adapter, over as many documents, and to references that were steered alike or each as its own run. What one of
+    the two does not say cannot be told to differ.
+    """
+    return list(dict.fromkeys(_reasons(first, second, tasks)))
+
+
+def _reasons(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[str]:
+    def differ(what: str, one: object, other: object) -> Iterator[str]:
+        if one is not None and other is not None and one != other:
+            yield f"{what} {one} in {first.label}, {other} in {second.label}"
+
+    for task in tasks:
+        yield from differ("reference language", _reference(first, task), _reference(second, task))
+    yield from differ("span", first.routing.capture, second.routing.capture)
+    yield from differ("routing shape", _shape(first), _shape(second))
+    yield from differ("adapter", _adapter(first), _adapter(second))
+    for task in tasks:
+        references = [run.routing_of(task).reference_steering for run in (first, second)]
+        if references != [run.steering_hash for run in (first, second)]:
+            yield from differ("divergence to", *(f"a reference {steered(digest)}" for digest in references))
+        over = [next((m.count for m in divergence_marks(run, task) if m.of), None) for run in (first, second)]
+        if over[0] != over[1]:
+            texts = ["all documents" if count is None else str(count) for count in over]
+            yield f"{task} over {texts[0]} in {first.label}, over {texts[1]} in {second.label}"
+
+
+def _reference(run: Run, task: str) -> str | None:
+    return run.task_routing(task).reference or run.routing.reference
+
+
+def _shape(run: Run) -> str | None:
+    shape = run.routing.model_shape
+    return f"of {len(shape.layers)} layers of {shape.experts} experts, top {shape.top_k}" if shape.layers else None
+
+
+def _adapter(run: Run) -> str | None:
+    """Return the adapter file that read the routing, with the hash of what it says where that is known."""
+    if not run.routing.is_said:
+        return None
+    identity = identity_of(run.raw)
+    content = identity.parts.get("model.adapter") if identity else None
+    return str(run.arguments.get("adapter") or "of the model's family") + (f" #{content[:8]}" if content else "")
+
+
 def signs_of(marks: Iterable[Mark]) -> str:
     """Return the signs of marks, each once, in the order of `SIGNS`."""
     kinds = {mark.kind for mark in marks}
@@ -135,16 +171,17 @@ def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
         marks: The marks.
         signs: Begin with the signs, which stand in a table.
     """
-    by_kind: dict[Kind, dict[str, list[str]]] = {}
+    by_kind: dict[str, dict[str, list[str]]] = {}
     for mark in dict.fromkeys(marks):
         by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
     return [
         f"{sign}: " * signs
-        + f"{_MEANINGS[kind]}: {_listed([f'{run} ({_listed(texts)})' for run, texts in by_kind[kind].items()])}."
-        for kind, sign in SIGNS.items()
+        + f"{meaning}: {listed([f'{run} ({listed(texts)})' for run, texts in by_kind[kind].items()])}."
+        for kind, (sign, meaning) in _KINDS.items()
         if kind in by_kind
     ]
 
 
-def _listed(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:_MOST]) + (f" and {len(texts) - _MOST} more" if len(texts) > _MOST else "")
+def listed(texts: Sequence[str], most: int = 8) -> str:
+    """Return the first texts, and how many more there are."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -20,11 +20,7 @@ __all__ = ["load_json", "load_results", "read_results"]
 
 
 def read_results(
-    paths: Sequence[Path],
-    *,
-    samples: bool = True,
-    tasks: Sequence[str] = (),
-    warn: Callable[[str], None] | None = None,
+    paths: Sequence[Path], *, samples: bool = True, tasks: Sequence[str] = (), warn: Callable[[str], None] | None = None
 ) -> list[LabelledRun]:
     """Read the results files among files and directories, ours and stock lm-eval's.
 
@@ -47,16 +43,10 @@ def read_results(
     runs = [_read(file, samples, tasks, tell) for file in files]
     kept = [run for run in runs if run.results["results"]]
     if not kept:
-        raise UserError(
-            f"no task fits {', '.join(tasks)}",
-            fix=f"the results have {', '.join(_tasks(files)[:20])}",
-            where="--tasks",
-        )
+        known = sorted({task for file in files for task in load_results(file.path)["results"]})
+        fix = f"the results have {', '.join(known[:20])}"
+        raise UserError(f"no task fits {', '.join(tasks)}", fix=fix, where="--tasks")
     return unique_labels(kept)
-
-
-def _tasks(files: Sequence[ResultsFile]) -> list[str]:
-    return sorted({task for file in files for task in load_results(file.path)["results"]})
 
 
 def _read(file: ResultsFile, samples: bool, tasks: Sequence[str], tell: Callable[[str], None]) -> LabelledRun:
@@ -75,10 +65,6 @@ def _read(file: ResultsFile, samples: bool, tasks: Sequence[str], tell: Callable
                 "told to be its own; it is compared without samples"
             )
     return LabelledRun("", results, logs=logs, source=file.path, stem=file.stem, date=file.date, named=file.named)
-
-
-def _fits(task: str, globs: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(task, glob) for glob in globs)
 
 
 def load_json(path: Path, fix: str = "evaluate again, or take the file out of the folder") -> Any:
@@ -128,7 +114,8 @@ def load_results(path: Path, tasks: Sequence[str] = ()) -> dict[str, Any]:
             )
     check_form(results, path)
     if tasks:
-        kept = {task: scores for task, scores in results["results"].items() if _fits(task, tasks)}
+        fitting = [task for task in results["results"] if any(fnmatch.fnmatchcase(task, glob) for glob in tasks)]
+        kept = {task: results["results"][task] for task in fitting}
         results = {**results, "results": kept}
     _refuse_nan(results["results"], path)
     return results

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.results._written import NUMBER, OPTIONAL, TEXT, WHOLE, Written
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = [
     "KEY",
@@ -144,7 +141,7 @@ class Routing(Written):
     control: Control | None = field(default=None, metadata=OPTIONAL)  # gains over random controls
 
     @classmethod
-    def of(cls, results: Mapping[str, Any]) -> Self:
+    def of(cls, results: Mapping[str, Any]) -> Routing:
         """Return what results say of routing; nothing for stock lm-eval's."""
         return cls.from_dict(results.get(KEY))
 

@@ -74,7 +74,8 @@ class Run(RunFacts):
                 fix="put back the log that was written with the results, or leave samples out with --no-samples",
                 where=str(samples.source),
             )
-        return Score(estimate, _items(column) if is_mean else None, documents, metric.key)
+        items = dict(zip(column.ids, values.tolist(), strict=True)) if values is not None and is_mean else None
+        return Score(estimate, items, documents, metric.key)
 
     def _is_a_mean(self, task: str, metric: Metric) -> bool:
         listed = ((self.raw.get("configs") or {}).get(task) or {}).get("metric_list") or []
@@ -187,8 +188,3 @@ def _column(samples: TaskSamples, metric: Metric) -> tuple[Column, Mapping[int, 
                 documents = {doc_id: documents[doc_id] for doc_id in column.ids}
             return column, documents
     return None
-
-
-def _items(column: Column) -> Mapping[int, float]:
-    assert column.values is not None
-    return dict(zip(column.ids, column.values.tolist(), strict=True))

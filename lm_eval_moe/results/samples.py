@@ -24,7 +24,7 @@ from lm_eval_moe.results.values import LARGEST
 
 __all__ = ["Column", "Shared", "TaskSamples", "of_list", "of_log", "with_compact_samples"]
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
 
 @dataclass
@@ -33,25 +33,20 @@ class Shared:
 
     _kept: dict[Hashable, Any] = field(default_factory=dict)
 
-    def one(self, value: T) -> T:
-        """Return the first value that was equal to this one."""
-        kept: T = self._kept.setdefault(value, value)
-        return kept
-
-    def mapping(self, keys: tuple[int, ...], values: tuple[str, ...]) -> Mapping[int, str]:
-        """Return the mapping of keys to values, the same object for the same content."""
-        found = self._kept.get((keys, values))
-        if found is None:
-            found = self._kept[keys, values] = dict(zip(keys, values, strict=True))
-        mapping: Mapping[int, str] = found
-        return mapping
-
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what was made for the key, making it the first time."""
         if key not in self._kept:
             self._kept[key] = make()
         made: T = self._kept[key]
         return made
+
+    def one(self, value: T) -> T:
+        """Return the first value that was equal to this one."""
+        return self.once(value, lambda: value)
+
+    def mapping(self, keys: tuple[int, ...], values: tuple[str, ...]) -> Mapping[int, str]:
+        """Return the mapping of keys to values, the same object for the same content."""
+        return self.once((keys, values), lambda: dict(zip(keys, values, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -86,11 +81,6 @@ class TaskSamples:
     names: Mapping[int, str] | None
     task_hash: str | None
     source: Path | None = None
-
-    @property
-    def count(self) -> int:
-        """How many documents there are."""
-        return max((len(documents) for documents in self.documents.values()), default=0)
 
 
 def of_list(
@@ -215,7 +205,7 @@ def _names(columns: Columns, pairing: TaskPairing | None, shared: Shared) -> Map
         return None
     if pairing.item is None:
         unique = shared.one(tuple(dict.fromkeys(ids)))
-        return shared.mapping(unique, shared.once(("rows", unique), lambda: _rows(pairing, unique)))
+        return shared.once(("rows", unique), lambda: {doc_id: pairing.item_key({}, doc_id) for doc_id in unique})
     names: dict[int, str] = {}
     for doc_id, doc in zip(ids, columns.values["doc"], strict=True):
         if doc_id not in names:
@@ -223,10 +213,6 @@ def _names(columns: Columns, pairing: TaskPairing | None, shared: Shared) -> Map
                 return None
             names[doc_id] = pairing.item_key(doc, doc_id)
     return shared.mapping(tuple(names), tuple(names.values()))
-
-
-def _rows(pairing: TaskPairing, ids: Sequence[int]) -> tuple[str, ...]:
-    return tuple(pairing.item_key({}, doc_id) for doc_id in ids)
 
 
 def _task_hash(columns: Columns) -> str | None:

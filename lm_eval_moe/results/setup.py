@@ -21,17 +21,8 @@ _SERIOUS = ("prompts.multiturn", "prompts.fewshot_seed", "task.data")
 _UNCHECKED = "what the runs depend on (weights, data, task files) could not be compared"
 
 _PROMPT_KEYS = (
-    "dataset_path",
-    "dataset_name",
-    "test_split",
-    "doc_to_text",
-    "doc_to_target",
-    "doc_to_choice",
-    "description",
-    "target_delimiter",
-    "fewshot_delimiter",
-    "fewshot_split",
-    "use_prompt",
+    *("dataset_path", "dataset_name", "test_split", "doc_to_text", "doc_to_target", "doc_to_choice", "description"),
+    *("target_delimiter", "fewshot_delimiter", "fewshot_split", "use_prompt"),
 )
 
 
@@ -126,43 +117,38 @@ def setup_differences(first: Run, second: Run, tasks: Sequence[str] | None = Non
 
 
 def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
-    def differ(kind: str, before: object, after: object, *, serious: bool = True) -> Mismatch:
-        return Mismatch(task, kind, _shown(before), _shown(after), serious)
+    def differ(
+        kind: str, before: Any, after: Any, *, serious: bool = True, form: Callable[[Any], object] = lambda value: value
+    ) -> Iterator[Mismatch]:
+        if before != after:
+            yield Mismatch(task, kind, _shown(form(before)), _shown(form(after)), serious)
 
     # What one of them does not say (written by an early release) cannot be told to differ.
-    if first.version != second.version:
-        yield differ("task version", first.version, second.version, serious=None not in (first.version, second.version))
-    if first.few_shot != second.few_shot:
-        known = None not in (first.few_shot, second.few_shot)
-        yield differ("few-shot count", first.few_shot, second.few_shot, serious=known)
+    versions, shots = (first.version, second.version), (first.few_shot, second.few_shot)
+    yield from differ("task version", *versions, serious=None not in versions)
+    yield from differ("few-shot count", *shots, serious=None not in shots)
     # The limit is told by the number of documents; where that is not written down, by the option.
     counted = first.documents is not None and second.documents is not None
     same_documents = first.documents == second.documents if counted else first.limit == second.limit
     if not same_documents:
-        yield differ("documents", _documents(first), _documents(second))
+        yield from differ("documents", first, second, form=_documents)
     elif first.original is not None and second.original is not None and first.original != second.original:
-        yield differ("documents", f"of {first.original}", f"of {second.original}")
-    elif first.evaluated and second.evaluated and first.evaluated != second.evaluated:
-        yield differ("documents", f"the choice #{first.evaluated[:8]}", f"the choice #{second.evaluated[:8]}")
+        yield from differ("documents", first.original, second.original, form=lambda count: f"of {count}")
+    elif first.evaluated and second.evaluated:
+        yield from differ("documents", first.evaluated, second.evaluated, form=lambda part: f"the choice #{part[:8]}")
     # Two models with a template each are prompted each in its own way: that is no mistake.
     own_templates = bool(first.template and second.template) and first.model != second.model
-    if first.template != second.template:
-        yield differ("chat template", _short(first.template), _short(second.template), serious=not own_templates)
-    if first.system != second.system:
-        yield differ("system instruction", _short(first.system), _short(second.system))
+    yield from differ("chat template", first.template, second.template, serious=not own_templates, form=_short)
+    yield from differ("system instruction", first.system, second.system, form=_short)
     explained = first.template != second.template or first.system != second.system or not same_documents
     if first.task_hash and second.task_hash:
-        if first.task_hash != second.task_hash and not explained and first.few_shot == second.few_shot:
-            yield differ("prompts", _short(first.task_hash), _short(second.task_hash))
-    else:
-        shared = first.prompt_fields.keys() | second.prompt_fields.keys()
-        if first.prompt_fields and second.prompt_fields:
-            for key in sorted(shared):
-                before, after = first.prompt_fields.get(key), second.prompt_fields.get(key)
-                if before != after:
-                    yield differ("prompts", f"{key} {_shown(before)}", f"{key} {_shown(after)}")
-    if first.generation != second.generation:
-        yield differ("generation settings", first.generation, second.generation, serious=False)
+        if not explained and first.few_shot == second.few_shot:
+            yield from differ("prompts", first.task_hash, second.task_hash, form=_short)
+    elif first.prompt_fields and second.prompt_fields:
+        for key in sorted(first.prompt_fields.keys() | second.prompt_fields.keys()):
+            pair = ((key, setup.prompt_fields.get(key)) for setup in (first, second))
+            yield from differ("prompts", *pair, form=lambda field: f"{field[0]} {_shown(field[1])}")
+    yield from differ("generation settings", first.generation, second.generation, serious=False)
 
 
 def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:

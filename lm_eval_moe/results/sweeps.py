@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,69 +14,136 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.number_text import Scale, minus
 from lm_eval_moe.results.reading import load_json
 from lm_eval_moe.results.values import Metric, is_number
+from lm_eval_moe.statistics import ControlGain, Difference
 
 __all__ = [
-    *("MEAN", "SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport"),
-    *("gains_to_draw", "is_sweep", "plain", "read_sweep", "sweep_benchmark"),
+    *("MEAN", "OTHERS", "EmptyCell", "GridCell", "SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport"),
+    *("gains_to_draw", "is_sweep", "plain", "read_sweep", "short_names"),
 ]
 
-MEAN = "mean"
+MEAN, OTHERS = "mean", "mean without the reference"
 _SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class SweepEffect:
-    """What a cell does to a language, or to the mean of several, as shares; None where it is not known.
+    """What a cell does to one language, or to the mean of several.
 
     Attributes:
         baseline: The unsteered score.
-        gain: The steered score less the baseline's.
-        control: The mean of the controls' scores less the baseline's.
-        over: The steered score less the controls'.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        draws: How many controls there are.
+        gain: The steered score less the baseline's, paired by item where that is possible.
+        exact_p: Two-sided p of the gain where the items' exact test takes no long time; else None.
+        control: The mean of the controls' scores less the baseline's; None without controls.
+        over_control: The steered score less the controls'; None without controls.
     """
 
     baseline: float
-    gain: float
+    gain: Difference
+    exact_p: float | None
     control: float | None
-    over: float | None
-    low: float | None
-    high: float | None
-    draws: int
+    over_control: ControlGain | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything; JSON-ready."""
+        own = asdict(self)
+        return own | {"gain": own["gain"] | {"exact_p": own.pop("exact_p")}}
 
 
 @dataclass(frozen=True)
-class SweepCell:
-    """One steering of the grid: the fields that vary, numbers or a few characters, and its effects by language."""
+class GridCell:
+    """One combination of the grid's values, by dotted path."""
 
-    settings: Mapping[str, str | int | float]
-    experts: int
+    settings: Mapping[str, Any]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values in a few characters."""
+        return tuple(map(plain, self.settings.values()))
+
+
+@dataclass(frozen=True)
+class SweepCell(GridCell):
+    """One steering of the grid.
+
+    Attributes:
+        hash: Of what it does.
+        experts: How many (layer, expert) pairs are targeted.
+        control_hashes: Of its random controls.
+        effects: By language; `MEAN` is that of all, `OTHERS` without the reference.
+    """
+
     hash: str
+    experts: int
+    control_hashes: tuple[str, ...]
     effects: Mapping[str, SweepEffect]
+
+    @property
+    def fields(self) -> dict[str, str | int | float]:
+        """The values, numbers or a few characters, by what tables call them."""
+        names = short_names(self.settings)
+        return {names[key]: value if is_number(value) else plain(value) for key, value in self.settings.items()}
+
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The values as the report shows them, with true minus signs."""
+        return tuple(value if isinstance(value, str) else minus(f"{value:g}") for value in self.fields.values())
 
     @property
     def title(self) -> str:
         """The values of the fields."""
-        return ", ".join(self.texts)
+        return ", ".join(self.printed)
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The values as they are shown."""
-        return tuple(each if isinstance(each, str) else minus(f"{each:g}") for each in self.settings.values())
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything; JSON-ready."""
+        effects = {name: effect.to_dict() for name, effect in self.effects.items()}
+        return {**vars(self), "control_hashes": list(self.control_hashes), "effects": effects}
+
+
+@dataclass(frozen=True)
+class EmptyCell(GridCell):
+    """A combination of values that selects no expert, and why."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
 class SweepBenchmark:
-    """One benchmark of a sweep."""
+    """One benchmark of a sweep.
 
-    name: str
+    Attributes:
+        benchmark: Its name.
+        metric: Its main metric.
+        higher_is_better: Its direction.
+        reference: The reference language.
+        languages: The reference first, then from the baseline's best score to its worst.
+        cells: Those that have been run so far, in the grid's order.
+        waiting: How many cells have not been run yet.
+        empty: Cells without experts.
+    """
+
+    benchmark: str
     metric: Metric
     higher_is_better: bool
+    reference: str | None
     languages: tuple[str, ...]
     cells: tuple[SweepCell, ...]
     waiting: int
+    empty: tuple[EmptyCell, ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """The name of the effect on all languages."""
+        return MEAN if len(self.languages) > 1 else self.languages[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything; JSON-ready."""
+        return {
+            **vars(self),
+            "metric": self.metric.key,
+            "languages": list(self.languages),
+            "cells": [cell.to_dict() for cell in self.cells],
+            "empty": [{"settings": dict(cell.settings), "reason": cell.reason} for cell in self.empty],
+        }
 
 
 @dataclass(frozen=True)
@@ -116,7 +183,7 @@ def read_sweep(folder: Path) -> SweepReport:
             where=str(folder / "table.json"),
         )
     try:
-        benchmarks = tuple(sweep_benchmark(each) for each in table["benchmarks"])
+        benchmarks = tuple(_benchmark(each) for each in table["benchmarks"])
         return SweepReport(str(table["name"]), folder, benchmarks, settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -141,7 +208,7 @@ def gains_to_draw(benchmark: SweepBenchmark) -> Gains:
     columns = [*benchmark.languages, *([MEAN] if several else [])]
     scale = Scale(benchmark.metric)
     effects = [[cell.effects.get(name) for name in columns] for cell in benchmark.cells]
-    kinds = {"steered": [[effect and effect.gain for effect in row] for row in effects]}
+    kinds = {"steered": [[effect and effect.gain.value for effect in row] for row in effects]}
     controls = [[effect and effect.control for effect in row] for row in effects]
     if any(value is not None for row in controls for value in row):
         kinds["random controls"] = controls
@@ -156,49 +223,55 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def sweep_benchmark(given: Mapping[str, Any]) -> SweepBenchmark:
+def _benchmark(said: Mapping[str, Any]) -> SweepBenchmark:
     """Read a benchmark as the table holds it; errors are those of Python."""
-    name, _, filtered = str(given["metric"]).partition(",")
+    name, _, filtered = str(said["metric"]).partition(",")
     return SweepBenchmark(
-        str(given["benchmark"]),
+        str(said["benchmark"]),
         Metric(name, filtered or "none"),
-        bool(given["higher_is_better"]),
-        tuple(map(str, given["languages"])),
-        tuple(_cell(each) for each in given["cells"]),
-        int(given["waiting"]),
+        bool(said["higher_is_better"]),
+        said.get("reference"),
+        tuple(map(str, said["languages"])),
+        tuple(_cell(cell) for cell in said["cells"]),
+        int(said["waiting"]),
     )
 
 
-def _cell(given: Mapping[str, Any]) -> SweepCell:
-    effects = {str(name): _effect(each) for name, each in given["effects"].items()}
-    names = _names(list(given["settings"]))
-    settings = {
-        name: value if is_number(value) else plain(value)
-        for name, value in zip(names, given["settings"].values(), strict=True)
-    }
-    return SweepCell(settings, int(given["experts"]), str(given["hash"]), effects)
+def _cell(said: Mapping[str, Any]) -> SweepCell:
+    effects = {str(name): _effect(effect) for name, effect in said["effects"].items()}
+    hashes = tuple(said.get("control_hashes") or ())
+    return SweepCell(dict(said["settings"]), str(said["hash"]), int(said["experts"]), hashes, effects)
 
 
-def _names(keys: list[str]) -> list[str]:
-    """Return the last parts of dotted paths that are no indices; the whole paths where two are the same."""
-    names = [next((part for part in reversed(key.split(".")) if not part.isdecimal()), key) for key in keys]
-    return names if len(set(names)) == len(names) else keys
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return what tables call dotted paths: their last part that is no index, or the paths where two are the same."""
+    names = {key: next((part for part in reversed(key.split(".")) if not part.isdecimal()), key) for key in keys}
+    return names if len(set(names.values())) == len(names) else {key: key for key in names}
 
 
-def _effect(given: Mapping[str, Any]) -> SweepEffect:
-    over = given.get("over_control") or {}
-    baseline, gain = _number(given["baseline"]), _number(given["gain"]["value"])
-    if baseline is None or gain is None:
-        raise ValueError("a score is missing")
+def _effect(said: Mapping[str, Any]) -> SweepEffect:
+    gain, over = said["gain"], said.get("over_control")
     return SweepEffect(
-        baseline,
-        gain,
-        _number(given.get("control")),
-        over=_number(over.get("gain")),
-        low=_number(over.get("low")),
-        high=_number(over.get("high")),
-        draws=len(over.get("per_control") or ()),
+        _score(said["baseline"]),
+        Difference(_score(gain["value"]), _number(gain.get("stderr")), gain.get("how") or "unpaired"),
+        _number(gain.get("exact_p")),
+        _number(said.get("control")),
+        _over_control(over) if over else None,
     )
+
+
+def _over_control(said: Mapping[str, Any]) -> ControlGain:
+    steered, gain = _score(said["steered"]), _score(said["gain"])
+    per_control = tuple(_score(control) for control in said["per_control"])
+    stderr, low, high = (_number(said.get(name)) for name in ("stderr", "low", "high"))
+    return ControlGain(steered, per_control, gain, stderr, low, high, len(per_control) > 1)
+
+
+def _score(value: object) -> float:
+    number = _number(value)
+    if number is None:
+        raise ValueError("a score is missing")
+    return number
 
 
 def _number(value: object) -> float | None:

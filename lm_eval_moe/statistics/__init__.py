@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.statistics.control_gain import ControlGain, gain_over_controls
-from lm_eval_moe.statistics.correlation import Correlation, ResampledCorrelation, pearson, resampled_correlation
-from lm_eval_moe.statistics.differences import (
-    Z95,
-    ClusteredValues,
-    Difference,
-    Estimate,
-    clustered_mean,
-    independent_mean,
-    unpaired,
-)
+from lm_eval_moe.statistics.control_gain import ControlGain, gain_over_controls, same_items
+from lm_eval_moe.statistics.correlation import pearson
+from lm_eval_moe.statistics.differences import Z95, ClusteredValues, Difference, Estimate, independent_mean, unpaired
 from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired
 from lm_eval_moe.statistics.multiplicity import holm
-from lm_eval_moe.statistics.paired_tests import PairedTest, exact_test, mcnemar, paired_test, sign_flip
+from lm_eval_moe.statistics.paired_tests import exact_test, mcnemar, paired_test, sign_flip
 
 __all__ = [
     "ALPHA",
     "Z95",
     "ClusteredValues",
     "ControlGain",
-    "Correlation",
     "Difference",
     "Estimate",
     "Judgement",
-    "PairedTest",
-    "ResampledCorrelation",
-    "clustered_mean",
     "corrected",
     "exact_test",
     "gain_over_controls",
@@ -40,7 +28,7 @@ __all__ = [
     "mcnemar",
     "paired_test",
     "pearson",
-    "resampled_correlation",
+    "same_items",
     "sign_flip",
     "unpaired",
 ]

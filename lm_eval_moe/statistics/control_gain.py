@@ -13,7 +13,7 @@ from lm_eval_moe.statistics.differences import ClusteredValues
 from lm_eval_moe.statistics.judgement import ALPHA, agreeing_interval, is_beyond_chance
 from lm_eval_moe.statistics.paired_tests import paired_test
 
-__all__ = ["ControlGain", "gain_over_controls"]
+__all__ = ["ControlGain", "gain_over_controls", "same_items"]
 
 Values = Mapping[Any, float]
 """One language's value of every item."""
@@ -41,6 +41,11 @@ class ControlGain:
     high: float | None
     covers_draws: bool
 
+    @property
+    def beyond(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
 
 def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Values]]) -> ControlGain:
     """Compare a steered run with random controls on the same items.
@@ -58,7 +63,7 @@ def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Va
     Raises:
         ValueError: There is no control, or its items are others.
     """
-    if not controls or any([values.keys() for values in run] != [v.keys() for v in steered] for run in controls):
+    if not controls or not same_items([steered, *controls]):
         raise ValueError("controls need the items of the steered run")
     means = [_mean(run) for run in (steered, *controls)]
     per_control = means[1:]
@@ -75,6 +80,11 @@ def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Va
     if (low > 0 or high < 0) and not is_beyond_chance((test := paired_test(changes)).p, ALPHA):
         low, high = agreeing_interval((low, high), changes, test, ALPHA / 2)
     return ControlGain(means[0], tuple(per_control), gain, stderr, low, high, draws > 1)
+
+
+def same_items(runs: Sequence[Sequence[Values]]) -> bool:
+    """Whether all runs have the same items in every language."""
+    return all([language.keys() for language in run] == [language.keys() for language in runs[0]] for run in runs)
 
 
 def _less(steered: Values, controls: Sequence[Values]) -> list[tuple[Any, float]]:

@@ -15,16 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Z95",
-    "ClusteredValues",
-    "Difference",
-    "Estimate",
-    "Group",
-    "clustered_mean",
-    "independent_mean",
-    "unpaired",
-]
+__all__ = ["Z95", "ClusteredValues", "Difference", "Estimate", "Group", "independent_mean", "unpaired"]
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
@@ -140,11 +131,6 @@ class ClusteredValues:
             values=len(self.values),
             clusters=int(self.cluster.max()) + 1,
         )
-
-
-def clustered_mean(groups: Sequence[Group]) -> Estimate:
-    """Return `ClusteredValues.mean` of groups."""
-    return ClusteredValues.of(groups).mean()
 
 
 def independent_mean(estimates: Sequence[Estimate]) -> Estimate:

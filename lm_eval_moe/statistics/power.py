@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,20 +83,17 @@ def paired_power(
     return float(min(1.0, chance[found].sum()))
 
 
-def mean_stderr(variances: Sequence[float], items: Sequence[int], between: float, shared: bool = True) -> float:
+def mean_stderr(variances: Sequence[float], items: Sequence[int], between: float) -> float:
     """Return the standard error of the mean over languages of the mean difference per item.
 
     Args:
         variances: Of the per-item difference in each language.
         items: Items in each language.
-        between: Correlation of the differences of one item in two languages.
-        shared: Whether the languages have the same items; otherwise they count as independent.
+        between: Correlation of the differences of one item in two languages; 0 where these have other items.
     """
     total = math.fsum(variance / n for variance, n in zip(variances, items, strict=True))
-    if shared:
-        for i, (first, n) in enumerate(zip(variances, items, strict=True)):
-            for second, m in list(zip(variances, items, strict=True))[i + 1 :]:
-                total += 2 * between * math.sqrt(first * second) / max(n, m)
+    for (first, n), (second, m) in combinations(zip(variances, items, strict=True), 2):
+        total += 2 * between * math.sqrt(first * second) / max(n, m)
     return math.sqrt(total) / len(variances)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.errors import NothingSelectedError, UserError
-from lm_eval_moe.results.sweeps import plain
+from lm_eval_moe.results.sweeps import EmptyCell, GridCell, plain
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import ProfileStore, SteeringPlan, resolve
 from lm_eval_moe.steering.control import random_control
@@ -18,18 +18,14 @@ __all__ = ["Cell", "EmptyCell", "cells_of"]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One combination of values.
+class Cell(GridCell):
+    """One combination of values, resolved.
 
     Attributes:
-        settings: The grid's values by dotted path.
-        texts: The same as tables show them, one an axis.
         plan: What it does to the model.
         controls: The same with random experts.
     """
 
-    settings: Mapping[str, Any]
-    texts: tuple[str, ...]
     plan: SteeringPlan
     controls: tuple[SteeringPlan, ...]
 
@@ -37,15 +33,6 @@ class Cell:
     def experts(self) -> int:
         """How many (layer, expert) pairs are targeted."""
         return sum(map(len, self.plan.experts_by_layer().values()))
-
-
-@dataclass(frozen=True)
-class EmptyCell:
-    """A combination of values that selects no expert, and why."""
-
-    settings: Mapping[str, Any]
-    texts: tuple[str, ...]
-    reason: str
 
 
 def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[Cell], list[EmptyCell]]:
@@ -60,7 +47,6 @@ def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[Cell], list[Em
     empty: list[EmptyCell] = []
     for values in itertools.product(*(axis.values for axis in sweep.axes)):
         settings = {axis.key: value for axis, value in zip(sweep.axes, values, strict=True)}
-        texts = tuple(map(plain, values))
         try:
             plan = resolve(sweep.at(settings), shape, profiles)
             controls = tuple(random_control(plan, seed) for seed in range(1, sweep.controls + 1))
@@ -68,11 +54,11 @@ def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[Cell], list[Em
             if not sweep.skip_empty:
                 fix = f"{error.fix}; or write skip_empty: true in the sweep to leave such cells out"
                 raise NothingSelectedError(error.problem, fix=fix, where=_where(error, settings)) from error
-            empty.append(EmptyCell(settings, texts, error.problem))
+            empty.append(EmptyCell(settings, error.problem))
         except UserError as error:
             raise UserError(error.problem, fix=error.fix, where=_where(error, settings)) from error
         else:
-            cells.append(Cell(settings, texts, plan, controls))
+            cells.append(Cell(settings, plan, controls))
     if not cells:
         raise UserError(
             "no cell of the grid selects an expert",

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from lm_eval_moe.drawing.canvas import drawing
 from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.drawing.palette import file_colours
-from lm_eval_moe.drawing.picture import picture, put_title
+from lm_eval_moe.drawing.picture import put_title, write_pictures
 from lm_eval_moe.extras import require_extra
-from lm_eval_moe.files import write_whole
-from lm_eval_moe.results.sweeps import gains_to_draw, sweep_benchmark
-from lm_eval_moe.sweep.summary import Summary
+from lm_eval_moe.results.sweeps import SweepBenchmark, gains_to_draw
 
 __all__ = ["save_figure"]
 
-_FORMS: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
-
-def save_figure(summary: Summary, folder: Path, name: str) -> None:
+def save_figure(benchmark: SweepBenchmark, folder: Path, name: str) -> None:
     """Write the heat map of a benchmark as PNG and SVG: that of the report.
 
     Args:
-        summary: One benchmark of a sweep, with at least one cell.
+        benchmark: One benchmark of a sweep, with at least one cell.
         folder: Where to.
         name: The files' name without its suffix.
 
@@ -31,11 +26,10 @@ def save_figure(summary: Summary, folder: Path, name: str) -> None:
         UserError: Matplotlib is not installed, or a file cannot be written.
     """
     require_extra("a picture", "matplotlib", where="the figure of the sweep")
-    benchmark, colours = sweep_benchmark(summary.to_dict()), file_colours()
-    title = f"{benchmark.name}: gain in {summary.metric.removesuffix(',none')} over the baseline"
+    colours = file_colours()
+    title = f"{benchmark.benchmark}: gain in {benchmark.metric.key.removesuffix(',none')} over the baseline"
     figure = draw_cells_by_languages(gains_to_draw(benchmark), colours)
-    by = ", ".join(benchmark.cells[0].settings)
+    by = ", ".join(benchmark.cells[0].fields)
     with drawing(colours):
         put_title(figure, f"{title}, by {by}" if by else title)
-    for form in _FORMS:
-        write_whole(folder / f"{name}.{form}", picture(figure, form, title), "figure")
+    write_pictures(figure, folder, name, title)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.checked_fields import Field, Place, show
+from lm_eval_moe.results.sweeps import short_names
 from lm_eval_moe.steering import SteeringSpec, parse_spec
 from lm_eval_moe.strict_yaml import read_yaml
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["VERSION", "Axis", "Evaluation", "SweepSpec", "load_sweep"]
 
 VERSION = 1
 MAX_CELLS = 10_000
-_EVALUATION = ("limit", "num_fewshot", "gen_kwargs", "apply_chat_template", "system_instruction", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -29,20 +27,12 @@ class Axis:
     Attributes:
         key: Its dotted path, ``interventions.0.action.soft``.
         values: As YAML has them.
+        name: What tables call it.
     """
 
     key: str
     values: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        """The path's last part that is no index, which is what tables call it."""
-        return next(part for part in reversed(self.key.split(".")) if not part.isdecimal())
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether it is a strength, a threshold or another number."""
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+    name: str
 
 
 @dataclass(frozen=True)
@@ -57,29 +47,21 @@ class Evaluation:
     batch_size: int | str | None = None
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> Evaluation:
         """Read ``{limit: 100, num_fewshot: 0}``; everything may be left out."""
-        fields = given.keys([], _EVALUATION)
-        found: dict[str, Any] = {}
-        for name, each in fields.items():
-            if name == "num_fewshot":
-                found[name] = each.integer(0, 1000)
-            elif name == "limit":
-                limit = each.number(1e-9, 1e9)  # a share of the items below 1, as in lm-eval
-                found[name] = int(limit) if limit.is_integer() else limit
-            elif name == "apply_chat_template":
-                found[name] = each.flag()
-            elif name == "batch_size":
-                found[name] = each.text() if isinstance(each.value, str) else each.integer(1, 1_000_000)
-            elif name == "gen_kwargs":
-                found[name] = {str(key): value.value for key, value in each.mapping("{max_gen_toks: 256}").items()}
-            else:
-                found[name] = each.text()
-        return cls(**found)
+        readers: dict[str, Callable[[Field], Any]] = {
+            "limit": _limit,
+            "num_fewshot": lambda each: each.integer(0, 1000),
+            "gen_kwargs": lambda each: _plain_mapping(each, "{max_gen_toks: 256}"),
+            "apply_chat_template": Field.flag,
+            "system_instruction": Field.text,
+            "batch_size": lambda each: each.text() if isinstance(each.value, str) else each.integer(1, 1_000_000),
+        }
+        return cls(**{name: readers[name](each) for name, each in given.keys([], [*readers]).items()})
 
     def arguments(self) -> dict[str, Any]:
         """Return what is given, as keyword arguments of `simple_evaluate`."""
-        given = {name: getattr(self, name) for name in _EVALUATION if name != "batch_size"}
+        given = {name: value for name, value in vars(self).items() if name != "batch_size"}
         return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
@@ -114,7 +96,7 @@ class SweepSpec:
     place: Place = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: Field) -> SweepSpec:
         """Read a whole file."""
         fields = given.keys(
             ["version", "steering", "tasks", "grid"], ["name", "description", "controls", "skip_empty", "evaluation"]
@@ -127,19 +109,14 @@ class SweepSpec:
             if not isinstance(steering, Mapping):
                 raise base.error(f"{show(base.value)} holds no steering spec", "give a steering file")
         else:
-            steering = {str(key): value.value for key, value in base.mapping("steer.yaml").items()}
+            steering = _plain_mapping(base, "steer.yaml")
             source, folder = base.place.where, given.place.base_dir
         tasks = [each.text(empty=False) for each in fields["tasks"].items("[mgsm_direct_en, mgsm_direct_sw]")]
         if not tasks:
             raise fields["tasks"].error("the list is empty", "name at least one task")
-        axes = tuple(
-            _axis(key, each) for key, each in fields["grid"].mapping("{interventions.0.action.soft: [0.25]}").items()
-        )
-        if len({axis.name for axis in axes}) < len(axes):  # tables must tell them apart
-            axes = tuple(_FullyNamed(axis.key, axis.values) for axis in axes)
-        count = 1
-        for axis in axes:
-            count *= len(axis.values)
+        grid = fields["grid"].mapping("{interventions.0.action.soft: [0.25]}")
+        values = {str(key): _values(key, each) for key, each in grid.items()}
+        count = math.prod(map(len, values.values()))
         if count > MAX_CELLS:
             raise fields["grid"].error(f"the grid has {count} cells", f"give at most {MAX_CELLS}")
         return cls(
@@ -149,7 +126,7 @@ class SweepSpec:
             source=source,
             folder=folder,
             tasks=tuple(tasks),
-            axes=axes,
+            axes=tuple(Axis(key, values[key], name) for key, name in short_names(values).items()),
             controls=fields["controls"].integer(0, 1000) if "controls" in fields else 3,
             skip_empty=fields["skip_empty"].flag() if "skip_empty" in fields else False,
             evaluation=Evaluation.parse(fields["evaluation"]) if "evaluation" in fields else Evaluation(),
@@ -170,14 +147,6 @@ class SweepSpec:
         return parse_spec(self.steering, self.source, self.folder, overrides)
 
 
-class _FullyNamed(Axis):
-    """An axis whose last part another axis has, too."""
-
-    @property
-    def name(self) -> str:
-        return self.key
-
-
 def load_sweep(path: str | Path) -> SweepSpec:
     """Read and check a sweep file.
 
@@ -188,7 +157,16 @@ def load_sweep(path: str | Path) -> SweepSpec:
     return SweepSpec.parse(Field(Place(str(path), Path(path).parent), read_yaml(Path(path), "sweep")))
 
 
-def _axis(key: object, given: Field) -> Axis:
+def _limit(given: Field) -> float:
+    limit = given.number(1e-9, 1e9)  # a share of the items below 1, as in lm-eval
+    return int(limit) if limit.is_integer() else limit
+
+
+def _plain_mapping(given: Field, like: str) -> dict[str, Any]:
+    return {str(key): each.value for key, each in given.mapping(like).items()}
+
+
+def _values(key: object, given: Field) -> tuple[Any, ...]:
     if not isinstance(key, str) or not key.strip() or all(part.isdecimal() for part in key.split(".")):
         raise given.error(f"{show(key)} is no path", "write for example interventions.0.action.soft: [0.25, 0.5]")
     values = tuple(each.value for each in given.items("[0.25, 0.5]"))
@@ -196,4 +174,4 @@ def _axis(key: object, given: Field) -> Axis:
         raise given.error("the list is empty", "give at least one value")
     if any(values.index(value) < place for place, value in enumerate(values)):
         raise given.error("a value is given twice", "give every value once")
-    return Axis(key, values)
+    return values

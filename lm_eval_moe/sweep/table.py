@@ -6,27 +6,27 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.escaping import markdown_cell
 from lm_eval_moe.number_text import Scale
+from lm_eval_moe.results.sweeps import MEAN, OTHERS, SweepBenchmark, SweepCell, SweepEffect
 from lm_eval_moe.sweep.spec import SweepSpec
-from lm_eval_moe.sweep.summary import MEAN, OTHERS, CellEffect, Effect, Summary
 from lm_eval_moe.tables import Cell, csv_text, markdown_table
 
 __all__ = ["csv_table", "markdown"]
 
 
-def markdown(sweep: SweepSpec, summaries: Sequence[Summary]) -> str:
+def markdown(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
     """Return the tables of all benchmarks."""
     return "\n\n".join(_section(sweep, summary) for summary in summaries) + "\n"
 
 
-def _section(sweep: SweepSpec, summary: Summary) -> str:
-    whole = MEAN if len(summary.languages) > 1 else summary.languages[0]
-    unit = f", {_scale(summary).axis}" if summary.is_share else ""
-    lines = [f"### {summary.benchmark}: {summary.metric.removesuffix(',none')}, gain over the baseline{unit}", ""]
+def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
+    whole = summary.whole
+    unit = f", {_scale(summary).axis}" if summary.metric.is_share else ""
+    lines = [f"### {summary.benchmark}: {summary.metric.key.removesuffix(',none')}, gain over the baseline{unit}", ""]
     lines += [*_baseline(summary, whole), ""]
     axes = [axis.name for axis in sweep.axes]
     header = [*axes, "experts", "gain", *(["random control", "over control", "95 % interval"] * (sweep.controls > 0))]
     rows = [
-        [*map(markdown_cell, each.cell.texts), str(each.cell.experts), *_whole(each.effects[whole], sweep, summary)]
+        [*map(markdown_cell, each.texts), str(each.experts), *_whole(each.effects[whole], sweep, summary)]
         for each in summary.cells
     ]
     lines += markdown_table(header, rows, left=len(axes), pad=True)
@@ -36,10 +36,7 @@ def _section(sweep: SweepSpec, summary: Summary) -> str:
         tables = {"By language": _gain, **({"Random control by language": _control} if sweep.controls else {})}
         for title, of in tables.items():
             rows = [
-                [
-                    *map(markdown_cell, each.cell.texts),
-                    *(of(each.effects.get(name), summary) for name in summary.languages),
-                ]
+                [*map(markdown_cell, each.texts), *(of(each.effects.get(name), summary) for name in summary.languages)]
                 for each in summary.cells
             ]
             lines += ["", f"{title}:", "", *markdown_table(header, rows, left=len(axes), pad=True)]
@@ -49,7 +46,7 @@ def _section(sweep: SweepSpec, summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _baseline(summary: Summary, whole: str) -> Iterator[str]:
+def _baseline(summary: SweepBenchmark, whole: str) -> Iterator[str]:
     if not summary.cells:
         yield "No cell has been run yet."
         return
@@ -62,7 +59,7 @@ def _baseline(summary: Summary, whole: str) -> Iterator[str]:
         yield f"Without {summary.reference} {without}. A gain stands with its standard error."
 
 
-def _whole(effect: Effect, sweep: SweepSpec, summary: Summary) -> list[str]:
+def _whole(effect: SweepEffect, sweep: SweepSpec, summary: SweepBenchmark) -> list[str]:
     scale = _scale(summary)
     error = "" if effect.gain.stderr is None else f" ± {scale.number(effect.gain.stderr)}"
     gain = scale.change(effect.gain.value) + error
@@ -79,19 +76,19 @@ def _whole(effect: Effect, sweep: SweepSpec, summary: Summary) -> list[str]:
     return [gain, _control(effect, summary), scale.change(over.gain), interval]
 
 
-def _gain(effect: Effect | None, summary: Summary) -> str:
+def _gain(effect: SweepEffect | None, summary: SweepBenchmark) -> str:
     return "" if effect is None else _scale(summary).change(effect.gain.value)
 
 
-def _control(effect: Effect | None, summary: Summary) -> str:
+def _control(effect: SweepEffect | None, summary: SweepBenchmark) -> str:
     return "" if effect is None or effect.control is None else _scale(summary).change(effect.control)
 
 
-def _scale(summary: Summary) -> Scale:
-    return Scale(summary, plain=True)
+def _scale(summary: SweepBenchmark) -> Scale:
+    return Scale(summary.metric, plain=True)
 
 
-def csv_table(sweep: SweepSpec, summaries: Sequence[Summary]) -> str:
+def csv_table(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
     """Return one row a benchmark, cell and language (or mean); scores as the harness reports them."""
     columns = [
         "benchmark",
@@ -101,7 +98,7 @@ def csv_table(sweep: SweepSpec, summaries: Sequence[Summary]) -> str:
         *("over_control", "over_control_stderr", "over_control_low", "over_control_high"),
     ]
     rows = [
-        [summary.benchmark, summary.metric, *_csv_row(each, language, effect)]
+        [summary.benchmark, summary.metric.key, *_csv_row(each, language, effect)]
         for summary in summaries
         for each in summary.cells
         for language, effect in each.effects.items()
@@ -109,11 +106,11 @@ def csv_table(sweep: SweepSpec, summaries: Sequence[Summary]) -> str:
     return csv_text(columns, rows)
 
 
-def _csv_row(each: CellEffect, language: str, effect: Effect) -> list[Cell]:
+def _csv_row(each: SweepCell, language: str, effect: SweepEffect) -> list[Cell]:
     over = effect.over_control
     numbers = [None] * 4 if over is None else [over.gain, over.stderr, over.low, over.high]
     return [
-        *each.cell.texts,
-        *(each.cell.experts, each.cell.plan.hash, language, effect.baseline, effect.gain.value, effect.gain.stderr),
+        *each.texts,
+        *(each.experts, each.hash, language, effect.baseline, effect.gain.value, effect.gain.stderr),
         *(effect.gain.how == "paired", effect.control, *numbers),
     ]

@@ -242,7 +242,7 @@ def test_sweep_files(folder: Path, data: bytes) -> None:
             warnings.simplefilter("ignore", RoutingWarning)
             sweep = load_sweep(path)
             first = {axis.key: axis.values[0] for axis in sweep.axes}
-            return sweep.at(first), [axis.name for axis in sweep.axes], [axis.is_numeric for axis in sweep.axes]
+            return sweep.at(first), [axis.name for axis in sweep.axes]
 
     inside("sweep file", read)
 

@@ -12,7 +12,6 @@ from lm_eval_moe.statistics import (
     Difference,
     Estimate,
     Judgement,
-    clustered_mean,
     judge,
     judge_unpaired,
     pearson,
@@ -31,7 +30,7 @@ def judged(changes: list[float]) -> Judgement:
 
 def test_one_language_has_the_usual_standard_error_of_a_mean() -> None:
     values = [1.0, 0.0, 1.0, 1.0, 0.0]
-    found = clustered_mean([numbered(values)])
+    found = ClusteredValues.of([numbered(values)]).mean()
     assert found.value == pytest.approx(0.6)
     assert found.stderr == pytest.approx(stats.sem(values))
 
@@ -39,7 +38,7 @@ def test_one_language_has_the_usual_standard_error_of_a_mean() -> None:
 def test_the_same_items_in_every_language_are_one_cluster_each() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(40, 3)) + rng.normal(size=(40, 1))  # items resemble themselves across languages
-    found = clustered_mean([numbered(list(column)) for column in values.T])
+    found = ClusteredValues.of([numbered(list(column)) for column in values.T]).mean()
     assert found.stderr == pytest.approx(stats.sem(values.mean(axis=1)))
     independent = math.sqrt(sum(stats.sem(column) ** 2 for column in values.T)) / 3
     assert found.stderr > 1.2 * independent
@@ -50,7 +49,7 @@ def test_items_of_their_own_in_every_language_count_as_independent() -> None:
     columns = [rng.normal(size=size) for size in (300, 400)]
     groups = [[((name, i), x) for i, x in enumerate(column)] for name, column in enumerate(columns)]
     expected = math.sqrt(sum(stats.sem(column) ** 2 for column in columns)) / 2
-    assert clustered_mean(groups).stderr == pytest.approx(expected, rel=2e-3)
+    assert ClusteredValues.of(groups).mean().stderr == pytest.approx(expected, rel=2e-3)
 
 
 def test_groups_that_count_for_different_shares_are_clustered_by_hand() -> None:
@@ -64,11 +63,13 @@ def test_groups_that_count_for_different_shares_are_clustered_by_hand() -> None:
     found = ClusteredValues.of(groups, shares).mean()
     assert found.value == pytest.approx(0.5 * 1.25 / 3 + 0.3 * 0.75 + 0.2 * 0.375)
     assert found.stderr == pytest.approx(math.sqrt(4 / 3 * sum(value**2 for value in sums.values())))
-    assert ClusteredValues.of(groups, [1 / 3] * 3).mean().stderr == pytest.approx(clustered_mean(groups).stderr)
+    assert ClusteredValues.of(groups, [1 / 3] * 3).mean().stderr == pytest.approx(
+        ClusteredValues.of(groups).mean().stderr
+    )
 
 
 def test_a_single_item_has_no_standard_error() -> None:
-    assert clustered_mean([numbered([1.0])]) == Estimate(1.0, None)
+    assert ClusteredValues.of([numbered([1.0])]).mean() == Estimate(1.0, None)
 
 
 def test_paired_difference_by_hand() -> None:

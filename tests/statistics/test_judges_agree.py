@@ -20,7 +20,8 @@ from lm_eval_moe.compare.cells import Change
 from lm_eval_moe.gate.check import Given, check
 from lm_eval_moe.gate.policy import parse_policy
 from lm_eval_moe.gate.verdict import Line
-from lm_eval_moe.report.figures import differences_figure
+from lm_eval_moe.report.figures import OfBenchmark
+from lm_eval_moe.report.figures.differences import differences_figure
 from lm_eval_moe.report.findings import findings
 from lm_eval_moe.report.table import Entry, score_rows
 from lm_eval_moe.results import Benchmark, arrange, read_runs
@@ -91,7 +92,7 @@ class Judged:
 
 
 def figure_of(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
-    figure = differences_figure(benchmark)
+    figure = differences_figure(OfBenchmark(benchmark))
     assert figure is not None
     rows = [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
     return {"average" if row["language"] == "mean" else str(row["language"]): row for row in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
@@ -12,36 +12,12 @@ from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 from lm_eval_moe.tables import Cell as Value
 from lm_eval_moe.tables import csv_text
 
-__all__ = ["FIELDS", "record", "records", "render"]
+__all__ = ["FIELDS", "records", "render"]
 
 FIELDS = (
-    "table",
-    "run",
-    "model",
-    "steering",
-    "steering_hash",
-    "column",
-    "kind",
-    "languages",
-    "metric",
-    "value",
-    "stderr",
-    "baseline",
-    "change",
-    "change_stderr",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "beyond_chance",
-    "paired",
-    "method",
-    "values",
-    "changed",
-    "stderr_kind",
-    "change_languages",
-    "marks",
-    "change_marks",
+    *("table", "run", "model", "steering", "steering_hash", "column", "kind", "languages", "metric", "value", "stderr"),
+    *("baseline", "change", "change_stderr", "low", "high", "p", "p_holm", "beyond_chance", "paired", "method"),
+    *("values", "changed", "stderr_kind", "change_languages", "marks", "change_marks"),
 )
 
 
@@ -50,12 +26,15 @@ def records(board: Board) -> Iterator[dict[str, Value]]:
     for section in board.sections:
         for row in section.rows:
             for head, cell in zip(section.heads, row.cells, strict=True):
-                yield record(section, row, head, cell)
-            yield from _controls(section, row)
+                yield _in_order(_record(section, row, head, cell))
+            yield from map(_in_order, _controls(section, row))
 
 
-def record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Value]:
-    """Return one value with all that is known of it; `FIELDS` in their order."""
+def _in_order(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {field: values.get(field) for field in FIELDS}
+
+
+def _record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Value]:
     values = _named(section, row) | {
         "column": head.title,
         "kind": head.kind,
@@ -85,7 +64,7 @@ def record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Valu
             "change_languages": " ".join(change.languages),
             "change_marks": _kinds(change.marks),
         }
-    return {field: values.get(field) for field in FIELDS}
+    return values
 
 
 def _kinds(marks: Sequence[Mark]) -> str | None:
@@ -108,7 +87,7 @@ def _controls(section: Section, row: Row) -> Iterator[dict[str, Value]]:
     metric = next((head.metric.key for head in section.heads if head.metric), None)
     for name, gain in (("average", row.control.average), *row.control.by_language.items()):
         if gain is not None:
-            values = _named(section, row) | {
+            yield _named(section, row) | {
                 "column": name,
                 "kind": "gain over random control",
                 "metric": metric,
@@ -118,7 +97,6 @@ def _controls(section: Section, row: Row) -> Iterator[dict[str, Value]]:
                 "high": gain.high,
                 "beyond_chance": gain.beyond,
             }
-            yield {field: values.get(field) for field in FIELDS}
 
 
 def render(board: Board, title: str) -> str:

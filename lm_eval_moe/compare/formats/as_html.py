@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe._version import __version__
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.formats._base import Format, register
+from lm_eval_moe.compare.html_page import render_page
 from lm_eval_moe.compare.wording import (
     caption,
     change_text,
@@ -21,7 +21,6 @@ from lm_eval_moe.compare.wording import (
     section_notes,
     value_text,
 )
-from lm_eval_moe.escaping import printable
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.results.marks import legend
 
@@ -37,37 +36,20 @@ def render(board: Board, title: str) -> str:
         UserError: Jinja is not installed.
     """
     require_extra("an HTML page", "jinja2")
-    import jinja2
+    from markupsafe import Markup
 
     script = (_FOLDER / "sorting.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    template = environment.from_string((_FOLDER / "page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+    return render_page(
+        _FOLDER / "page.html.jinja",
         title=title,
-        version=__version__,
         level=f"{100 * (1 - board.settings.alpha):g} %",
         warnings=[note for note in board.notes if note.startswith("NOT COMPARABLE")],
         notes=[note for note in board.notes if not note.startswith("NOT COMPARABLE")],
         tables=[_table(section, board) for section in board.sections],
-        script=_Markup(script),
-        script_hash=_Markup(digest),
+        script=Markup(script),
+        script_hash=Markup(digest),
     )
-
-
-class _Markup(str):
-    """Our own text, which is not escaped."""
-
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        return str(self)
 
 
 def _table(section: Section, board: Board) -> dict[str, Any]:
@@ -99,16 +81,8 @@ def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
     if section.has_control:
         gain = row.control.average if row.control else None
         value, interval = control_text(row, section.heads[0])
-        yield {
-            "kind": "average",
-            "number": gain.value if gain else None,
-            "value": value,
-            "change": "",
-            "mark": "",
-            "words": "",
-            "title": "",
-            "interval": interval,
-        }
+        shown = {"number": gain.value if gain else None, "value": value, "interval": interval}
+        yield {"kind": "average", **shown, **dict.fromkeys(("change", "mark", "words", "title"), "")}
 
 
 def _cell(head: Head, cell: Cell) -> dict[str, Any]:

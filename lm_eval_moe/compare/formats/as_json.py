@@ -20,7 +20,6 @@ SCHEMA_VERSION = 1
 
 def render(board: Board, title: str) -> str:
     """Return the leaderboard as JSON; other characters than ASCII are escaped."""
-    everything = list(records(board))
     content = {
         "schema_version": SCHEMA_VERSION,
         "title": title,
@@ -29,7 +28,7 @@ def render(board: Board, title: str) -> str:
         "columns": board.settings.columns,
         "notes": list(board.notes),
         "tables": [_table(section, board) for section in board.sections],
-        "values": everything,
+        "values": list(records(board)),
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.compare.board import Board, Row, Section
 from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.formats._base import Format, register
-from lm_eval_moe.compare.wording import (
-    caption,
-    change_text,
-    control_text,
-    interval_text,
-    section_notes,
-    value_text,
-)
+from lm_eval_moe.compare.wording import caption, change_text, control_text, interval_text, section_notes, value_text
 from lm_eval_moe.escaping import printable
 
 if TYPE_CHECKING:

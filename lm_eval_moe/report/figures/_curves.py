@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.drawing.canvas import LINE, drawing
 from lm_eval_moe.drawing.palette import LINE_COLOURS, Colours
 from lm_eval_moe.report.figures._axes import band_names, canvas, end_labels, layer_ticks
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.report.figures._base import ReportFigure
+from lm_eval_moe.report.wording import listing
+from lm_eval_moe.results import Benchmark
+from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.shape import BANDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lm_eval_moe.analysis import LanguageCurve
+    from lm_eval_moe.analysis import LanguageCurve, Material
 
-__all__ = ["COLUMNS", "Curves", "Line", "SteeredLayers", "draw_curves", "from_analysis", "intervals_shown", "rows_of"]
+__all__ = ["Curves", "Line", "SteeredLayers", "curve_figure", "draw_curves", "of_profiles", "of_results"]
 
-COLUMNS = ("language", "layer", "mean", "low", "high", "items")
+_COLUMNS = ("language", "layer", "mean", "low", "high", "items")
 
 MOST_AREAS = 8
 """Intervals are drawn for up to so many lines; of more they would cover each other, and are in the data only."""
@@ -69,17 +73,18 @@ class Curves:
     level: float | None = None
     from_zero: bool = True
 
+    @property
+    def intervals(self) -> str:
+        """Where the intervals are, in words."""
+        if not any(low is not None for line in self.lines for _, low, _ in line.points.values()):
+            return ""
+        return ", with 95 % intervals" if len(self.lines) <= MOST_AREAS else "; 95 % intervals are in the data"
 
-def intervals_shown(lines: Sequence[Line]) -> str:
-    """Say where the intervals are."""
-    if not any(low is not None for line in lines for _, low, _ in line.points.values()):
-        return ""
-    return ", with 95 % intervals" if len(lines) <= MOST_AREAS else "; 95 % intervals are in the data"
 
-
-def from_analysis(curves: Sequence[LanguageCurve]) -> list[Line]:
-    """Return the lines of an analysis, layers without a value left out."""
-    return [
+def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str, **more: Any) -> Curves:
+    """Return the curves of an analysis, layers without a value left out; the rest as `Curves` has it."""
+    shape = material.shape
+    lines = [
         Line(
             curve.language,
             {
@@ -91,13 +96,53 @@ def from_analysis(curves: Sequence[LanguageCurve]) -> list[Line]:
         )
         for curve in curves
     ]
+    return Curves(
+        shape.layers, {band: shape.band(band) for band in BANDS}, lines, list(material.languages), label, **more
+    )
 
 
-def rows_of(lines: Sequence[Line]) -> list[tuple[Cell, ...]]:
-    """Return the data of a figure, of :data:`COLUMNS`."""
-    return [
-        (line.language, layer, *point, line.items) for line in lines for layer, point in sorted(line.points.items())
-    ]
+def of_results(
+    benchmark: Benchmark,
+    languages: Iterable[str],
+    values_of: Callable[[Cell], Sequence[float | None] | None],
+    label: str,
+    **more: Any,
+) -> Curves | None:
+    """Return the baseline's curves of some languages, without intervals; None if it has none."""
+    run, lines = benchmark.runs[0], []
+    for lang in languages:
+        cell = benchmark.cells[0].get(lang)
+        values = values_of(cell) if cell else None
+        if cell and values and len(values) == len(run.layers):
+            known = zip(run.layers, values, strict=True)
+            points = {layer: (float(value), None, None) for layer, value in known if value is not None}
+            lines += [Line(lang, points, cell.documents or None)] if points else []
+    bands = {band: run.band(band) for band in BANDS}
+    return Curves(run.layers, bands, lines, list(benchmark.languages), label, **more) if lines else None
+
+
+def curve_figure(curves: Curves, title: str, caption: str, what: str, *, within: str = "", **more: Any) -> ReportFigure:
+    """Return the figure of some curves.
+
+    Args:
+        curves: The curves.
+        title: The figure's title.
+        caption: Its caption.
+        what: What the lines are, for the text alternative.
+        within: What follows the languages there.
+        more: The rest, as `ReportFigure` has it.
+    """
+    languages = listing([line.language for line in curves.lines])
+    return ReportFigure(
+        title,
+        caption,
+        f"Line plot of {what} over {len(curves.layers)} layers for {languages}{within}.",
+        _COLUMNS,
+        [(line.language, at, *point, line.items) for line in curves.lines for at, point in sorted(line.points.items())],
+        lambda colours: draw_curves(curves, colours),
+        key=tuple(each.run for each in curves.steered),
+        **more,
+    )
 
 
 def draw_curves(curves: Curves, colours: Colours) -> Figure:

@@ -42,20 +42,13 @@ def alignment_figure(subject: OfBenchmark) -> ReportFigure | None:
             points, source = _of_profiles(benchmark, material), "by the profiles"
     if len(points) < 2:
         return None
-    says = _correlation(benchmark, points)
+    says, key = _correlation(benchmark, points), benchmark.metric.key
     reference = benchmark.reference or materials[0].reference
     return ReportFigure(
         f"{sentence_case(benchmark.metric.title)} against divergence",
         f"One point a language {source}, with 95 % intervals.",
         f"Scatter plot of {benchmark.metric.title} against middle-layer divergence, a point per language. {says}",
-        (
-            "benchmark",
-            "language",
-            "divergence",
-            "divergence_stderr",
-            benchmark.metric.key,
-            f"{benchmark.metric.key}_stderr",
-        ),
+        ("benchmark", "language", "divergence", "divergence_stderr", key, f"{key}_stderr"),
         [
             (benchmark.name, each.language, *(x for e in (each.divergence, each.score) for x in (e.value, e.stderr)))
             for each in points

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap
 from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures._curves import COLUMNS, Curves, draw_curves, from_analysis, intervals_shown, rows_of
+from lm_eval_moe.report.figures._curves import curve_figure, of_profiles
 from lm_eval_moe.report.wording import listing, plural
-from lm_eval_moe.shape import BANDS
 
 __all__ = ["overlap_figure"]
-
 
 _TITLE = "Overlap of neighbouring tokens' experts"
 
@@ -21,26 +19,16 @@ def overlap_figure(subject: OfProfiles) -> ReportFigure:
     Raises:
         NotPossible: It was not captured.
     """
-    material, found = subject.material, subject.material.result(ConsecutiveOverlap)
-    shape, lines = material.shape, from_analysis(found.curves)
-    curves = Curves(
-        shape.layers,
-        {band: shape.band(band) for band in BANDS},
-        lines,
-        list(material.languages),
-        "overlap of neighbouring tokens' experts",
-        level=found.chance,
-    )
+    found = subject.material.result(ConsecutiveOverlap)
+    label = "overlap of neighbouring tokens' experts"
+    curves = of_profiles(subject.material, found.curves, label, level=found.chance)
     missing = f" Not captured for {listing(found.without)}." if found.without else ""
-    return ReportFigure(
+    return curve_figure(
+        curves,
         _TITLE,
-        f"Jaccard overlap of the experts of consecutive tokens, mean over items{intervals_shown(lines)} "
+        f"Jaccard overlap of the experts of consecutive tokens, mean over items{curves.intervals} "
         f"(arXiv:2510.04694). Dotted: two sets drawn evenly.{missing}",
-        f"Line plot of the overlap of consecutive tokens' experts over {len(shape.layers)} layers for "
-        f"{listing([line.language for line in lines])}.",
-        COLUMNS,
-        rows_of(lines),
-        lambda colours: draw_curves(curves, colours),
+        "the overlap of consecutive tokens' experts",
         finding=_finding(found),
     )
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from lm_eval_moe.compare.control import Gain
-from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.report.controls import RunGains, gains_of, in_words
 from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing
-from lm_eval_moe.results import Benchmark
 from lm_eval_moe.tables import Cell
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["control_gains_figure"]
 
 _COLUMNS = ("benchmark", "language", "run", "metric", "draws", "gain", "low", "high", "beyond_noise")
-
-
 _TITLE = "Gain over random experts"
 
 
@@ -38,6 +28,14 @@ def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
         for each in gains
         for name, gain in _rows_of(each).items()
     ]
+    names = [lang for lang in benchmark.languages if any(lang in each.by_language for each in gains)]
+    names += [MEAN] if any(each.average for each in gains) else []
+    dots = [
+        Dot(name, each.run, gain.value, ends, gain.beyond)
+        for each in gains
+        for name, gain in _rows_of(each).items()
+        for ends in [(gain.low, gain.high) if gain.low is not None and gain.high is not None else None]
+    ]
     return ReportFigure(
         _TITLE,
         "Steered run less the mean of its random controls: as many experts in every layer, drawn at random and steered "
@@ -47,7 +45,7 @@ def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
         "intervals.",
         _COLUMNS,
         rows,
-        lambda colours: _draw(benchmark, gains, colours),
+        lambda colours: draw_changes(dots, names, benchmark.metric, "steered less random experts", colours),
         finding=" ".join(in_words(each, benchmark) for each in gains),
         key=tuple(each.run for each in gains),
     )
@@ -59,15 +57,3 @@ def _rows_of(gains: RunGains) -> dict[str, Gain]:
 
 def _numbers(gain: Gain) -> tuple[Cell, ...]:
     return gain.value, gain.low, gain.high, "yes" if gain.beyond else "no"
-
-
-def _draw(benchmark: Benchmark, gains: Sequence[RunGains], colours: Colours) -> Figure:
-    names = [lang for lang in benchmark.languages if any(lang in each.by_language for each in gains)]
-    names += [MEAN] if any(each.average for each in gains) else []
-    dots = [
-        Dot(name, each.run, gain.value, ends, gain.beyond)
-        for each in gains
-        for name, gain in _rows_of(each).items()
-        for ends in [(gain.low, gain.high) if gain.low is not None and gain.high is not None else None]
-    ]
-    return draw_changes(dots, names, benchmark.metric, "steered less random experts", colours)

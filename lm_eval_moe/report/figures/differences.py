@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing, sentence_case
-from lm_eval_moe.results import Benchmark
-from lm_eval_moe.statistics import Judgement
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["differences_figure"]
 
 _COLUMNS = (
-    "benchmark",
-    "language",
-    "run",
-    "baseline",
-    "metric",
-    "difference",
-    "stderr",
-    "low",
-    "high",
-    "kind",
-    "verdict",
+    *("benchmark", "language", "run", "baseline", "metric"),
+    *("difference", "stderr", "low", "high", "kind", "verdict"),
 )
 
 
@@ -44,6 +27,11 @@ def differences_figure(subject: OfBenchmark) -> ReportFigure | None:
     found = {(name, run): judged[run][name] for name in names for run in runs if name in judged[run]}
     if not found:
         return None
+    dots = [
+        Dot(name, run, judgement.difference.value, judgement.interval, judgement.beyond)
+        for (name, run), judgement in found.items()
+    ]
+    label = f"{sentence_case(benchmark.metric.title)} less the baseline's"
     baseline, others = benchmark.runs[0].label, [run.label for run in benchmark.runs[1:]]
     counts = sorted({len(shared) for run in range(1, len(benchmark.runs)) if (shared := benchmark.shared(run))})
     over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -64,16 +52,7 @@ def differences_figure(subject: OfBenchmark) -> ReportFigure | None:
             )
             for (name, run), each in found.items()
         ],
-        lambda colours: _draw(benchmark, names, found, colours),
+        lambda colours: draw_changes(dots, names, benchmark.metric, label, colours),
         key=tuple(range(1, len(benchmark.runs))),
         tabulated=False,
     )
-
-
-def _draw(benchmark: Benchmark, names: list[str], found: dict[tuple[str, int], Judgement], colours: Colours) -> Figure:
-    dots = [
-        Dot(name, run, judgement.difference.value, judgement.interval, judgement.beyond)
-        for (name, run), judgement in found.items()
-    ]
-    label = f"{sentence_case(benchmark.metric.title)} less the baseline's"
-    return draw_changes(dots, names, benchmark.metric, label, colours)

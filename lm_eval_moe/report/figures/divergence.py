@@ -9,18 +9,8 @@ from lm_eval_moe.analysis import LanguageCurve
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
 from lm_eval_moe.number_text import minus
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures._curves import (
-    COLUMNS,
-    Curves,
-    Line,
-    SteeredLayers,
-    draw_curves,
-    from_analysis,
-    intervals_shown,
-    rows_of,
-)
+from lm_eval_moe.report.figures._curves import Curves, SteeredLayers, curve_figure, of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
-from lm_eval_moe.shape import BANDS
 
 __all__ = ["divergence_of_profiles", "divergence_of_results", "steered_layers"]
 
@@ -45,33 +35,17 @@ def divergence_of_results(subject: OfBenchmark) -> ReportFigure | None:
     if subject.covered:
         return None
     benchmark, run = subject.benchmark, subject.benchmark.runs[0]
-    lines = []
-    for lang in benchmark.languages:
-        cell = benchmark.cells[0].get(lang)
-        if cell is not None and cell.divergence.curve:
-            known = zip(run.layers, cell.divergence.curve, strict=True)
-            points = {layer: (value, None, None) for layer, value in known if value is not None}
-            lines.append(Line(lang, points, cell.documents or None))
-    lines = [line for line in lines if line.points]
-    if not lines:
+    label = f"divergence to {benchmark.reference} (0 = same routing)"
+    steered = steered_layers(benchmark.runs, run.layers)
+    curves = of_results(benchmark, benchmark.languages, lambda cell: cell.divergence.curve, label, steered=steered)
+    if curves is None:
         return None
-    curves = Curves(
-        run.layers,
-        {band: run.band(band) for band in BANDS},
-        lines,
-        [*benchmark.languages],
-        f"divergence to {benchmark.reference} (0 = same routing)",
-        steered_layers(benchmark.runs, run.layers),
-    )
-    return ReportFigure(
+    return curve_figure(
+        curves,
         _TITLE,
         f"Divergence to {benchmark.reference} in {run.label}, mean over items: {_WHAT}.{_shaded(curves)}",
-        f"Line plot of the entropy-normalised Jensen-Shannon divergence to {benchmark.reference} over "
-        f"{len(run.layers)} layers for {listing([line.language for line in lines])} in {run.label}.",
-        COLUMNS,
-        rows_of(lines),
-        lambda colours: draw_curves(curves, colours),
-        key=tuple(each.run for each in curves.steered),
+        f"the entropy-normalised Jensen-Shannon divergence to {benchmark.reference}",
+        within=f" in {run.label}",
         tabulated=False,  # the section has a table with a column a layer
     )
 
@@ -84,30 +58,18 @@ def divergence_of_profiles(subject: OfProfiles) -> ReportFigure:
         NotPossible: There is nothing to compare with the reference.
     """
     material, found = subject.material, subject.material.result(DivergenceCurves)
-    shape, lines = material.shape, from_analysis(found.curves)
-    curves = Curves(
-        shape.layers,
-        {band: shape.band(band) for band in BANDS},
-        lines,
-        list(material.languages),
-        f"divergence to {found.reference} (0 = same routing)",
-        steered_layers(subject.runs, shape.layers),
-    )
+    label = f"divergence to {found.reference} (0 = same routing)"
+    curves = of_profiles(material, found.curves, label, steered=steered_layers(subject.runs, material.shape.layers))
     pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
     level = (
         " Pooled over items, where they cancel out: lower than item by item, and without intervals." if pooled else ""
     )
-    intervals = intervals_shown(lines)
-    return ReportFigure(
+    return curve_figure(
+        curves,
         _TITLE,
-        f"Divergence to {found.reference}, mean over items{intervals}: {_WHAT}.{level}{_shaded(curves)}",
-        f"Line plot of the entropy-normalised Jensen-Shannon divergence to {found.reference} over {len(shape.layers)} "
-        f"layers for {listing([line.language for line in lines])}.",
-        COLUMNS,
-        rows_of(lines),
-        lambda colours: draw_curves(curves, colours),
+        f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}{_shaded(curves)}",
+        f"the entropy-normalised Jensen-Shannon divergence to {found.reference}",
         finding=_finding(found),
-        key=tuple(each.run for each in curves.steered),
     )
 
 

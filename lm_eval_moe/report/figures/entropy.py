@@ -6,17 +6,8 @@ import math
 
 from lm_eval_moe.analysis.entropy import EntropyCurves
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures._curves import (
-    COLUMNS,
-    Curves,
-    Line,
-    draw_curves,
-    from_analysis,
-    intervals_shown,
-    rows_of,
-)
+from lm_eval_moe.report.figures._curves import curve_figure, of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
-from lm_eval_moe.shape import BANDS
 
 __all__ = ["entropy_of_profiles", "entropy_of_results"]
 
@@ -31,57 +22,41 @@ def entropy_of_results(subject: OfBenchmark) -> ReportFigure | None:
     if subject.covered:
         return None
     benchmark, run = subject.benchmark, subject.benchmark.runs[0]
-    lines = []
-    for lang, cell in benchmark.cells[0].items():
-        values = run.task_routing(cell.task).curves.get("entropy")
-        if values and len(values) == len(run.layers):
-            known = zip(run.layers, values, strict=True)
-            points = {layer: (float(value), None, None) for layer, value in known if value is not None}
-            if points:
-                lines.append(Line(lang, points, cell.documents or None))
-    if not lines:
+    curves = of_results(
+        benchmark,
+        benchmark.cells[0],
+        lambda cell: run.task_routing(cell.task).curves.get("entropy"),
+        _LABEL,
+        from_zero=False,
+    )
+    if curves is None:
         return None
-    bands = {band: run.band(band) for band in BANDS}
-    figure = Curves(run.layers, bands, lines, list(benchmark.languages), _LABEL, from_zero=False)
     means = {
-        band: [point[0] for line in lines for layer, point in line.points.items() if layer in layers]
-        for band, layers in bands.items()
+        band: [point[0] for line in curves.lines for layer, point in line.points.items() if layer in layers]
+        for band, layers in curves.bands.items()
     }
     shown = [f"{math.fsum(values) / len(values):.3f} ({band})" for band, values in means.items() if values]
-    return ReportFigure(
+    return curve_figure(
+        curves,
         _TITLE,
         f"Routing in {run.label}: {_WHAT}.",
-        f"Line plot of the routing entropy over {len(run.layers)} layers for "
-        f"{listing([line.language for line in lines])} in {run.label}.",
-        COLUMNS,
-        rows_of(lines),
-        lambda colours: draw_curves(figure, colours),
-        finding=f"Mean entropy over {plural(len(lines), 'language')}: {listing(shown)}.",
+        "the routing entropy",
+        within=f" in {run.label}",
+        finding=f"Mean entropy over {plural(len(curves.lines), 'language')}: {listing(shown)}.",
     )
 
 
 @PROFILES.figure("entropy", order=20, title=_TITLE)
 def entropy_of_profiles(subject: OfProfiles) -> ReportFigure:
     """Draw the curves of profiles with their intervals."""
-    material, found = subject.material, subject.material.result(EntropyCurves)
-    shape, lines = material.shape, from_analysis(found.curves)
-    curves = Curves(
-        shape.layers,
-        {band: shape.band(band) for band in BANDS},
-        lines,
-        list(material.languages),
-        _LABEL,
-        from_zero=False,
-    )
-    return ReportFigure(
+    found = subject.material.result(EntropyCurves)
+    curves = of_profiles(subject.material, found.curves, _LABEL, from_zero=False)
+    return curve_figure(
+        curves,
         _TITLE,
-        f"The {_WHAT}{intervals_shown(lines)}. A longer text uses more experts, so that languages "
+        f"The {_WHAT}{curves.intervals}. A longer text uses more experts, so that languages "
         "with more tokens an item lie higher.",
-        f"Line plot of the routing entropy over {len(shape.layers)} layers for "
-        f"{listing([line.language for line in lines])}.",
-        COLUMNS,
-        rows_of(lines),
-        lambda colours: draw_curves(curves, colours),
+        "the routing entropy",
         finding=_finding(found),
     )
 

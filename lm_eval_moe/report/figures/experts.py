@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +12,10 @@ from numpy.typing import NDArray
 from lm_eval_moe.analysis import LanguageRouting, Material
 from lm_eval_moe.drawing.canvas import short
 from lm_eval_moe.drawing.layers_by_experts import FEW_EXPERTS, HeatMap, Panel, draw_layers_by_experts
-from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import signed
 from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.statistics import holm
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["expert_differences", "expert_heat_map"]
 
@@ -59,6 +54,8 @@ def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
         if len(drawn) < len(found)
         else ""
     )
+    panels = [Panel([short(each.language, 20)], each.change) for each in drawn]
+    heat_map = HeatMap(panels, f"percentage points against {short(material.reference, 8)}", factor=100)
     return ReportFigure(
         _TITLE,
         f"Activation frequency of every expert (its share of the tokens) less that in {material.reference}; rows are "
@@ -67,7 +64,7 @@ def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
         f"{listing([each.language for each in drawn])}.",
         ("language", "layer", "expert", "frequency", "reference_frequency", "difference", "beyond_noise"),
         _rows(material, found),
-        lambda colours: _draw(material, drawn, colours),
+        lambda colours: draw_layers_by_experts([heat_map], material.shape, colours),
         finding=_finding(material, found),
         tabulated=False,
     )
@@ -160,9 +157,3 @@ def _finding(material: Material, found: Sequence[_Difference]) -> str:
     if not tested:
         said.append("Pooled counts: it cannot be told what of it is noise.")
     return " ".join(said)
-
-
-def _draw(material: Material, drawn: Sequence[_Difference], colours: Colours) -> Figure:
-    panels = [Panel([short(each.language, 20)], each.change) for each in drawn]
-    label = f"percentage points against {short(material.reference, 8)}"
-    return draw_layers_by_experts([HeatMap(panels, label, factor=100)], material.shape, colours)

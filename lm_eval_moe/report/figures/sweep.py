@@ -6,14 +6,12 @@ from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures._base import SWEEP, ReportFigure
 from lm_eval_moe.report.wording import plural, sentence_case
-from lm_eval_moe.results.sweeps import MEAN, SweepBenchmark, SweepEffect, gains_to_draw
+from lm_eval_moe.results.sweeps import SweepBenchmark, SweepEffect, gains_to_draw
 from lm_eval_moe.tables import Cell
 
-__all__ = ["sweep_finding", "sweep_heat_map", "whole"]
+__all__ = ["sweep_finding", "sweep_heat_map"]
 
 _COLUMNS = ("language", "baseline", "gain", "control_gain", "gain_over_control", "low", "high", "draws")
-
-
 _TITLE = "Gain over the baseline"
 
 
@@ -22,9 +20,9 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
     """Draw rows of cells by columns of languages: steered, and below it the random controls."""
     if not benchmark.cells:
         return None
-    names = list(benchmark.cells[0].settings)
+    names = list(benchmark.cells[0].fields)
     rows: list[tuple[Cell, ...]] = [
-        (benchmark.name, *cell.settings.values(), cell.experts, language, *_numbers(effect))
+        (benchmark.benchmark, *cell.fields.values(), cell.experts, language, *_numbers(effect))
         for cell in benchmark.cells
         for language, effect in cell.effects.items()
     ]
@@ -43,28 +41,23 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
     )
 
 
-def whole(benchmark: SweepBenchmark) -> str:
-    """Return the name of the effect on all languages."""
-    return MEAN if len(benchmark.languages) > 1 else benchmark.languages[0]
-
-
 def sweep_finding(benchmark: SweepBenchmark) -> str:
     """Say how many cells are beyond their random controls, and which does best."""
-    scale, name = Scale(benchmark.metric), whole(benchmark)
+    scale = Scale(benchmark.metric)
     sign = 1.0 if benchmark.higher_is_better else -1.0
     known = [
-        (sign * effect.over, cell, effect)
+        (sign * effect.over_control.gain, cell, effect.over_control)
         for cell in benchmark.cells
-        if (effect := cell.effects.get(name)) is not None and effect.over is not None
+        if (effect := cell.effects.get(benchmark.whole)) is not None and effect.over_control is not None
     ]
     if not known:
         return "The cells have no random controls: nothing can be said for the choice of experts."
-    better = [cell for _, cell, effect in known if _beyond(effect) and sign * (effect.over or 0.0) > 0]
-    worse = [cell for _, cell, effect in known if _beyond(effect) and sign * (effect.over or 0.0) < 0]
-    _, best, effect = max(known, key=lambda each: each[0])
-    text = f"Largest gain over random controls: {best.title}, {scale.change(effect.over or 0.0)}{scale.points}"
-    if effect.low is not None and effect.high is not None:
-        text += f" (95 % interval {scale.change(effect.low)} to {scale.change(effect.high)})"
+    better = [cell for gain, cell, over in known if over.beyond and gain > 0]
+    worse = [cell for gain, cell, over in known if over.beyond and gain < 0]
+    _, best, over = max(known, key=lambda each: each[0])
+    text = f"Largest gain over random controls: {best.title}, {scale.change(over.gain)}{scale.points}"
+    if over.low is not None and over.high is not None:
+        text += f" (95 % interval {scale.change(over.low)} to {scale.change(over.high)})"
         text += "; its interval leaves out 0." if best in better else ", no difference beyond noise."
     else:
         text += ", without an interval."
@@ -78,9 +71,7 @@ def sweep_finding(benchmark: SweepBenchmark) -> str:
     )
 
 
-def _beyond(effect: SweepEffect) -> bool:
-    return effect.low is not None and effect.high is not None and not effect.low <= 0 <= effect.high
-
-
 def _numbers(effect: SweepEffect) -> tuple[Cell, ...]:
-    return (effect.baseline, effect.gain, effect.control, effect.over, effect.low, effect.high, effect.draws)
+    over = effect.over_control
+    gains = (over.gain, over.low, over.high, len(over.per_control)) if over else (None, None, None, 0)
+    return effect.baseline, effect.gain.value, effect.control, *gains
