@@ -39,7 +39,7 @@ class Difference:
     def _meaning(self) -> str:
         """Return what a part holds of which only a hash is kept; of a task's, the task stands in the group's place."""
         name = next((name for name in PARTS if self.part == name or self.part.startswith(f"{name}.")), None)
-        return PARTS[name or f"task.{self.part.rpartition('.')[2]}"].meaning if name or self._of_task() else "hash"
+        return PARTS[name or f"task.{self.part.rpartition('.')[2]}"] if name or self._of_task() else "hash"
 
     def _of_task(self) -> bool:
         return f"task.{self.part.rpartition('.')[2]}" in PARTS
