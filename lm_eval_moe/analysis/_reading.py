@@ -64,7 +64,7 @@ def read_material(
         for tag, rows in _rows(language, read[path]).items():
             if tag in languages:
                 raise UserError(
-                    f"the language {tag} is in {languages[tag].path}, too",
+                    f"the language {tag} is in {languages[tag].given.path}, too",
                     fix="give every language once; `lm-eval-moe profile merge` puts items of one language together",
                     where=str(path),
                 )

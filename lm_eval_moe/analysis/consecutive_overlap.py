@@ -10,8 +10,7 @@ import numpy as np
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
-from lm_eval_moe.analysis._material import LanguageRouting, Material
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import LanguageRouting, Material, NotPossible
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.tables import Cell, aligned
 
@@ -43,19 +42,17 @@ class ConsecutiveOverlap(Analysis):
     @classmethod
     def of(cls, material: Material) -> Self:
         """Take every language's overlaps."""
-        curves, without = [], []
-        for language, routing in material.languages.items():
-            curve = _curve(routing, material.shape)
-            if curve is None:
-                without.append(language)
-            else:
-                curves.append(curve)
-        if not curves:
+        held = [each for each in material.languages.values() if "consecutive_overlap" in each.profile.arrays]
+        if not held:
             raise NotPossible(
                 "no profile holds the overlap of consecutive tokens",
                 "capture it with `lm-eval-moe profile --arrays consecutive_overlap`",
             )
-        return cls(overlap_by_chance(material.shape), tuple(curves), tuple(without))
+        there = {routing.language for routing in held}
+        curves = tuple(_curve(routing, material.shape) for routing in held)
+        return cls(
+            overlap_by_chance(material.shape), curves, tuple(each for each in material.languages if each not in there)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves."""
@@ -95,10 +92,8 @@ def overlap_by_chance(shape: RoutingShape) -> float:
     return float(hypergeom.pmf(common, shape.experts, shape.top_k, shape.top_k) @ jaccard)
 
 
-def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve | None:
-    values = routing.consecutive_overlap()
-    if values is None:
-        return None
+def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
+    values = routing.profile.array("consecutive_overlap")[list(routing.rows)].astype(np.float64)
     tokens = [routing.tokens[row] for row in routing.rows]
     if routing.items:
         return LanguageCurve.of(routing.language, values, shape, tokens=sum(tokens))
@@ -106,5 +101,5 @@ def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve | Non
     weights = np.array(tokens)[:, None] * known
     total = weights.sum(0)
     mean = np.where(known, values, 0.0) * weights
-    whole = np.divide(mean.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)[None]
-    return LanguageCurve.of(routing.language, whole, shape, tokens=sum(tokens), pooled_rows=len(tokens))
+    whole = np.divide(mean.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
+    return LanguageCurve.pooled(routing, whole, shape)

@@ -10,8 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import Material, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.statistics.correlation import LEAST_POINTS, ResampledCorrelation, resampled_correlation
@@ -79,12 +78,12 @@ class AccuracyCorrelations(Analysis):
         """Correlate what there is."""
         if not material.runs and not material.accuracies:
             raise NotPossible("there are no accuracies", "give --results or --accuracy")
-        scores = _of_results(material.runs, _score)
-        accuracies = {
-            **scores.values,
-            **({material.accuracies_name: material.accuracies} if material.accuracies else {}),
-        }
-        correlations, left_out = [], {f"task {task}": "its language is not known" for task in scores.unknown}
+        accuracies: dict[str, Mapping[str, float]] = {}
+        scores, unknown = _of_results(material.runs, _score)
+        accuracies |= scores
+        if material.accuracies:
+            accuracies[material.accuracies_name] = material.accuracies
+        correlations, left_out = [], {f"task {task}": "its language is not known" for task in unknown}
         for source, divergences in _divergences(material).items():
             for name, by_language in accuracies.items():
                 reasons = {}
@@ -176,7 +175,7 @@ def _correlated(
 
 def _divergences(material: Material) -> dict[str, Callable[[str, str], Mapping[str, float]]]:
     """Return functions from a benchmark and a band to divergences by language, by where they are from."""
-    from_results = {band: _of_results(material.runs, partial(_run_divergence, band)).values for band in BANDS}
+    from_results = {band: _of_results(material.runs, partial(_run_divergence, band))[0] for band in BANDS}
     sources: dict[str, Callable[[str, str], Mapping[str, float]]] = {}
     if len(material.languages) > 1:
         curves = material.result(DivergenceCurves).curves
@@ -196,14 +195,13 @@ def _divergences(material: Material) -> dict[str, Callable[[str, str], Mapping[s
     return sources
 
 
-@dataclass(frozen=True)
-class _ByBenchmark:
-    values: dict[str, dict[str, float]]
-    unknown: tuple[str, ...]
+def _of_results(
+    runs: Sequence[Run], value: Callable[[Run, str], float | None]
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Return a value of every benchmark and language, and the tasks of an unknown language.
 
-
-def _of_results(runs: Sequence[Run], value: Callable[[Run, str], float | None]) -> _ByBenchmark:
-    """Return a value of every benchmark and language: the mean over its tasks, weighted by their documents."""
+    The value is the mean over the tasks, weighted by their documents.
+    """
     from lm_eval_moe.parallel import ParallelRegistry
 
     registry = ParallelRegistry.default() if runs else ParallelRegistry(())
@@ -227,7 +225,7 @@ def _of_results(runs: Sequence[Run], value: Callable[[Run, str], float | None]) 
         }
         for name, by_language in sums.items()
     }
-    return _ByBenchmark(means, tuple(unknown))
+    return means, unknown
 
 
 def _score(run: Run, task: str) -> float | None:

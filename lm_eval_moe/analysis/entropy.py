@@ -71,9 +71,9 @@ class EntropyCurves(Analysis):
 
 def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
     if not routing.items:
-        whole = where_routed(normalized_entropy, routing.pooled_importance())[None]
-        total = sum(routing.tokens.values())
-        return LanguageCurve.of(routing.language, whole, shape, tokens=total, pooled_rows=len(routing.rows))
-    values = {row: where_routed(normalized_entropy, importance) for row, importance in routing.importance()}
+        whole = where_routed(normalized_entropy, routing.profile.pooled_importance(routing.rows))
+        return LanguageCurve.pooled(routing, whole, shape)
+    importance = routing.profile.importance(routing.rows)
+    values = {row: where_routed(normalized_entropy, of_item) for row, of_item in importance}
     tokens = sum(routing.tokens[row] for row in values)
     return LanguageCurve.of(routing.language, np.stack(list(values.values())), shape, tokens=tokens)

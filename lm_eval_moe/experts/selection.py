@@ -97,17 +97,7 @@ class Found:
             "hash": plan.hash,
             "seed": plan.seed,
             "shape": plan.shape.to_dict(),
-            "profiles": [
-                {
-                    "file": each.given,
-                    "sha256": each.sha256,
-                    "model": each.model,
-                    "span": each.span,
-                    "steering": each.steering,
-                    "items": each.items,
-                }
-                for each in plan.profiles
-            ],
+            "profiles": [{"file": source.given, **source.said()} for source in plan.profiles],
             "interventions": [_rule_dict(each, plan.shape) for each in self.rules],
         }
 
