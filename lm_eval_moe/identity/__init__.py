@@ -5,7 +5,7 @@ Needs neither torch nor lm-eval: who has a model or tasks describes them (`backe
 
 from __future__ import annotations
 
-from lm_eval_moe.identity.agreement import check_agreement, listed
+from lm_eval_moe.identity.agreement import check_agreement
 from lm_eval_moe.identity.identity import Difference, Identity
 from lm_eval_moe.identity.parts import PARTS
 from lm_eval_moe.identity.settings import setting_differences
@@ -35,6 +35,5 @@ __all__ = [
     "Identity",
     "Use",
     "check_agreement",
-    "listed",
     "setting_differences",
 ]

@@ -105,16 +105,15 @@ def _planned(index: int, each: InterventionSpec, scope: Scope, place: Place) -> 
     chosen: dict[int, dict[int, float]] = {}
     for choice in effective(each, each.experts.explain(scope)):
         chosen.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
-    targets = {
-        layer: LayerTargets(layer, tuple(sorted(weights)), tuple(weights[expert] for expert in sorted(weights)))
-        for layer, weights in sorted(chosen.items())
-    }
+    targets = {layer: LayerTargets.of(layer, weights) for layer, weights in sorted(chosen.items())}
     if not targets:
         raise scope.place.error(
             f"no expert is targeted in layers {format_ranges(scope.layers)}",
             "widen `layers`, or change the selection rule",
         )
-    return PlannedIntervention(index, targets, each.action, each.guard, each.tokens, each.languages)
+    return PlannedIntervention(
+        index, targets, action=each.action, guard=each.guard, tokens=each.tokens, languages=each.languages
+    )
 
 
 def _check_reachable(interventions: Sequence[PlannedIntervention], shape: RoutingShape, place: Place) -> None:

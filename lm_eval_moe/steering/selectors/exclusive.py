@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Profiles
 from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
+from lm_eval_moe.steering.selectors._thresholds import selected
 
 __all__ = ["ExclusiveExperts"]
 
@@ -44,11 +44,9 @@ class ExclusiveExperts(Selector):
         group = self._share(shares)
         choices = []
         what = f"share of {', '.join(self.languages)}"
-        for row, expert in selected(scope, group, self.threshold, what, np.greater_equal):
-            share = float(group[row, expert])
-            values = {language: float(each[row, expert]) for language, each in shares.items()}
+        for layer, expert, share, values in selected(scope, group, self.threshold, what, shares, np.greater_equal):
             why = f"{' + '.join(self.languages)} has a share of {share:.4f} >= {self.threshold:g}"
-            choices.append(Choice(scope.layers[row], expert, share, why, values))
+            choices.append(Choice(layer, expert, share, why, values))
         return choices
 
     def compare(self, scope: Scope) -> Compared:

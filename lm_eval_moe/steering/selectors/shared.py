@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Profiles
 from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
+from lm_eval_moe.steering.selectors._thresholds import selected
 
 __all__ = ["SharedExperts"]
 
@@ -43,13 +43,11 @@ class SharedExperts(Selector):
         largest = _largest(shares)
         choices = []
         what = "share of an expert's dominant language"
-        for row, expert in selected(scope, largest, self.threshold, what, np.less):
-            values = {language: float(share[row, expert]) for language, share in shares.items()}
+        for layer, expert, most, values in selected(scope, largest, self.threshold, what, shares, np.less):
             shown = ", ".join(f"{language} {share:.4f}" for language, share in values.items())
-            coefficient = float(largest[row, expert]) if self.source is None else values[self.source]
-            choices.append(
-                Choice(scope.layers[row], expert, coefficient, f"shares {shown}: all below {self.threshold:g}", values)
-            )
+            coefficient = most if self.source is None else values[self.source]
+            why = f"shares {shown}: all below {self.threshold:g}"
+            choices.append(Choice(layer, expert, coefficient, why, values))
         return choices
 
     def compare(self, scope: Scope) -> Compared:
