@@ -68,10 +68,6 @@ class MeanInterval:
         half = float(t.ppf(0.975, items - 1)) * estimate.stderr
         return cls(estimate.value, estimate.stderr, estimate.value - half, estimate.value + half, items)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return jsonable(vars(self))
-
     def text(self, digits: int = 3, *, sign: bool = False) -> str:
         """Write it as ``0.123 [0.120, 0.127]``."""
         if math.isnan(self.mean):
@@ -121,6 +117,11 @@ class LanguageCurve:
         content = jsonable(asdict(self))
         content["differences"] = content.pop("contrasts")
         return content
+
+    def cells(self, contrast: str) -> list[str]:
+        """Return the language, the means of its bands and one of their differences, for people."""
+        bands = [f"{self.bands[band].mean:.4f}" if band in self.bands else "-" for band in BANDS]
+        return [self.language, *bands, self.contrasts[contrast].text(sign=True) if contrast in self.contrasts else "-"]
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield rows of :data:`CURVE_COLUMNS`."""

@@ -43,10 +43,6 @@ class FamilyAgreement:
     p: float
     rand_index: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return jsonable(vars(self))
-
 
 @dataclass(frozen=True)
 class LanguageClusters(Analysis):
@@ -133,7 +129,7 @@ class LanguageClusters(Analysis):
                 "leaves": self.leaves,
                 "cophenetic_correlation": self.cophenetic_correlation,
                 "agreement": {
-                    name: self.agreement[name].to_dict() if name in self.agreement else f"no two are of one {name}"
+                    name: vars(self.agreement[name]) if name in self.agreement else f"no two are of one {name}"
                     for name in _GROUPINGS
                 },
                 "without_family": [each for each in self.languages if each not in families],
@@ -199,8 +195,9 @@ def family_agreement(
 
 def adjusted_rand_index(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Return the Rand index of two partitions adjusted for chance (Hubert and Arabie 1985)."""
-    table = np.zeros((len(np.unique(first)), len(np.unique(second))))
-    np.add.at(table, (np.unique(first, return_inverse=True)[1], np.unique(second, return_inverse=True)[1]), 1)
+    from scipy.stats.contingency import crosstab
+
+    table = crosstab(first, second).count
 
     def pairs(counts: NDArray[np.float64]) -> float:
         return float((counts * (counts - 1) / 2).sum())

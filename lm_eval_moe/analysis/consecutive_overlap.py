@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
 from lm_eval_moe.analysis._material import LanguageRouting, Material, NotPossible
-from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
@@ -42,17 +42,15 @@ class ConsecutiveOverlap(Analysis):
     @classmethod
     def of(cls, material: Material) -> Self:
         """Take every language's overlaps."""
-        held = [each for each in material.languages.values() if "consecutive_overlap" in each.profile.arrays]
+        held = {name: each for name, each in material.languages.items() if cls.name in each.profile.arrays}
         if not held:
             raise NotPossible(
                 "no profile holds the overlap of consecutive tokens",
                 "capture it with `lm-eval-moe profile --arrays consecutive_overlap`",
             )
-        there = {routing.language for routing in held}
-        curves = tuple(_curve(routing, material.shape) for routing in held)
-        return cls(
-            overlap_by_chance(material.shape), curves, tuple(each for each in material.languages if each not in there)
-        )
+        curves = tuple(_curve(routing, material.shape) for routing in held.values())
+        without = tuple(language for language in material.languages if language not in held)
+        return cls(overlap_by_chance(material.shape), curves, without)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves."""
@@ -70,12 +68,7 @@ class ConsecutiveOverlap(Analysis):
 
     def lines(self) -> list[str]:
         """Return a line a language."""
-        rows = [["", "early", "middle", "late", "middle - early"]]
-        for curve in self.curves:
-            bands = [curve.bands.get(band) for band in ("early", "middle", "late")]
-            rise = curve.contrasts.get("middle - early")
-            shown = [f"{band.mean:.4f}" if band else "-" for band in bands]
-            rows.append([curve.language, *shown, rise.text(sign=True) if rise else "-"])
+        rows = [["", *BANDS, "middle - early"], *(curve.cells("middle - early") for curve in self.curves)]
         lines = [f"overlap of consecutive tokens' experts (by chance {self.chance:.4f})", *aligned(rows)]
         return [*lines, *([f"  not captured for {', '.join(self.without)}"] if self.without else [])]
 

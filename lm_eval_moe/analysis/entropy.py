@@ -61,11 +61,8 @@ class EntropyCurves(Analysis):
         """Return a line a language: the bands, and whether it falls with depth."""
         rows = [["", "early", "middle", "late", "late - early", "tokens"]]
         for curve in self.curves:
-            bands = [curve.bands.get(band) for band in ("early", "middle", "late")]
-            fall = curve.contrasts.get("late - early")
             per_item = f"{curve.tokens / curve.items:.1f} an item" if curve.level == "items" else f"{curve.tokens:,}"
-            shown = [f"{band.mean:.4f}" if band else "-" for band in bands]
-            rows.append([curve.language, *shown, fall.text(sign=True) if fall else "-", per_item])
+            rows.append([*curve.cells("late - early"), per_item])
         return ["entropy of expert importance, of ln E (1: all experts alike)", *aligned(rows)]
 
 

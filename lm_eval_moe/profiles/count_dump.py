@@ -66,7 +66,7 @@ class CountDump(Profile):
         """Return how often experts are selected."""
         tokens = np.array([layer.tokens for layer in self._layers.values()])
         frequencies = self._dense(lambda layer: layer.counts) / tokens[:, None]
-        return Activity(frequencies, frequencies, 1)
+        return Activity(frequencies, frequencies)
 
     def pooled_importance(self, rows: Iterable[int] | None = None) -> NDArray[np.float64]:
         """Return the experts' sums of weights ``[L, E]`` over their sum in the layer.

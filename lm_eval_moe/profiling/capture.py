@@ -103,7 +103,9 @@ class ProfileJob:
         self._side = unfinished_path(path)
         if lm.coverage is not None and not lm.coverage.reaches(source.language):
             self._warn_of_no_reach()
-        self.finished = not options.restart and path.exists() and self._is_finished()
+        self.finished = not options.restart and path.exists()
+        if self.finished:
+            self._refuse_unlike()
         if self._side.exists() and not options.restart and not self.finished:
             state = read_unfinished(self._side)
             self._refuse_other(state.settings, state.identity, self._side)
@@ -201,17 +203,15 @@ class ProfileJob:
         name = ProfileItem(benchmark, "", self.source.language, task)
         return PooledRow(self.lm.routing_shape, name, self.options.arrays)
 
-    def _is_finished(self) -> bool:
+    def _refuse_unlike(self) -> None:
         header = read_profile(self.path).header
-        there, identity = header.provenance, header.identity
-        if there is None:
+        if header.provenance is None:
             raise UserError(
                 "is there already, and does not say how it was made",
                 fix="choose another --output, or replace it with --restart",
                 where=str(self.path),
             )
-        self._refuse_other(there, identity, self.path)
-        return True
+        self._refuse_other(header.provenance, header.identity, self.path)
 
     def _refuse_other(self, settings: Mapping[str, Any], identity: Identity | None, path: Path) -> None:
         fix = "give the same ones, choose another --output, or start anew with --restart"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity.file_hashes import sha256_of
 from lm_eval_moe.profiling.checked_texts import CheckedTexts
 from lm_eval_moe.profiling.fields import Fields
 
 __all__ = ["TextFile"]
-
-_BLOCK = 1 << 20
 
 
 class TextFile(CheckedTexts):
@@ -71,15 +69,11 @@ class TextFile(CheckedTexts):
         return self.fields.read(record, where)
 
     def _hash(self) -> str:
-        digest = hashlib.sha256()
         try:
-            with self.path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
+            return sha256_of(self.path)
         except OSError as error:
             raise UserError(
                 f"cannot be read: {error.strerror or error}",
                 fix="give LANGUAGE=FILE, with a text file or JSON lines",
                 where=self.where,
             ) from error
-        return digest.hexdigest()

@@ -103,11 +103,9 @@ class SteeringPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the results file records: name, hash, spec, and experts per layer."""
-        experts = {str(layer): found for layer, found in self.experts_by_layer().items()}
-        return {
-            **{"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts},
-            **{"matching": self.matching, "control_of": self.control_of},
-        }
+        experts = {str(layer): experts for layer, experts in self.experts_by_layer().items()}
+        said = {"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts}
+        return {**said, "matching": self.matching, "control_of": self.control_of}
 
 
 def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) -> str:

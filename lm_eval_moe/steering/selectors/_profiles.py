@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.metrics import shares_of
 from lm_eval_moe.profiles import Activity, Profile, ProfilePath
 from lm_eval_moe.steering.language_filter import canonical, parse_language
 from lm_eval_moe.steering.selectors._base import Scope
@@ -18,6 +22,7 @@ __all__ = [
     "Sample",
     "all_items",
     "dump_profiles",
+    "language_shares",
     "parse_member",
     "parse_profile",
     "parse_profiles",
@@ -178,6 +183,19 @@ def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
                 stacklevel=2,
             )
     return samples
+
+
+def language_shares(scope: Scope, profiles: Profiles, top_m: int) -> dict[str, NDArray[np.float64]]:
+    """Return every language's share of every expert, ``[layers, E]``: steps 1 and 2 of arXiv 2601.14050.
+
+    They are of the activation frequency a_k / T, pooled over a language's items (see :func:`shares_of`).
+
+    Raises:
+        UserError: A profile cannot be used.
+    """
+    samples = sample_languages(scope, profiles)
+    frequencies = np.stack([sample.activity.pooled[scope.rows] for sample in samples.values()])
+    return dict(zip(samples, shares_of(frequencies, top_m), strict=True))
 
 
 def require_comparable(samples: Iterable[Sample]) -> None:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._profiles import Profiles
-from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
+from lm_eval_moe.steering.selectors._profiles import Profiles, language_shares
 from lm_eval_moe.steering.selectors._thresholds import selected
 
 __all__ = ["ExclusiveExperts"]
@@ -35,7 +34,7 @@ class ExclusiveExperts(Selector):
     citation = "arXiv:2601.14050"
     profiles: Profiles = options.profiles()
     languages: tuple[str, ...] = options.members("the group of languages")
-    top_m: int = options.integer(MOST_ACTIVE, 1, 10_000, 15)
+    top_m: int = options.top_m(15)
     threshold: float = options.number("the least share of the group (default: 0.4)", 0, 1, 0.4)
 
     def explain(self, scope: Scope) -> list[Choice]:

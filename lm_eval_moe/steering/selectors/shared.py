@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._profiles import Profiles
-from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
+from lm_eval_moe.steering.selectors._profiles import Profiles, language_shares
 from lm_eval_moe.steering.selectors._thresholds import selected
 
 __all__ = ["SharedExperts"]
@@ -33,7 +32,7 @@ class SharedExperts(Selector):
     name = "shared"
     citation = "arXiv:2601.14050"
     profiles: Profiles = options.profiles()
-    top_m: int = options.integer(MOST_ACTIVE, 1, 10_000, 20)
+    top_m: int = options.top_m(20)
     threshold: float = options.number("the share that no language may reach (default: 0.7)", 0, 1, 0.7)
     source: str | None = options.member("the language whose share is the coefficient", None)
 
