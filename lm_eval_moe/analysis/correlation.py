@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ class AccuracyCorrelation:
         divergence_of: Where the divergences are from: ``profiles`` or ``results``.
         band: The layers that they are the mean of.
         points: Accuracy and divergence by language.
-        unmatched: Languages that only one of the two is known of, the reference left out.
+        unmatched_languages: Those that only one of the two is known of, the reference left out.
         pearson: Pearson's r.
         spearman: Spearman's.
     """
@@ -47,7 +47,7 @@ class AccuracyCorrelation:
     divergence_of: str
     band: str
     points: Mapping[str, tuple[float, float]]
-    unmatched: tuple[str, ...]
+    unmatched_languages: tuple[str, ...]
     pearson: ResampledCorrelation
     spearman: ResampledCorrelation
 
@@ -111,16 +111,11 @@ class AccuracyCorrelations(Analysis):
                 "meaning": _MEANING,
                 "correlations": [
                     {
-                        "accuracy_of": each.accuracy_of,
-                        "divergence_of": each.divergence_of,
-                        "band": each.band,
+                        **asdict(each),
                         "points": {
                             language: {"accuracy": accuracy, "divergence": divergence}
                             for language, (accuracy, divergence) in each.points.items()
                         },
-                        "unmatched_languages": each.unmatched,
-                        "pearson": dict(vars(each.pearson)),
-                        "spearman": dict(vars(each.spearman)),
                     }
                     for each in self.correlations
                 ],
@@ -144,8 +139,8 @@ class AccuracyCorrelations(Analysis):
         for each in self.correlations:
             if each.band == "middle":
                 cells = [text for r in (each.pearson, each.spearman) for text in (_shown(r), f"{r.p:.3g}")]
-                there = str(len(each.points)) + (f" (not {', '.join(each.unmatched)})" if each.unmatched else "")
-                rows.append([each.accuracy_of, each.divergence_of, there, *cells])
+                without = f" (not {', '.join(each.unmatched_languages)})" if each.unmatched_languages else ""
+                rows.append([each.accuracy_of, each.divergence_of, f"{len(each.points)}{without}", *cells])
         lines = ["accuracy against divergence in the middle layers, over languages"]
         lines += aligned(rows, left=2) if len(rows) > 1 else ["  none"]
         return [*lines, *(f"  left out: {what}: {why}" for what, why in self.left_out.items())]

@@ -32,10 +32,7 @@ _SETTLED_SECONDS = 2.0
 
 def hash_of_bytes(*blocks: bytes) -> str:
     """Return the hash of some bytes, in hexadecimal."""
-    digest = xxhash.xxh3_128()
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
+    return xxhash.xxh3_128(b"".join(blocks)).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

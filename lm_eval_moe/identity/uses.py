@@ -40,13 +40,7 @@ def _expanded(names: tuple[str, ...]) -> Iterator[str]:
         yield from members
 
 
-_READING = (
-    "prompts.tokenizer",
-    "prompts.special_tokens",
-    "prompts.max_length",
-    "prompts.truncation",
-    "prompts.thinking",
-)
+_READING = tuple(f"prompts.{name}" for name in ("tokenizer", "special_tokens", "max_length", "truncation", "thinking"))
 _PROMPTING = (*_READING, "prompts.chat_template", "prompts.system_instruction", "prompts.multiturn")
 
 # An answer of the response cache. The prompt itself is in the request's key; seeds are, where the answer is random.

@@ -33,7 +33,8 @@ def diff_profiles(path_a: Path, path_b: Path, *, experts: int) -> str:
     a, b = (read_profile(path, counts=True) for path in (path_a, path_b))
     shape = common_shape((a, b), "compare profiles of one model, or of models of one shape")
     a, b = a.fit(shape), b.fit(shape)
-    return "\n\n".join([_heads(a, b), *_by_layer_and_band(a, b, experts), *_items(a, b)])
+    heads = f"A  {a.path}: {_head(a)}\nB  {b.path}: {_head(b)}"
+    return "\n\n".join([heads, *_by_layer_and_band(a, b, experts), *_items(a, b)])
 
 
 def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
@@ -60,10 +61,6 @@ def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
             means = f"divergence {divergence[at].mean():.4f}  overlap {overlap[at].mean():.3f}"
             bands.append(f"{band:<6}  {means}")
     return "\n".join(lines), "\n".join(bands)
-
-
-def _heads(a: Profile, b: Profile) -> str:
-    return "\n".join(f"{name}  {profile.path}: {_head(profile)}" for name, profile in (("A", a), ("B", b)))
 
 
 def _head(profile: Profile) -> str:

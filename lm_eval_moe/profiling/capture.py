@@ -152,8 +152,7 @@ class ProfileJob:
             "steering": {"name": lm.steering.name, "hash": lm.steering.hash} if lm.steering else None,
             **({"arrays": sorted(options.arrays)} if options.arrays else {}),
         }
-        same: dict[str, Any] = json.loads(json.dumps(settings))
-        return same
+        return dict(json.loads(json.dumps(settings)))
 
     def _warn_of_no_reach(self) -> None:
         assert self.lm.coverage is not None
