@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import LanguageCurve, MeanInterval
-from lm_eval_moe.analysis._material import LanguageRouting, Material, Settings
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import LanguageRouting, Material, NotPossible, Settings
 from lm_eval_moe.analysis._reading import read_material
 from lm_eval_moe.analysis._report import Findings, analyse, profiles_of
 from lm_eval_moe.discovery import import_siblings

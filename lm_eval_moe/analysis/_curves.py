@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import jsonable
+from lm_eval_moe.analysis._material import LanguageRouting
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.statistics import ClusteredValues, Estimate
 from lm_eval_moe.tables import Cell
@@ -67,10 +68,6 @@ class MeanInterval:
         half = float(t.ppf(0.975, items - 1)) * estimate.stderr
         return cls(estimate.value, estimate.stderr, estimate.value - half, estimate.value + half, items)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return jsonable(vars(self))
-
     def text(self, digits: int = 3, *, sign: bool = False) -> str:
         """Write it as ``0.123 [0.120, 0.127]``."""
         if math.isnan(self.mean):
@@ -105,53 +102,26 @@ class LanguageCurve:
     contrasts: Mapping[str, MeanInterval]
 
     @classmethod
-    def of(
-        cls, language: str, values: Values, shape: RoutingShape, *, tokens: int, pooled_rows: int | None = None
-    ) -> LanguageCurve:
-        """Return the curve of items' values ``[items, L]``, NaN where an item has none.
-
-        Args:
-            language: Its tag.
-            values: One row an item, or a single row for all of them.
-            shape: The model's.
-            tokens: How many they are of.
-            pooled_rows: How many rows were pooled to one; None for values of items.
-        """
-        parts = {name: (each, MeanInterval.of) for name, each in _columns(values, shape).items()}
-        found = {name: summed(each) for name, (each, summed) in parts.items()}
-        level: Literal["items", "pooled"] = "items" if pooled_rows is None else "pooled"
-        return cls._built(language, level, len(values) if pooled_rows is None else pooled_rows, tokens, found)
+    def of(cls, language: str, values: Values, shape: RoutingShape, *, tokens: int) -> LanguageCurve:
+        """Return the curve of items' values ``[items, L]``, NaN where an item has none, over so many tokens."""
+        return cls(language, "items", len(values), tokens, *_parts(_means(values, shape)))
 
     @classmethod
-    def _built(
-        cls,
-        language: str,
-        level: Literal["items", "pooled"],
-        items: int,
-        tokens: int,
-        found: Mapping[int | str, MeanInterval],
-    ) -> LanguageCurve:
-        return cls(
-            language,
-            level,
-            items,
-            tokens,
-            {name: each for name, each in found.items() if isinstance(name, int)},
-            {name: found[name] for name in (*BANDS, "all") if name in found},
-            {name: found[name] for name in CONTRASTS if name in found},
-        )
+    def pooled(cls, routing: LanguageRouting, values: Values, shape: RoutingShape) -> LanguageCurve:
+        """Return the curve of the value ``[L]`` of all rows of a language pooled."""
+        parts = _parts(_means(values[None], shape))
+        return cls(routing.language, "pooled", len(routing.rows), sum(routing.tokens.values()), *parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        return {
-            "language": self.language,
-            "level": self.level,
-            "items": self.items,
-            "tokens": self.tokens,
-            "layers": {str(layer): each.to_dict() for layer, each in self.layers.items()},
-            "bands": {band: each.to_dict() for band, each in self.bands.items()},
-            "differences": {name: each.to_dict() for name, each in self.contrasts.items()},
-        }
+        content = jsonable(asdict(self))
+        content["differences"] = content.pop("contrasts")
+        return content
+
+    def cells(self, contrast: str) -> list[str]:
+        """Return the language, the means of its bands and one of their differences, for people."""
+        bands = [f"{self.bands[band].mean:.4f}" if band in self.bands else "-" for band in BANDS]
+        return [self.language, *bands, self.contrasts[contrast].text(sign=True) if contrast in self.contrasts else "-"]
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield rows of :data:`CURVE_COLUMNS`."""
@@ -191,7 +161,21 @@ def mean_of_languages(
         else:
             found[part] = MeanInterval(math.nan, None, None, None, 0)
     items = len({name for names, _ in values.values() for name in names})
-    return LanguageCurve._built("mean", "items", items, tokens, found)
+    return LanguageCurve("mean", "items", items, tokens, *_parts(found))
+
+
+_Means = dict[int | str, MeanInterval]
+
+
+def _means(values: Values, shape: RoutingShape) -> _Means:
+    return {name: MeanInterval.of(each) for name, each in _columns(values, shape).items()}
+
+
+def _parts(means: _Means) -> tuple[dict[int, MeanInterval], dict[str, MeanInterval], dict[str, MeanInterval]]:
+    """Tell layers, bands and differences of bands apart."""
+    layers = {name: mean for name, mean in means.items() if isinstance(name, int)}
+    bands = {name: means[name] for name in (*BANDS, "all") if name in means}
+    return layers, bands, {name: means[name] for name in CONTRASTS if name in means}
 
 
 def _columns(values: Values, shape: RoutingShape) -> dict[int | str, Values]:

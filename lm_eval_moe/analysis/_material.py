@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lm_eval_moe.analysis._not_possible import NotPossible
 from lm_eval_moe.profiles import Activity, Profile, ProfilePath, ProfileStore
 from lm_eval_moe.shape import RoutingShape
 
@@ -20,12 +15,25 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.results import Run
 
-__all__ = ["LanguageRouting", "Material", "Settings"]
+__all__ = ["LanguageRouting", "Material", "NotPossible", "Settings"]
 
 A = TypeVar("A", bound="Computed")
 
 ItemName = tuple[str, str]
 """Benchmark and item."""
+
+
+class NotPossible(Exception):  # noqa: N818 - not a mistake: the output says what is missing
+    """An analysis cannot be done with what was given.
+
+    Args:
+        reason: Why.
+        fix: What would make it possible.
+    """
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason}; {fix}")
+        self.reason, self.fix = reason, fix
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,6 @@ class LanguageRouting:
         return self.profile.shape
 
     @property
-    def path(self) -> Path:
-        """The file."""
-        return self.given.path
-
-    @property
     def is_dump(self) -> bool:
         """Whether it is JSON counts, which hold no items."""
         return self.profile.is_dump
@@ -117,24 +120,6 @@ class LanguageRouting:
     def activity(self) -> Activity:
         """How often experts are selected: the mean over items, and pooled."""
         return self.profile.activity(self.rows)
-
-    def importance(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """Yield each row's number and expert importance ``[L, E]``; one is in memory at a time.
-
-        Raises:
-            UserError: The file holds none, or it is damaged.
-        """
-        return self.profile.importance(self.rows)
-
-    def pooled_importance(self) -> NDArray[np.float64]:
-        """Return the mean importance ``[L, E]`` over all tokens; a layer without any weight is all zeros."""
-        return self.profile.pooled_importance(self.rows)
-
-    def consecutive_overlap(self) -> NDArray[np.float64] | None:
-        """Return the mean overlap of neighbouring tokens' experts ``[rows, L]``, None where it was not captured."""
-        if "consecutive_overlap" not in self.profile.arrays:
-            return None
-        return self.profile.array("consecutive_overlap")[list(self.rows)].astype(np.float64)
 
 
 class Computed(Protocol):

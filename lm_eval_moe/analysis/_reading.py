@@ -64,7 +64,7 @@ def read_material(
         for tag, rows in _rows(language, read[path]).items():
             if tag in languages:
                 raise UserError(
-                    f"the language {tag} is in {languages[tag].path}, too",
+                    f"the language {tag} is in {languages[tag].given.path}, too",
                     fix="give every language once; `lm-eval-moe profile merge` puts items of one language together",
                     where=str(path),
                 )
@@ -75,16 +75,16 @@ def read_material(
         raise UserError(
             f"there is no profile of {tag}", fix=f"the profiles are of {', '.join(languages)}", where="--reference"
         )
-    head = said[0].header if said else None
+    head = (said or list(read.values()))[0].header  # JSON counts say nothing
     pair = (_path(Path(task[0])), _path(Path(task[1])), None) if task else None
     return Material(
         shape=shape,
         reference=tag,
         languages=languages,
         store=store,
-        model=head.model if head else None,
-        span=head.span if head else None,
-        steering=head.steering if head else None,
+        model=head.model,
+        span=head.span,
+        steering=head.steering,
         task=pair,
         runs=_runs(results, shape),
         accuracies=_accuracies(accuracies) if accuracies else {},

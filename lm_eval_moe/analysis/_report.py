@@ -10,8 +10,7 @@ from typing import Any
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import Material, NotPossible
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.tables import csv_text
@@ -113,15 +112,11 @@ def profiles_of(material: Material) -> list[dict[str, Any]]:
     """Return what is known of every file of profiles that was read, with the languages that are compared from it."""
     held: dict[Path, list[str]] = {}
     for language, routing in material.languages.items():
-        held.setdefault(routing.path.resolve(), []).append(language)
+        held.setdefault(routing.given.path.resolve(), []).append(language)
     return [
         {
             "file": Path(source.given).name,
-            "sha256": source.sha256,
-            "model": source.model,
-            "span": source.span,
-            "steering": source.steering,
-            "items": source.items,
+            **source.said(),
             "languages": held.get(source.path.resolve(), []),
         }
         for source in material.store.used

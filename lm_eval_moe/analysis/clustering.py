@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import Material, NotPossible
 from lm_eval_moe.number_text import p_text
 from lm_eval_moe.tables import Cell, aligned
 
@@ -43,10 +42,6 @@ class FamilyAgreement:
     between: float
     p: float
     rand_index: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return jsonable(vars(self))
 
 
 @dataclass(frozen=True)
@@ -103,23 +98,21 @@ class LanguageClusters(Analysis):
             raise NotPossible("a language uses all experts alike, so that nothing correlates", "use jensenshannon")
         tree = linkage(condensed, "average")
         correlation, heights = cophenet(tree, condensed)
-        agreement = {}
-        for grouping in _GROUPINGS:
-            found = family_agreement(
-                languages, squareform(condensed), tree, _groups(languages, grouping), settings.seed
-            )
-            if found is not None:
-                agreement[grouping] = found
+        distances = squareform(condensed)
+        agreements = {
+            grouping: family_agreement(languages, distances, tree, _groups(languages, grouping), settings.seed)
+            for grouping in _GROUPINGS
+        }
         return cls(
             languages,
             layers,
             settings.distance,
-            squareform(condensed),
+            distances,
             tree,
             tuple(languages[leaf] for leaf in leaves_list(tree)),
             squareform(heights),
             float(correlation),
-            agreement,
+            {grouping: agreement for grouping, agreement in agreements.items() if agreement is not None},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,7 +129,7 @@ class LanguageClusters(Analysis):
                 "leaves": self.leaves,
                 "cophenetic_correlation": self.cophenetic_correlation,
                 "agreement": {
-                    name: self.agreement[name].to_dict() if name in self.agreement else f"no two are of one {name}"
+                    name: vars(self.agreement[name]) if name in self.agreement else f"no two are of one {name}"
                     for name in _GROUPINGS
                 },
                 "without_family": [each for each in self.languages if each not in families],
@@ -176,6 +169,8 @@ def family_agreement(
     Returns:
         None where no two languages are of one group, or all are.
     """
+    from scipy.cluster.hierarchy import cut_tree
+
     known = [at for at, language in enumerate(languages) if language in groups]
     names = [groups[languages[at]] for at in known]
     kinds = len(set(names))
@@ -193,14 +188,16 @@ def family_agreement(
     outside = (between.sum() - alike @ between) / (~same).sum()
     p = (1 + int((outside - inside >= observed - 1e-12).sum())) / (1 + permutations)
     shown = {languages[at]: name for at, name in zip(known, names, strict=True)}
-    rand = adjusted_rand_index(_cut(tree, len(languages), known, kinds), labels)
+    clusters = cut_tree(tree, n_clusters=kinds)[:, 0][known]
+    rand = adjusted_rand_index(clusters, labels)
     return FamilyAgreement(shown, float(between[same].mean()), float(between[~same].mean()), p, rand)
 
 
 def adjusted_rand_index(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Return the Rand index of two partitions adjusted for chance (Hubert and Arabie 1985)."""
-    table = np.zeros((len(np.unique(first)), len(np.unique(second))))
-    np.add.at(table, (np.unique(first, return_inverse=True)[1], np.unique(second, return_inverse=True)[1]), 1)
+    from scipy.stats.contingency import crosstab
+
+    table = crosstab(first, second).count
 
     def pairs(counts: NDArray[np.float64]) -> float:
         return float((counts * (counts - 1) / 2).sum())
@@ -211,20 +208,11 @@ def adjusted_rand_index(first: NDArray[Any], second: NDArray[Any]) -> float:
     return 1.0 if most == by_chance else (both - by_chance) / (most - by_chance)
 
 
-def _cut(tree: NDArray[np.float64], count: int, known: Sequence[int], clusters: int) -> NDArray[np.int64]:
-    """Cut the tree where it has so many clusters, and return those of the known languages."""
-    from scipy.cluster.hierarchy import cut_tree
-
-    found: NDArray[np.int64] = cut_tree(tree, n_clusters=min(clusters, count))[:, 0][list(known)]
-    return found
-
-
 def _groups(languages: Sequence[str], grouping: str) -> dict[str, str]:
     """Return the family, or the branch of a large one, of every language that the table knows."""
     from lm_eval_moe.multilingual.languages import known_languages
 
-    table = known_languages()
-    known = {language: table[language] for language in languages if language in table}
+    known = {language: info for language, info in known_languages().items() if language in languages}
     return {
         language: (info.branch or info.family) if grouping == "branch" else info.family
         for language, info in known.items()

@@ -10,9 +10,8 @@ import numpy as np
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
-from lm_eval_moe.analysis._material import LanguageRouting, Material
-from lm_eval_moe.analysis._not_possible import NotPossible
-from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.analysis._material import LanguageRouting, Material, NotPossible
+from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
@@ -43,19 +42,15 @@ class ConsecutiveOverlap(Analysis):
     @classmethod
     def of(cls, material: Material) -> Self:
         """Take every language's overlaps."""
-        curves, without = [], []
-        for language, routing in material.languages.items():
-            curve = _curve(routing, material.shape)
-            if curve is None:
-                without.append(language)
-            else:
-                curves.append(curve)
-        if not curves:
+        held = {name: each for name, each in material.languages.items() if cls.name in each.profile.arrays}
+        if not held:
             raise NotPossible(
                 "no profile holds the overlap of consecutive tokens",
                 "capture it with `lm-eval-moe profile --arrays consecutive_overlap`",
             )
-        return cls(overlap_by_chance(material.shape), tuple(curves), tuple(without))
+        curves = tuple(_curve(routing, material.shape) for routing in held.values())
+        without = tuple(language for language in material.languages if language not in held)
+        return cls(overlap_by_chance(material.shape), curves, without)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves."""
@@ -73,12 +68,7 @@ class ConsecutiveOverlap(Analysis):
 
     def lines(self) -> list[str]:
         """Return a line a language."""
-        rows = [["", "early", "middle", "late", "middle - early"]]
-        for curve in self.curves:
-            bands = [curve.bands.get(band) for band in ("early", "middle", "late")]
-            rise = curve.contrasts.get("middle - early")
-            shown = [f"{band.mean:.4f}" if band else "-" for band in bands]
-            rows.append([curve.language, *shown, rise.text(sign=True) if rise else "-"])
+        rows = [["", *BANDS, "middle - early"], *(curve.cells("middle - early") for curve in self.curves)]
         lines = [f"overlap of consecutive tokens' experts (by chance {self.chance:.4f})", *aligned(rows)]
         return [*lines, *([f"  not captured for {', '.join(self.without)}"] if self.without else [])]
 
@@ -95,10 +85,8 @@ def overlap_by_chance(shape: RoutingShape) -> float:
     return float(hypergeom.pmf(common, shape.experts, shape.top_k, shape.top_k) @ jaccard)
 
 
-def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve | None:
-    values = routing.consecutive_overlap()
-    if values is None:
-        return None
+def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
+    values = routing.profile.array("consecutive_overlap")[list(routing.rows)].astype(np.float64)
     tokens = [routing.tokens[row] for row in routing.rows]
     if routing.items:
         return LanguageCurve.of(routing.language, values, shape, tokens=sum(tokens))
@@ -106,5 +94,5 @@ def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve | Non
     weights = np.array(tokens)[:, None] * known
     total = weights.sum(0)
     mean = np.where(known, values, 0.0) * weights
-    whole = np.divide(mean.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)[None]
-    return LanguageCurve.of(routing.language, whole, shape, tokens=sum(tokens), pooled_rows=len(tokens))
+    whole = np.divide(mean.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
+    return LanguageCurve.pooled(routing, whole, shape)

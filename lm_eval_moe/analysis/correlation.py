@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import Material, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.statistics.correlation import LEAST_POINTS, ResampledCorrelation, resampled_correlation
@@ -39,7 +38,7 @@ class AccuracyCorrelation:
         divergence_of: Where the divergences are from: ``profiles`` or ``results``.
         band: The layers that they are the mean of.
         points: Accuracy and divergence by language.
-        unmatched: Languages that only one of the two is known of, the reference left out.
+        unmatched_languages: Those that only one of the two is known of, the reference left out.
         pearson: Pearson's r.
         spearman: Spearman's.
     """
@@ -48,7 +47,7 @@ class AccuracyCorrelation:
     divergence_of: str
     band: str
     points: Mapping[str, tuple[float, float]]
-    unmatched: tuple[str, ...]
+    unmatched_languages: tuple[str, ...]
     pearson: ResampledCorrelation
     spearman: ResampledCorrelation
 
@@ -79,12 +78,12 @@ class AccuracyCorrelations(Analysis):
         """Correlate what there is."""
         if not material.runs and not material.accuracies:
             raise NotPossible("there are no accuracies", "give --results or --accuracy")
-        scores = _of_results(material.runs, _score)
-        accuracies = {
-            **scores.values,
-            **({material.accuracies_name: material.accuracies} if material.accuracies else {}),
-        }
-        correlations, left_out = [], {f"task {task}": "its language is not known" for task in scores.unknown}
+        accuracies: dict[str, Mapping[str, float]] = {}
+        scores, unknown = _of_results(material.runs, _score)
+        accuracies |= scores
+        if material.accuracies:
+            accuracies[material.accuracies_name] = material.accuracies
+        correlations, left_out = [], {f"task {task}": "its language is not known" for task in unknown}
         for source, divergences in _divergences(material).items():
             for name, by_language in accuracies.items():
                 reasons = {}
@@ -112,16 +111,11 @@ class AccuracyCorrelations(Analysis):
                 "meaning": _MEANING,
                 "correlations": [
                     {
-                        "accuracy_of": each.accuracy_of,
-                        "divergence_of": each.divergence_of,
-                        "band": each.band,
+                        **asdict(each),
                         "points": {
                             language: {"accuracy": accuracy, "divergence": divergence}
                             for language, (accuracy, divergence) in each.points.items()
                         },
-                        "unmatched_languages": each.unmatched,
-                        "pearson": dict(vars(each.pearson)),
-                        "spearman": dict(vars(each.spearman)),
                     }
                     for each in self.correlations
                 ],
@@ -145,8 +139,8 @@ class AccuracyCorrelations(Analysis):
         for each in self.correlations:
             if each.band == "middle":
                 cells = [text for r in (each.pearson, each.spearman) for text in (_shown(r), f"{r.p:.3g}")]
-                there = str(len(each.points)) + (f" (not {', '.join(each.unmatched)})" if each.unmatched else "")
-                rows.append([each.accuracy_of, each.divergence_of, there, *cells])
+                without = f" (not {', '.join(each.unmatched_languages)})" if each.unmatched_languages else ""
+                rows.append([each.accuracy_of, each.divergence_of, f"{len(each.points)}{without}", *cells])
         lines = ["accuracy against divergence in the middle layers, over languages"]
         lines += aligned(rows, left=2) if len(rows) > 1 else ["  none"]
         return [*lines, *(f"  left out: {what}: {why}" for what, why in self.left_out.items())]
@@ -176,7 +170,7 @@ def _correlated(
 
 def _divergences(material: Material) -> dict[str, Callable[[str, str], Mapping[str, float]]]:
     """Return functions from a benchmark and a band to divergences by language, by where they are from."""
-    from_results = {band: _of_results(material.runs, partial(_run_divergence, band)).values for band in BANDS}
+    from_results = {band: _of_results(material.runs, partial(_run_divergence, band))[0] for band in BANDS}
     sources: dict[str, Callable[[str, str], Mapping[str, float]]] = {}
     if len(material.languages) > 1:
         curves = material.result(DivergenceCurves).curves
@@ -196,14 +190,13 @@ def _divergences(material: Material) -> dict[str, Callable[[str, str], Mapping[s
     return sources
 
 
-@dataclass(frozen=True)
-class _ByBenchmark:
-    values: dict[str, dict[str, float]]
-    unknown: tuple[str, ...]
+def _of_results(
+    runs: Sequence[Run], value: Callable[[Run, str], float | None]
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Return a value of every benchmark and language, and the tasks of an unknown language.
 
-
-def _of_results(runs: Sequence[Run], value: Callable[[Run, str], float | None]) -> _ByBenchmark:
-    """Return a value of every benchmark and language: the mean over its tasks, weighted by their documents."""
+    The value is the mean over the tasks, weighted by their documents.
+    """
     from lm_eval_moe.parallel import ParallelRegistry
 
     registry = ParallelRegistry.default() if runs else ParallelRegistry(())
@@ -227,7 +220,7 @@ def _of_results(runs: Sequence[Run], value: Callable[[Run, str], float | None]) 
         }
         for name, by_language in sums.items()
     }
-    return _ByBenchmark(means, tuple(unknown))
+    return means, unknown
 
 
 def _score(run: Run, task: str) -> float | None:

@@ -67,11 +67,8 @@ class DivergenceCurves(Analysis):
                 by_item[language] = (names, np.stack(values))
                 curve = LanguageCurve.of(language, by_item[language][1], material.shape, tokens=sum(lengths))
             else:
-                whole = where_routed(
-                    normalized_js_divergence, routing.pooled_importance(), reference.pooled_importance()
-                )[None]
-                total, rows = sum(routing.tokens.values()), len(routing.rows)
-                curve = LanguageCurve.of(language, whole, material.shape, tokens=total, pooled_rows=rows)
+                both = (each.profile.pooled_importance(each.rows) for each in (routing, reference))
+                curve = LanguageCurve.pooled(routing, where_routed(normalized_js_divergence, *both), material.shape)
             curves.append(curve)
         tokens = sum(curve.tokens for curve in curves if curve.level == "items")
         return cls(material.reference, tuple(curves), mean_of_languages(by_item, material.shape, tokens), unpaired)
@@ -82,25 +79,21 @@ class DivergenceCurves(Analysis):
             "reference": self.reference,
             "measure": "entropy-normalised Jensen-Shannon divergence of expert importance, arXiv 2510.04694",
             "languages": [
-                {
-                    **curve.to_dict(),
-                    "shape": shape_of(curve),
-                    "unpaired_items": list(self.unpaired.get(curve.language, ())) or None,
-                }
+                {**_with_shape(curve), "unpaired_items": list(self.unpaired.get(curve.language, ())) or None}
                 for curve in self.curves
             ],
-            "mean": None if self.mean is None else {**self.mean.to_dict(), "shape": shape_of(self.mean)},
+            "mean": None if self.mean is None else _with_shape(self.mean),
         }
 
     def rows(self) -> Iterator[Sequence[Cell]]:
         """Yield every language's curve, then their mean."""
-        for curve in (*self.curves, *([self.mean] if self.mean else [])):
+        for curve in self._with_mean():
             yield from curve.rows()
 
     def lines(self) -> list[str]:
         """Return a line a language: the middle layers, and how they differ from the outer ones."""
         rows = [["", "middle", "middle - early", "middle - late", "shape", "of"]]
-        for curve in (*self.curves, *([self.mean] if self.mean else [])):
+        for curve in self._with_mean():
             differences = [curve.contrasts.get(name) for name in ("middle - early", "middle - late")]
             middle = curve.bands.get("middle")
             unpaired = sum(self.unpaired.get(curve.language, ()))
@@ -115,6 +108,13 @@ class DivergenceCurves(Analysis):
                 ]
             )
         return [f"divergence to {self.reference} (lower is closer; in brackets 95 % over items)", *aligned(rows)]
+
+    def _with_mean(self) -> tuple[LanguageCurve, ...]:
+        return (*self.curves, self.mean) if self.mean else self.curves
+
+
+def _with_shape(curve: LanguageCurve) -> dict[str, Any]:
+    return {**curve.to_dict(), "shape": shape_of(curve)}
 
 
 def shape_of(curve: LanguageCurve) -> Shape:
@@ -138,5 +138,5 @@ def shape_of(curve: LanguageCurve) -> Shape:
 
 def _named(routing: LanguageRouting) -> Iterator[tuple[int, ItemName, Values]]:
     names = {row: name for name, row in routing.items.items()}
-    for row, values in routing.importance():
+    for row, values in routing.profile.importance(routing.rows):
         yield row, names[row], values

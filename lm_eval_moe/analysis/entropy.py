@@ -61,19 +61,16 @@ class EntropyCurves(Analysis):
         """Return a line a language: the bands, and whether it falls with depth."""
         rows = [["", "early", "middle", "late", "late - early", "tokens"]]
         for curve in self.curves:
-            bands = [curve.bands.get(band) for band in ("early", "middle", "late")]
-            fall = curve.contrasts.get("late - early")
             per_item = f"{curve.tokens / curve.items:.1f} an item" if curve.level == "items" else f"{curve.tokens:,}"
-            shown = [f"{band.mean:.4f}" if band else "-" for band in bands]
-            rows.append([curve.language, *shown, fall.text(sign=True) if fall else "-", per_item])
+            rows.append([*curve.cells("late - early"), per_item])
         return ["entropy of expert importance, of ln E (1: all experts alike)", *aligned(rows)]
 
 
 def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
     if not routing.items:
-        whole = where_routed(normalized_entropy, routing.pooled_importance())[None]
-        total = sum(routing.tokens.values())
-        return LanguageCurve.of(routing.language, whole, shape, tokens=total, pooled_rows=len(routing.rows))
-    values = {row: where_routed(normalized_entropy, importance) for row, importance in routing.importance()}
+        whole = where_routed(normalized_entropy, routing.profile.pooled_importance(routing.rows))
+        return LanguageCurve.pooled(routing, whole, shape)
+    importance = routing.profile.importance(routing.rows)
+    values = {row: where_routed(normalized_entropy, of_item) for row, of_item in importance}
     tokens = sum(routing.tokens[row] for row in values)
     return LanguageCurve.of(routing.language, np.stack(list(values.values())), shape, tokens=tokens)

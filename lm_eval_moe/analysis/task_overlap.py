@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material
-from lm_eval_moe.analysis._not_possible import NotPossible
+from lm_eval_moe.analysis._material import Material, NotPossible
 from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.steering.selectors import Scope
@@ -84,15 +83,12 @@ class TaskOverlap(Analysis):
         profiles = {name: routing.given for name, routing in material.languages.items()}
         task = TaskExperts(profile, baseline, 0.0, language).compare(scope).values
         multilingual = MultilingualExperts(profiles, material.reference, 0.0).compare(scope).values
-        overlaps: dict[float, dict[str, SetOverlap]] = {}
-        for threshold in material.settings.thresholds:
-            overlaps[threshold] = {}
-            for band in (*BANDS, "all"):
-                layers = shape.layers if band == "all" else shape.band(band)
-                at = [shape.layers.index(layer) for layer in layers]
-                if at:
-                    sets = (task[at] > threshold, multilingual[at] > threshold)
-                    overlaps[threshold][band] = overlap_of_sets(*sets)
+        bands = {band: shape.layers if band == "all" else shape.band(band) for band in (*BANDS, "all")}
+        rows = {band: [shape.layers.index(layer) for layer in layers] for band, layers in bands.items() if layers}
+        overlaps = {
+            tau: {band: overlap_of_sets(task[at] > tau, multilingual[at] > tau) for band, at in rows.items()}
+            for tau in material.settings.thresholds
+        }
         return cls(overlaps, float(task.max()), float(multilingual.max()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import xxhash
 from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_bytes
-from lm_eval_moe.identity.plain import plain
+from lm_eval_moe.identity.settings import plain
 from lm_eval_moe.identity.sources import source_files
 
 if TYPE_CHECKING:

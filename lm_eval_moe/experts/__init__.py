@@ -5,20 +5,16 @@ Nothing here imports torch; matplotlib (the ``report`` extra) is imported when a
 
 from __future__ import annotations
 
-from lm_eval_moe.experts.compared import Compared, compared
 from lm_eval_moe.experts.heatmap import save_heat_map
-from lm_eval_moe.experts.selection import Found, FoundByRule, as_random_control, parse_thresholds, select
+from lm_eval_moe.experts.selection import Compared, as_random_control, compared, parse_thresholds, select
 from lm_eval_moe.experts.shapes import parse_shape, shape_of_profiles
 from lm_eval_moe.experts.text import render_text
-from lm_eval_moe.experts.written import explicit_document, explicit_yaml
+from lm_eval_moe.experts.written import explicit_yaml
 
 __all__ = [
     "Compared",
-    "Found",
-    "FoundByRule",
     "as_random_control",
     "compared",
-    "explicit_document",
     "explicit_yaml",
     "parse_shape",
     "parse_thresholds",

@@ -10,8 +10,7 @@ import numpy as np
 from lm_eval_moe.drawing.layers_by_experts import HeatMap, Panel, draw_layers_by_experts
 from lm_eval_moe.drawing.palette import file_colours
 from lm_eval_moe.drawing.picture import picture
-from lm_eval_moe.experts.compared import Compared, compared
-from lm_eval_moe.experts.selection import Found, FoundByRule
+from lm_eval_moe.experts.selection import Compared, Found, FoundByRule, compared
 from lm_eval_moe.experts.words import count, layers_in_words, rule_with_size
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole

@@ -15,18 +15,19 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering import Choice, ProfileStore, SteeringPlan, SteeringSpec, explain, resolve
 from lm_eval_moe.steering.plan import PlannedIntervention
-from lm_eval_moe.steering.resolve import effective
-from lm_eval_moe.steering.selectors import Selector
+from lm_eval_moe.steering.resolve import effective, scope_of
+from lm_eval_moe.steering.selectors import Compared, Selector
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Compared",
     "Counts",
     "Found",
     "FoundByRule",
     "as_random_control",
+    "compared",
     "parse_thresholds",
-    "said_already",
     "select",
 ]
 
@@ -97,17 +98,7 @@ class Found:
             "hash": plan.hash,
             "seed": plan.seed,
             "shape": plan.shape.to_dict(),
-            "profiles": [
-                {
-                    "file": each.given,
-                    "sha256": each.sha256,
-                    "model": each.model,
-                    "span": each.span,
-                    "steering": each.steering,
-                    "items": each.items,
-                }
-                for each in plan.profiles
-            ],
+            "profiles": [{"file": source.given, **source.said()} for source in plan.profiles],
             "interventions": [_rule_dict(each, plan.shape) for each in self.rules],
         }
 
@@ -126,7 +117,7 @@ def select(spec: SteeringSpec, shape: RoutingShape, thresholds: Sequence[float] 
     """
     store = ProfileStore(shape)
     plan = resolve(spec, shape, store)
-    with said_already():
+    with _said_already():
         explained = explain(spec, shape, store)
     if thresholds and not any(_has_threshold(each.experts) for each in spec.interventions):
         names = ", ".join(dict.fromkeys(each.experts.matched.name for each in spec.interventions))
@@ -139,14 +130,9 @@ def select(spec: SteeringSpec, shape: RoutingShape, thresholds: Sequence[float] 
     for index, (each, choices) in enumerate(zip(spec.interventions, explained, strict=True)):
         layers = each.layers.resolve(shape, spec.place / "interventions" / index / "layers")
         others = {t: _counts(_at(spec, index, t, shape, store), layers, shape) for t in thresholds}
+        others = others if _has_threshold(each.experts) else {}
         rules.append(
-            FoundByRule(
-                plan.interventions[index],
-                each.experts,
-                layers,
-                tuple(effective(each, choices)),
-                others if _has_threshold(each.experts) else {},
-            )
+            FoundByRule(plan.interventions[index], each.experts, layers, tuple(effective(each, choices)), others)
         )
     return Found(spec, plan, tuple(rules), store)
 
@@ -167,8 +153,18 @@ def as_random_control(spec: SteeringSpec) -> SteeringSpec:
     return replace(spec, name=f"{spec.name}-random-control", interventions=tuple(interventions))
 
 
+def compared(found: Found, index: int) -> Compared | None:
+    """Return what an intervention's rule compares, over all MoE layers; None where it compares nothing.
+
+    It is of every expert and not only of the chosen ones; for a random control, what the matched rule compares.
+    """
+    scope = replace(scope_of(index, found.spec, found.store.reusing()), layers=found.plan.shape.layers)
+    with _said_already():
+        return found.rules[index].rule.compare(scope)
+
+
 @contextmanager
-def said_already() -> Iterator[None]:
+def _said_already() -> Iterator[None]:
     """Keep back warnings that applying the spec itself has given."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RoutingWarning)
@@ -186,7 +182,7 @@ def _at(spec: SteeringSpec, index: int, threshold: float, shape: RoutingShape, s
         return []
     entry = replace(spec.interventions[index], experts=replace(rule, threshold=threshold))
     try:
-        with said_already():
+        with _said_already():
             return explain(replace(spec, interventions=(entry,)), shape, store)[0]
     except UserError as error:
         if error.where != (spec.place / "interventions" / 0 / "experts" / rule.name / "threshold").where:
@@ -209,10 +205,7 @@ def _rule_dict(found: FoundByRule, shape: RoutingShape) -> dict[str, Any]:
         "index": planned.index,
         "rule": {found.rule.name: found.rule.dump()},
         "layers": list(found.layers),
-        "action": planned.action.dump(),
-        "guard": planned.guard,
-        "tokens": planned.tokens,
-        "languages": planned.languages.dump(),
+        **planned.dump(),
         "counts": {name: asdict(each) for name, each in found.counts(shape).items()},
         "choices": [{**asdict(choice), "values": dict(choice.values)} for choice in found.choices],
         "thresholds": [

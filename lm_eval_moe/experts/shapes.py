@@ -12,6 +12,7 @@ from lm_eval_moe.profiles import ProfilePath, read_profile
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import SteeringSpec
 from lm_eval_moe.steering.layers import LayerExpression
+from lm_eval_moe.steering.overrides import key_of
 
 __all__ = ["parse_shape", "profile_paths", "shape_of_profiles"]
 
@@ -65,7 +66,7 @@ def parse_shape(text: str) -> RoutingShape:
     if missing:
         raise _error(f"{missing[0]!r} is missing")
     place = Place(_WHERE, Path())
-    depth, experts, top_k = (_size(place, name, values[name]) for name in _SIZES)
+    depth, experts, top_k = (Field(place / name, key_of(values[name].strip())).integer(1, 1_000_000) for name in _SIZES)
     if top_k > experts:
         raise _error(f"top_k {top_k} is more than the {experts} experts of a layer")
     everything = RoutingShape(tuple(range(depth)), experts, top_k, depth)
@@ -92,12 +93,6 @@ def _values(text: str) -> dict[str, str]:
         else:
             values[name], last = value, name
     return values
-
-
-def _size(place: Place, name: str, text: str) -> int:
-    stripped = text.strip()
-    whole = stripped.isascii() and stripped.isdecimal() and len(stripped) < 10
-    return Field(place / name, int(stripped) if whole else text).integer(1, 1_000_000)
 
 
 def _error(problem: str) -> UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from lm_eval_moe.experts.selection import Counts, Found, FoundByRule
+from lm_eval_moe.experts.selection import Found, FoundByRule
 from lm_eval_moe.experts.words import (
     action_in_words,
     count,
@@ -85,16 +85,13 @@ def _totals(found: FoundByRule, shape: RoutingShape) -> list[str]:
     for name, each in counts.items():
         layers = shape.layers if name == "all" else shape.band(name)
         if each.looked_at:
-            cells = [str(each.experts), f"{each.layers} of {each.looked_at}", _percent(each, shape)]
+            share = 100 * each.experts / (each.looked_at * shape.experts)
+            cells = [str(each.experts), f"{each.layers} of {each.looked_at}", f"{share:.1f} %"]
         else:
             cells = ["-", "not looked at" if layers else "no MoE layer", "-"]
         rows.append(["in all" if name == "all" else name, format_ranges(layers), *cells])
     head = ["band", "layers", "experts", "layers with any", "of the experts looked at"]
     return aligned([head, *rows], left=2, indent=_INDENT)
-
-
-def _percent(each: Counts, shape: RoutingShape) -> str:
-    return f"{100 * each.experts / (each.looked_at * shape.experts):.1f} %"
 
 
 def _thresholds(found: FoundByRule) -> str:

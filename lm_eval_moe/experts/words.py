@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ def rule_in_words(rule: Selector, seed: int) -> str:
         seed: The steering file's, which a random control without one of its own takes.
     """
     if isinstance(rule, RandomControl):
-        own = seed if rule.seed is None else rule.seed
-        return f"random control (seed {own}) of {rule_in_words(rule.like, seed)}"
+        return f"{_control(rule, seed)} {rule_in_words(rule.like, seed)}"
     if not rule.declared():
         return rule.name
     named = {each.given for each in profile_paths(rule)}
@@ -50,9 +49,11 @@ def rule_with_size(rule: Selector, seed: int) -> str:
         if value is not None
     ]
     text = ", ".join([rule.matched.name, *sizes])
-    if isinstance(rule, RandomControl):
-        return f"random control (seed {seed if rule.seed is None else rule.seed}) of {text}"
-    return text
+    return f"{_control(rule, seed)} {text}" if isinstance(rule, RandomControl) else text
+
+
+def _control(rule: RandomControl, seed: int) -> str:
+    return f"random control (seed {seed if rule.seed is None else rule.seed}) of"
 
 
 def action_in_words(each: PlannedIntervention) -> str:
@@ -103,14 +104,10 @@ def layers_in_words(found: FoundByRule) -> str:
 
 def _field(name: str, value: Any, files: set[str]) -> str:
     if isinstance(value, Mapping):
-        return f"{name} {' '.join(_entries(value, files))}"
+        entries = (f"{key}={file_name(part) if part in files else part}" for key, part in value.items())
+        return f"{name} {' '.join(entries)}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"{name} {' '.join(map(str, value))}"
     if isinstance(value, float):
         return f"{name} {value:g}" if float(f"{value:g}") == value else f"{name} {value!r}"
     return f"{name} {file_name(value) if value in files else value}"
-
-
-def _entries(value: Mapping[str, Any], files: set[str]) -> Iterator[str]:
-    for key, each in value.items():
-        yield f"{key}={file_name(each) if each in files else each}"

@@ -31,7 +31,12 @@ def explicit_yaml(found: Found) -> str:
     The same spec and profiles give the same bytes: no date, no folder and no version stand in it.
     """
     document = explicit_document(found)
-    lines = [line for entry in _provenance(found) for line in _comment(entry)]
+    comments = [
+        "Written by `lm-eval-moe experts`: experts selected by rule, listed by number.",
+        *_origins(found, "intervention", "profile"),
+        f"steering hash: {found.plan.hash}",
+    ]
+    lines = [line for comment in comments for line in _comment(comment)]
     lines += [
         f"version: {document['version']}",
         f"name: {_quoted(document['name'])}",
@@ -60,10 +65,11 @@ def explicit_document(found: Found) -> dict[str, Any]:
     given = plan.description.strip()
     if given and not given.endswith((".", "!", "?")):
         given += "."
+    sentences = [f"{origin}." for origin in _origins(found, "Experts of intervention", "Profile")]
     return {
         "version": VERSION,
         "name": plan.name,
-        "description": " ".join(part for part in (given, *_sentences(found)) if part),
+        "description": " ".join([given, *sentences]).strip(),
         "source": plan.source,
         "model": {"layers": shape.depth, "experts": shape.experts, "top_k": shape.top_k},
         "seed": plan.seed,
@@ -75,10 +81,7 @@ def explicit_document(found: Found) -> dict[str, Any]:
             {
                 "layers": _layers(each),
                 "experts": {"ids": _ids(each.planned)},
-                "action": each.planned.action.dump(),
-                "guard": each.planned.guard,
-                "tokens": each.planned.tokens,
-                "languages": each.planned.languages.dump(),
+                **each.planned.dump(),
             }
             for each in found.rules
         ],
@@ -133,21 +136,10 @@ def _rule_line(found: FoundByRule, seed: int) -> str:
     return f"{rule_in_words(found.rule, seed)}; {layers_in_words(found)}; {count(len(found.choices), 'expert')}"
 
 
-def _sentences(found: Found) -> Iterator[str]:
-    """Yield where the experts come from, for the description, which results files carry along."""
-    for each in found.rules:
-        yield f"Experts of intervention {each.planned.index}: {_rule_line(each, found.plan.seed)}."
-    for source in found.plan.profiles:
-        yield f"Profile {file_name(source.given)}: {profile_in_words(source)}."
-
-
-def _provenance(found: Found) -> Iterator[str]:
-    yield "Written by `lm-eval-moe experts`: experts selected by rule, listed by number."
-    for each in found.rules:
-        yield f"intervention {each.planned.index}: {_rule_line(each, found.plan.seed)}"
-    for source in found.plan.profiles:
-        yield f"profile {file_name(source.given)}: {profile_in_words(source)}"
-    yield f"steering hash: {found.plan.hash}"
+def _origins(found: Found, intervention: str, profile: str) -> list[str]:
+    """Return where the experts come from, a text for every rule and profile, in the caller's words for the two."""
+    rules = [f"{intervention} {rule.planned.index}: {_rule_line(rule, found.plan.seed)}" for rule in found.rules]
+    return rules + [f"{profile} {file_name(each.given)}: {profile_in_words(each)}" for each in found.plan.profiles]
 
 
 def _intervention(entry: dict[str, Any], rule: str) -> Iterator[str]:
@@ -202,11 +194,7 @@ def _text(key: str, text: str) -> list[str]:
 def _check(text: str, document: dict[str, Any], found: Found) -> None:
     """Read the file back: what is written must do exactly what was resolved."""
     spec = parse_spec(yaml_value(text, where="the file to write"), source="the file to write")
-    same = all(getattr(spec, name) == document[name] for name in ("name", "description", "source"))
-    same &= spec.control_of == found.plan.control_of
-    same &= {name: list(items) for name, items in spec.selected_on.items()} == document["selected_on"]
-    same &= all(
-        list(getattr(spec, f"selected_on_{of}")) == document[f"selected_on_{of}"] for of in ("texts", "unknown")
-    )
+    said = spec.to_dict()  # leaves out what is empty
+    same = all(said.get(key, type(value)()) == value for key, value in document.items() if key != "interventions")
     if not same or resolve(spec, found.plan.shape).hash != found.plan.hash:
         raise AssertionError("the explicit file does not say what the rules select")

@@ -5,9 +5,9 @@ Needs neither torch nor lm-eval: who has a model or tasks describes them (`backe
 
 from __future__ import annotations
 
-from lm_eval_moe.identity.agreement import check_agreement, listed
+from lm_eval_moe.identity.agreement import check_agreement
 from lm_eval_moe.identity.identity import Difference, Identity
-from lm_eval_moe.identity.parts import PARTS, Part
+from lm_eval_moe.identity.parts import PARTS
 from lm_eval_moe.identity.settings import setting_differences
 from lm_eval_moe.identity.uses import (
     ANSWER,
@@ -33,9 +33,7 @@ __all__ = [
     "SELECTION",
     "Difference",
     "Identity",
-    "Part",
     "Use",
     "check_agreement",
-    "listed",
     "setting_differences",
 ]

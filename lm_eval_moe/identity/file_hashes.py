@@ -6,6 +6,7 @@ time that loading weights takes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -19,7 +20,7 @@ import xxhash
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 
-__all__ = ["MEMORY", "hash_of_bytes", "hash_of_files", "stamp_of"]
+__all__ = ["MEMORY", "hash_of_bytes", "hash_of_files", "sha256_of", "stamp_of"]
 
 MEMORY = ".lm_eval_moe_hashes.json"
 """Name of the file beside hashed files that remembers their hashes."""
@@ -31,9 +32,19 @@ _SETTLED_SECONDS = 2.0
 
 def hash_of_bytes(*blocks: bytes) -> str:
     """Return the hash of some bytes, in hexadecimal."""
-    digest = xxhash.xxh3_128()
-    for block in blocks:
-        digest.update(block)
+    return xxhash.xxh3_128(b"".join(blocks)).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal, for files that others may check.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
     return digest.hexdigest()
 
 

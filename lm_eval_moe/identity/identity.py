@@ -38,11 +38,8 @@ class Difference:
 
     def _meaning(self) -> str:
         """Return what a part holds of which only a hash is kept; of a task's, the task stands in the group's place."""
-        name = next((name for name in PARTS if self.part == name or self.part.startswith(f"{name}.")), None)
-        return PARTS[name or f"task.{self.part.rpartition('.')[2]}"].meaning if name or self._of_task() else "hash"
-
-    def _of_task(self) -> bool:
-        return f"task.{self.part.rpartition('.')[2]}" in PARTS
+        of_task = PARTS.get(f"task.{self.part.rpartition('.')[2]}", "hash")
+        return next((PARTS[name] for name in PARTS if f"{self.part}.".startswith(f"{name}.")), of_task)
 
     def say(self, template: str) -> str:
         """Return the difference in other words: of ``{part}``, ``{old}`` and ``{new}``."""
@@ -151,19 +148,21 @@ class Identity:
             raise ValueError(f"an identity is a JSON object, not {type(written).__name__}")
         if written.get("schema_version") != SCHEMA_VERSION:
             return cls()
-        parts, tasks = {}, {}
+        parts = {}
         for name in PARTS:
             group, _, short = name.partition(".")
-            values = written.get(group, {})
-            if group != "task" and not isinstance(values, Mapping):
+            values = {} if group == "task" else written.get(group, {})
+            if not isinstance(values, Mapping):
                 raise ValueError(f"{group!r} of an identity is a JSON object, not {type(values).__name__}")
-            if group != "task" and short in values:
+            if short in values:
                 parts[name] = values[short]
         by_task = written.get("tasks", {})
         if not isinstance(by_task, Mapping) or not all(isinstance(values, Mapping) for values in by_task.values()):
             raise ValueError("'tasks' of an identity is a JSON object of JSON objects")
-        for task, values in by_task.items():
-            tasks[str(task)] = {name: value for name, value in values.items() if f"task.{name}" in PARTS}
+        tasks = {
+            str(task): {name: value for name, value in values.items() if f"task.{name}" in PARTS}
+            for task, values in by_task.items()
+        }
         return cls(parts, tasks)
 
 

@@ -1,14 +1,26 @@
-"""In what the recorded settings of two commands differ."""
+"""Settings as JSON holds them, and in what those of two commands differ."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["setting_differences"]
+__all__ = ["plain", "setting_differences"]
 
 _MOST = 10
 """Settings that are named; a file that was edited may differ in any number of them."""
+
+
+def plain(value: Any) -> Any:
+    """Return what JSON can hold, the same in every process."""
+    return json.loads(json.dumps(value, default=_text, sort_keys=True))
+
+
+def _text(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ import importlib.util
 import sysconfig
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 __all__ = ["source_files"]
@@ -28,20 +29,17 @@ def source_files(file: Path) -> list[Path]:
     found = {file: None}
     waiting = [file]
     while waiting:
-        for imported in _imports(waiting.pop()):
+        own = waiting.pop()
+        stat = own.stat()
+        for imported in _imports(own, stat.st_mtime_ns, stat.st_size):
             if imported not in found and _is_own(imported):
                 found[imported] = None
                 waiting.append(imported)
     return list(found)
 
 
-def _imports(file: Path) -> tuple[Path, ...]:
-    stat = file.stat()
-    return _parsed(file, stat.st_mtime_ns, stat.st_size)
-
-
 @lru_cache(maxsize=4096)
-def _parsed(file: Path, mtime_ns: int, size: int) -> tuple[Path, ...]:
+def _imports(file: Path, mtime_ns: int, size: int) -> tuple[Path, ...]:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):  # no Python: its bytes are all there is
@@ -61,9 +59,8 @@ def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def _with_packages(name: str) -> Iterator[str]:
-    """Yield ``a``, ``a.b`` and ``a.b.c``: a package's own file runs before its modules."""
-    parts = name.split(".")
-    yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+    """Return ``a``, ``a.b`` and ``a.b.c``: a package's own file runs before its modules."""
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 def _place(file: Path, name: str, level: int) -> Path | None:

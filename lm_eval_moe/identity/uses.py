@@ -15,13 +15,11 @@ class Use:
     """The reuse of a stored thing.
 
     Attributes:
-        what: What is reused, for messages.
         needs: Parts or groups of parts that must be the same.
         heeds: Parts or groups whose difference is said, and does not forbid the reuse: it is then equal up to rounding,
             or up to what versions changed.
     """
 
-    what: str
     needs: tuple[str, ...]
     heeds: tuple[str, ...] = ()
 
@@ -42,50 +40,26 @@ def _expanded(names: tuple[str, ...]) -> Iterator[str]:
         yield from members
 
 
-_READING = (
-    "prompts.tokenizer",
-    "prompts.special_tokens",
-    "prompts.max_length",
-    "prompts.truncation",
-    "prompts.thinking",
-)
+_READING = tuple(f"prompts.{name}" for name in ("tokenizer", "special_tokens", "max_length", "truncation", "thinking"))
 _PROMPTING = (*_READING, "prompts.chat_template", "prompts.system_instruction", "prompts.multiturn")
 
-ANSWER = Use(
-    "an answer of the response cache",
-    # The prompt itself is in the request's key; seeds are, where the answer is drawn at random.
-    ("model", *_READING, "prompts.seeds", "steering", "capture", "computation", "versions"),
-)
+# An answer of the response cache. The prompt itself is in the request's key; seeds are, where the answer is random.
+ANSWER = Use(("model", *_READING, "prompts.seeds", "steering", "capture", "computation", "versions"))
+# The reference items of a profile.
 REFERENCE = Use(
-    "the reference items of a profile",
-    ("model", *_PROMPTING, "prompts.fewshot_seed", "task.fewshot", "capture.span"),
-    ("computation", "versions"),
+    ("model", *_PROMPTING, "prompts.fewshot_seed", "task.fewshot", "capture.span"), ("computation", "versions")
 )
-ANSWERED_REFERENCE = Use(
-    "the reference items of a profile, if it holds what was generated",
-    (*REFERENCE.needs, "prompts.generation", "prompts.seeds", "task.generation"),
-    REFERENCE.heeds,
-)
-CONTINUATION = Use(
-    "what an interrupted command left",
-    ("model", "prompts", "task", "steering", "capture", "versions"),
-    ("computation",),
-)
+# The reference items of a profile, if it holds what was generated.
+ANSWERED_REFERENCE = Use((*REFERENCE.needs, "prompts.generation", "prompts.seeds", "task.generation"), REFERENCE.heeds)
+# What an interrupted command left.
+CONTINUATION = Use(("model", "prompts", "task", "steering", "capture", "versions"), ("computation",))
+# The items of several profiles.
 MERGING = Use(
-    "the items of several profiles",
-    ("model", *_PROMPTING, "prompts.fewshot_seed", "steering", "capture.span"),
-    ("task", "computation", "versions"),
+    ("model", *_PROMPTING, "prompts.fewshot_seed", "steering", "capture.span"), ("task", "computation", "versions")
 )
-DRIFT = Use(
-    "the profile of a run",
-    ("model", "prompts", "task", "steering", "capture.span"),
-    ("computation", "versions"),
-)
-ROW = Use(
-    "an older result of the same run",
-    ("model", "prompts", "steering", "capture.span"),
-)
-SELECTION = Use(
-    "experts that were selected on a profile",
-    ("model.weights", "model.config", "model.peft", "model.delta"),
-)
+# The profile of a run.
+DRIFT = Use(("model", "prompts", "task", "steering", "capture.span"), ("computation", "versions"))
+# An older result of the same run.
+ROW = Use(("model", "prompts", "steering", "capture.span"))
+# Experts that were selected on a profile.
+SELECTION = Use(("model.weights", "model.config", "model.peft", "model.delta"))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from lm_eval_moe.metrics.divergence import js_divergence, normalized_js_divergence
 from lm_eval_moe.metrics.entropy import entropy, normalized_entropy
-from lm_eval_moe.metrics.frequency import activation_frequency
 from lm_eval_moe.metrics.overlap import expert_overlap
 from lm_eval_moe.metrics.routed import where_routed
 from lm_eval_moe.metrics.shares import shares_of
 
 __all__ = [
-    "activation_frequency",
     "entropy",
     "expert_overlap",
     "js_divergence",

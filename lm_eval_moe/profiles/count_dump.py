@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,7 @@ class CountDump(Profile):
         """Return how often experts are selected."""
         tokens = np.array([layer.tokens for layer in self._layers.values()])
         frequencies = self._dense(lambda layer: layer.counts) / tokens[:, None]
-        return Activity(frequencies, frequencies, 1)
+        return Activity(frequencies, frequencies)
 
     def pooled_importance(self, rows: Iterable[int] | None = None) -> NDArray[np.float64]:
         """Return the experts' sums of weights ``[L, E]`` over their sum in the layer.
@@ -141,22 +142,14 @@ def read_count_dump(path: Path) -> CountDump:
         layers = {number: _layer(number, node) for number, node in sorted(_numbered(dump, "the file").items())}
         experts = [expert for layer in layers.values() for expert in layer.counts]
         if not experts:
-            raise _DumpError("holds no activation counts: no expert was selected in any layer")
-    except _DumpError as error:
-        raise UserError(str(error), fix=error.fix, where=where) from error
+            raise UserError("holds no activation counts: no expert was selected in any layer")
+    except UserError as error:
+        raise UserError(error.problem, fix=error.fix or _FIX, where=where) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"is no JSON text: {error}", fix=_FIX, where=where) from error
     top_k = max(round(_selected(layers)), 1)
     shape = RoutingShape(tuple(layers), 1 + max(experts), top_k, 1 + max(layers))
     return CountDump(path, layers, shape, hashlib.sha256(data).hexdigest())
-
-
-class _DumpError(ValueError):
-    """What is wrong with a file; the text follows its name."""
-
-    def __init__(self, problem: str, fix: str = _FIX) -> None:
-        super().__init__(problem)
-        self.fix = fix
 
 
 def _selected(layers: Mapping[int, _Layer]) -> float:
@@ -168,7 +161,7 @@ def _layer(number: int, node: Any) -> _Layer:
     where = f"layer {number}"
     tokens = _count(node, "total_tokens", where, 2**53)
     if not tokens:
-        raise _DumpError(f"holds no tokens in {where}", "give counts of at least one token")
+        raise UserError(f"holds no tokens in {where}", fix="give counts of at least one token")
     entries = _numbered(node, where, besides=("total_tokens",))
     counts = {
         expert: _count(entry, "activation_tokens", f"{where}, expert {expert}", tokens)
@@ -180,34 +173,33 @@ def _layer(number: int, node: Any) -> _Layer:
 def _numbered(node: object, where: str, besides: Iterable[str] = ()) -> dict[int, Any]:
     """Return a mapping's entries under numbers."""
     if not isinstance(node, dict) or not node:
-        raise _DumpError(f"holds no activation counts: {where} is {show(node)}")
+        raise UserError(f"holds no activation counts: {where} is {show(node)}")
     entries = {}
     for key, value in node.items():
         if key in besides:
             continue
         if not (key.isascii() and key.isdecimal() and len(key) < 8 and str(int(key)) == key):
-            raise _DumpError(f"holds no activation counts: {where} has the key {show(key)}")
+            raise UserError(f"holds no activation counts: {where} has the key {show(key)}")
         entries[int(key)] = value
     return entries
 
 
 def _count(node: object, key: str, where: str, most: int) -> int:
     if not isinstance(node, dict) or key not in node:
-        raise _DumpError(f"holds no activation counts: {key!r} is missing in {where}")
+        raise UserError(f"holds no activation counts: {key!r} is missing in {where}")
     value = node[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or value != int(value):
-        raise _DumpError(f"is damaged: {key!r} of {where} is {show(value)}, expected a count of at most {most}")
+        raise UserError(f"is damaged: {key!r} of {where} is {show(value)}, expected a count of at most {most}")
     return int(value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _DumpError(f"is damaged: the key {show(twice)} is given twice")
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise UserError(f"is damaged: the key {show(twice)} is given twice")
     return entries
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise _DumpError(f"is damaged: it holds {constant}")
+    raise UserError(f"is damaged: it holds {constant}")

@@ -33,50 +33,34 @@ def diff_profiles(path_a: Path, path_b: Path, *, experts: int) -> str:
     a, b = (read_profile(path, counts=True) for path in (path_a, path_b))
     shape = common_shape((a, b), "compare profiles of one model, or of models of one shape")
     a, b = a.fit(shape), b.fit(shape)
-    table = _Table(a, b, experts)
-    parts = [_heads(a, b), table.text(), table.bands()]
-    return "\n\n".join([*parts, *_items(a, b)])
+    heads = f"A  {a.path}: {_head(a)}\nB  {b.path}: {_head(b)}"
+    return "\n\n".join([heads, *_by_layer_and_band(a, b, experts), *_items(a, b)])
 
 
-class _Table:
-    def __init__(self, a: Profile, b: Profile, experts: int) -> None:
-        self.shape = shape = a.shape
-        self.experts = min(experts, shape.experts)
-        frequencies = (a.activity().pooled, b.activity().pooled)
-        importances = (a.pooled_importance(), b.pooled_importance())
-        self.change = frequencies[1] - frequencies[0]
-        self.divergence = where_routed(normalized_js_divergence, *importances)
-        self.overlap = where_routed(
-            lambda f_a, f_b, tie_a, tie_b: expert_overlap(f_a, f_b, shape.top_k, tie_a, tie_b),
-            *(*frequencies, *importances),
-        )
-
-    def text(self) -> str:
-        head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"
-        lines = [f"{head}  frequency in B less that in A" if self.experts else head]
-        for row, layer in enumerate(self.shape.layers):
-            numbers = f"{layer:>5}  {self.divergence[row]:>10.4f}  {self.overlap[row]:>7.3f}"
-            lines.append(f"{numbers}  {self._largest(row)}".rstrip())
-        return "\n".join(lines)
-
-    def bands(self) -> str:
-        lines = []
-        for band in (*BANDS, "all"):
-            layers = self.shape.layers if band == "all" else self.shape.band(band)
-            rows = [row for row, layer in enumerate(self.shape.layers) if layer in layers]
-            rows = [row for row in rows if not np.isnan(self.divergence[row])]
-            if rows:
-                divergence, overlap = self.divergence[rows].mean(), self.overlap[rows].mean()
-                lines.append(f"{band:<6}  divergence {divergence:.4f}  overlap {overlap:.3f}")
-        return "\n".join(lines)
-
-    def _largest(self, row: int) -> str:
-        order = np.argsort(-np.abs(self.change[row]), kind="stable")[: self.experts]
-        return "  ".join(f"{expert:>4}: {self.change[row, expert]:+.3f}" for expert in order)
-
-
-def _heads(a: Profile, b: Profile) -> str:
-    return "\n".join(f"{name}  {profile.path}: {_head(profile)}" for name, profile in (("A", a), ("B", b)))
+def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
+    """Return a line for every layer, naming so many experts, and one for every band."""
+    shape, named = a.shape, min(experts, a.shape.experts)
+    frequencies = (a.activity().pooled, b.activity().pooled)
+    importances = (a.pooled_importance(), b.pooled_importance())
+    change = frequencies[1] - frequencies[0]
+    divergence = where_routed(normalized_js_divergence, *importances)
+    overlap = where_routed(
+        lambda f_a, f_b, tie_a, tie_b: expert_overlap(f_a, f_b, shape.top_k, tie_a, tie_b), *frequencies, *importances
+    )
+    head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"
+    lines = [f"{head}  frequency in B less that in A" if named else head]
+    for row, layer in enumerate(shape.layers):
+        largest = np.argsort(-np.abs(change[row]), kind="stable")[:named]
+        changes = "  ".join(f"{expert:>4}: {change[row, expert]:+.3f}" for expert in largest)
+        lines.append(f"{layer:>5}  {divergence[row]:>10.4f}  {overlap[row]:>7.3f}  {changes}".rstrip())
+    bands = []
+    for band in (*BANDS, "all"):
+        layers = shape.layers if band == "all" else shape.band(band)
+        at = [row for row, layer in enumerate(shape.layers) if layer in layers and not np.isnan(divergence[row])]
+        if at:
+            means = f"divergence {divergence[at].mean():.4f}  overlap {overlap[at].mean():.3f}"
+            bands.append(f"{band:<6}  {means}")
+    return "\n".join(lines), "\n".join(bands)
 
 
 def _head(profile: Profile) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.identity.file_hashes import sha256_of
 from lm_eval_moe.profiles.header import EXTRA_ARRAYS, FIX, ProfileHeader, ProfileItem, damaged
 from lm_eval_moe.shape import RoutingShape
 
@@ -29,12 +29,10 @@ class Activity:
     Attributes:
         mean: ``[L, E]`` mean over items of the activation frequency a_k / T; of pooled counts there is one item.
         pooled: ``[L, E]`` activation counts of all items over their tokens.
-        items: How many items have tokens.
     """
 
     mean: NDArray[np.float64]
     pooled: NDArray[np.float64]
-    items: int
 
 
 class Profile:
@@ -66,11 +64,7 @@ class Profile:
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of the file's bytes, in hexadecimal."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(self.path)
 
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
@@ -145,12 +139,11 @@ class Profile:
 
     def totals_by(self, field: str) -> dict[str, tuple[int, int]]:
         """Return rows and tokens for every value of an item's field."""
-        items: Counter[str] = Counter()
-        tokens: Counter[str] = Counter()
+        totals: dict[str, tuple[int, int]] = {}
         for item, count in zip(self.items, self.tokens.tolist(), strict=True):
-            items[getattr(item, field)] += 1
-            tokens[getattr(item, field)] += count
-        return {value: (items[value], tokens[value]) for value in items}
+            rows, tokens = totals.get(getattr(item, field), (0, 0))
+            totals[getattr(item, field)] = rows + 1, tokens + count
+        return totals
 
     def fit(self, shape: RoutingShape) -> Profile:
         """Return the profile as one of a model of a shape.
@@ -191,7 +184,7 @@ class Profile:
         items = int(np.count_nonzero(lengths[list(rows)]))
         if not items:
             raise UserError("holds no tokens", fix="give the profile of at least one token", where=str(self.path))
-        return Activity(sum_of_means / items, total / lengths[list(rows)].sum(), items)
+        return Activity(sum_of_means / items, total / lengths[list(rows)].sum())
 
     @staticmethod
     def _normalised(values: NDArray[np.float64]) -> NDArray[np.float64]:

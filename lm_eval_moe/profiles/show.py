@@ -50,9 +50,9 @@ def _of_profile(profile: Profile) -> list[tuple[str, str]]:
         ("items", _rows(profile)),
         ("tokens", f"{profile.tokens.sum():,}"),
     ]
-    for field, label in (("language", "language"), ("benchmark", "benchmark"), ("task", "task")):
+    for field in ("language", "benchmark", "task"):
         for value, (items, tokens) in sorted(profile.totals_by(field).items()):
-            lines.append((label, f"{value or 'not said'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
+            lines.append((field, f"{value or 'not said'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
     made = {name: value for name, value in (header.provenance or {}).items() if name not in _SAID}
     return lines + _provenance(made) + _identity(header.identity)
 

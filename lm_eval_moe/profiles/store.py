@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,11 @@ class ProfileSource:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the results say of it, JSON-ready; of the identity its hash."""
-        said = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "path"}
-        return {**said, "identity": self.identity.hash if self.identity else None}
+        return {"given": self.given, **self.said(), "identity": self.identity.hash if self.identity else None}
+
+    def said(self) -> dict[str, Any]:
+        """Return what is known of its content, JSON-ready, without where it lies."""
+        return {name: getattr(self, name) for name in ("sha256", "model", "span", "steering", "items")}
 
     def differs_from(self, model: str | None, identity: Identity | None) -> str:
         """Say in what the profiled model is another one; empty where it is not, or where that cannot be told.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.capture.profile_rows import ItemRows, PooledRow, Rows
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.profiles import (
     EXTRA_ARRAYS,
@@ -25,7 +27,6 @@ from lm_eval_moe.profiles import (
 )
 from lm_eval_moe.profiles.unfinished import Unfinished, read_unfinished, unfinished_path, write_unfinished
 from lm_eval_moe.profiling.documents import Document, Source
-from lm_eval_moe.profiling.settings import COMPARED, identity_of, settings_of
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ _BATCHES = 8
 
 _SAVING_SHARE = 20
 """Saving takes at most about one part in so many of the time, however large the side file has become."""
+
+
+_COMPARED = ("language", "source", "span", "limit", "aggregate", "arrays")
+"""The settings that must be the same; the others are there to be read, and the identity holds what counts of them."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +94,18 @@ class ProfileJob:
 
     def __init__(self, lm: RoutedModel, source: Source, path: Path, options: Options, identity: Identity) -> None:
         self.lm, self.source, self.path, self.options = lm, source, path, options
-        self.settings = settings_of(lm, source, limit=options.limit, aggregate=options.aggregate, arrays=options.arrays)
-        arrays = (*PROFILE_ARRAYS, *options.arrays)
-        self.identity = identity_of(identity, lm, source, limit=options.limit, arrays=arrays)
+        self.settings = self._settings()
+        arrays = sorted((*PROFILE_ARRAYS, *options.arrays))
+        parts = {**prompting_parts(lm, {"limit": options.limit}), "capture.arrays": arrays}
+        self.identity = identity.with_parts(parts, source.parts)
         self.done = 0
         self._rows: Rows = self._new_rows()
         self._side = unfinished_path(path)
         if lm.coverage is not None and not lm.coverage.reaches(source.language):
             self._warn_of_no_reach()
-        self.finished = not options.restart and path.exists() and self._is_finished()
+        self.finished = not options.restart and path.exists()
+        if self.finished:
+            self._refuse_unlike()
         if self._side.exists() and not options.restart and not self.finished:
             state = read_unfinished(self._side)
             self._refuse_other(state.settings, state.identity, self._side)
@@ -131,6 +139,20 @@ class ProfileJob:
         if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not steered:
             self._warn_of_no_reach()
         return self._write()
+
+    def _settings(self) -> dict[str, Any]:
+        """Return how the profile is made, JSON-ready; beside the identity it is the profile's provenance."""
+        lm, options = self.lm, self.options
+        settings = {
+            "language": self.source.language,
+            "source": self.source.describe(),
+            "span": lm.capture,
+            "limit": options.limit,
+            "aggregate": options.aggregate,
+            "steering": {"name": lm.steering.name, "hash": lm.steering.hash} if lm.steering else None,
+            **({"arrays": sorted(options.arrays)} if options.arrays else {}),
+        }
+        return dict(json.loads(json.dumps(settings)))
 
     def _warn_of_no_reach(self) -> None:
         assert self.lm.coverage is not None
@@ -180,21 +202,19 @@ class ProfileJob:
         name = ProfileItem(benchmark, "", self.source.language, task)
         return PooledRow(self.lm.routing_shape, name, self.options.arrays)
 
-    def _is_finished(self) -> bool:
+    def _refuse_unlike(self) -> None:
         header = read_profile(self.path).header
-        there, identity = header.provenance, header.identity
-        if there is None:
+        if header.provenance is None:
             raise UserError(
                 "is there already, and does not say how it was made",
                 fix="choose another --output, or replace it with --restart",
                 where=str(self.path),
             )
-        self._refuse_other(there, identity, self.path)
-        return True
+        self._refuse_other(header.provenance, header.identity, self.path)
 
     def _refuse_other(self, settings: Mapping[str, Any], identity: Identity | None, path: Path) -> None:
         fix = "give the same ones, choose another --output, or start anew with --restart"
-        other = setting_differences(settings, self.settings, COMPARED)
+        other = setting_differences(settings, self.settings, _COMPARED)
         if other:
             raise UserError(f"is there already with other settings: {'; '.join(other)}", fix=fix, where=str(path))
         check_agreement(identity, self.identity, CONTINUATION, what="what is there already", where=str(path), fix=fix)

@@ -40,17 +40,16 @@ class Fields:
                 fix="name the field of the text with --text_field",
                 where=where,
             )
-        return text, None if self.id is None else self._name(record, self.id, where)
-
-    def _name(self, record: Mapping[str, Any], field: str, where: str) -> str:
-        name = self._field(record, field, "--id_field", where)
+        if self.id is None:
+            return text, None
+        name = self._field(record, self.id, "--id_field", where)
         if isinstance(name, bool) or not isinstance(name, int | str) or name == "":
             raise UserError(
-                f"the field {field!r} holds {name!r}, which names no item",
+                f"the field {self.id!r} holds {name!r}, which names no item",
                 fix="name a field of texts or whole numbers with --id_field, or leave it out: positions then pair",
                 where=where,
             )
-        return str(name)
+        return text, str(name)
 
     @staticmethod
     def _field(record: Mapping[str, Any], field: str, flag: str, where: str) -> Any:

@@ -54,14 +54,12 @@ class TaskPrompts:
 
     def describe(self) -> dict[str, Any]:
         """Return the tasks and a hash of their prompts."""
-        digest = hashlib.sha256()
-        for document in self._documents:
-            digest.update(json.dumps([document.task, document.item, document.text, document.continuation]).encode())
+        texts = "".join(json.dumps([each.task, each.item, each.text, each.continuation]) for each in self._documents)
         return {
             "kind": "tasks",
             "tasks": list(self.tasks),
             "benchmark": ", ".join(self.benchmarks),
-            "sha256": digest.hexdigest(),
+            "sha256": hashlib.sha256(texts.encode()).hexdigest(),
         }
 
 

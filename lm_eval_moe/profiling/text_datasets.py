@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.profiling.documents import Document
+from lm_eval_moe.profiling.checked_texts import CheckedTexts
 from lm_eval_moe.profiling.fields import Fields
 
 __all__ = ["TextDataset", "parse_dataset"]
@@ -33,8 +33,8 @@ def parse_dataset(given: str) -> tuple[str, str | None, str]:
     return parts[0], parts[1] or None, parts[2]
 
 
-class TextDataset:
-    """A split of a data set in one language; empty texts are left out and keep their row's number.
+class TextDataset(CheckedTexts):
+    """A split of a data set in one language.
 
     Args:
         given: ``hf:NAME:CONFIG:SPLIT``.
@@ -48,25 +48,21 @@ class TextDataset:
         UserError: It cannot be loaded, or a record is not as it should be.
     """
 
+    unit, at = "row", "in"
+    empty = ("the data set holds no text", "give another split")
+
     def __init__(
         self, given: str, language: str, benchmark: str | None, fields: Fields, *, limit: int | None, named: bool = True
     ) -> None:
         self.name, self.config, self.split = parse_dataset(given)
-        self.language, self.fields, self.limit = language, fields, limit
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
-        self.parts: Mapping[str, Mapping[str, Any]] = {}
-        self.benchmarks: tuple[str, ...] = (benchmark or short,)
-        self.tasks: tuple[str, ...] = (short,)
-        self._where = f"--texts {language}={given}"
+        super().__init__(f"--texts {language}={given}", language, benchmark or short, short, fields, limit)
         self._rows = self._loaded()
-        self._count, self._sha256 = self._checked(named)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def documents(self) -> Iterator[Document]:
-        """Yield the texts from the first row on."""
-        return (Document(item, self.benchmarks[0], self.tasks[0], text) for item, text, _ in self._texts())
+        self.count, digest = 0, hashlib.sha256()
+        for item, text in self.checked(named):
+            self.count += 1
+            digest.update(json.dumps([item, text]).encode())
+        self._sha256 = digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return which split was read, and a hash of its texts and names."""
@@ -81,6 +77,12 @@ class TextDataset:
             "id_field": self.fields.id,
         }
 
+    def all_texts(self) -> Iterator[tuple[str | None, str, int]]:
+        """Yield every row's text, with its item's name."""
+        for row, record in enumerate(self._rows):
+            text, name = self.fields.read(record, f"{self.where}: row {row}")
+            yield name, text, row
+
     def _loaded(self) -> Any:
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
@@ -91,30 +93,5 @@ class TextDataset:
             raise UserError(
                 f"the data set cannot be loaded: {(str(error).splitlines() or [type(error).__name__])[0]}",
                 fix="check its name, config and split; write hf:NAME:CONFIG:SPLIT",
-                where=self._where,
+                where=self.where,
             ) from error
-
-    def _texts(self) -> Iterator[tuple[str, str, int]]:
-        found = 0
-        for row, record in enumerate(self._rows):
-            text, name = self.fields.read(record, f"{self._where}: row {row}")
-            if text.strip():
-                found += 1
-                yield name or f"row:{row}", text, row
-                if found == self.limit:
-                    return
-
-    def _checked(self, named: bool) -> tuple[int, str]:
-        count, digest, seen = 0, hashlib.sha256(), dict[str, int]()
-        for item, text, row in self._texts():
-            count += 1
-            digest.update(json.dumps([item, text]).encode())
-            if named and self.fields.id is not None and seen.setdefault(item, row) != row:
-                raise UserError(
-                    f"{self.fields.id!r} is {item!r} as in row {seen[item]}",
-                    fix="an item has one text a language: give a field that differs with --id_field",
-                    where=f"{self._where}: row {row}",
-                )
-        if not count:
-            raise UserError("the data set holds no text", fix="give another split", where=self._where)
-        return count, digest.hexdigest()

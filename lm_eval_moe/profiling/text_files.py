@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.profiling.documents import Document
+from lm_eval_moe.identity.file_hashes import sha256_of
+from lm_eval_moe.profiling.checked_texts import CheckedTexts
 from lm_eval_moe.profiling.fields import Fields
 
 __all__ = ["TextFile"]
 
-_BLOCK = 1 << 20
 
-
-class TextFile:
-    """A file of texts in one language; blank lines are left out and keep their number.
-
-    The file is read through once, to count and check its texts, before any model is loaded.
+class TextFile(CheckedTexts):
+    """A file of texts in one language.
 
     Args:
         path: JSON lines if it ends in ``.jsonl``, otherwise one text a line.
@@ -35,49 +30,38 @@ class TextFile:
         UserError: It cannot be read, is not UTF-8, or a line is not as it should be.
     """
 
+    unit, at = "line", "on"
+    empty = ("holds no text", "give a file with at least one text")
+
     def __init__(
         self, path: Path, language: str, benchmark: str, fields: Fields, *, limit: int | None, named: bool = True
     ) -> None:
-        self.path, self.language, self.fields, self.limit = path, language, fields, limit
-        self.parts: Mapping[str, Mapping[str, Any]] = {}
-        self.benchmarks: tuple[str, ...] = (benchmark,)
-        self.tasks: tuple[str, ...] = (path.name,)
+        super().__init__(str(path), language, benchmark, path.name, fields, limit)
+        self.path = path
         self._json = path.suffix == ".jsonl"
         self._sha256 = self._hash()
-        self._count = self._checked(named)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def documents(self) -> Iterator[Document]:
-        """Yield the texts from the top."""
-        return (Document(item, self.benchmarks[0], self.tasks[0], text) for item, text, _ in self._texts())
+        self.count = sum(1 for _ in self.checked(named))
 
     def describe(self) -> dict[str, Any]:
         """Return the file's name and hash, and what was read of it."""
         fields = {"text_field": self.fields.text, "id_field": self.fields.id} if self._json else {}
-        return {
-            "kind": "file",
-            "name": self.path.name,
-            "sha256": self._sha256,
-            "benchmark": self.benchmarks[0],
-            **fields,
-        }
+        head = {"kind": "file", "name": self.path.name, "sha256": self._sha256}
+        return {**head, "benchmark": self.benchmarks[0], **fields}
 
-    def _texts(self) -> Iterator[tuple[str, str, int]]:
-        return islice(self._all_texts(), self.limit)
-
-    def _all_texts(self) -> Iterator[tuple[str, str, int]]:
-        with self.path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                text, name = self._parsed(line, number) if line.strip() else ("", None)
-                if text.strip():
-                    yield name or f"line:{number}", text, number
+    def all_texts(self) -> Iterator[tuple[str | None, str, int]]:
+        """Yield every line's text; those of JSON lines with their items' names."""
+        try:
+            with self.path.open(encoding="utf-8-sig") as lines:
+                for number, line in enumerate(lines, 1):
+                    text, name = self._parsed(line, number) if line.strip() else ("", None)
+                    yield name, text, number
+        except UnicodeDecodeError as error:
+            raise UserError(f"is not UTF-8: {error}", fix="convert it to UTF-8", where=self.where) from error
 
     def _parsed(self, line: str, number: int) -> tuple[str, str | None]:
         if not self._json:
             return line.rstrip("\n"), None
-        where = f"{self.path}: line {number}"
+        where = f"{self.where}: line {number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -85,32 +69,11 @@ class TextFile:
         return self.fields.read(record, where)
 
     def _hash(self) -> str:
-        digest = hashlib.sha256()
         try:
-            with self.path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
+            return sha256_of(self.path)
         except OSError as error:
             raise UserError(
                 f"cannot be read: {error.strerror or error}",
                 fix="give LANGUAGE=FILE, with a text file or JSON lines",
-                where=str(self.path),
+                where=self.where,
             ) from error
-        return digest.hexdigest()
-
-    def _checked(self, named: bool) -> int:
-        count, seen = 0, dict[str, int]()
-        try:
-            for item, _, number in self._texts():
-                count += 1
-                if named and self.fields.id is not None and seen.setdefault(item, number) != number:
-                    raise UserError(
-                        f"{self.fields.id!r} is {item!r} as on line {seen[item]}",
-                        fix="an item has one text a language: give a field that differs with --id_field",
-                        where=f"{self.path}: line {number}",
-                    )
-        except UnicodeDecodeError as error:
-            raise UserError(f"is not UTF-8: {error}", fix="convert it to UTF-8", where=str(self.path)) from error
-        if not count:
-            raise UserError("holds no text", fix="give a file with at least one text", where=str(self.path))
-        return count

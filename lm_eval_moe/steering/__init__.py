@@ -8,7 +8,7 @@ from __future__ import annotations
 from lm_eval_moe.profiles import ProfileSource, ProfileStore
 from lm_eval_moe.steering.actions import Action, ActionTargets
 from lm_eval_moe.steering.language_filter import LanguageFilter
-from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan
+from lm_eval_moe.steering.plan import LayerTargets, SteeringPlan
 from lm_eval_moe.steering.resolve import explain, resolve
 from lm_eval_moe.steering.selectors import Choice
 from lm_eval_moe.steering.spec import SteeringSpec, load_spec, parse_spec
@@ -19,7 +19,6 @@ __all__ = [
     "Choice",
     "LanguageFilter",
     "LayerTargets",
-    "PlannedIntervention",
     "ProfileSource",
     "ProfileStore",
     "SteeringPlan",

@@ -56,6 +56,5 @@ def _drawn(each: PlannedIntervention, seed: int, experts: int, place: Place) -> 
     for layer, matched in each.targets.items():
         coefficients = dict(zip(matched.experts, matched.coefficients, strict=True))
         drawn = draw(seed, layer, coefficients, experts, place)
-        chosen = tuple(sorted(drawn))
-        targets[layer] = LayerTargets(layer, chosen, tuple(coefficients[drawn[expert]] for expert in chosen))
+        targets[layer] = LayerTargets.of(layer, {expert: coefficients[instead] for expert, instead in drawn.items()})
     return replace(each, targets=targets)

@@ -12,13 +12,14 @@ from lm_eval_moe.checked_fields import Field, show
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LanguageFilter", "parse_language"]
+__all__ = ["LanguageFilter", "canonical", "parse_language"]
 
 _FIX = "write all, a list like [sw, bn], or {all_but: [en]}"
 
 
 @lru_cache(maxsize=4096)
-def _canonical(language: str) -> str:
+def canonical(language: str) -> str:
+    """Return the canonical tag of any spelling of a language, as `canonical_language` does."""
     from lm_eval_moe.languages import canonical_language  # here, since langcodes' tables take a while to load
 
     return canonical_language(language)
@@ -32,7 +33,7 @@ def parse_language(field: Field) -> str:
     """
     code = field.text()
     try:
-        return _canonical(code)
+        return canonical(code)
     except ValueError as error:
         raise field.error(f"{show(code)} is not a language code", "give a code like en, sw or zh-Hant") from error
 
@@ -89,7 +90,7 @@ class LanguageFilter:
         """
         if self.is_all or language is None:
             return self.is_all
-        return self.admits_tag(_canonical(language))
+        return self.admits_tag(canonical(language))
 
     def admits_tag(self, tag: str | None) -> bool:
         """Say the same of a canonical tag; ``None`` is a language that the filter does not mention."""

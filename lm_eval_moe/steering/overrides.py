@@ -9,7 +9,7 @@ from lm_eval_moe.checked_fields import show
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.strict_yaml import yaml_value
 
-__all__ = ["apply_overrides"]
+__all__ = ["apply_overrides", "key_of"]
 
 
 def apply_overrides(document: Any, overrides: Iterable[str]) -> tuple[Any, tuple[tuple[str, ...], ...]]:
@@ -50,10 +50,10 @@ def _put(node: Any, path: Sequence[str], done: int, value: Any) -> tuple[Any, tu
             entries[same[0]], root = _put(entries[same[0]], path, done + 1, value)
             return entries, root
         for name in reversed(path[done + 1 :]):
-            value = {_new_key(name): value}
-        return {**entries, _new_key(step): value}, tuple(path[: done + 1])
+            value = {key_of(name): value}
+        return {**entries, key_of(step): value}, tuple(path[: done + 1])
     if isinstance(node, Sequence) and not isinstance(node, str | bytes):
-        index = _new_key(step)
+        index = key_of(step)
         if not isinstance(index, int) or index >= len(node):
             allowed = f"an index from 0 to {len(node) - 1}" if node else "it whole: the list is empty"
             raise UserError(
@@ -69,6 +69,6 @@ def _put(node: Any, path: Sequence[str], done: int, value: Any) -> tuple[Any, tu
     )
 
 
-def _new_key(step: str) -> str | int:
-    """Return a path step as YAML would read it: list indices, layers and experts are integers."""
+def key_of(step: str) -> str | int:
+    """Return a key that is written as text as YAML would read it: list indices, layers and experts are integers."""
     return int(step) if step.isascii() and step.isdecimal() and len(step) < 10 else step

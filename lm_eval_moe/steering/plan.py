@@ -10,9 +10,7 @@ from typing import Any
 
 from lm_eval_moe.profiles import ProfileSource
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.steering.actions import Action
-from lm_eval_moe.steering.language_filter import LanguageFilter
-from lm_eval_moe.steering.spec import VERSION, Tokens
+from lm_eval_moe.steering.spec import VERSION, Manner
 
 __all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash"]
 
@@ -31,26 +29,24 @@ class LayerTargets:
     experts: tuple[int, ...]
     coefficients: tuple[float, ...]
 
+    @classmethod
+    def of(cls, layer: int, weights: Mapping[int, float]) -> LayerTargets:
+        """Return experts with their coefficients as targets."""
+        experts = tuple(sorted(weights))
+        return cls(layer, experts, tuple(weights[expert] for expert in experts))
+
 
 @dataclass(frozen=True)
-class PlannedIntervention:
+class PlannedIntervention(Manner):
     """One intervention, resolved.
 
     Attributes:
         index: Its place in the file.
         targets: By decoder-layer index, ascending; layers without targets have no entry.
-        action: What happens to the targets' logits.
-        guard: Whether the scores of the final top-k are edited too.
-        tokens: Which tokens of a request are steered.
-        languages: Which requests are steered.
     """
 
     index: int
     targets: Mapping[int, LayerTargets]
-    action: Action
-    guard: bool
-    tokens: Tokens
-    languages: LanguageFilter
 
 
 @dataclass(frozen=True)
@@ -107,11 +103,9 @@ class SteeringPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the results file records: name, hash, spec, and experts per layer."""
-        experts = {str(layer): found for layer, found in self.experts_by_layer().items()}
-        return {
-            **{"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts},
-            **{"matching": self.matching, "control_of": self.control_of},
-        }
+        experts = {str(layer): experts for layer, experts in self.experts_by_layer().items()}
+        said = {"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts}
+        return {**said, "matching": self.matching, "control_of": self.control_of}
 
 
 def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) -> str:
@@ -128,10 +122,7 @@ def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) ->
                 "targets": [
                     [layer, targets.experts, targets.coefficients] for layer, targets in sorted(each.targets.items())
                 ],
-                "action": each.action.dump(),
-                "guard": each.guard,
-                "tokens": each.tokens,
-                "languages": each.languages.dump(),
+                **each.dump(),
             }
             for each in interventions
         ],

@@ -29,9 +29,8 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
             targeted, a profile cannot be used, or masks leave fewer experts than the model selects.
     """
     store = _store(spec, shape, profiles)
-    place = spec.place / "interventions"
     interventions = _all_planned(spec, store)
-    _check_reachable(interventions, shape, place)
+    _check_reachable(interventions, shape, spec.place / "interventions")
     return SteeringPlan(
         name=spec.name,
         description=spec.description,
@@ -50,11 +49,7 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
 
 
 def _all_planned(spec: SteeringSpec, store: ProfileStore) -> tuple[PlannedIntervention, ...]:
-    place = spec.place / "interventions"
-    return tuple(
-        _planned(index, each, scope_of(index, spec, store), place / index)
-        for index, each in enumerate(spec.interventions)
-    )
+    return tuple(_planned(index, each, scope_of(index, spec, store)) for index, each in enumerate(spec.interventions))
 
 
 def _controlled(spec: SteeringSpec, store: ProfileStore) -> str | None:
@@ -101,20 +96,19 @@ def scope_of(index: int, spec: SteeringSpec, store: ProfileStore) -> Scope:
     return Scope(layers, store.shape, spec.seed, place / "experts" / each.experts.name, store)
 
 
-def _planned(index: int, each: InterventionSpec, scope: Scope, place: Place) -> PlannedIntervention:
+def _planned(index: int, each: InterventionSpec, scope: Scope) -> PlannedIntervention:
     chosen: dict[int, dict[int, float]] = {}
     for choice in effective(each, each.experts.explain(scope)):
         chosen.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
-    targets = {
-        layer: LayerTargets(layer, tuple(sorted(weights)), tuple(weights[expert] for expert in sorted(weights)))
-        for layer, weights in sorted(chosen.items())
-    }
+    targets = {layer: LayerTargets.of(layer, weights) for layer, weights in sorted(chosen.items())}
     if not targets:
         raise scope.place.error(
             f"no expert is targeted in layers {format_ranges(scope.layers)}",
             "widen `layers`, or change the selection rule",
         )
-    return PlannedIntervention(index, targets, each.action, each.guard, each.tokens, each.languages)
+    return PlannedIntervention(
+        index, targets, action=each.action, guard=each.guard, tokens=each.tokens, languages=each.languages
+    )
 
 
 def _check_reachable(interventions: Sequence[PlannedIntervention], shape: RoutingShape, place: Place) -> None:

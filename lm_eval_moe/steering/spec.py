@@ -20,7 +20,7 @@ from lm_eval_moe.strict_yaml import read_yaml
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["VERSION", "InterventionSpec", "ModelBlock", "SteeringSpec", "Tokens", "load_spec", "parse_spec"]
+__all__ = ["VERSION", "InterventionSpec", "Manner", "ModelBlock", "SteeringSpec", "Tokens", "load_spec", "parse_spec"]
 
 VERSION = 1
 MAX_SEED = 2**63 - 1
@@ -50,8 +50,7 @@ class ModelBlock:
 
     def dump(self) -> dict[str, int]:
         """Return what is given."""
-        sizes = {"layers": self.layers, "experts": self.experts, "top_k": self.top_k}
-        return {name: size for name, size in sizes.items() if size is not None}
+        return {name: size for name, size in vars(self).items() if size is not None}
 
     def check(self, shape: RoutingShape, place: Place) -> None:
         """Refuse a model of another shape.
@@ -73,16 +72,38 @@ class ModelBlock:
                 )
 
 
-@dataclass(frozen=True)
-class InterventionSpec:
-    """One entry of ``interventions``."""
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """What an intervention does to its experts, and where.
 
-    layers: LayerExpression
-    experts: Selector
+    Attributes:
+        action: What happens to their logits.
+        guard: Whether the scores of the final top-k are edited too.
+        tokens: Which tokens of a request are steered.
+        languages: Which requests are steered.
+    """
+
     action: Action
     guard: bool = False
     tokens: Tokens = "all"
     languages: LanguageFilter = field(default_factory=LanguageFilter)
+
+    def dump(self) -> dict[str, Any]:
+        """Return it as YAML holds it, defaults included."""
+        return {
+            "action": self.action.dump(),
+            "guard": self.guard,
+            "tokens": self.tokens,
+            "languages": self.languages.dump(),
+        }
+
+
+@dataclass(frozen=True)
+class InterventionSpec(Manner):
+    """One entry of ``interventions``."""
+
+    layers: LayerExpression
+    experts: Selector
 
     @classmethod
     def parse(cls, given: Field) -> Self:
@@ -110,22 +131,16 @@ class InterventionSpec:
         return cls(
             LayerExpression.parse(fields["layers"]),
             selector,
-            action,
-            guard,
-            fields["tokens"].choice(TOKENS) if "tokens" in fields else "all",
-            LanguageFilter.parse(fields["languages"]) if "languages" in fields else LanguageFilter(),
+            action=action,
+            guard=guard,
+            tokens=fields["tokens"].choice(TOKENS) if "tokens" in fields else "all",
+            languages=LanguageFilter.parse(fields["languages"]) if "languages" in fields else LanguageFilter(),
         )
 
     def dump(self) -> dict[str, Any]:
         """Return the entry as YAML holds it, defaults included."""
-        return {
-            "layers": self.layers.dump(),
-            "experts": {self.experts.name: self.experts.dump()},
-            "action": self.action.dump(),
-            "guard": self.guard,
-            "tokens": self.tokens,
-            "languages": self.languages.dump(),
-        }
+        rule = {self.experts.name: self.experts.dump()}
+        return {"layers": self.layers.dump(), "experts": rule, **super().dump()}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Expert-set overlap and activation frequency against examples worked by hand and plain Python sets."""
+"""Expert-set overlap against examples worked by hand and plain Python sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lm_eval_moe.metrics import activation_frequency, expert_overlap
+from lm_eval_moe.metrics import expert_overlap
 
 
 def test_overlap_hand_worked() -> None:
@@ -83,11 +83,6 @@ def test_overlap_of_untied_rows_does_not_depend_on_the_order_of_experts(order, t
     assert expert_overlap(f_p[order], f_q[order], top) == expert_overlap(f_p, f_q, top)
 
 
-def test_frequency_is_the_share_of_tokens() -> None:
-    np.testing.assert_allclose(activation_frequency([[4, 2, 2], [0, 1, 1]], [4, 1]), [[1.0, 0.5, 0.5], [0.0, 1.0, 1.0]])
-    np.testing.assert_allclose(activation_frequency([3, 1], 4), [0.75, 0.25])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,19 +102,3 @@ def test_frequency_is_the_share_of_tokens() -> None:
 def test_overlap_refuses_what_cannot_be_ranked(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         expert_overlap(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("counts", "tokens", "message"),
-    [
-        ([1, 2], 0, "tokens must be positive, got 0"),
-        ([1, 2], float("nan"), "tokens must be positive"),
-        ([1, 5], 4, "more activations of an expert than there are tokens"),
-        ([0, 0], 4, "counts has a row of zeros"),
-        ([-1, 2], 4, "counts holds negative"),
-        ([[1, 2], [1, 2]], [4, 4, 4], r"tokens has shape \(3,\), which does not broadcast to \(2,\)"),
-    ],
-)
-def test_frequency_refuses_impossible_counts(counts, tokens, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        activation_frequency(counts, tokens)

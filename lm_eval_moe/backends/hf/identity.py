@@ -17,7 +17,7 @@ from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.discovery import plugin_files
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
-from lm_eval_moe.identity.plain import plain
+from lm_eval_moe.identity.settings import plain
 from lm_eval_moe.identity.sources import source_files
 
 __all__ = ["code_parts", "model_parts", "source_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,10 +18,7 @@ from lm_eval_moe.shape import RoutingShape
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MISSING", "Choice", "Compared", "Flag", "Option", "Scope", "Selection", "Selector", "parse_selector"]
-
-Selection = dict[int, dict[int, float]]
-"""Decoder-layer index → expert → steering coefficient s_k."""
+__all__ = ["MISSING", "Choice", "Compared", "Flag", "Option", "Scope", "Selector", "parse_selector"]
 
 MISSING = object()
 """The default of a field that has to be given."""
@@ -75,13 +72,6 @@ class Scope:
     def rows(self) -> list[int]:
         """Where the layers stand among the model's MoE layers: the rows of ``[L, E]`` arrays."""
         return [self.shape.layers.index(layer) for layer in self.layers]
-
-    def below(self, *keys: object) -> Scope:
-        """Return the same scope for a rule that stands below this one."""
-        place = self.place
-        for key in keys:
-            place = place / key
-        return replace(self, place=place)
 
 
 @dataclass(frozen=True)
@@ -189,17 +179,6 @@ class Selector(ABC):
     def weighted_at(self) -> tuple[str, ...] | None:
         """Return the keys below the rule at which a coefficient other than 1 is written by hand; None without one."""
         return None
-
-    def select(self, scope: Scope) -> Selection:
-        """Return the targeted experts of every layer that has any: what :meth:`explain` explains.
-
-        Raises:
-            UserError: As :meth:`explain`.
-        """
-        selection: Selection = {}
-        for choice in self.explain(scope):
-            selection.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
-        return selection
 
 
 def parse_selector(field: Field, *, besides: Sequence[str] = ()) -> Selector:

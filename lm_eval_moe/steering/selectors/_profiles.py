@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.metrics import shares_of
 from lm_eval_moe.profiles import Activity, Profile, ProfilePath
-from lm_eval_moe.steering.language_filter import parse_language
+from lm_eval_moe.steering.language_filter import canonical, parse_language
 from lm_eval_moe.steering.selectors._base import Scope
 
 __all__ = [
     "Profiles",
     "Sample",
+    "all_items",
     "dump_profiles",
+    "language_shares",
     "parse_member",
     "parse_profile",
     "parse_profiles",
@@ -119,27 +125,38 @@ class Sample:
         return {(item.benchmark, item.item) for item in items if item.item}
 
 
+def all_items(scope: Scope, given: ProfilePath) -> Sample:
+    """Return all items of a profile.
+
+    Raises:
+        UserError: The file cannot be used.
+    """
+    profile = scope.profiles.load(given)
+    return Sample(given, profile, tuple(range(len(profile.items))))
+
+
 def sample_one_language(scope: Scope, given: ProfilePath, language: str | None = None) -> Sample:
     """Return the items of a profile in a language; without one, all items, which must be of one.
 
     Raises:
         UserError: The file cannot be used, has several languages and none is chosen, or lacks the one that is.
     """
-    profile = scope.profiles.load(given)
-    labels = profile.languages()
+    everything = all_items(scope, given)
+    labels = everything.profile.languages()
     if language is None:
         if len(labels) > 1:
             raise given.error(f"holds items in several languages: {_shown(labels)}", "choose one with `language: en`")
-        return Sample(given, profile, tuple(range(len(profile.items))))
+        return everything
     if set(labels) == {""}:  # the file does not say: take the word of the steering file
-        return Sample(given, profile, tuple(range(len(profile.items))))
-    rows = tuple(row for row, item in enumerate(profile.items) if item.language and _is(item.language, language))
+        return everything
+    same = {label for label in labels if label and _is(label, language)}
+    rows = tuple(row for row, item in enumerate(everything.profile.items) if item.language in same)
     if not rows:
         raise given.error(
             f"holds no items in {language}, it has {_shown(labels)}",
             f"give a profile that has some, such as of a run with the {language} task",
         )
-    return Sample(given, profile, rows)
+    return replace(everything, rows=rows)
 
 
 def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
@@ -166,6 +183,19 @@ def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
                 stacklevel=2,
             )
     return samples
+
+
+def language_shares(scope: Scope, profiles: Profiles, top_m: int) -> dict[str, NDArray[np.float64]]:
+    """Return every language's share of every expert, ``[layers, E]``: steps 1 and 2 of arXiv 2601.14050.
+
+    They are of the activation frequency a_k / T, pooled over a language's items (see :func:`shares_of`).
+
+    Raises:
+        UserError: A profile cannot be used.
+    """
+    samples = sample_languages(scope, profiles)
+    frequencies = np.stack([sample.activity.pooled[scope.rows] for sample in samples.values()])
+    return dict(zip(samples, shares_of(frequencies, top_m), strict=True))
 
 
 def require_comparable(samples: Iterable[Sample]) -> None:
@@ -204,11 +234,7 @@ def _shown(labels: dict[str, int]) -> str:
 
 
 def _is(label: str, language: str) -> bool:
-    if label == language:
-        return True
-    from lm_eval_moe.languages import canonical_language  # here, since langcodes' tables take a while to load
-
     try:
-        return canonical_language(label) == language
+        return label == language or canonical(label) == language
     except ValueError:
         return False

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import selected
-from lm_eval_moe.steering.selectors._profiles import Profiles
-from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
+from lm_eval_moe.steering.selectors._profiles import Profiles, language_shares
+from lm_eval_moe.steering.selectors._thresholds import selected
 
 __all__ = ["ExclusiveExperts"]
 
@@ -35,7 +34,7 @@ class ExclusiveExperts(Selector):
     citation = "arXiv:2601.14050"
     profiles: Profiles = options.profiles()
     languages: tuple[str, ...] = options.members("the group of languages")
-    top_m: int = options.integer(MOST_ACTIVE, 1, 10_000, 15)
+    top_m: int = options.top_m(15)
     threshold: float = options.number("the least share of the group (default: 0.4)", 0, 1, 0.4)
 
     def explain(self, scope: Scope) -> list[Choice]:
@@ -44,11 +43,9 @@ class ExclusiveExperts(Selector):
         group = self._share(shares)
         choices = []
         what = f"share of {', '.join(self.languages)}"
-        for row, expert in selected(scope, group, self.threshold, what, np.greater_equal):
-            share = float(group[row, expert])
-            values = {language: float(each[row, expert]) for language, each in shares.items()}
+        for layer, expert, share, values in selected(scope, group, self.threshold, what, shares, np.greater_equal):
             why = f"{' + '.join(self.languages)} has a share of {share:.4f} >= {self.threshold:g}"
-            choices.append(Choice(scope.layers[row], expert, share, why, values))
+            choices.append(Choice(layer, expert, share, why, values))
         return choices
 
     def compare(self, scope: Scope) -> Compared:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering.layers import LayerPart
+from lm_eval_moe.steering.overrides import key_of
 from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ class Ids(Selector):
                         "name every layer under one key",
                     )
                 owner[layer] = key
-            _check_range(experts, scope, place)
+            too_high = [expert for expert, _ in experts if expert >= scope.shape.experts]
+            if too_high:
+                raise place.error(
+                    f"there is no expert {format_ranges(too_high)}",
+                    f"this model's layers have {scope.shape.experts} experts, 0-{scope.shape.experts - 1}",
+                )
             choices += [
                 Choice(layer, expert, coefficient, f"listed under {key}")
                 for layer in layers
@@ -109,15 +115,4 @@ def _experts(field: Field) -> dict[int, float]:
 
 def _expert(key: object, place: Place) -> int:
     """Read an expert that is a mapping's key: JSON has strings there."""
-    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 10:
-        key = int(key)
-    return Field(place, key).integer(0, MAX_EXPERTS)
-
-
-def _check_range(experts: tuple[tuple[int, float], ...], scope: Scope, place: Place) -> None:
-    too_high = [expert for expert, _ in experts if expert >= scope.shape.experts]
-    if too_high:
-        raise place.error(
-            f"there is no expert {format_ranges(too_high)}",
-            f"this model's layers have {scope.shape.experts} experts, 0-{scope.shape.experts - 1}",
-        )
+    return Field(place, key_of(key) if isinstance(key, str) else key).integer(0, MAX_EXPERTS)

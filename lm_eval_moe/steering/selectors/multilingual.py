@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Profiles, sample_languages
+from lm_eval_moe.steering.selectors._thresholds import difference, selected
 
 __all__ = ["MultilingualExperts"]
 
@@ -37,22 +36,17 @@ class MultilingualExperts(Selector):
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the experts, with every language's frequency."""
         frequencies, deltas = self._frequencies(scope)
-        reference, largest = frequencies[self.reference], np.stack(list(deltas.values())).max(0)
+        largest = np.stack(list(deltas.values())).max(0)
+        row_of = {layer: row for row, layer in enumerate(scope.layers)}
         choices = []
         what = f"difference of activation frequency (a language - {self.reference})"
-        for row, expert in selected(scope, largest, self.threshold, what):
-            reasons = [
-                f"{language} {frequencies[language][row, expert]:.4f}"
-                for language, delta in deltas.items()
-                if delta[row, expert] > self.threshold
-            ]
-            why = (
-                f"{', '.join(reasons)}: over {self.reference} {reference[row, expert]:.4f} by more than "
-                f"{self.threshold:g}"
-            )
-            values = {language: float(each[row, expert]) for language, each in frequencies.items()}
-            values["difference"] = float(largest[row, expert])
-            choices.append(Choice(scope.layers[row], expert, why=why, values=values))
+        compared = {**frequencies, "difference": largest}
+        for layer, expert, _, values in selected(scope, largest, self.threshold, what, compared):
+            over = [name for name, delta in deltas.items() if delta[row_of[layer], expert] > self.threshold]
+            higher = ", ".join(f"{language} {values[language]:.4f}" for language in over)
+            least = f"{self.reference} {values[self.reference]:.4f}"
+            why = f"{higher}: over {least} by more than {self.threshold:g}"
+            choices.append(Choice(layer, expert, why=why, values=values))
         return choices
 
     def compare(self, scope: Scope) -> Compared:

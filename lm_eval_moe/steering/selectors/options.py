@@ -11,7 +11,7 @@ from lm_eval_moe.steering.language_filter import parse_language
 from lm_eval_moe.steering.selectors._base import MISSING, Flag, Option
 from lm_eval_moe.steering.selectors._profiles import dump_profiles, parse_member, parse_profile, parse_profiles
 
-__all__ = ["choice", "integer", "language", "member", "members", "number", "option", "profile", "profiles"]
+__all__ = ["choice", "integer", "language", "member", "members", "number", "option", "profile", "profiles", "top_m"]
 
 
 def option(
@@ -58,6 +58,11 @@ def members(text: str) -> Any:
 def number(text: str, low: float, high: float, default: Any = MISSING) -> Any:
     """Declare a number."""
     return option(text, "X", lambda field, _: field.number(low, high), default=default, flag="number", brief=True)
+
+
+def top_m(default: int) -> Any:
+    """Declare how many of a language's most active experts per layer count."""
+    return integer("how many of a language's most active experts per layer count", 1, 10_000, default)
 
 
 def integer(text: str, low: int, high: int, default: Any = MISSING) -> Any:

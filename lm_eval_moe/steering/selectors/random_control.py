@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,18 +52,24 @@ class RandomControl(Selector):
 
     def compare(self, scope: Scope) -> Compared | None:
         """Return what the matched rule compares."""
-        return self.like.compare(scope.below("like", self.like.name))
+        return self.like.compare(self._matched_in(scope))
 
     def weighted_at(self) -> tuple[str, ...] | None:
         """Return where the matched rule has a coefficient."""
         keys = self.like.weighted_at()
         return None if keys is None else ("like", self.like.name, *keys)
 
+    def _matched_in(self, scope: Scope) -> Scope:
+        return replace(scope, place=scope.place / "like" / self.like.name)
+
     def explain(self, scope: Scope) -> list[Choice]:
         """Draw the control."""
         seed = scope.seed if self.seed is None else self.seed
+        selection: dict[int, dict[int, float]] = {}
+        for choice in self.like.explain(self._matched_in(scope)):
+            selection.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
         choices: list[Choice] = []
-        for layer, matched in self.like.select(scope.below("like", self.like.name)).items():
+        for layer, matched in selection.items():
             drawn = draw(seed, layer, matched, scope.shape.experts, scope.place)
             others = scope.shape.experts - len(matched)
             choices += [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -14,9 +16,8 @@ from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import nothing_selected
-from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable
+from lm_eval_moe.steering.selectors._profiles import Sample, all_items, require_comparable
+from lm_eval_moe.steering.selectors._thresholds import difference, meeting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,23 +69,24 @@ class RiskDifference(Selector):
         """Return the experts, with both probabilities and their rank."""
         on_a, on_b = self._frequencies(scope)
         risk = difference(on_a, on_b)
-        strength = {"positive": risk, "negative": -risk, "both": np.abs(risk)}[self.direction]
-        least = 0.0 if self.threshold is None else self.threshold
+        strength, what, sign = {
+            "positive": (risk, "RD", "above"),
+            "negative": (-risk, "-RD", "below"),
+            "both": (np.abs(risk), "|RD|", "other than"),
+        }[self.direction]
+        if self.threshold is not None:
+            experts = meeting(scope, strength, self.threshold, what)
+        else:
+            experts = [(row, expert) for row, expert in np.argwhere(strength > 0).tolist()]
         # Of equal ones the lower layer goes first, then the lower expert.
-        ranked = [int(flat) for flat in np.argsort(-strength, axis=None, kind="stable") if strength.flat[flat] > least]
+        ranked = sorted(experts, key=lambda at: -strength[at])
         if self.top is not None:
             if len(ranked) < self.top:
                 raise (scope.place / "top").error(
-                    f"{self.top} experts are asked for, {len(ranked)} have "
-                    + {"both": "an RD other than 0", "positive": "an RD above 0", "negative": "an RD below 0"}[
-                        self.direction
-                    ],
+                    f"{self.top} experts are asked for, {len(ranked)} have an RD {sign} 0",
                     "ask for fewer, or widen `layers`" if ranked else "give other profiles, or widen `layers`",
                 )
             ranked = ranked[: self.top]
-        elif not ranked:
-            what = {"positive": "RD", "negative": "-RD", "both": "|RD|"}[self.direction]
-            raise nothing_selected(scope, strength, least, what, lambda threshold: int((strength > threshold).sum()))
         choices = []
         for rank, (row, expert) in _at_most_active(ranked, risk, scope.shape.top_k):
             a, b, rd = float(on_a[row, expert]), float(on_b[row, expert]), float(risk[row, expert])
@@ -104,18 +106,15 @@ class RiskDifference(Selector):
         return first.activity.pooled[scope.rows], second.activity.pooled[scope.rows]
 
 
-def _at_most_active(ranked: list[int], risk: NDArray[np.float64], top_k: int) -> list[tuple[int, tuple[int, int]]]:
-    """Return rank, row and expert, leaving out what would be the K+1st expert of a layer to activate."""
-    active = [0] * risk.shape[0]
-    kept = []
-    for rank, flat in enumerate(ranked, 1):
-        row, expert = divmod(flat, risk.shape[1])
-        if risk[row, expert] > 0:
-            active[row] += 1
-            if active[row] > top_k:
-                continue
-        kept.append((rank, (row, expert)))
-    return kept
+def _at_most_active(
+    ranked: list[tuple[int, int]], risk: NDArray[np.float64], top_k: int
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield rank, row and expert, leaving out what would be the K+1st expert of a layer to activate."""
+    active: Counter[int] = Counter()
+    for rank, at in enumerate(ranked, 1):
+        active[at[0]] += bool(risk[at] > 0)
+        if risk[at] <= 0 or active[at[0]] <= top_k:
+            yield rank, at
 
 
 def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sample]:
@@ -127,11 +126,7 @@ def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sampl
     Warns:
         RoutingWarning: Some items have none.
     """
-    samples = []
-    for given in (a, b):
-        profile = scope.profiles.load(given)
-        samples.append(Sample(given, profile, tuple(range(len(profile.items)))))
-    first, second = samples
+    first, second = samples = [all_items(scope, given) for given in (a, b)]
     require_comparable(samples)
     if first.pooled and second.pooled:
         return first, second

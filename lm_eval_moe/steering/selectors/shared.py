@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._nothing import selected
-from lm_eval_moe.steering.selectors._profiles import Profiles
-from lm_eval_moe.steering.selectors._shares import MOST_ACTIVE, language_shares
+from lm_eval_moe.steering.selectors._profiles import Profiles, language_shares
+from lm_eval_moe.steering.selectors._thresholds import selected
 
 __all__ = ["SharedExperts"]
 
@@ -33,7 +32,7 @@ class SharedExperts(Selector):
     name = "shared"
     citation = "arXiv:2601.14050"
     profiles: Profiles = options.profiles()
-    top_m: int = options.integer(MOST_ACTIVE, 1, 10_000, 20)
+    top_m: int = options.top_m(20)
     threshold: float = options.number("the share that no language may reach (default: 0.7)", 0, 1, 0.7)
     source: str | None = options.member("the language whose share is the coefficient", None)
 
@@ -43,13 +42,11 @@ class SharedExperts(Selector):
         largest = _largest(shares)
         choices = []
         what = "share of an expert's dominant language"
-        for row, expert in selected(scope, largest, self.threshold, what, np.less):
-            values = {language: float(share[row, expert]) for language, share in shares.items()}
+        for layer, expert, most, values in selected(scope, largest, self.threshold, what, shares, np.less):
             shown = ", ".join(f"{language} {share:.4f}" for language, share in values.items())
-            coefficient = float(largest[row, expert]) if self.source is None else values[self.source]
-            choices.append(
-                Choice(scope.layers[row], expert, coefficient, f"shares {shown}: all below {self.threshold:g}", values)
-            )
+            coefficient = most if self.source is None else values[self.source]
+            why = f"shares {shown}: all below {self.threshold:g}"
+            choices.append(Choice(layer, expert, coefficient, why, values))
         return choices
 
     def compare(self, scope: Scope) -> Compared:

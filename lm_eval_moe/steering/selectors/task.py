@@ -11,9 +11,8 @@ from lm_eval_moe.checked_fields import show
 from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
-from lm_eval_moe.steering.selectors._differences import difference
-from lm_eval_moe.steering.selectors._nothing import selected
 from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable, sample_one_language
+from lm_eval_moe.steering.selectors._thresholds import difference, selected
 
 __all__ = ["TaskExperts"]
 
@@ -45,11 +44,10 @@ class TaskExperts(Selector):
         delta = difference(on_task, on_baseline)
         choices = []
         what = "difference of activation frequency (task - baseline)"
-        for row, expert in selected(scope, delta, self.threshold, what):
-            a, b, d = float(on_task[row, expert]), float(on_baseline[row, expert]), float(delta[row, expert])
-            why = f"task {a:.4f} - baseline {b:.4f} = {d:.4f} > {self.threshold:g}"
-            values = {"task": a, "baseline": b, "difference": d}
-            choices.append(Choice(scope.layers[row], expert, why=why, values=values))
+        compared = {"task": on_task, "baseline": on_baseline, "difference": delta}
+        for layer, expert, d, values in selected(scope, delta, self.threshold, what, compared):
+            why = f"task {values['task']:.4f} - baseline {values['baseline']:.4f} = {d:.4f} > {self.threshold:g}"
+            choices.append(Choice(layer, expert, why=why, values=values))
         return choices
 
     def compare(self, scope: Scope) -> Compared:
