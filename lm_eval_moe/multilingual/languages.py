@@ -33,17 +33,17 @@ class LanguageInfo:
         name: Its English name.
         script: ISO 15924 code of the script that the benchmarks' text is in.
         family: Top-level family in Glottolog.
-        branch: Branch of a large family, or None.
         tier: ``high``, ``mid``, ``low`` or ``unknown``, from the classes of Joshi et al. 2020 as the Aya Dataset paper
             groups them (5-4, 3, 2-0, not in the list).
+        branch: Branch of a large family, or None.
     """
 
     tag: str
     name: str
     script: str
     family: str
-    branch: str | None
     tier: str
+    branch: str | None = None
 
 
 def language_info(tag: str) -> LanguageInfo:
@@ -81,17 +81,7 @@ def tier_of(tag: str) -> str:
 @cache
 def known_languages() -> Mapping[str, LanguageInfo]:
     """Return the whole table, by canonical tag."""
-    content = read_yaml(LANGUAGES_FILE, "languages")
+    rows = read_yaml(LANGUAGES_FILE, "languages")["languages"]
     return MappingProxyType(
-        {
-            tag: LanguageInfo(
-                tag=tag,
-                name=row["name"],
-                script=row["script"],
-                family=row["family"],
-                branch=row.get("branch"),
-                tier=_TIER_OF_CLASS[row["class"]],
-            )
-            for tag, row in content["languages"].items()
-        }
+        {tag: LanguageInfo(tag, tier=_TIER_OF_CLASS[row.pop("class")], **row) for tag, row in rows.items()}
     )
