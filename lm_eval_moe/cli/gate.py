@@ -7,6 +7,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.cli._shared import add_parallel
 from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``gate``."""
     parser = subparsers.add_parser(
         "gate",
-        help="stop a regression in CI: judge a candidate against a stored baseline by a policy",
         description="Judge a candidate's scores in every language, their average, and its routing against a stored "
         "baseline, as a policy file says. Exit status: 0 passed, 1 regression, 2 cannot be judged.",
         epilog="examples:\n"
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
             metavar="FILE",
             help=f"the {side}'s routing, as --routing_profile wrote it; needed where the policy limits drift",
         )
-    _add_parallel(parser)
+    add_parallel(parser)
     parser.add_argument(
         "--today", metavar="DATE", help="the day on which allowances must still hold (default: today in UTC)"
     )
@@ -71,7 +71,7 @@ def _add_init(verbs: Any) -> None:
         "--profile", type=Path, metavar="FILE", help="the baseline's routing profile: sets drift limits, too"
     )
     _add_noise(init)
-    _add_parallel(init)
+    add_parallel(init)
     init.set_defaults(func=_init)
 
 
@@ -100,19 +100,8 @@ def _add_power(verbs: Any) -> None:
     )
     power.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON")
     _add_noise(power)
-    _add_parallel(power)
+    add_parallel(power)
     power.set_defaults(func=_power)
-
-
-def _add_parallel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--parallel",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="YAML file that says which task is which language (may be repeated)",
-    )
 
 
 def _add_noise(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``sweep``."""
     parser = subparsers.add_parser(
         "sweep",
-        help="a grid over a steering file's fields, every cell beside its random controls",
         description="Evaluate a grid over the fields of a steering file with one model load: the baseline, every "
         "cell, and matched random controls of every cell. Each run is saved as it ends; a sweep that was cut off goes "
         "on where it was when it is started again. Writes table.md, table.csv, table.json and a figure a benchmark.",
