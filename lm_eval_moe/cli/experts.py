@@ -125,11 +125,9 @@ def _shape(args: argparse.Namespace, spec: SteeringSpec) -> RoutingShape:
         raise UserError("is given beside --model_args", fix="give one of the two", where="--shape")
     if args.shape is not None:
         return parse_shape(args.shape)
-    return shape_of_profiles(spec) if args.model_args is None else _shape_of_model(args)
-
-
-def _shape_of_model(args: argparse.Namespace) -> RoutingShape:
-    """Read the model's config: the one thing here that takes torch and transformers."""
+    if args.model_args is None:
+        return shape_of_profiles(spec)
+    # Reading the model's config is the one thing here that takes torch and transformers.
     with contextlib.redirect_stdout(sys.stderr):
         return backend(DEFAULT).shape_before_loading(model_arguments(args))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,27 +263,24 @@ def _noise(args: argparse.Namespace, policy: Policy, baseline: Side | None) -> t
     from lm_eval_moe.gate.plan import between_languages, correlations_of_pair
     from lm_eval_moe.gate.power import BETWEEN, CORRELATION
 
-    found = (CORRELATION, BETWEEN)
-    sources = ("assumed", "assumed")
-    if baseline is not None and args.pair:
-        found = correlations_of_pair(policy, baseline, _side("candidate", args.pair, args))
-        sources = ("from the pair", "from the pair")
-    elif baseline is not None:
-        found, sources = (CORRELATION, between_languages(policy, baseline)), ("assumed", "as the baseline's scores do")
-    given = (args.correlation, args.language_correlation)
-    for flag, value in zip(("correlation", "language_correlation"), given, strict=True):
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{value:g} is out of range", fix="give a number from 0 to 1", where=f"--{flag}")
-    return (
-        found[0] if given[0] is None else given[0],
-        found[1] if given[1] is None else given[1],
-        (sources[0] if given[0] is None else "given", sources[1] if given[1] is None else "given"),
-    )
+    if baseline is None:
+        values, sources = [CORRELATION, BETWEEN], ["assumed", "assumed"]
+    elif args.pair:
+        pair = correlations_of_pair(policy, baseline, _side("candidate", args.pair, args))
+        values, sources = [*pair], ["from the pair", "from the pair"]
+    else:
+        between = between_languages(policy, baseline)
+        values, sources = [CORRELATION, between], ["assumed", "as the baseline's scores do"]
+    for place, flag in enumerate(("correlation", "language_correlation")):
+        value = getattr(args, flag)
+        if value is not None:
+            if not 0 <= value <= 1:
+                raise UserError(f"{value:g} is out of range", fix="give a number from 0 to 1", where=f"--{flag}")
+            values[place], sources[place] = value, "given"
+    return values[0], values[1], (sources[0], sources[1])
 
 
 def _side(name: str, paths: list[Path], args: argparse.Namespace) -> Side:
-    import sys
-
     from lm_eval_moe.gate.check import read_side
 
     notes: list[str] = []

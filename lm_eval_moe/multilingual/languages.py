@@ -13,7 +13,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.strict_yaml import read_yaml
 
-__all__ = ["LANGUAGES_FILE", "TIERS", "LanguageInfo", "known_languages", "language_info", "tier_of"]
+__all__ = ["LANGUAGES_FILE", "TIERS", "LanguageInfo", "known_languages", "language_info"]
 
 LANGUAGES_FILE = Path(__file__).with_name("languages.yaml")
 """The table; its head names the sources."""
@@ -67,15 +67,6 @@ def language_info(tag: str) -> LanguageInfo:
             where=str(LANGUAGES_FILE),
         )
     return table[canonical]
-
-
-def tier_of(tag: str) -> str:
-    """Return the resource tier of a language, one of `TIERS`.
-
-    Raises:
-        UserError: As `language_info`.
-    """
-    return language_info(tag).tier
 
 
 @cache
