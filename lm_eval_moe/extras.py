@@ -8,11 +8,12 @@ from lm_eval_moe.errors import UserError
 
 __all__ = ["require_extra"]
 
-_NAMES = {"jinja2": "Jinja2"}
+_NAMES = {"jinja2": "Jinja2", "math_verify": "math-verify"}
+_EXTRAS = {"math_verify": "tasks", "py3langid": "tasks"}
 
 
 def require_extra(what: str, *modules: str, where: str | None = None) -> None:
-    """Refuse to go on without modules of the extra ``report``.
+    """Refuse to go on without modules of the extra ``report`` or ``tasks``.
 
     Args:
         what: What needs them.
@@ -26,8 +27,9 @@ def require_extra(what: str, *modules: str, where: str | None = None) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
+            package = module.partition(".")[0]
             raise UserError(
-                f"{what} needs {_NAMES.get(module, module)}, which is not installed",
-                fix='pip install "lm-eval-moe[report]"',
+                f"{what} needs {_NAMES.get(package, package)}, which is not installed",
+                fix=f'pip install "lm-eval-moe[{_EXTRAS.get(package, "report")}]"',
                 where=where,
             ) from error

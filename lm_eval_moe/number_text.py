@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["MINUS", "Scale", "minus", "p_number", "p_text", "per_cent", "signed"]
+__all__ = ["MINUS", "Scale", "minus", "p_number", "p_text", "per_cent", "share_text", "signed"]
 
 MINUS = "\N{MINUS SIGN}"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -108,6 +108,16 @@ def minus(text: str) -> str:
 def per_cent(share: float) -> str:
     """Write a level: ``95 %``."""
     return f"{100 * share:.6g} %"
+
+
+def share_text(share: float) -> str:
+    """Write a share; only what is exactly all or nothing is written so."""
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    if 99.9 < value < 100:
+        return "> 99.9 %"
+    return f"{value:.0f} %" if value in (0, 100) else f"{value:.1f} %"
 
 
 def p_number(p: float) -> str:

@@ -34,13 +34,10 @@ class RoutingShape:
         The split lies at 1/6 and 3/4 of the depth (48 layers: 0-7, 8-35, 36-47). A band can be empty in a model of
         very few layers.
         """
-        if name == "early":
-            return tuple(layer for layer in self.layers if 6 * layer < self.depth)
-        if name == "late":
-            return tuple(layer for layer in self.layers if 4 * layer >= 3 * self.depth)
-        if name == "middle":
-            return tuple(layer for layer in self.layers if 6 * layer >= self.depth and 4 * layer < 3 * self.depth)
-        raise ValueError(f"no layer band {name!r}: early, middle or late")
+        if name not in BANDS:
+            raise ValueError(f"no layer band {name!r}: early, middle or late")
+        bands = {layer: BANDS[(6 * layer >= self.depth) + (4 * layer >= 3 * self.depth)] for layer in self.layers}
+        return tuple(layer for layer, band in bands.items() if band == name)
 
     def __str__(self) -> str:
         return f"layers {format_ranges(self.layers)} of {self.depth}, {self.experts} experts, top {self.top_k}"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.cli._shared import warnings_as_lines
+from lm_eval_moe.cli._shared import check_at_least, check_folder, warnings_as_lines
 from lm_eval_moe.discovery import module_names
 from lm_eval_moe.errors import UserError
 
@@ -99,8 +99,7 @@ def _analyse(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> list[str] | None:
-    if args.output.exists() and not args.output.is_dir():
-        raise UserError(f"{args.output} is no folder", fix="give a folder", where="--output")
+    check_folder(args.output, "--output")
     if (args.output / "analysis.json").exists() and not args.force:
         raise UserError(
             f"{args.output} holds an analysis already", fix="choose another folder, or add --force", where="--output"
@@ -110,10 +109,8 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         raise UserError(
             "is missing", fix="a task's experts are those more active than on general text: give both", where=missing
         )
-    if args.top_m is not None and args.top_m < 1:
-        raise UserError(f"{args.top_m} is too small", fix="give at least 1", where="--top_m")
-    if args.seed is not None and args.seed < 0:
-        raise UserError(f"{args.seed} is too small", fix="give 0 or more", where="--seed")
+    check_at_least(args, 1, "top_m")
+    check_at_least(args, 0, "seed")
     if args.analyses is None:
         return None
     names = [name.strip() for name in args.analyses.split(",") if name.strip()]

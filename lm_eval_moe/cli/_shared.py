@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from lm_eval_moe.backends.registry import DEFAULT, backend, load_model, quiet_loading
 from lm_eval_moe.errors import UserError
@@ -20,26 +21,39 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.shape import RoutingShape
+    from lm_eval_moe.steering import SteeringSpec
 
 __all__ = [
+    "ModelArgs",
     "Warned",
+    "add_device",
     "add_model",
+    "add_overrides",
+    "add_parallel",
     "add_strict",
+    "check_at_least",
+    "check_folder",
     "loaded",
+    "model_arguments",
     "quiet_libraries",
     "refuse_several_processes",
     "shape_of",
+    "steering_of",
     "warnings_as_lines",
 ]
 
 
-class _ModelArgs(argparse.Action):
+class ModelArgs(argparse.Action):
     """Reads ``--model_args`` as lm-eval's own ``run`` does, whose module is imported only when there is something."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         from lm_eval_moe.harness.command import merge_arguments
 
-        merge_arguments(parser, namespace, values, self.dest, option_string or self.option_strings[0])
+        merge_arguments(self, namespace, values, self.dest, option_string or self.option_strings[0])
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what lm-eval's reader tells a parser, as any other mistake."""
+        raise UserError(message, fix="write pretrained=<hub id, folder or demo>", where="--model_args")
 
 
 def add_model(parser: Any, *, required: bool = False) -> None:
@@ -49,11 +63,93 @@ def add_model(parser: Any, *, required: bool = False) -> None:
         "--model_args",
         "-a",
         nargs="+",
-        action=_ModelArgs,
+        action=ModelArgs,
         required=required,
         metavar="KEY=VALUE",
         help="the model, as for run: pretrained=<hub id, folder or demo>,dtype=...",
     )
+
+
+def add_device(parser: Any) -> None:
+    """Add ``--device`` and ``--trust_remote_code``."""
+    parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+
+
+def add_overrides(parser: Any) -> None:
+    """Add ``--set``."""
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a field of the steering file, e.g. interventions.0.action.soft=0.25 (may be repeated)",
+    )
+
+
+def add_parallel(parser: Any) -> None:
+    """Add ``--parallel``."""
+    parser.add_argument(
+        "--parallel",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="YAML file that says which task is which language and how its items pair (may be repeated)",
+    )
+
+
+def check_at_least(args: argparse.Namespace, least: int, *flags: str) -> None:
+    """Refuse smaller numbers behind these flags.
+
+    Raises:
+        UserError: One is smaller.
+    """
+    for flag in flags:
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            raise UserError(f"{value} is too small", fix=f"give at least {least}", where=f"--{flag}")
+
+
+def check_folder(path: Path | None, flag: str) -> None:
+    """Refuse a place for files that is there, but not a folder.
+
+    Raises:
+        UserError: It is a file.
+    """
+    if path is not None and path.exists() and not path.is_dir():
+        raise UserError(f"{path} is not a folder", fix="give a folder, new or existing", where=flag)
+
+
+def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``--model_args``, ``--device`` and ``--trust_remote_code`` say of a model.
+
+    Raises:
+        UserError: They do not name one.
+    """
+    arguments = dict(args.model_args or {})
+    if not arguments.get("pretrained"):
+        raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
+    options = {name: vars(args).get(name) for name in ("device", "trust_remote_code")}
+    return arguments | {name: value for name, value in options.items() if value}
+
+
+def steering_of(args: argparse.Namespace, arguments: dict[str, Any]) -> SteeringSpec | None:
+    """Return the steering file of ``--steering``, or else of ``--model_args``, with ``--set``; None for no file.
+
+    Args:
+        args: What was parsed.
+        arguments: Those of the model; a steering file is taken out of them.
+
+    Raises:
+        UserError: The file cannot be read or breaks the schema, or there is none to override.
+    """
+    from lm_eval_moe.steering import load_spec
+
+    file = arguments.pop("steering", None)
+    file = args.steering or file
+    if file is None and args.set:
+        raise UserError("there is no steering file to override", fix="give one with --steering", where="--set")
+    return None if file is None else load_spec(file, args.set)
 
 
 def shape_of(args: argparse.Namespace) -> RoutingShape:

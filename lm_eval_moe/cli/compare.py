@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lm_eval_moe.cli._shared import add_parallel
 from lm_eval_moe.discovery import module_names
-from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 
 __all__ = ["add_parser"]
@@ -20,7 +20,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``compare``."""
     parser = subparsers.add_parser(
         "compare",
-        help="a leaderboard over results, with paired statistics",
         description="Compare runs: a row a run (model and steering), a column a language, with averages, changes to a "
         "baseline and which of them are beyond chance. Takes results of `run` and of lm-eval's own command. With "
         "samples logs (--log_samples) items are paired; without, the standard errors have to do.",
@@ -57,9 +56,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="compare although task version, few-shot count, prompts or limit differ",
     )
-    how.add_argument(
-        "--parallel", action="append", default=[], metavar="FILE", help="more tasks' languages, as for `run`"
-    )
+    add_parallel(how)
     out = parser.add_argument_group("output")
     formats = ", ".join(name.removeprefix("as_") for name in module_names("lm_eval_moe.compare.formats"))
     out.add_argument(
@@ -81,18 +78,21 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
+    from lm_eval_moe.checked_fields import Field, Place
     from lm_eval_moe.compare import Settings, build_board, choose_runs
     from lm_eval_moe.compare.formats import FORMATS, format_of
     from lm_eval_moe.parallel import ParallelRegistry
+    from lm_eval_moe.parallel.entries import checked_language
 
     shown = FORMATS.look_up(args.format, "--format")
     written = [format_of(path) for path in args.output]
+    reference = None if args.reference is None else Field(Place("--reference", Path()), args.reference)
     settings = Settings(
         columns=args.columns,
         baseline=args.baseline,
         alpha=args.alpha,
         metric=args.metric,
-        reference=_language(args.reference),
+        reference=checked_language(reference) if reference else None,
         sort=args.sort,
         allow_mismatch=args.allow_mismatch,
     )
@@ -105,21 +105,10 @@ def _execute(args: argparse.Namespace) -> int:
         samples=not args.no_samples,
         all_dates=args.all_dates,
     )
-    registry = ParallelRegistry.default([Path(file) for file in args.parallel]) if args.parallel else None
+    registry = ParallelRegistry.default(args.parallel) if args.parallel else None
     board = build_board(chosen.runs, settings, registry=registry, notes=chosen.notes)
     for path, form in zip(args.output, written, strict=True):
         write_whole(path, form.render(board, args.title), "leaderboard")
         print(f"wrote {path}", file=sys.stderr)
     shown.print(board, args.title, intervals=args.intervals)
     return 0
-
-
-def _language(given: str | None) -> str | None:
-    if given is None:
-        return None
-    from lm_eval_moe.languages import canonical_language
-
-    try:
-        return canonical_language(given)
-    except ValueError as error:
-        raise UserError(str(error), fix="give a language code such as en", where="--reference") from error

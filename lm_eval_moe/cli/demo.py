@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_moe.backends.registry import DEFAULT, set_threads
-from lm_eval_moe.cli._shared import loaded, quiet_libraries
+from lm_eval_moe.cli._shared import check_at_least, loaded, quiet_libraries
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.resources import steering_configs_dir
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
-
-if TYPE_CHECKING:
-    from lm_eval_moe.backends.base import RoutedModel
+from lm_eval_moe.tables import markdown_table
 
 __all__ = ["add_parser"]
 
@@ -27,7 +25,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``demo``."""
     parser = subparsers.add_parser(
         "demo",
-        help="the whole story offline on the bundled tiny model",
         description="Evaluate the bundled tiny MoE model on its arithmetic tasks in eight languages: as it is, steered "
         "and with a random-expert control. Prints a table; writes the results, a routing profile and a report. Needs "
         "no network. It shows how steering is measured; it replicates no paper.",
@@ -41,8 +38,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    if args.limit is not None and args.limit < 1:
-        raise UserError(f"{args.limit} is no number of items", fix="give at least 1", where="--limit")
+    check_at_least(args, 1, "limit")
     try:
         args.output_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,34 +75,27 @@ def _run_all(args: argparse.Namespace, profile: Path) -> dict[str, dict[str, Any
         print(f"[{number}/{len(_RUNS)}] {label}", file=sys.stderr)
         lm.set_steering(steering_configs_dir() / file if file else None)
         # Only the unsteered routing is profiled: that is what the languages' curves and clusters are of.
-        runs[label] = _evaluated(simple_evaluate, lm, manager, args.limit, None if file else profile)
+        results = simple_evaluate(
+            lm,
+            tasks=[_GROUP],
+            task_manager=manager,
+            limit=args.limit,
+            bootstrap_iters=0 if args.limit == 1 else 100,
+            routing_profile=None if file else profile,
+        )
+        assert results is not None, "the demo runs in one process"
+        runs[label] = results
     return runs
-
-
-def _evaluated(
-    simple_evaluate: Any, lm: RoutedModel, manager: Any, limit: int | None, profile: Path | None
-) -> dict[str, Any]:
-    results: dict[str, Any] = simple_evaluate(
-        lm,
-        tasks=[_GROUP],
-        task_manager=manager,
-        limit=limit,
-        bootstrap_iters=0 if limit == 1 else 100,
-        routing_profile=profile,
-    )
-    return results
 
 
 def _table(runs: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table: a row a language, accuracy with its standard error and divergence of each run."""
-    from pytablewriter import MarkdownTableWriter
-
     from lm_eval_moe.results import Routing
 
     baseline = runs["baseline"]
     routing = Routing.of(baseline)
     rows = [
-        [entry.language, *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
+        [entry.language or task, *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
         for task, entry in routing.tasks.items()
     ]
     rows.append(["mean", *(cell for results in runs.values() for cell in _cells(results["results"][_GROUP]))])
@@ -117,8 +106,7 @@ def _table(runs: dict[str, dict[str, Any]]) -> str:
         f"({middle[0]}-{middle[-1]} of {routing.model_shape.depth}); "
         f"{next(iter(baseline['n-samples'].values()))['effective']} items a language"
     )
-    writer = MarkdownTableWriter(headers=headers, value_matrix=rows, margin=1)
-    return f"{title}\n\n{writer.dumps().rstrip()}"
+    return "\n".join([title, "", *markdown_table(headers, rows, pad=True)])
 
 
 def _cells(scores: dict[str, Any]) -> list[str]:

@@ -10,8 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.cli._shared import add_model, loaded, quiet_libraries, warnings_as_lines
-from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.cli._shared import (
+    add_device,
+    add_model,
+    add_overrides,
+    check_at_least,
+    loaded,
+    model_arguments,
+    quiet_libraries,
+    steering_of,
+    warnings_as_lines,
+)
+from lm_eval_moe.errors import RoutingBypassedError
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
@@ -25,16 +35,14 @@ def add_parser(subparsers: Any) -> None:
     """Add ``doctor``."""
     parser = subparsers.add_parser(
         "doctor",
-        help="prove on your model that routing is captured and steered as said",
         description="Print how a model routes, and prove on a few sentences in eight languages that capture shows what "
         "the experts receive, leaves out padding and changes nothing, and that steering reaches the selection. Exit "
         "code 0 if all proofs hold, 1 if one fails or is not proven, 2 for a mistake in the arguments.",
         epilog="example: lm-eval-moe doctor --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 --device cuda",
     )
     add_model(parser, required=True)
-    parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
+    add_device(parser)
     parser.add_argument("--batch_size", type=int, help="sentences a batch (default: 4); 1 leaves nothing to pad")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
     parser.add_argument(
         "--config-only",
         "--config_only",
@@ -44,13 +52,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--steering", metavar="FILE", help="also explain this steering file and measure what it reaches"
     )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a field of the steering file (may be repeated)",
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--allow_unproven",
         action="store_true",
@@ -62,38 +64,17 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"{args.batch_size} is no batch size", fix="give at least 1", where="--batch_size")
-    given = dict(args.model_args or {})
-    if not given.get("pretrained"):
-        raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
-    if args.trust_remote_code:
-        given["trust_remote_code"] = True
+    check_at_least(args, 1, "batch_size")
+    given = model_arguments(args)
     # What libraries print is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
-        spec = _spec(args.steering or given.get("steering"), args.set)
-        given.pop("steering", None)
+        spec = steering_of(args, given)
         found = _from_config(args, given, spec) if args.config_only else _with_weights(args, given, spec)
-    print(_rendered(found, args))
-    return 0 if found.ok or (args.allow_unproven and not found.failed and found.refusal is None) else 1
-
-
-def _rendered(found: Examination, args: argparse.Namespace) -> str:
     from lm_eval_moe.doctor import render_text
 
-    if args.json:
-        return json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
-    return render_text(found, verbose=args.verbose)
-
-
-def _spec(file: str | None, overrides: list[str]) -> SteeringSpec | None:
-    from lm_eval_moe.steering import load_spec
-
-    if file is None:
-        if overrides:
-            raise UserError("there is no steering file to override", fix="give one with --steering", where="--set")
-        return None
-    return load_spec(file, overrides)
+    plain = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if args.json else None
+    print(plain or render_text(found, verbose=args.verbose))
+    return 0 if found.ok or (args.allow_unproven and not found.failed and found.refusal is None) else 1
 
 
 def _from_config(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
@@ -101,12 +82,11 @@ def _from_config(args: argparse.Namespace, given: dict[str, Any], spec: Steering
     from lm_eval_moe.backends.registry import backend
     from lm_eval_moe.doctor import Examination, anatomy_of
 
-    kind, name = backend(args.model), str(given["pretrained"])
+    kind = backend(args.model)
     model = kind.modules_before_loading(given)
-    if model is None:
-        return Examination(name, None, plan=resolve_plan(spec, kind.shape_before_loading(given)))
-    anatomy = anatomy_of(model)
-    return Examination(name, anatomy, plan=resolve_plan(spec, anatomy.shape))
+    anatomy = None if model is None else anatomy_of(model)
+    shape = kind.shape_before_loading(given) if anatomy is None else anatomy.shape
+    return Examination(str(given["pretrained"]), anatomy, plan=resolve_plan(spec, shape))
 
 
 def _with_weights(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
@@ -114,8 +94,6 @@ def _with_weights(args: argparse.Namespace, given: dict[str, Any], spec: Steerin
 
     if args.batch_size is not None or not isinstance(given.get("batch_size"), int):
         given["batch_size"] = args.batch_size or 4
-    if args.device is not None:
-        given["device"] = args.device
     try:
         lm = loaded(args, {**given, "steering": spec})
     except RoutingBypassedError as error:

@@ -7,9 +7,10 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.cli._shared import warnings_as_lines
+from lm_eval_moe.backends.registry import DEFAULT, backend
+from lm_eval_moe.cli._shared import ModelArgs, add_overrides, model_arguments, warnings_as_lines
 from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,21 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 
-class _ModelArgsParser(argparse.ArgumentParser):
-    """Takes the complaints of lm-eval's reader of ``--model_args``."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message as any other mistake."""
-        raise UserError(message, fix="write pretrained=<hub id, folder or demo>", where="--model_args")
-
-
 def add_parser(subparsers: Any) -> None:
     """Add ``experts``."""
     from lm_eval_moe.experts.flags import add_rule_flags, add_steering_flags, rule_names
 
     parser = subparsers.add_parser(
         "experts",
-        help="select experts by a rule, show why, write an explicit steering file",
         description="Apply a selection rule to routing profiles: print the experts by layer, explain each of them,\n"
         "and write a steering file that lists them by number. The rule is given here by its name and\n"
         "flags, or in a steering file. No weights are loaded.",
@@ -51,18 +43,14 @@ def add_parser(subparsers: Any) -> None:
     file = parser.add_argument_group("the steering")
     add_steering_flags(file)
     file.add_argument("--steering", metavar="FILE", help="take the rules of this steering file instead")
-    file.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a field, as in run (may be repeated)",
-    )
+    add_overrides(file)
     file.add_argument("--control", metavar="KIND", help="random: the matched random control of the rule")
     file.add_argument("--seed", metavar="N", help="the steering file's seed, for ties and random controls (default: 0)")
     file.add_argument("--name", help="the steering file's name")
     shape = parser.add_argument_group("the model, where no profile says its shape")
-    shape.add_argument("--model_args", "-a", nargs="+", metavar="KEY=VALUE", help="pretrained=...: its config alone")
+    shape.add_argument(
+        "--model_args", "-a", nargs="+", action=ModelArgs, metavar="KEY=VALUE", help="pretrained=...: its config alone"
+    )
     shape.add_argument("--shape", metavar="SIZES", help="layers=48,experts=128,top_k=8[,moe_layers=3-47]")
     out = parser.add_argument_group("output")
     out.add_argument("--explain", action="store_true", help="show why each expert is selected")
@@ -88,14 +76,11 @@ def _execute(args: argparse.Namespace) -> int:
     with warnings_as_lines(), flags_named(args):
         spec = _spec(args)
         found = select(spec, _shape(args, spec), thresholds)
-    written = []
+    written = [file for file in (args.output, args.plot) if file]
     if args.output:
-        text = explicit_yaml(found)
-        write_whole(Path(args.output), text, "steering file")
-        written.append(args.output)
+        write_whole(Path(args.output), explicit_yaml(found), "steering file")
     if args.plot:
         save_heat_map(found, args.plot)
-        written.append(args.plot)
     if args.json:
         print(json.dumps({**found.to_dict(), "written": written}, indent=2, ensure_ascii=False))
         return 0
@@ -140,22 +125,11 @@ def _shape(args: argparse.Namespace, spec: SteeringSpec) -> RoutingShape:
         raise UserError("is given beside --model_args", fix="give one of the two", where="--shape")
     if args.shape is not None:
         return parse_shape(args.shape)
-    return shape_of_profiles(spec) if args.model_args is None else _shape_of_model(args)
-
-
-def _shape_of_model(args: argparse.Namespace) -> RoutingShape:
-    """Read the model's config: the one thing here that takes torch and transformers."""
-    from lm_eval_moe.harness.command import merge_arguments
-
+    if args.model_args is None:
+        return shape_of_profiles(spec)
+    # Reading the model's config is the one thing here that takes torch and transformers.
     with contextlib.redirect_stdout(sys.stderr):
-        from lm_eval_moe.backends.registry import DEFAULT, backend
-
-        space = argparse.Namespace()
-        merge_arguments(_ModelArgsParser(), space, args.model_args, "model_args", "--model_args")
-        given = dict(space.model_args)
-        if not given.get("pretrained"):
-            raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
-        return backend(DEFAULT).shape_before_loading(given)
+        return backend(DEFAULT).shape_before_loading(model_arguments(args))
 
 
 def _check_target(path: str | None, flag: str, endings: tuple[str, ...], force: bool) -> None:

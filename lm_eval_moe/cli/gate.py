@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.cli._shared import add_parallel
 from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``gate``."""
     parser = subparsers.add_parser(
         "gate",
-        help="stop a regression in CI: judge a candidate against a stored baseline by a policy",
         description="Judge a candidate's scores in every language, their average, and its routing against a stored "
         "baseline, as a policy file says. Exit status: 0 passed, 1 regression, 2 cannot be judged.",
         epilog="examples:\n"
@@ -42,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
             metavar="FILE",
             help=f"the {side}'s routing, as --routing_profile wrote it; needed where the policy limits drift",
         )
-    _add_parallel(parser)
+    add_parallel(parser)
     parser.add_argument(
         "--today", metavar="DATE", help="the day on which allowances must still hold (default: today in UTC)"
     )
@@ -71,7 +72,7 @@ def _add_init(verbs: Any) -> None:
         "--profile", type=Path, metavar="FILE", help="the baseline's routing profile: sets drift limits, too"
     )
     _add_noise(init)
-    _add_parallel(init)
+    add_parallel(init)
     init.set_defaults(func=_init)
 
 
@@ -100,19 +101,8 @@ def _add_power(verbs: Any) -> None:
     )
     power.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON")
     _add_noise(power)
-    _add_parallel(power)
+    add_parallel(power)
     power.set_defaults(func=_power)
-
-
-def _add_parallel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--parallel",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="YAML file that says which task is which language (may be repeated)",
-    )
 
 
 def _add_noise(parser: argparse.ArgumentParser) -> None:
@@ -273,27 +263,24 @@ def _noise(args: argparse.Namespace, policy: Policy, baseline: Side | None) -> t
     from lm_eval_moe.gate.plan import between_languages, correlations_of_pair
     from lm_eval_moe.gate.power import BETWEEN, CORRELATION
 
-    found = (CORRELATION, BETWEEN)
-    sources = ("assumed", "assumed")
-    if baseline is not None and args.pair:
-        found = correlations_of_pair(policy, baseline, _side("candidate", args.pair, args))
-        sources = ("from the pair", "from the pair")
-    elif baseline is not None:
-        found, sources = (CORRELATION, between_languages(policy, baseline)), ("assumed", "as the baseline's scores do")
-    given = (args.correlation, args.language_correlation)
-    for flag, value in zip(("correlation", "language_correlation"), given, strict=True):
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{value:g} is out of range", fix="give a number from 0 to 1", where=f"--{flag}")
-    return (
-        found[0] if given[0] is None else given[0],
-        found[1] if given[1] is None else given[1],
-        (sources[0] if given[0] is None else "given", sources[1] if given[1] is None else "given"),
-    )
+    if baseline is None:
+        values, sources = [CORRELATION, BETWEEN], ["assumed", "assumed"]
+    elif args.pair:
+        pair = correlations_of_pair(policy, baseline, _side("candidate", args.pair, args))
+        values, sources = [*pair], ["from the pair", "from the pair"]
+    else:
+        between = between_languages(policy, baseline)
+        values, sources = [CORRELATION, between], ["assumed", "as the baseline's scores do"]
+    for place, flag in enumerate(("correlation", "language_correlation")):
+        value = getattr(args, flag)
+        if value is not None:
+            if not 0 <= value <= 1:
+                raise UserError(f"{value:g} is out of range", fix="give a number from 0 to 1", where=f"--{flag}")
+            values[place], sources[place] = value, "given"
+    return values[0], values[1], (sources[0], sources[1])
 
 
 def _side(name: str, paths: list[Path], args: argparse.Namespace) -> Side:
-    import sys
-
     from lm_eval_moe.gate.check import read_side
 
     notes: list[str] = []

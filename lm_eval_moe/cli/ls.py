@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``ls``."""
     parser = subparsers.add_parser(
         "ls",
-        help="list the multilingual tasks, groups and languages",
         description="List the multilingual tasks of this package. Without an argument: one line a benchmark, with its "
         "languages, size, kind, whether items pair with English and by what, dataset and licence.",
         epilog="examples:\n"
@@ -59,15 +58,9 @@ def _list(args: argparse.Namespace) -> int:
     manifests = load_manifests()
     if args.benchmark is not None:
         manifests = (_benchmark(args.benchmark, manifests),)
-    what = args.what or ("tasks" if args.language else "benchmarks")
-    if what == "benchmarks":
-        table = listing.list_benchmarks(manifests)
-    elif what == "tasks":
-        table = listing.list_tasks(manifests, args.language)
-    elif what == "groups":
-        table = listing.list_groups(manifests, args.language)
-    else:
-        table = listing.list_languages(manifests, args.language)
+    listed = {"tasks": listing.list_tasks, "groups": listing.list_groups, "languages": listing.list_languages}
+    what = args.what or ("tasks" if args.language else None)
+    table = listing.list_benchmarks(manifests) if what is None else listed[what](manifests, args.language)
     if args.format == "table":
         _print(table)
     else:
@@ -78,14 +71,14 @@ def _list(args: argparse.Namespace) -> int:
 def _benchmark(name: str, manifests: tuple[Manifest, ...]) -> Manifest:
     from lm_eval_moe.errors import UserError, did_you_mean
 
-    found = {each: m for m in manifests for each in (m.name, m.group)}
-    if name not in found:
+    by_name = {either: m for m in manifests for either in (m.name, m.group)}
+    if name not in by_name:
         raise UserError(
-            f"there is no benchmark {name!r}{did_you_mean(name, found)}",
+            f"there is no benchmark {name!r}{did_you_mean(name, by_name)}",
             fix=f"there are {', '.join(m.name for m in manifests)}",
             where="--benchmark",
         )
-    return found[name]
+    return by_name[name]
 
 
 def _print(listing: Listing) -> None:

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.cli._profile_analyse import add_analyse
 from lm_eval_moe.cli._shared import (
+    add_device,
     add_model,
+    add_overrides,
+    add_parallel,
     add_strict,
+    check_at_least,
+    check_folder,
     loaded,
+    model_arguments,
     quiet_libraries,
     refuse_several_processes,
+    steering_of,
     warnings_as_lines,
 )
 from lm_eval_moe.errors import UserError, did_you_mean
@@ -33,7 +40,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``profile``."""
     parser = subparsers.add_parser(
         "profile",
-        help="capture routing over texts or tasks without scoring; show, merge, compare, analyse profiles",
         description="Capture how a model routes texts, or the prompts of tasks, and write one safetensors profile a "
         "language. A run that was cut off goes on where it was when it is started again with the same arguments.",
         epilog="examples:\n"
@@ -81,13 +87,7 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         "--benchmark", metavar="NAME", help="what the texts are of (default: the file's name without its language)"
     )
     parser.add_argument("--include_path", metavar="DIR", help="folder with further task files")
-    parser.add_argument(
-        "--parallel",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="YAML file that says which task is which language (may be repeated)",
-    )
+    add_parallel(parser)
     parser.add_argument(
         "--span",
         choices=("prompt", "continuation", "all", "thinking"),
@@ -106,16 +106,9 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="texts of a file, or documents of a task, at most")
     parser.add_argument("--batch_size", type=int, default=8, help="texts a batch (default: 8)")
     parser.add_argument("--max_length", type=int, help="tokens of a window, for texts that are longer")
-    parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+    add_device(parser)
     parser.add_argument("--steering", metavar="FILE", help="profile the model steered by this file")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a field of the steering file (may be repeated)",
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--save_every",
         type=float,
@@ -168,15 +161,10 @@ def _run(job: Any) -> str:
 
 
 def _check(args: argparse.Namespace) -> None:
-    given = dict(args.model_args or {})
-    if not given.get("pretrained"):
-        raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
+    given = model_arguments(args)
     if args.output is None:
         raise UserError("no folder is given", fix="say where the profiles shall lie", where="--output")
-    if args.output.exists() and not args.output.is_dir():
-        raise UserError(
-            f"{args.output} is no folder", fix="give a folder, one file a language goes there", where="--output"
-        )
+    check_folder(args.output, "--output")
     if bool(args.texts) == bool(args.tasks):
         raise UserError(
             "give either texts or tasks to profile", fix="use --texts LANG=FILE ... or --tasks NAMES", where="profile"
@@ -185,10 +173,7 @@ def _check(args: argparse.Namespace) -> None:
     idle = [flag for flag in foreign if getattr(args, flag)]
     if idle:
         raise UserError("says nothing for " + others, fix="leave it out", where=f"--{idle[0]}")
-    for flag in ("limit", "batch_size", "max_length"):
-        value = getattr(args, flag)
-        if value is not None and value < 1:
-            raise UserError(f"{value} is too small", fix="give at least 1", where=f"--{flag}")
+    check_at_least(args, 1, "limit", "batch_size", "max_length")
     if not args.save_every >= 0:
         raise UserError(
             f"{args.save_every} is no time", fix="give seconds, 0 to save as often as possible", where="--save_every"
@@ -202,8 +187,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.texts and args.span == "continuation":
         raise UserError("a text has no continuation", fix="leave out --span", where="--span")
     _arrays(args)
-    if args.set and not args.steering:
-        raise UserError("there is no steering file to override", fix="give one with --steering", where="--set")
     twice = [
         name for name in ("steering", "max_length") if given.get(name) is not None and getattr(args, name) is not None
     ]
@@ -241,18 +224,12 @@ def _task_prompts(args: argparse.Namespace, lm: RoutedModel) -> list[Source]:
 
 
 def _model(args: argparse.Namespace) -> RoutedModel:
-    from lm_eval_moe.steering import load_spec
-
-    given = {**args.model_args, "batch_size": args.batch_size, "capture": args.span}
-    for flag in ("device", "max_length"):
-        if getattr(args, flag) is not None:
-            given[flag] = getattr(args, flag)
-    if args.trust_remote_code:
-        given["trust_remote_code"] = True
+    given = {**model_arguments(args), "batch_size": args.batch_size, "capture": args.span}
+    if args.max_length is not None:
+        given["max_length"] = args.max_length
     if args.parallel:
         given["parallel"] = args.parallel
-    steering = args.steering or given.pop("steering", None)
-    lm = loaded(args, {**given, "steering": load_spec(steering, args.set) if steering else None})
+    lm = loaded(args, given | {"steering": steering_of(args, given)})
     refuse_several_processes(lm, "profile")
     return lm
 
@@ -276,7 +253,6 @@ def _merge(args: argparse.Namespace) -> int:
 def _diff(args: argparse.Namespace) -> int:
     from lm_eval_moe.profiles.diff import diff_profiles
 
-    if args.experts < 0:
-        raise UserError(f"{args.experts} is too small", fix="give 0 or more", where="--experts")
+    check_at_least(args, 0, "experts")
     print(diff_profiles(args.a, args.b, experts=args.experts))
     return 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.cli._shared import warnings_as_lines
+from lm_eval_moe.cli._shared import check_folder, warnings_as_lines
 from lm_eval_moe.errors import UserError
 
 __all__ = ["add_parser"]
@@ -17,7 +17,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``report``."""
     parser = subparsers.add_parser(
         "report",
-        help="a self-contained HTML page on results, profiles and sweeps",
         description="One HTML page with inline figures, for light and dark screens, phones and paper; it needs no\n"
         "network and no scripts. Scores by language with intervals, differences to a baseline and to random\n"
         "controls, curves through the layers, expert heat maps, a dendrogram of languages, sweeps; every sentence\n"
@@ -56,8 +55,7 @@ def _execute(args: argparse.Namespace) -> int:
         raise UserError(
             "is a folder", fix="give the name of a file, such as report.html", where=f"--output {args.output}"
         )
-    if args.figures is not None and args.figures.exists() and not args.figures.is_dir():
-        raise UserError("is no folder", fix="give a folder", where=f"--figures {args.figures}")
+    check_folder(args.figures, "--figures")
     from lm_eval_moe.report.page import write_report
     from lm_eval_moe.report.sources import read_sources
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.cli._shared import add_strict, warnings_as_lines
+from lm_eval_moe.cli._shared import add_overrides, add_parallel, add_strict, warnings_as_lines
 from lm_eval_moe.errors import FlawedResultsError, UserError
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.harness.command import add_run_command, include_path_in, run_command, set_up_logging
@@ -16,19 +16,11 @@ from lm_eval_moe.strict import StrictError
 
 __all__ = ["add_parser"]
 
-_OURS = {
-    "steering": "steering",
-    "set": "steering_overrides",
-    "routing_reference": "routing_reference",
-    "routing_fields": "routing_fields",
-    "routing_include_reference": "routing_include_reference",
-    "routing_profile": "routing_profile",
-    "parallel": "parallel",
-    "allow_leak": "allow_leak",
-    "control": "control",
-    "strict": "strict",
-}
-"""Our flags, and what `simple_evaluate` calls them."""
+_OURS = (
+    *("steering", "set", "parallel", "allow_leak", "control", "strict"),
+    *("routing_reference", "routing_fields", "routing_include_reference", "routing_profile"),
+)
+"""Our flags; `simple_evaluate` calls them the same, but for ``--set``."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -47,11 +39,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "  $ lm-eval-moe run --model hf-moe --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 \\\n"
         "      --tasks mgsm_direct_en,mgsm_direct_sw --steering steer.yaml --set interventions.0.action.soft=0.25\n"
     )
-    add_routing_arguments(parser.add_argument_group("routing and steering (with --model hf-moe)"))
+    _add_routing_arguments(parser.add_argument_group("routing and steering (with --model hf-moe)"))
 
 
 def _execute(args: argparse.Namespace) -> int:
-    options = {ours: vars(args).pop(flag) for flag, ours in _OURS.items()}  # lm-eval's command knows none of them
+    options = {flag: vars(args).pop(flag) for flag in _OURS}  # lm-eval's command knows none of them
+    options["steering_overrides"] = options.pop("set")
     set_up_logging()
     with warnings_as_lines(strict=options["strict"]) as warned:
         _check(options, args)
@@ -90,16 +83,10 @@ def _run(args: argparse.Namespace, options: dict[str, Any]) -> bool:
     return printed
 
 
-def add_routing_arguments(group: Any) -> None:
+def _add_routing_arguments(group: Any) -> None:
     """Add the flags that say how to steer and what to report."""
     group.add_argument("--steering", metavar="FILE", help="steering YAML file")
-    group.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a field of the steering file, e.g. interventions.0.action.soft=0.25 (may be repeated)",
-    )
+    add_overrides(group)
     group.add_argument(
         "--routing_reference",
         metavar="LANG",
@@ -122,13 +109,7 @@ def add_routing_arguments(group: Any) -> None:
         metavar="PATH",
         help="profile of items: read as the reference if the file exists, otherwise written from this run",
     )
-    group.add_argument(
-        "--parallel",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="YAML file that says which task is which language and how its items pair (may be repeated)",
-    )
+    add_parallel(group)
     group.add_argument(
         "--allow_leak",
         "--allow-leak",

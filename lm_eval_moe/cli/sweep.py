@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -34,7 +35,6 @@ def add_parser(subparsers: Any) -> None:
     """Add ``sweep``."""
     parser = subparsers.add_parser(
         "sweep",
-        help="a grid over a steering file's fields, every cell beside its random controls",
         description="Evaluate a grid over the fields of a steering file with one model load: the baseline, every "
         "cell, and matched random controls of every cell. Each run is saved as it ends; a sweep that was cut off goes "
         "on where it was when it is started again. Writes table.md, table.csv, table.json and a figure a benchmark.",
@@ -148,6 +148,7 @@ def _in_words(sweep: SweepSpec, cell: Cell | EmptyCell) -> str:
 def _write(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell], store: RunStore) -> str:
     """Write the tables and figures of what has been run; return the Markdown."""
     from lm_eval_moe.files import write_json, write_whole
+    from lm_eval_moe.sweep.figure import save_figure
     from lm_eval_moe.sweep.summary import summarise
     from lm_eval_moe.sweep.table import csv_table, markdown
 
@@ -158,19 +159,9 @@ def _write(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell], 
     content = {"schema_version": 1, "name": sweep.name, "benchmarks": [summary.to_dict() for summary in summaries]}
     write_json(store.folder / "table.json", content, "table")
     try:
-        _draw(summaries, store.folder)
+        for summary in summaries:
+            if summary.cells:
+                save_figure(summary, store.folder, "gain_" + re.sub(r"[^\w.-]", "_", summary.benchmark))
     except UserError as error:
         print(f"lm-eval-moe: no figure: {error}", file=sys.stderr)
     return f"{text}\nResults: {store.folder.resolve()}"
-
-
-def _draw(summaries: Sequence[Any], folder: Path) -> None:
-    from lm_eval_moe.sweep.figure import save_figure
-
-    for summary in summaries:
-        if summary.cells:
-            save_figure(summary, folder, f"gain_{_file_name(summary.benchmark)}")
-
-
-def _file_name(benchmark: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in benchmark)

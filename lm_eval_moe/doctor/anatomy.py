@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,10 @@ AFTERWARDS = "after selection"
 UNKNOWN = "unknown"
 """The scoring of routers that could not be run without weights."""
 
-_GROUPS = ("n_group", "num_group", "num_expert_group", "n_groups")
-_GROUPS_CHOSEN = ("topk_group", "top_k_group", "n_limited_groups")
+_GROUPS = (  # what models call the number of groups of experts, and how many of them are chosen
+    ("n_group", "num_group", "num_expert_group", "n_groups"),
+    ("topk_group", "top_k_group", "n_limited_groups"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,12 @@ def anatomy_of(model: Any, sites: tuple[RouterSite, ...] | None = None, scoring:
     Raises:
         UserError: It has no router that can be intercepted.
     """
-    found = find_sites(model) if sites is None else sites
-    shape = routing_shape(model, found)
-    first = found[0]
+    sites = find_sites(model) if sites is None else sites
+    shape = routing_shape(model, sites)
+    first = sites[0]
     parent = first.module
-    by_token = tuple(
-        layer for layer, module in _other_layers(model, found) if _has_experts(module) and _by_id(model, module)
-    )
-    uncovered = uncovered_layers(model, found)
-    adapters = {"generic" if type(site.block) is RoutedBlock else type(site.block).__name__ for site in found}
+    by_token, uncovered = _layers_with_other_experts(model, sites, by_id=True), uncovered_layers(model, sites)
+    adapters = {"generic" if type(site.block) is RoutedBlock else type(site.block).__name__ for site in sites}
     return Anatomy(
         model_class=type(model).__name__,
         model_type=str(model.config.model_type),
@@ -112,16 +111,19 @@ def anatomy_of(model: Any, sites: tuple[RouterSite, ...] | None = None, scoring:
 
 def uncovered_layers(model: Any, sites: tuple[RouterSite, ...]) -> tuple[int, ...]:
     """Return the decoder layers that have experts, but neither a known router nor a choice by token id."""
-    others = _other_layers(model, sites)
-    return tuple(layer for layer, module in others if _has_experts(module) and not _by_id(model, module))
+    return _layers_with_other_experts(model, sites, by_id=False)
 
 
-def _other_layers(model: Any, sites: tuple[RouterSite, ...]) -> list[tuple[int, nn.Module]]:
-    """Return the decoder layers without a router that is intercepted."""
-    stack = _layer_name(sites[0]).rpartition(".")[0]
+def _layers_with_other_experts(model: Any, sites: tuple[RouterSite, ...], *, by_id: bool) -> tuple[int, ...]:
+    """Return the decoder layers that have experts, no router that is intercepted, and a choice by token id or not."""
+    stack = model.get_submodule(_layer_name(sites[0]).rpartition(".")[0])
+    others = [(int(name), layer) for name, layer in stack.named_children() if name.isdigit()]
     known = {site.layer for site in sites}
-    layers = model.get_submodule(stack).named_children()
-    return [(int(name), layer) for name, layer in layers if name.isdigit() and int(name) not in known]
+    return tuple(
+        number
+        for number, layer in others
+        if number not in known and _has_experts(layer) and _by_id(model, layer) == by_id
+    )
 
 
 def _layer_name(site: RouterSite) -> str:
@@ -172,13 +174,10 @@ def _scoring(block: RoutedBlock, top_k: int) -> str:
 def _groups(model: Any, block: RoutedBlock, parent: nn.Module) -> tuple[int, int] | None:
     config = model.config.get_text_config()
     for holder in (block.router, parent, config):
-        sizes = [next((n for name in names if _is_count(n := getattr(holder, name, None))), None) for names in _NAMES]
+        sizes = [next((n for name in names if _is_count(n := getattr(holder, name, None))), None) for names in _GROUPS]
         if sizes[0] is not None and sizes[1] is not None:
             return (sizes[0], sizes[1]) if sizes[0] > 1 else None
     return None
-
-
-_NAMES: Sequence[Sequence[str]] = (_GROUPS, _GROUPS_CHOSEN)
 
 
 def _is_count(value: object) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -33,10 +33,6 @@ class Comparison:
     def identical(self) -> bool:
         """Whether every bit is the same."""
         return self.different == 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as JSON-ready values."""
-        return asdict(self)
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Reach:
         return {
             "tokens": self.tokens,
             "languages": list(self.languages),
-            "layers": {str(layer): vars(each).copy() for layer, each in self.layers.items()},
+            "layers": {str(layer): asdict(reach) for layer, reach in self.layers.items()},
         }
 
 

@@ -193,6 +193,17 @@ class Runs:
         turns = [left.pop(-1 if turn % 2 else 0) for turn in range(len(left))]
         return tuple(turns[: int(self.lm.batch_size)])
 
+    def miscounted(self, record: RoutingRecord | None, tokens: int) -> str | None:
+        """Say what is wrong with the record of a request of so many tokens; None where nothing is."""
+        if record is None or record.counts is None:
+            return "nothing was recorded"
+        if record.tokens != tokens:
+            return f"{record.tokens} tokens were counted, it has {tokens}"
+        sums, due = record.counts.sum(1), tokens * self.shape.top_k
+        if (sums > due).any() or (not self.skips and (sums < due).any()):
+            return f"{int(sums.min())}-{int(sums.max())} selections a layer, {due} are due"
+        return None
+
     # ------------------------------------------------------------------ runs that several proofs share
 
     @cached_property

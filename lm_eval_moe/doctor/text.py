@@ -7,7 +7,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, UNKNOWN, steering_model_block
-from lm_eval_moe.doctor.explanation import action_in_words, languages_in_words, targets_by_layers, tokens_in_words
+from lm_eval_moe.doctor.explanation import (
+    action_in_words,
+    explain,
+    languages_in_words,
+    targets_by_layers,
+    tokens_in_words,
+)
+from lm_eval_moe.number_text import share_text
 from lm_eval_moe.shape import BANDS, format_ranges
 from lm_eval_moe.tables import aligned
 from lm_eval_moe.wrapping import hanging
@@ -24,6 +31,7 @@ __all__ = ["render_text"]
 _WIDTH = 96
 _SIGNS = {"pass": "ok", "fail": "FAILED", "not proven": "NOT PROVEN", "not applicable": "n/a"}
 _ADVISED = ("fail", "not proven")
+_SCORING = {AFTERWARDS: "after the choice: the logits themselves decide", UNKNOWN: "known once weights are loaded"}
 
 
 def render_text(found: Examination, *, verbose: bool = False) -> str:
@@ -48,40 +56,27 @@ def render_text(found: Examination, *, verbose: bool = False) -> str:
 
 def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
     shape = found.shape
-    rows = [
-        ("model", f"{found.model_class}, type {found.model_type}"),
-        ("adapter", ", ".join(found.adapters)),
-        ("decoder layers", f"{shape.depth}, counted from 0"),
-        ("layers that route", f"{format_ranges(shape.layers)} ({len(shape.layers)})"),
-    ]
-    if found.dense_layers:
-        rows.append(("dense layers", format_ranges(found.dense_layers)))
-    if found.token_id_layers:
-        rows.append(("by token id", f"{format_ranges(found.token_id_layers)}: a table chooses, nothing to steer"))
-    if found.uncovered_layers:
-        rows.append(("NOT RECOGNISED", f"{format_ranges(found.uncovered_layers)}: experts without a known router"))
-    rows += [("experts, top-k", f"E = {shape.experts} a layer, K = {shape.top_k} selected per token")]
-    if found.extra:
-        rows.append(
-            ("extra columns", f"{found.extra} beside the experts (shared, zero or skip): never steered or counted")
-        )
-    rows.append(
-        (
-            "scoring",
-            {
-                AFTERWARDS: "after the choice: the logits themselves decide",
-                UNKNOWN: "known once weights are loaded",
-            }.get(found.scoring, found.scoring),
-        )
-    )
-    rows.append(("expert groups", f"{found.groups[0]}, of which {found.groups[1]} chosen" if found.groups else "none"))
-    rows.append(("selection bias", ", ".join(found.selection_bias) or "none"))
-    rows.append(("shared experts", ", ".join(found.shared) or "none"))
-    bands = (f"{name} {format_ranges(shape.band(name))}" for name in BANDS)
-    rows.append(("bands", "; ".join(bands)))
+    dense, by_id, unknown = map(format_ranges, (found.dense_layers, found.token_id_layers, found.uncovered_layers))
+    extra = f"{found.extra} beside the experts (shared, zero or skip): never steered or counted"
     block = ", ".join(f"{name}: {size}" for name, size in steering_model_block(shape).items())
-    rows.append(("steering file", f"model: {{{block}}}"))
-    return rows
+    rows = [
+        ("model", f"{found.model_class}, type {found.model_type}", True),
+        ("adapter", ", ".join(found.adapters), True),
+        ("decoder layers", f"{shape.depth}, counted from 0", True),
+        ("layers that route", f"{format_ranges(shape.layers)} ({len(shape.layers)})", True),
+        ("dense layers", dense, found.dense_layers),
+        ("by token id", f"{by_id}: a table chooses, nothing to steer", found.token_id_layers),
+        ("NOT RECOGNISED", f"{unknown}: experts without a known router", found.uncovered_layers),
+        ("experts, top-k", f"E = {shape.experts} a layer, K = {shape.top_k} selected per token", True),
+        ("extra columns", extra, found.extra),
+        ("scoring", _SCORING.get(found.scoring, found.scoring), True),
+        ("expert groups", "{}, of which {} chosen".format(*found.groups) if found.groups else "none", True),
+        ("selection bias", ", ".join(found.selection_bias) or "none", True),
+        ("shared experts", ", ".join(found.shared) or "none", True),
+        ("bands", "; ".join(f"{name} {format_ranges(shape.band(name))}" for name in BANDS), True),
+        ("steering file", f"model: {{{block}}}", True),
+    ]
+    return [(label, text) for label, text, shown in rows if shown]
 
 
 def _proofs(found: Examination, verbose: bool) -> str:
@@ -133,17 +128,14 @@ def _steering(plan: SteeringPlan, reach: Reach | None) -> str:
             )
         total = sum(len(targets.experts) for targets in each.targets.values())
         lines.append(f"       in all {total} expert(s) in {len(each.targets)} layer(s)")
-    touched = plan.experts_by_layer()
-    number, everything = sum(map(len, touched.values())), plan.shape.experts * len(plan.shape.layers)
-    left = [layer for layer in plan.shape.layers if layer not in touched]
-    lines.append(f"  touched:   {number} of {everything} experts, in layers {format_ranges(touched)}")
-    lines.append(
-        _wrapped(
-            "  untouched: ",
-            f"{f'layers {format_ranges(left)}; ' if left else ''}{everything - number} experts; shared experts; "
-            f"padding{_limits(plan)}",
-        )
-    )
+    told = explain(plan)
+    touched, untouched = told["touched"], told["untouched"]
+    everything = touched["experts"] + untouched["experts"]
+    where = format_ranges(touched["layers"])
+    lines.append(f"  touched:   {touched['experts']} of {everything} experts, in layers {where}")
+    where = f"layers {format_ranges(untouched['layers'])}; " if untouched["layers"] else ""
+    left_alone = f"{where}{untouched['experts']} experts; shared experts; padding{_limits(plan)}"
+    lines.append(_wrapped("  untouched: ", left_alone))
     if reach is not None:
         lines += ["", _reach(reach)]
     return "\n".join(lines)
@@ -175,10 +167,8 @@ def _reach(reach: Reach) -> str:
 
 def _table(title: str, headers: Sequence[str], rows: Mapping[int, Sequence[str]], indent: str = "  ") -> str:
     """Lay out rows by layer; consecutive layers with the same cells share a row."""
-    merged: list[list[str]] = []
-    numbered = enumerate(rows.items())
-    for (_, cells), group in groupby(numbered, key=lambda entry: (entry[1][0] - entry[0], tuple(entry[1][1]))):
-        merged.append([format_ranges(layer for _, (layer, _) in group), *cells])
+    runs = groupby(enumerate(rows.items()), key=lambda entry: (entry[1][0] - entry[0], tuple(entry[1][1])))
+    merged = [[format_ranges(layer for _, (layer, _) in group), *cells] for (_, cells), group in runs]
     return "\n".join([title, *aligned([headers, *merged], indent=indent)])
 
 
@@ -191,15 +181,7 @@ def _cell(value: Any) -> str:
 
 
 def _percent(share: float | None) -> str:
-    """Write a share; only what is exactly all or nothing is written so."""
-    if share is None:
-        return "-"
-    value = 100 * share
-    if 0 < value < 0.1:
-        return "< 0.1 %"
-    if 99.9 < value < 100:
-        return "> 99.9 %"
-    return f"{value:.0f} %" if value in (0, 100) else f"{value:.1f} %"
+    return "-" if share is None else share_text(share)
 
 
 def _block(title: str, rows: Iterable[tuple[str, str]]) -> str:

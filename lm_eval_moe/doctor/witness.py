@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -68,10 +68,6 @@ class LayerWitness:
     def wrong(self) -> bool:
         """Whether anything that was seen contradicts the record."""
         return bool(self.silent or self.unrecorded or self.wrong_weights or self.unfollowed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return asdict(self)
 
 
 def witnesses(

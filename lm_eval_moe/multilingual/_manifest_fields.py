@@ -111,20 +111,16 @@ def checked_groups(field: Field | None, keys: tuple[str, ...]) -> dict[str, tupl
 
 def checked_metrics(field: Field) -> list[tuple[str, str | None, bool]]:
     """Return metrics, their filters, and whether averages weight tasks by their size."""
-    found: list[tuple[str, str | None, bool]] = []
+    metrics = []
     for entry in field.items("metrics: [acc]"):
         given = Field(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
         fields = given.keys(["metric"], ["filter", "weight_by_size"])
-        found.append(
-            (
-                fields["metric"].words(),
-                fields["filter"].words() if "filter" in fields else None,
-                fields["weight_by_size"].flag() if "weight_by_size" in fields else False,
-            )
-        )
-    if not found:
+        of_filter = fields["filter"].words() if "filter" in fields else None
+        by_size = "weight_by_size" in fields and fields["weight_by_size"].flag()
+        metrics.append((fields["metric"].words(), of_filter, by_size))
+    if not metrics:
         raise field.error("there are no metrics", "name at least one, such as acc")
-    return found
+    return metrics
 
 
 def checked_patterns(field: Field | None) -> tuple[str, ...]:

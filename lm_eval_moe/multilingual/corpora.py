@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.documents import rows_of
-from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
+from lm_eval_moe.multilingual.documents import as_test
+from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE, rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -25,7 +25,7 @@ __all__ = ["load_belebele_passages", "load_flores", "load_gsm8k_instruct", "load
 def load_flores(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
     """Return FLORES+'s devtest sentences of one language; ``id`` names a sentence in all languages."""
     rows = rows_of(moe, "devtest", ("id", "text"), bench_dir=bench_dir)
-    return _as_test([{"id": id_, "text": text} for id_, text in zip(rows["id"], rows["text"], strict=True)])
+    return as_test([{"id": id_, "text": text} for id_, text in zip(rows["id"], rows["text"], strict=True)])
 
 
 def load_belebele_passages(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
@@ -34,14 +34,14 @@ def load_belebele_passages(*, moe: Mapping[str, Any], bench_dir: str | None = No
     passages: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: (row["link"], row["question_number"])):
         passages.setdefault(row["link"], row["flores_passage"])
-    return _as_test([{"link": link, "text": text} for link, text in passages.items()])
+    return as_test([{"link": link, "text": text} for link, text in passages.items()])
 
 
 def load_ntrex(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
     """Return NTREX-128's sentences of one language. ``item_id`` is the line, ``ntrex-0000`` the first."""
     rows = rows_of(moe, "test", ("text",), bench_dir=bench_dir)
     lines = rows["idx"] if "idx" in rows.column_names else range(len(rows))
-    return _as_test(
+    return as_test(
         [{"item_id": f"ntrex-{line:04d}", "text": text} for line, text in zip(lines, rows["text"], strict=True)]
     )
 
@@ -54,7 +54,7 @@ def load_medinstruct(*, moe: Mapping[str, Any], bench_dir: str | None = None, **
         parts = [row["instruction"], "" if row["input"] == "<noinput>" else row["input"], row["output"]]
         return "\n".join(part.strip() for part in parts if part and part.strip())
 
-    return _as_test([{"text": joined(row)} for row in rows])
+    return as_test([{"text": joined(row)} for row in rows])
 
 
 def load_gsm8k_instruct(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
@@ -64,7 +64,7 @@ def load_gsm8k_instruct(*, moe: Mapping[str, Any], bench_dir: str | None = None,
     """
     problems = _parallel_problems(_frozen(moe), bench_dir, os.environ.get(BENCH_DIR_VARIABLE))
     spelled = moe["strings"]["spelled"]
-    return _as_test(
+    return as_test(
         [
             {
                 "item_id": f"gsm8k-{number:04d}",
@@ -75,12 +75,6 @@ def load_gsm8k_instruct(*, moe: Mapping[str, Any], bench_dir: str | None = None,
             for number, rows in problems.items()
         ]
     )
-
-
-def _as_test(rows: datasets.Dataset | list[dict[str, Any]]) -> datasets.DatasetDict:
-    import datasets
-
-    return datasets.DatasetDict(test=datasets.Dataset.from_list(rows) if isinstance(rows, list) else rows)
 
 
 # ---------------------------------------------------------------------- GSM8K-Instruct: one file for all languages

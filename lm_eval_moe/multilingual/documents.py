@@ -1,18 +1,18 @@
-"""What the loaders of this package's own tasks share: rows by the manifest's facts, and columns added to them."""
+"""What the loaders of this package's own tasks make of their rows: a split with further columns, and scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.multilingual.boxed import answer_part
 from lm_eval_moe.multilingual.language_id import can_identify, language_consistency
-from lm_eval_moe.multilingual.local_data import load_rows
+from lm_eval_moe.multilingual.local_data import rows_of
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["LANGUAGE", "load", "rows_of", "with_columns", "with_consistency"]
+__all__ = ["LANGUAGE", "as_test", "load", "with_consistency"]
 
 LANGUAGE = "answer_language"
 """The column that says in which language, a canonical tag, an answer should be."""
@@ -28,53 +28,17 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
     Raises:
         UserError: The rows are not there.
     """
+    return as_test(rows_of(moe, "test", (), bench_dir=bench_dir))
+
+
+def as_test(rows: datasets.Dataset | list[dict[str, Any]], **columns: object) -> datasets.DatasetDict:
+    """Return rows as the split ``test``, with further columns; what is not a list is the same in all rows."""
     import datasets
 
-    return datasets.DatasetDict(test=rows_of(moe, "test", (), bench_dir=bench_dir))
-
-
-def rows_of(
-    moe: Mapping[str, Any],
-    split: str,
-    columns: Sequence[str],
-    *,
-    bench_dir: str | None = None,
-    benchmark: str | None = None,
-    file: str | None = None,
-    config: str | None = None,
-) -> datasets.Dataset:
-    """Return one split of a task's rows.
-
-    Args:
-        moe: The task's ``metadata.moe``, which the manifest says.
-        split: The split's name.
-        columns: The columns that the task reads.
-        bench_dir: Folder of JSON lines given with ``--metadata``.
-        benchmark: Folder of the rows there, where it is not the benchmark's name.
-        file: Name of the file there, where it is not what the manifest says.
-        config: Configuration on the hub, where it is not what the manifest says.
-
-    Raises:
-        UserError: The rows are not there, or lack a column; the message names the columns that there are.
-    """
-    return load_rows(
-        benchmark=benchmark or moe["benchmark"],
-        file=file or moe["file"],
-        dataset=moe["dataset"],
-        config=config or moe.get("config"),
-        split=split,
-        columns=columns,
-        revision=moe.get("revision"),
-        bench_dir_given=bench_dir,
-    )
-
-
-def with_columns(rows: datasets.Dataset, **columns: object) -> datasets.Dataset:
-    """Return rows with further columns; a list has a value for each row, anything else is the same in all of them."""
+    rows = datasets.Dataset.from_list(rows) if isinstance(rows, list) else rows
     for name, value in columns.items():
-        values = value if isinstance(value, list) else [value] * len(rows)
-        rows = rows.add_column(name, values)
-    return rows
+        rows = rows.add_column(name, value if isinstance(value, list) else [value] * len(rows))
+    return datasets.DatasetDict(test=rows)
 
 
 def with_consistency(scores: Mapping[str, Any], doc: Mapping[str, Any], response: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import threading
 from functools import cache
 from types import ModuleType
 
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.extras import require_extra
 from lm_eval_moe.multilingual.numerals import readings, same_number, western_digits
 
 __all__ = ["prepare_expressions", "same_expression"]
@@ -65,13 +65,7 @@ def _equal(answer: str, gold: str) -> bool:
 
 @cache
 def _math_verify() -> ModuleType:
-    try:
-        library = importlib.import_module("math_verify")
-    except ImportError as error:
-        raise UserError(
-            "tasks with answers in LaTeX need math-verify, which is not installed",
-            fix="pip install 'lm-eval-moe[tasks]'",
-        ) from error
+    require_extra("a task with answers in LaTeX", "math_verify")
     # An answer that cannot be read is a wrong answer, not something to report for each of thousands.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    return library
+    return importlib.import_module("math_verify")

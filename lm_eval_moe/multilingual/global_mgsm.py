@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.multilingual.boxed import answer_part
-from lm_eval_moe.multilingual.documents import LANGUAGE, rows_of, with_columns, with_consistency
+from lm_eval_moe.multilingual.documents import LANGUAGE, as_test, with_consistency
 from lm_eval_moe.multilingual.language_id import prepare_identifier
+from lm_eval_moe.multilingual.local_data import rows_of
 from lm_eval_moe.multilingual.numerals import last_number, same_number
 
 if TYPE_CHECKING:
@@ -34,12 +35,9 @@ def load(
     Raises:
         UserError: A library is missing, or the data are not there or lack a column.
     """
-    import datasets
-
     prepare_identifier(routing["language"])
     rows = rows_of(moe, "test", _COLUMNS, bench_dir=bench_dir).select_columns(list(_COLUMNS))
-    added = {"item": list(range(len(rows))), LANGUAGE: routing["language"]}
-    return datasets.DatasetDict(test=with_columns(rows, **added))
+    return as_test(rows, **{"item": list(range(len(rows))), LANGUAGE: routing["language"]})
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

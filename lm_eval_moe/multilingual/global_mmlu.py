@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.local_data import load_rows
+from lm_eval_moe.multilingual.local_data import rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -35,16 +35,7 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
     subjects, wanted = moe["strings"]["subjects"], moe["strings"]["questions"]
     splits = {}
     for split in ("test", "dev"):
-        rows = load_rows(
-            benchmark=moe["benchmark"],
-            file=f"{moe['file']}.{split}",
-            dataset=moe["dataset"],
-            config=moe.get("config"),
-            split=split,
-            revision=moe.get("revision"),
-            columns=_COLUMNS,
-            bench_dir_given=bench_dir,
-        )
+        rows = rows_of(moe, split, _COLUMNS, bench_dir=bench_dir, file=f"{moe['file']}.{split}")
         splits[split] = rows.select([index for index, subject in enumerate(rows["subject"]) if subject in subjects])
     test = splits["test"]
     identities = list(zip(test["subject"], test["sample_id"], strict=True))
@@ -54,7 +45,10 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
 
 
 def _chosen(subject: str, identities: list[tuple[str, str]], wanted: int, where: str) -> list[tuple[str, str]]:
-    of_subject = sorted((each for each in identities if each[0] == subject), key=lambda each: _digest(each[1]))
+    of_subject = sorted(
+        (identity for identity in identities if identity[0] == subject),
+        key=lambda identity: hashlib.sha256(identity[1].encode()).hexdigest(),
+    )
     if len(of_subject) < wanted:
         raise UserError(
             f"{subject} has {len(of_subject)} questions, {wanted} are wanted",
@@ -62,7 +56,3 @@ def _chosen(subject: str, identities: list[tuple[str, str]], wanted: int, where:
             where=where,
         )
     return of_subject[:wanted]
-
-
-def _digest(sample_id: str) -> str:
-    return hashlib.sha256(sample_id.encode()).hexdigest()

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.documents import rows_of, with_columns
+from lm_eval_moe.multilingual.documents import as_test
+from lm_eval_moe.multilingual.local_data import rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -32,21 +33,18 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
     Raises:
         UserError: The data are not there or lack a column, or two rows have the same English original.
     """
-    import datasets
-
     columns = ("prompt", *_SOLUTIONS, "label", *_ENGLISH)
     rows = rows_of(moe, "test", columns, bench_dir=bench_dir)
     items = [_item(row) for row in rows]
-    where = f"{moe['dataset']} ({moe.get('config')})"
     if len(set(items)) < len(items):
         first = next(item for item in items if items.count(item) > 1)
         numbers = [str(number) for number, item in enumerate(items) if item == first]
         raise UserError(
             f"the rows {', '.join(numbers)} have the same English original, so that items cannot be told apart",
             fix="check the columns eng_prompt and eng_solution0 to eng_solution3",
-            where=where,
+            where=f"{moe['dataset']} ({moe.get('config')})",
         )
-    return datasets.DatasetDict(test=with_columns(rows, item=items))
+    return as_test(rows, item=items)
 
 
 def _item(row: Mapping[str, Any]) -> str:

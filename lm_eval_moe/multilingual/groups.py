@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lm_eval_moe.multilingual.languages import TIERS, tier_of
+from lm_eval_moe.multilingual.languages import TIERS
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
 
 __all__ = ["groups_of"]
@@ -44,7 +44,7 @@ def _nested(manifest: Manifest, name: str, tasks: Sequence[BenchmarkTask]) -> li
     """Return the group of all these tasks, and within it those of all but English and of each resource tier."""
     reference = [task.name for task in tasks if task.language == _REFERENCE]
     others = [task for task in tasks if task.language != _REFERENCE]
-    tiers = {tier: [task.name for task in others if tier_of(task.language) == tier] for tier in TIERS}
+    tiers = {tier: [task.name for task in others if task.info.tier == tier] for tier in TIERS}
     tier_groups = [_group(manifest, f"{name}_{tier}_resource", members) for tier, members in tiers.items() if members]
     tier_names = [group["group"] for group in tier_groups]
     if not others:

@@ -14,7 +14,8 @@ import warnings
 from functools import cache
 from typing import Any
 
-from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.extras import require_extra
 from lm_eval_moe.languages import canonical_language
 
 __all__ = [
@@ -150,15 +151,13 @@ def _letters(char: str) -> int:
     return 3 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
+_canonical = cache(canonical_language)
+
+
 @cache
 def _identifier() -> Any:
-    try:
-        langid = importlib.import_module("py3langid.langid")
-    except ImportError as error:
-        raise UserError(
-            "tasks with language_consistency need py3langid, which is not installed",
-            fix="pip install 'lm-eval-moe[tasks]'",
-        ) from error
+    require_extra("a task with language_consistency", "py3langid.langid")
+    langid = importlib.import_module("py3langid.langid")
     # An identifier of our own: py3langid's global one could have been restricted to some languages by others.
     return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
 
@@ -167,8 +166,3 @@ def _identifier() -> Any:
 def _known() -> frozenset[str]:
     tags = {_canonical(label) for label in _identifier().labels if label != _NO_LANGUAGE}
     return frozenset(tags | {_VARIETY_OF[tag] for tag in tags & set(_VARIETY_OF)})
-
-
-@cache
-def _canonical(label: str) -> str:
-    return canonical_language(label)

@@ -13,7 +13,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.strict_yaml import read_yaml
 
-__all__ = ["LANGUAGES_FILE", "TIERS", "LanguageInfo", "known_languages", "language_info", "tier_of"]
+__all__ = ["LANGUAGES_FILE", "TIERS", "LanguageInfo", "known_languages", "language_info"]
 
 LANGUAGES_FILE = Path(__file__).with_name("languages.yaml")
 """The table; its head names the sources."""
@@ -33,17 +33,17 @@ class LanguageInfo:
         name: Its English name.
         script: ISO 15924 code of the script that the benchmarks' text is in.
         family: Top-level family in Glottolog.
-        branch: Branch of a large family, or None.
         tier: ``high``, ``mid``, ``low`` or ``unknown``, from the classes of Joshi et al. 2020 as the Aya Dataset paper
             groups them (5-4, 3, 2-0, not in the list).
+        branch: Branch of a large family, or None.
     """
 
     tag: str
     name: str
     script: str
     family: str
-    branch: str | None
     tier: str
+    branch: str | None = None
 
 
 def language_info(tag: str) -> LanguageInfo:
@@ -69,29 +69,10 @@ def language_info(tag: str) -> LanguageInfo:
     return table[canonical]
 
 
-def tier_of(tag: str) -> str:
-    """Return the resource tier of a language, one of `TIERS`.
-
-    Raises:
-        UserError: As `language_info`.
-    """
-    return language_info(tag).tier
-
-
 @cache
 def known_languages() -> Mapping[str, LanguageInfo]:
     """Return the whole table, by canonical tag."""
-    content = read_yaml(LANGUAGES_FILE, "languages")
+    rows = read_yaml(LANGUAGES_FILE, "languages")["languages"]
     return MappingProxyType(
-        {
-            tag: LanguageInfo(
-                tag=tag,
-                name=row["name"],
-                script=row["script"],
-                family=row["family"],
-                branch=row.get("branch"),
-                tier=_TIER_OF_CLASS[row["class"]],
-            )
-            for tag, row in content["languages"].items()
-        }
+        {tag: LanguageInfo(tag, tier=_TIER_OF_CLASS[row.pop("class")], **row) for tag, row in rows.items()}
     )

@@ -10,11 +10,10 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import known_languages
-from lm_eval_moe.multilingual.manifest import Manifest
+from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
 from lm_eval_moe.tables import csv_text, markdown_table
 
 __all__ = [
-    "FORMATS",
     "Listing",
     "as_text",
     "list_benchmarks",
@@ -23,10 +22,6 @@ __all__ = [
     "list_tasks",
     "pairing_of",
 ]
-
-FORMATS = ("markdown", "json", "csv")
-
-_SEPARATOR = " "
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Listing:
 
     def text(self, row: Sequence[str | int | tuple[str, ...]]) -> list[str]:
         """Return a row as text, lists joined by spaces."""
-        return [_SEPARATOR.join(cell) if isinstance(cell, tuple) else str(cell) for cell in row]
+        return [" ".join(cell) if isinstance(cell, tuple) else str(cell) for cell in row]
 
 
 def pairing_of(manifest: Manifest) -> str:
@@ -64,15 +59,7 @@ def list_tasks(manifests: Sequence[Manifest], language: str | None = None) -> Li
     """
     tag = _tag(language)
     rows = {  # by name: lm-eval's own tasks can be in two benchmarks
-        task.name: (
-            task.name,
-            task.language,
-            m.kind,
-            m.items,
-            pairing_of(m),
-            _source(m.dataset, task.config),
-            m.licence,
-        )
+        task.name: (task.name, task.language, m.kind, m.items, pairing_of(m), _source(m, task), m.licence)
         for m in _sorted(manifests)
         for task in m.tasks
         if tag in (None, task.language)
@@ -107,30 +94,17 @@ def list_groups(manifests: Sequence[Manifest], language: str | None = None) -> L
 def list_languages(manifests: Sequence[Manifest], language: str | None = None) -> Listing:
     """Return one row a language that some benchmark has, with the benchmarks."""
     tag = _tag(language)
-    having = {
-        info.tag: tuple(m.name for m in _sorted(manifests) if info.tag in m.languages)
-        for info in known_languages().values()
-        if tag in (None, info.tag)
-    }
-    return Listing(
-        ("language", "name", "script", "family", "resources", "benchmarks"),
-        tuple(
-            (
-                info.tag,
-                info.name,
-                info.script,
-                info.family if info.branch is None else f"{info.family}, {info.branch}",
-                info.tier,
-                having[info.tag],
-            )
-            for info in known_languages().values()
-            if having.get(info.tag)
-        ),
-    )
+    rows = []
+    for info in known_languages().values():
+        having = tuple(m.name for m in _sorted(manifests) if info.tag in m.languages)
+        if having and tag in (None, info.tag):
+            family = info.family if info.branch is None else f"{info.family}, {info.branch}"
+            rows.append((info.tag, info.name, info.script, family, info.tier, having))
+    return Listing(("language", "name", "script", "family", "resources", "benchmarks"), tuple(rows))
 
 
 def as_text(listing: Listing, form: str) -> str:
-    """Return a listing as Markdown, JSON or CSV (`FORMATS`)."""
+    """Return a listing as ``markdown``, ``json`` or ``csv``."""
     if form == "json":
         records = [dict(zip(listing.headers, row, strict=True)) for row in listing.rows]
         return json.dumps(records, ensure_ascii=False, indent=2) + "\n"
@@ -160,5 +134,5 @@ def _tag(language: str | None) -> str | None:
     return tag
 
 
-def _source(dataset: str, config: str | None) -> str:
-    return f"{dataset} ({config})" if config else dataset
+def _source(manifest: Manifest, task: BenchmarkTask) -> str:
+    return f"{manifest.dataset} ({task.config})" if task.config else manifest.dataset

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["BENCH_DIR_VARIABLE", "bench_dir", "has_local_file", "load_rows"]
+__all__ = ["BENCH_DIR_VARIABLE", "has_local_file", "local_folder", "rows_of"]
 
 BENCH_DIR_VARIABLE = "MOE_BENCH_DIR"
 """The environment variable that names the folder."""
@@ -26,7 +26,7 @@ BENCH_DIR_VARIABLE = "MOE_BENCH_DIR"
 _SHOWN = 12  # names in a message
 
 
-def bench_dir(given: str | os.PathLike[str] | None = None) -> Path | None:
+def local_folder(given: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the folder that rows are read from, or None where they come from the hub.
 
     Args:
@@ -56,44 +56,45 @@ def has_local_file(benchmark: str, file: str, split: str, given: str | os.PathLi
     Raises:
         UserError: The folder does not exist.
     """
-    folder = bench_dir(given)
+    folder = local_folder(given)
     return folder is None or _path(folder, benchmark, file, split).is_file()
 
 
-def load_rows(
-    *,
-    benchmark: str,
-    file: str,
-    dataset: str,
-    config: str | None,
+def rows_of(
+    moe: Mapping[str, Any],
     split: str,
     columns: Sequence[str],
-    revision: str | None = None,
-    bench_dir_given: str | os.PathLike[str] | None = None,
+    *,
+    bench_dir: str | os.PathLike[str] | None = None,
+    benchmark: str | None = None,
+    file: str | None = None,
+    config: str | None = None,
 ) -> datasets.Dataset:
     """Return one split of one language of a benchmark, with all the columns that it has.
 
     Args:
-        benchmark: The benchmark's folder in the folder of JSON lines.
-        file: The language's file there, without ``.jsonl``; ``{split}`` in it is the split's name (``sw.{split}``).
-        dataset: The dataset on the hub.
-        config: Its configuration (``datasets.load_dataset``'s ``name``).
+        moe: The task's ``metadata.moe``, which the manifest says: ``benchmark`` and ``file`` (without ``.jsonl``;
+            ``{split}`` in it is the split's name) in the folder of JSON lines, ``dataset``, ``config`` and ``revision``
+            on the hub.
         split: The split's name, on the hub as in file names.
         columns: The columns that the task reads.
-        revision: The commit or branch of the dataset on the hub.
-        bench_dir_given: The run's own ``bench_dir``; None: ``MOE_BENCH_DIR`` decides.
+        bench_dir: The run's own folder of JSON lines; None: ``MOE_BENCH_DIR`` decides.
+        benchmark: Folder of the rows there, where it is not the benchmark's name.
+        file: Name of the file there, where it is not what the manifest says.
+        config: Configuration on the hub, where it is not what the manifest says.
 
     Raises:
         UserError: The folder or file is missing, a line is no JSON object, a column is missing, or the dataset cannot
             be loaded from the hub.
     """
-    folder = bench_dir(bench_dir_given)
+    folder = local_folder(bench_dir)
+    benchmark, config = benchmark or moe["benchmark"], config or moe.get("config")
     if folder is None:
-        rows = _from_hub(dataset, config, split, revision)
-        where = f"{dataset}{f' ({config})' if config else ''}, split {split}"
+        rows = _from_hub(moe["dataset"], config, split, moe.get("revision"))
+        where = f"{moe['dataset']}{f' ({config})' if config else ''}, split {split}"
     else:
-        path = _path(folder, benchmark, file, split)
-        rows = _from_file(path, folder, bench_dir_given)
+        path = _path(folder, benchmark, file or moe["file"], split)
+        rows = _from_file(path, folder, bench_dir)
         where = str(path)
     for column in columns:
         if column not in rows.column_names:

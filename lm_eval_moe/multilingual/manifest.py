@@ -26,6 +26,7 @@ The suffix is .yml, so that lm-eval, which takes every ``*.yaml`` for a task or 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,7 @@ def load_manifest(path: Path) -> Manifest:
     """
     top = Field(Place(str(path), path.parent), read_yaml(path, "manifest"))
     fields = top.keys(_REQUIRED, _OPTIONAL)
-    words = {name: fields[name].words() for name in _WORDS if name in fields}
+    words: dict[str, Any] = {name: fields[name].words() if name in fields else None for name in _WORDS}
     if not _NAME.fullmatch(words["name"]) or words["name"] != path.parent.name:
         raise fields["name"].error(
             f"expected the folder's name, {path.parent.name!r}, got {words['name'][:60]!r}",
@@ -199,14 +200,8 @@ def load_manifest(path: Path) -> Manifest:
     groups = checked_groups(fields.get("groups"), tuple(dict.fromkeys(task.key for task in tasks)))
     _check_group_names(words["name"], groups, variants, tasks, fields.get("groups", top))
     return Manifest(
-        name=words["name"],
-        title=words["title"],
+        **words,
         kind=fields["kind"].choice(KINDS),
-        dataset=words["dataset"],
-        revision=words.get("revision"),
-        licence=words["licence"],
-        citation=words["citation"],
-        homepage=words["homepage"],
         items=checked_items(fields["items"]),
         item=checked_item(fields["item"]),
         no_pairs=checked_pairs(fields["pairs_with_reference"], {task.language for task in tasks}),
@@ -216,7 +211,6 @@ def load_manifest(path: Path) -> Manifest:
         groups=MappingProxyType(groups),
         lm_eval="lm_eval" in fields,
         version=fields["version"].number(0, 1000) if "version" in fields else 1.0,
-        note=words.get("note"),
         path=path,
     )
 
@@ -244,15 +238,13 @@ def _tasks(
                         fields=MappingProxyType(dict(entry.fields)),
                     )
                 )
-    names_seen: set[str] = set()
-    for task in tasks:
-        if task.name in names_seen:
+    for name, count in Counter(task.name for task in tasks).items():
+        if count > 1:
             raise fields["languages"].error(
-                f"two languages or variants make the task {task.name}",
+                f"two languages or variants make the task {name}",
                 "give them keys that differ in more than - and _, or put {language}, {config} or {variant} into "
                 "lm_eval",
             )
-        names_seen.add(task.name)
     return tuple(tasks)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.multilingual.local_data import has_local_file, load_rows
+from lm_eval_moe.multilingual.local_data import has_local_file, rows_of
 from lm_eval_moe.multilingual.numerals import last_number, same_number
 
 if TYPE_CHECKING:
@@ -33,16 +33,7 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
     import datasets
 
     def rows(split: str, file: str) -> datasets.Dataset:
-        found = load_rows(
-            benchmark=moe["benchmark"],
-            file=file,
-            dataset=moe["dataset"],
-            config=moe.get("config"),
-            split=split,
-            revision=moe.get("revision"),
-            columns=("question", "answer_number"),
-            bench_dir_given=bench_dir,
-        )
+        problems = rows_of(moe, split, ("question", "answer_number"), bench_dir=bench_dir, file=file)
         return datasets.Dataset.from_list(
             [
                 {
@@ -50,17 +41,13 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
                     "prompt": _prompt(row["question"], moe["strings"]),
                     "answer": str(row["answer_number"]),
                 }
-                for index, row in enumerate(found)
+                for index, row in enumerate(problems)
             ]
         )
 
-    splits = {"test": rows("test", moe["file"])}
-    exemplars = f"{moe['file']}.train"
-    if has_local_file(moe["benchmark"], exemplars, "train", bench_dir):
-        splits["train"] = rows("train", exemplars)
-    else:
-        splits["train"] = splits["test"].select([])
-    return datasets.DatasetDict(splits)
+    test, exemplars = rows("test", moe["file"]), f"{moe['file']}.train"
+    has_exemplars = has_local_file(moe["benchmark"], exemplars, "train", bench_dir)
+    return datasets.DatasetDict(test=test, train=rows("train", exemplars) if has_exemplars else test.select([]))
 
 
 def _prompt(question: str, strings: Mapping[str, str]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.multilingual.boxed import boxed_answer
-from lm_eval_moe.multilingual.documents import LANGUAGE, rows_of, with_columns, with_consistency
+from lm_eval_moe.multilingual.documents import LANGUAGE, as_test, with_consistency
 from lm_eval_moe.multilingual.language_id import prepare_identifier
+from lm_eval_moe.multilingual.local_data import rows_of
 from lm_eval_moe.multilingual.numerals import same_number
 
 if TYPE_CHECKING:
@@ -32,14 +33,12 @@ def load(
     Raises:
         UserError: A library is missing, or the data are not there or lack a column.
     """
-    import datasets
-
     prepare_identifier(routing["language"])
     rows = rows_of(moe, "test", ("question", "answer_number"), bench_dir=bench_dir, benchmark="mgsm")
     # Local rows have an idx of their own, the hub's have none: the problems stand in the same order everywhere.
     rows = rows.select_columns(["question", "answer_number"])
     added = {"instruction": moe["strings"]["instruction"], LANGUAGE: routing["language"]}
-    return datasets.DatasetDict(test=with_columns(rows, item=list(range(len(rows))), **added))
+    return as_test(rows, item=list(range(len(rows))), **added)
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

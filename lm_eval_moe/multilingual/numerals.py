@@ -86,12 +86,8 @@ def _plain(text: str) -> str:
 def _of_fraction(text: str, match: re.Match[str]) -> frozenset[Fraction]:
     if _NUMBER.search(text[: match.start()]) or _NUMBER.search(text[match.end() :]):
         return frozenset()  # a mixed number or an equation: more than one number
-    above, below = (int(next(part for part in pair if part)) for pair in _parts(match))
+    above, below = (int(next(filter(None, match.group(*pair)))) for pair in ((1, 2, 5), (3, 4, 6)))
     return _signed(frozenset({Fraction(above, below)}), text, match) if below else frozenset()
-
-
-def _parts(match: re.Match[str]) -> tuple[tuple[str | None, ...], tuple[str | None, ...]]:
-    return (match[1], match[2], match[5]), (match[3], match[4], match[6])
 
 
 def _values(token: str) -> frozenset[Fraction]:

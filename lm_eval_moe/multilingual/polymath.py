@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.boxed import boxed_answer
-from lm_eval_moe.multilingual.documents import LANGUAGE, rows_of, with_columns, with_consistency
+from lm_eval_moe.multilingual.documents import LANGUAGE, as_test, with_consistency
 from lm_eval_moe.multilingual.expressions import prepare_expressions, same_expression
 from lm_eval_moe.multilingual.language_id import prepare_identifier
+from lm_eval_moe.multilingual.local_data import rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -47,8 +48,6 @@ def load(
     Raises:
         UserError: A library is missing, or the data are not there or not of the documented form.
     """
-    import datasets
-
     prepare_identifier(routing["language"])
     prepare_expressions()
     level = moe["variant"]
@@ -57,7 +56,7 @@ def load(
     instruction = "\n".join([strings["instruction"], *([strings["language_control"]] if language_control else [])])
     items = [_item(str(row_id), level, moe) for row_id in rows["id"]]
     added = {"item": items, "level": level, "instruction": instruction, LANGUAGE: routing["language"]}
-    return datasets.DatasetDict(test=with_columns(rows, **added))
+    return as_test(rows, **added)
 
 
 def _item(row_id: str, level: str, moe: Mapping[str, Any]) -> str:

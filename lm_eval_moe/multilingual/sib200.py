@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.multilingual.documents import rows_of
-from lm_eval_moe.multilingual.local_data import has_local_file
+from lm_eval_moe.multilingual.local_data import has_local_file, rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -35,12 +34,10 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
     """
     import datasets
 
-    splits = {"test": _rows(moe, "test", bench_dir)}
-    if has_local_file("sib200", moe["file"], "validation", bench_dir):
-        splits["validation"] = _rows(moe, "validation", bench_dir)
-    else:
-        splits["validation"] = splits["test"].select([])
-    return datasets.DatasetDict(splits)
+    test = _rows(moe, "test", bench_dir)
+    has_others = has_local_file("sib200", moe["file"], "validation", bench_dir)
+    others = _rows(moe, "validation", bench_dir) if has_others else test.select([])
+    return datasets.DatasetDict(test=test, validation=others)
 
 
 def _rows(moe: Mapping[str, Any], split: str, bench_dir: str | None) -> datasets.Dataset:

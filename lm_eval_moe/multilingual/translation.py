@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.boxed import answer_part
-from lm_eval_moe.multilingual.documents import LANGUAGE, rows_of, with_columns, with_consistency
+from lm_eval_moe.multilingual.documents import LANGUAGE, as_test, with_consistency
 from lm_eval_moe.multilingual.language_id import prepare_identifier
+from lm_eval_moe.multilingual.local_data import rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -31,8 +32,6 @@ def load(
     Raises:
         UserError: A library is missing, the data are not there or lack a column, or the two languages' ids differ.
     """
-    import datasets
-
     prepare_identifier(routing["language"])
     strings = moe["strings"]
     english, target = (
@@ -47,15 +46,11 @@ def load(
             fix="both languages have to come from the same version of the data",
             where=f"{moe['dataset']} ({moe.get('config')})",
         )
-    rows = datasets.Dataset.from_dict(
-        {
-            "id": english["id"],
-            "source": english["text"],
-            "reference": [references[sentence] for sentence in english["id"]],
-        }
-    )
-    added = {"target": strings["name"], LANGUAGE: routing["language"]}
-    return datasets.DatasetDict(test=with_columns(rows, **added))
+    rows = [
+        {"id": sentence, "source": text, "reference": references[sentence]}
+        for sentence, text in zip(english["id"], english["text"], strict=True)
+    ]
+    return as_test(rows, **{"target": strings["name"], LANGUAGE: routing["language"]})
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.local_data import bench_dir as local_folder
-from lm_eval_moe.multilingual.local_data import load_rows
+from lm_eval_moe.multilingual.local_data import local_folder, rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -74,22 +73,15 @@ def _continued(choice: str) -> str:
 
 
 def _local(moe: Mapping[str, Any], split: str, folder: str | None) -> list[dict[str, Any]]:
-    rows = load_rows(
-        benchmark=moe["benchmark"],
-        file=f"{moe['file']}.{split}",
-        dataset=moe["dataset"],
-        config=None,
-        split=split,
-        columns=(*_COLUMNS, "idx", "question_en"),
-        bench_dir_given=folder,
-    )
+    columns = (*_COLUMNS, "idx", "question_en")
+    rows = rows_of(moe, split, columns, bench_dir=folder, file=f"{moe['file']}.{split}")
     return [{**row, "relation": row["question_en"]} for row in rows]
 
 
 def _hub(moe: Mapping[str, Any], config: str, split: str) -> list[dict[str, Any]]:
     """Return the rows of a language with the relations of the language that has them right."""
-    rows = _from_hub(moe["dataset"], config, split, moe.get("revision"))
-    right = rows if config == _RIGHT else _from_hub(moe["dataset"], _RIGHT, split, moe.get("revision"))
+    rows = _from_hub(moe, config, split)
+    right = rows if config == _RIGHT else _from_hub(moe, _RIGHT, split)
     relations = {row["idx"]: row["question"] for row in right}
     return [{**row, "relation": relations[row["idx"]]} for row in rows]
 
@@ -97,20 +89,8 @@ def _hub(moe: Mapping[str, Any], config: str, split: str) -> list[dict[str, Any]
 def _english(moe: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     """Return English COPA, whose items with labels lie elsewhere, in XCOPA's order; that they do is checked."""
     source = moe["strings"][f"english_{split}"]
-    rows = [
-        {**row, "idx": index, "relation": row["question"]}
-        for index, row in enumerate(
-            load_rows(
-                benchmark=moe["benchmark"],
-                file=moe["file"],
-                dataset=source["dataset"],
-                config=source.get("config"),
-                split=split,
-                revision=source.get("revision"),
-                columns=(*_COLUMNS, "question"),
-            )
-        )
-    ]
+    english = rows_of({**moe, "config": None, "revision": None, **source}, split, (*_COLUMNS, "question"))
+    rows = [{**row, "idx": index, "relation": row["question"]} for index, row in enumerate(english)]
     right = _hub(moe, _RIGHT, split)
     if [_answer(row) for row in rows] != [_answer(row) for row in right]:
         raise UserError(
@@ -125,19 +105,11 @@ def _answer(row: Mapping[str, Any]) -> tuple[int, str, int]:
     return int(row["idx"]), row["relation"], int(row["label"])
 
 
-def _from_hub(dataset: str, config: str, split: str, revision: str | None) -> list[dict[str, Any]]:
-    rows = load_rows(
-        benchmark="xcopa",
-        file=config,
-        dataset=dataset,
-        config=config,
-        split=split,
-        revision=revision,
-        columns=(*_COLUMNS, "idx", "question"),
-    )
+def _from_hub(moe: Mapping[str, Any], config: str, split: str) -> list[dict[str, Any]]:
+    rows = rows_of(moe, split, (*_COLUMNS, "idx", "question"), config=config)
     for row in rows:
         if row["question"] not in _RELATIONS:
             raise UserError(
-                f"an item asks for {row['question']!r}", fix="cause or effect is what is known", where=dataset
+                f"an item asks for {row['question']!r}", fix="cause or effect is what is known", where=moe["dataset"]
             )
     return list(rows)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.multilingual.answers import contains_answer, exact_match, f1
 from lm_eval_moe.multilingual.boxed import answer_part
-from lm_eval_moe.multilingual.documents import LANGUAGE, rows_of, with_columns
+from lm_eval_moe.multilingual.documents import LANGUAGE, as_test
+from lm_eval_moe.multilingual.local_data import rows_of
 
 if TYPE_CHECKING:
     import datasets
@@ -32,11 +33,8 @@ def load(
     Raises:
         UserError: The data are not there or lack a column.
     """
-    import datasets
-
     rows = rows_of(moe, "validation", _COLUMNS, bench_dir=bench_dir, benchmark="xquad").select_columns(list(_COLUMNS))
-    added = {"instruction": moe["strings"]["instruction"], LANGUAGE: routing["language"]}
-    return datasets.DatasetDict(test=with_columns(rows, **added))
+    return as_test(rows, **{"instruction": moe["strings"]["instruction"], LANGUAGE: routing["language"]})
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from lm_eval_moe.checked_fields import Field, Place, show
@@ -49,12 +48,6 @@ class TaskEntry:
     note: str | None
     place: Place
 
-    @cached_property
-    def _variants(self) -> tuple[str, ...]:
-        """Names of the variant groups, from left to right."""
-        groups = sorted(self.pattern.groupindex.items(), key=lambda pair: pair[1])
-        return tuple(name for name, _ in groups if name != "lang")
-
     def language_of(self, match: re.Match[str]) -> str:
         """Return the canonical language of a matched task name.
 
@@ -82,7 +75,8 @@ class TaskEntry:
 
     def benchmark_of(self, match: re.Match[str]) -> str:
         """Return the benchmark's identity for a matched task name: ``afrimgsm[mode=cot,prompt=1]``."""
-        variants = ",".join(f"{name}={match[name]}" for name in self._variants if match[name] is not None)
+        groups = {name: text for name, text in match.groupdict().items() if name != "lang" and text is not None}
+        variants = ",".join(f"{name}={text}" for name, text in groups.items())
         return f"{self.benchmark}[{variants}]" if variants else self.benchmark
 
 

@@ -13,7 +13,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel.entries import TaskEntry, checked_item, checked_language, load_entries
 from lm_eval_moe.parallel.pairing import TaskPairing
 
-__all__ = ["BUNDLED_FILE", "ParallelRegistry", "TaskPairing"]
+__all__ = ["BUNDLED_FILE", "ParallelRegistry"]
 
 BUNDLED_FILE = Path(__file__).with_name("tasks.yaml")
 """What is known of lm-eval's own tasks."""

@@ -214,7 +214,7 @@ def test_expressions_are_compared_outside_the_main_thread_too():
 
 def test_missing_math_verify_is_one_message(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    with pytest.raises(UserError, match=r"math-verify, which is not installed\n.*pip install 'lm-eval-moe\[tasks\]'"):
+    with pytest.raises(UserError, match=r'math-verify, which is not installed\n.*pip install "lm-eval-moe\[tasks\]"'):
         expressions._math_verify.__wrapped__()
 
 

@@ -11,7 +11,7 @@ from answering_models import AnsweringModel, manager
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.groups import groups_of
-from lm_eval_moe.multilingual.languages import tier_of
+from lm_eval_moe.multilingual.languages import language_info
 from lm_eval_moe.multilingual.manifest import load_manifest, load_manifests
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dir
@@ -93,7 +93,7 @@ def test_a_task_says_its_language_and_what_names_an_item(name):
         assert (said["script"], said["family"], said["resources"]) == (
             task.info.script,
             task.info.family,
-            tier_of(task.language),
+            task.info.tier,
         )
 
 
@@ -114,7 +114,7 @@ def test_the_group_of_all_has_every_task_once_and_the_tiers_part_all_but_english
             assert set(members(groups, group)) == {task for task in whole if language_of[task] != "en"}
         elif group.endswith("_resource"):
             tier = group.removesuffix("_resource").rpartition("_")[2]
-            assert {tier_of(language_of[task]) for task in members(groups, group)} == {tier}
+            assert {language_info(language_of[task]).tier for task in members(groups, group)} == {tier}
             assert "en" not in {language_of[task] for task in members(groups, group)}
 
 

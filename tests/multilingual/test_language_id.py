@@ -105,7 +105,7 @@ def test_a_known_language_is_not_warned_of(recwarn):
 def test_a_missing_library_is_one_message(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     monkeypatch.setattr(language_id, "_identifier", language_id._identifier.__wrapped__)
-    with pytest.raises(UserError, match=r"py3langid, which is not installed\n.*pip install 'lm-eval-moe\[tasks\]'"):
+    with pytest.raises(UserError, match=r'py3langid, which is not installed\n.*pip install "lm-eval-moe\[tasks\]"'):
         language_id._identifier()
 
 

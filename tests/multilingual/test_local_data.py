@@ -11,7 +11,7 @@ import pytest
 from answering_models import write_rows
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE, bench_dir, has_local_file, load_rows
+from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE, has_local_file, local_folder, rows_of
 
 ROWS = [{"id": "a", "question": "Moja?"}, {"id": "b", "question": "Mbili?"}]
 
@@ -29,16 +29,15 @@ def bench(tmp_path: Path) -> Path:
     return tmp_path / "bench"
 
 
-def load(**changes: Any) -> datasets.Dataset:
-    given: dict[str, Any] = {
-        "benchmark": "sums",
-        "file": "sw",
-        "dataset": "nobody/no-such-dataset",
-        "config": "sw",
-        "split": "test",
-        "columns": ("id", "question"),
-    }
-    return load_rows(**(given | changes))
+def load(
+    split: str = "test",
+    columns: tuple[str, ...] = ("id", "question"),
+    *,
+    bench_dir: Path | None = None,
+    **changes: str,
+) -> datasets.Dataset:
+    moe = {"benchmark": "sums", "file": "sw", "dataset": "nobody/no-such-dataset", "config": "sw"}
+    return rows_of(moe | changes, split, columns, bench_dir=bench_dir)
 
 
 def test_rows_come_from_the_folder_of_the_environment(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,16 +50,16 @@ def test_the_runs_own_folder_wins_over_the_environment(
 ) -> None:
     write_rows(tmp_path / "other" / "sums", "sw", ROWS[1:])
     monkeypatch.setenv(BENCH_DIR_VARIABLE, str(bench))
-    assert load(bench_dir_given=tmp_path / "other").to_list() == ROWS[1:]
+    assert load(bench_dir=tmp_path / "other").to_list() == ROWS[1:]
 
 
 def test_the_split_may_be_part_of_the_files_name(bench: Path) -> None:
-    assert load(file="sw.{split}", bench_dir_given=bench).to_list() == ROWS[:1]
+    assert load(file="sw.{split}", bench_dir=bench).to_list() == ROWS[:1]
 
 
 def test_an_empty_variable_is_as_if_it_were_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BENCH_DIR_VARIABLE, "")
-    assert bench_dir() is None
+    assert local_folder() is None
 
 
 def test_an_optional_split_is_looked_for_in_the_folder_only(bench: Path) -> None:
@@ -82,7 +81,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_what_is_missing_is_named_with_what_there_is(bench: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load(bench_dir_given=bench, **changes)
+        load(bench_dir=bench, **changes)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +96,12 @@ def test_what_is_missing_is_named_with_what_there_is(bench: Path, changes: dict[
 def test_a_broken_file_is_refused_with_the_line(bench: Path, content: bytes, message: str) -> None:
     (bench / "sums" / "sw.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        load(bench_dir_given=bench)
+        load(bench_dir=bench)
 
 
 def test_a_missing_folder_is_named_with_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"--metadata bench_dir: .*nowhere is not a folder"):
-        load(bench_dir_given=tmp_path / "nowhere")
+        load(bench_dir=tmp_path / "nowhere")
     monkeypatch.setenv(BENCH_DIR_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"MOE_BENCH_DIR: .*nowhere is not a folder"):
         load()

@@ -249,7 +249,7 @@ def test_the_benchmark_is_the_name_without_its_language(path: str, language: str
         (["--output", "OUT", "--texts", "en=GOOD", "--set", "seed=1"], "--set: there is no steering file"),
         (["--output", "OUT", "--tasks", "nosuch_task"], "there is no task 'nosuch_task'"),
         (["--output", "OUT", "--tasks", "demo_arith_en", "--benchmark", "b"], "--benchmark: says nothing for tasks"),
-        (["--output", "GOOD", "--texts", "en=GOOD"], "is no folder"),
+        (["--output", "GOOD", "--texts", "en=GOOD"], "is not a folder"),
     ],
 )
 def test_a_mistake_is_one_message(

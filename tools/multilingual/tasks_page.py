@@ -19,7 +19,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.multilingual.groups import groups_of
-from lm_eval_moe.multilingual.languages import TIERS, language_info, tier_of
+from lm_eval_moe.multilingual.languages import TIERS, language_info
 from lm_eval_moe.multilingual.listing import list_benchmarks
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest, load_manifests
 from lm_eval_moe.resources import tasks_dir
@@ -185,7 +185,7 @@ def _template(prompts: list[tuple[str, list[BenchmarkTask]]]) -> tuple[str, list
 
 
 def _facts(manifest: Manifest) -> Iterator[str]:
-    tiers = Counter(tier_of(language) for language in manifest.languages)
+    tiers = Counter(language_info(language).tier for language in manifest.languages)
     counted = ", ".join(f"{tiers[tier]} {tier}" for tier in TIERS if tiers[tier])
     groups = [group["group"] for group in groups_of(manifest)]
     names = "lm-eval's own" if manifest.lm_eval else "this package's own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.doctor.compare import compare_logits
@@ -29,7 +30,7 @@ def examine(runs: Runs) -> Finding:
             "cannot be shown: two runs of the plain model differ from each other "
             f"(by up to {itself.largest:.3g} in a logit)",
             "make the model deterministic (deterministic kernels, no dropout), then run doctor again",
-            details=itself.to_dict(),
+            details=asdict(itself),
         )
     found = compare_logits(runs.plain, runs.captured)
     if not found.identical:
@@ -37,6 +38,6 @@ def examine(runs: Runs) -> Finding:
             "fail",
             f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g}",
             "do not compare results of hf-moe with those of hf on this model, and please report it",
-            details=found.to_dict(),
+            details=asdict(found),
         )
-    return Finding("pass", f"{found.logits:,} logits are those of the plain model", details=found.to_dict())
+    return Finding("pass", f"{found.logits:,} logits are those of the plain model", details=asdict(found))

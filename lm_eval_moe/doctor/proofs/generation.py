@@ -35,14 +35,8 @@ def examine(runs: Runs) -> Finding:
         prompt, after = _tokens(runs, captured, ask)
         padding += fed.shape[1] - len(prompt) - _steps(captured)
         continued += len(after)
-        record = captured.records.get(ask.number)
-        due = len(prompt) + len(after)
-        if record is None or record.counts is None or record.tokens != due:
-            wrong.append(f"{ask.language}: {record.tokens if record else 0} tokens were counted, {due} were fed")
-            continue
-        sums = record.counts.sum(1)
-        if (sums > due * runs.shape.top_k).any() or (not runs.skips and (sums < due * runs.shape.top_k).any()):
-            wrong.append(f"{ask.language}: {int(sums.min())}-{int(sums.max())} selections a layer for {due} tokens")
+        if problem := runs.miscounted(captured.records.get(ask.number), len(prompt) + len(after)):
+            wrong.append(f"{ask.language}: {problem}")
     details = {"rows": len(captured.asked), "padding_tokens": padding, "generated_tokens": continued, "wrong": wrong}
     if wrong:
         return Finding(

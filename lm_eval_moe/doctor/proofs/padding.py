@@ -21,20 +21,14 @@ __all__ = ["examine"]
 )
 def examine(runs: Runs) -> Finding:
     """Compare what was counted with the requests' own tokens, K selections for each."""
-    run, top_k = runs.captured, runs.shape.top_k
+    run = runs.captured
     own = sum(len(ask.tokens) for ask in runs.asked)
     details = {"own_tokens": own, "padding_tokens": run.padding, "batches": len(run.passes)}
-    wrong = []
-    for ask in runs.asked:
-        record = run.records.get(ask.number)
-        if record is None or record.counts is None:
-            wrong.append(f"{ask.language}: nothing was recorded")
-            continue
-        sums, due = record.counts.sum(1), top_k * len(ask.tokens)
-        if record.tokens != len(ask.tokens):
-            wrong.append(f"{ask.language}: {record.tokens} tokens were counted, it has {len(ask.tokens)}")
-        elif (sums > due).any() or (not runs.skips and (sums < due).any()):
-            wrong.append(f"{ask.language}: {int(sums.min())}-{int(sums.max())} selections a layer, {due} are due")
+    wrong = [
+        f"{ask.language}: {problem}"
+        for ask in runs.asked
+        if (problem := runs.miscounted(run.records.get(ask.number), len(ask.tokens)))
+    ]
     if wrong:
         return Finding(
             "fail",
@@ -48,6 +42,6 @@ def examine(runs: Runs) -> Finding:
     at_most = "at most " if runs.skips else ""
     return Finding(
         "pass",
-        f"{own:,} own tokens, {at_most}{top_k} choices each; {run.padding} padding left out",
+        f"{own:,} own tokens, {at_most}{runs.shape.top_k} choices each; {run.padding} padding left out",
         details=details,
     )

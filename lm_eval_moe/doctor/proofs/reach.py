@@ -9,10 +9,11 @@ import numpy as np
 from lm_eval_moe.doctor.finding import Finding, proof
 from lm_eval_moe.doctor.runs import steering_of
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.number_text import share_text
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.doctor.runs import Runs, Scored
+    from lm_eval_moe.doctor.runs import Runs
 
 __all__ = ["examine"]
 
@@ -46,16 +47,16 @@ def examine(runs: Runs) -> Finding:
     """
     activated, masked = _drawn(runs)
     reached: dict[str, list[float]] = {
-        "bias": _shares(runs, activated, {"bias": _LARGE}, all_of_them=True),
-        "activate": _shares(runs, activated, "activate", all_of_them=True),
+        "bias": _shares(runs, activated, {"bias": _LARGE}),
+        "activate": _shares(runs, activated, "activate"),
     }
     if masked:
-        reached["mask"] = _shares(runs, masked, "mask", all_of_them=False)
+        reached["mask"] = _shares(runs, masked, "mask")
     refusal: UserError | None = None
     try:
-        reached["activate_guarded"] = _shares(runs, activated, "activate", guard=True, all_of_them=True)
+        reached["activate_guarded"] = _shares(runs, activated, "activate", guard=True)
         if masked:
-            reached["mask_guarded"] = _shares(runs, masked, "mask", guard=True, all_of_them=False)
+            reached["mask_guarded"] = _shares(runs, masked, "mask", guard=True)
     except RoutingBypassedError:
         raise
     except UserError as error:
@@ -84,12 +85,12 @@ def examine(runs: Runs) -> Finding:
             layers,
             details,
         )
-    summary = f"with guard 100 % and 0 %; without {_percent(means['activate'])}"
-    summary += f" and {_percent(means['mask'])}" if masked else " (no expert can be spared for mask)"
-    return Finding("pass", summary, None, layers, details, _notes(runs, reached))
+    summary = f"with guard 100 % and 0 %; without {share_text(means['activate'])}"
+    summary += f" and {share_text(means['mask'])}" if masked else " (no expert can be spared for mask)"
+    return Finding("pass", summary, None, layers, details, _notes(runs, reached, means))
 
 
-def _notes(runs: Runs, reached: dict[str, list[float]]) -> tuple[str, ...]:
+def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float]) -> tuple[str, ...]:
     overruled = sorted(
         {
             *_layers_where(runs, reached["bias"], lambda share: share < 1),
@@ -97,13 +98,12 @@ def _notes(runs: Runs, reached: dict[str, list[float]]) -> tuple[str, ...]:
         }
     )
     notes = []
-    means = {name: float(np.mean(shares)) for name, shares in reached.items()}
     if overruled:
-        mask = f" Masked experts are still selected at {_percent(leak)}." if (leak := means.get("mask")) else ""
+        mask = f" Masked experts are still selected at {share_text(leak)}." if (leak := means.get("mask")) else ""
         notes.append(
             "Write guard: true in steering files for this model (activate, deactivate, mask). In layer(s) "
             f"{format_ranges(overruled)} the router weighs more than logits (groups of experts or a selection bias): "
-            f"logits raised far above all others bring all targets in at {_percent(means['bias'])} of tokens.{mask}"
+            f"logits raised far above all others bring all targets in at {share_text(means['bias'])} of tokens.{mask}"
         )
     tied = _layers_where(
         runs,
@@ -111,26 +111,17 @@ def _notes(runs: Runs, reached: dict[str, list[float]]) -> tuple[str, ...]:
         lambda share: share < 1,
     )
     if tied:
-        at = [runs.shape.layers.index(layer) for layer in tied]
+        share = np.mean([reached["activate"][runs.shape.layers.index(layer)] for layer in tied])
         notes.append(
-            f"activate of {min(runs.shape.top_k, 2)} expert(s) reaches "
-            f"{_percent(np.mean([reached['activate'][i] for i in at]))} of tokens in layer(s) {format_ranges(tied)}. "
-            "That is its formula, not this model: targets tie with the old favourite up to noise and rounding, and may "
-            "lose to it. Write guard: true where every target must be selected."
+            f"activate of {min(runs.shape.top_k, 2)} expert(s) reaches {share_text(float(share))} of tokens in "
+            f"layer(s) {format_ranges(tied)}. That is its formula, not this model: targets tie with the old favourite "
+            "up to noise and rounding, and may lose to it. Write guard: true where every target must be selected."
         )
     return tuple(notes)
 
 
 def _layers_where(runs: Runs, shares: list[float], wrong: Any) -> list[int]:
     return [layer for layer, share in zip(runs.shape.layers, shares, strict=False) if wrong(share)]
-
-
-def _percent(share: Any) -> str:
-    """Write a share; only what is exactly all or nothing is written so."""
-    value = 100 * float(share)
-    if 0 < value < 0.1:
-        return "< 0.1 %"
-    return f"{min(value, 99.9) if value < 100 else value:.3g} %"
 
 
 def _drawn(runs: Runs) -> tuple[_Targets, _Targets]:
@@ -149,19 +140,14 @@ def _drawn(runs: Runs) -> tuple[_Targets, _Targets]:
     return activated, masked if len(masked) == len(activated) else {}
 
 
-def _shares(
-    runs: Runs, targets: _Targets, action: str | dict[str, float], *, guard: bool = False, all_of_them: bool
-) -> list[float]:
+def _shares(runs: Runs, targets: _Targets, action: str | dict[str, float], *, guard: bool = False) -> list[float]:
+    """Return by layer the share of tokens at which any masked expert, or otherwise all targets, are chosen."""
     name = action if isinstance(action, str) else next(iter(action))
     steering = steering_of({"experts": {"ids": targets}, "action": action, **({"guard": True} if guard else {})})
     run = runs.score(f"{name}{' with guard' if guard else ''}", steering=steering, logits=False)
-    return [
-        _share(run, position, targets[layer], all_of_them=all_of_them)
-        for position, layer in enumerate(runs.shape.layers)
-    ]
-
-
-def _share(run: Scored, position: int, targets: list[int], *, all_of_them: bool) -> float:
-    indices = np.concatenate([run.received(position, ask).indices for ask in run.asked])
-    chosen = np.stack([(indices == expert).any(1) for expert in targets])
-    return float((chosen.all(0) if all_of_them else chosen.any(0)).mean())
+    shares = []
+    for position, layer in enumerate(runs.shape.layers):
+        indices = np.concatenate([run.received(position, ask).indices for ask in run.asked])
+        chosen = np.stack([(indices == expert).any(1) for expert in targets[layer]])
+        shares.append(float((chosen.any(0) if name == "mask" else chosen.all(0)).mean()))
+    return shares

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.doctor.finding import Finding, proof
@@ -25,7 +26,7 @@ __all__ = ["examine"]
 def examine(runs: Runs) -> Finding:
     """Mute every expert of every layer, one at a time, and compare what changes with what is recorded."""
     seen = runs.witnesses
-    layers = {layer: witness.to_dict() for layer, witness in seen.items()}
+    layers = {layer: asdict(witness) for layer, witness in seen.items()}
     first = next(iter(seen.values()))
     ways = sorted({witness.weights_seen_by for witness in seen.values() if witness.weights_seen_by})
     details = {"tokens": first.tokens, "weights_seen_by": ways}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.doctor.compare import compare_logits
@@ -29,7 +30,7 @@ def examine(runs: Runs) -> Finding:
     together = runs.score("zero strength", steering=steering_of(*(_nothing(runs, name) for name in _ACTIONS)))
     found = compare_logits(runs.plain, together)
     if found.identical:
-        return Finding("pass", f"{names} on all experts", details=found.to_dict())
+        return Finding("pass", f"{names} on all experts", details=asdict(found))
     guilty = []
     for name in _ACTIONS:
         alone = runs.score(f"{name} 0", steering=steering_of(_nothing(runs, name)))
@@ -40,7 +41,7 @@ def examine(runs: Runs) -> Finding:
         f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g} "
         f"({', '.join(guilty) or names})",
         "do not compare steered with unsteered results of this model, and please report it",
-        details=found.to_dict(),
+        details=asdict(found),
     )
 
 
