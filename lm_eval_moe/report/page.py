@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
 
-__all__ = ["write_report"]
+__all__ = ["report_html", "write_report"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 600  # of a figure's data on the page
@@ -63,22 +63,29 @@ def write_report(
         UserError: The ``report`` extra is not installed, there is nothing to report, a run is without results, a file
             is damaged, or one cannot be written.
     """
-    require_extra("a report", "matplotlib", "jinja2")
+    content = _content(runs, materials, sweeps)
+    write_whole(Path(path), _render(content, title, notes), "report")
+    if figures is None:
+        return []
     from lm_eval_moe.report.figure_files import write_figures
+
+    with _quiet_fonts():
+        return write_figures(content.figures, figures, [run.label for run in content.runs])
+
+
+def report_html(runs: Sequence[LabelledRun], *, title: str, notes: Sequence[str] = ()) -> str:
+    """Return the page of `write_report` on runs without writing it."""
+    return _render(_content(runs, (), ()), title, notes)
+
+
+def _content(runs: Sequence[LabelledRun], materials: Sequence[Material], sweeps: Sequence[SweepReport]) -> _Content:
+    require_extra("a report", "matplotlib", "jinja2")
     from lm_eval_moe.report.sections import benchmark_sections, profile_sections, sweep_sections
 
     read = read_runs(runs) if runs or not (materials or sweeps) else ()
-    with _quiet_fonts():
-        benchmarks, left_out = arrange(read) if read else ((), ())
-        content = _Content(
-            read,
-            benchmark_sections(benchmarks, materials),
-            profile_sections(materials, read),
-            sweep_sections(sweeps),
-            left_out,
-        )
-        write_whole(Path(path), _render(content, title, notes), "report")
-        return write_figures(content.figures, figures, [run.label for run in read]) if figures else []
+    benchmarks, left_out = arrange(read) if read else ((), ())
+    sections = benchmark_sections(benchmarks, materials), profile_sections(materials, read), sweep_sections(sweeps)
+    return _Content(read, *sections, left_out)
 
 
 @contextmanager
@@ -107,7 +114,8 @@ class _Content:
 
 def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
     runs = content.runs
-    placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
+    with _quiet_fonts():
+        placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
     return render_page(
         _FOLDER / "page.html.jinja",
         title=title,

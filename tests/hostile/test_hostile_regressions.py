@@ -18,7 +18,7 @@ from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import load_entries
 from lm_eval_moe.profiles import read_profile
-from lm_eval_moe.report import write_report
+from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
 from lm_eval_moe.results import read_results
 from lm_eval_moe.results._json_lines import Columns, read_columns
@@ -174,8 +174,7 @@ def test_a_report_where_facts_are_missing_or_odd(tmp_path: Path) -> None:
     }
     write_run(tmp_path, {"en": [1.0, 0.0]}, changes=changes)
     sources = read_sources([str(tmp_path)])
-    write_report(sources.runs, tmp_path / "page.html", title="Odd")
-    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    html = report_html(sources.runs, title="Odd")
     assert "2 of ?" in html
     assert "MoE layers 0-1 of ?, ? experts, top ?" in html
 

@@ -30,7 +30,7 @@ from lm_eval_moe.gate.policy import load_policy
 from lm_eval_moe.gate.table import verdict_table
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem, write_profile
-from lm_eval_moe.report import write_report
+from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
 from lm_eval_moe.results import Routing, read_results
 from lm_eval_moe.results.latest import latest
@@ -141,8 +141,9 @@ def page(folder: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RoutingWarning)
         sources = read_sources([str(folder)])
-        write_report(sources.runs, folder.parent / "page.html", title="Hostile", notes=sources.notes)
-    return (folder.parent / "page.html").read_text(encoding="utf-8")
+        html = report_html(sources.runs, title="Hostile", notes=sources.notes)
+    assert html.encode()
+    return html
 
 
 @given(data=json_bytes(RESULTS))
