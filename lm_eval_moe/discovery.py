@@ -77,11 +77,22 @@ def load_plugins() -> None:
         raise
 
 
-def plugin_files() -> dict[str, Path]:
-    """Return the file of each plug-in's module, on whose code results may depend."""
+def plugin_files(*further: str) -> dict[str, list[Path]]:
+    """Return the Python files on whose code results may depend, by module: all of the package that it is a part of.
+
+    Args:
+        further: Modules that are used beside the plug-ins, such as that of a model's class; ours do not count.
+    """
     load_plugins()
-    files = {name: getattr(sys.modules[name], "__file__", None) for name in _loaded or ()}
-    return {name: Path(file) for name, file in files.items() if file}
+    files = {}
+    for name in (*(_loaded or ()), *further):
+        top = name.partition(".")[0]
+        if top != __name__.partition(".")[0]:
+            folders = getattr(sys.modules[top], "__path__", ())
+            alone = getattr(sys.modules[name], "__file__", None)
+            found = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
+            files[name] = found or ([Path(alone)] if alone else [])
+    return files
 
 
 @contextmanager

@@ -16,10 +16,8 @@ from lm_eval_moe.files import write_json, write_whole
 
 pytestmark = pytest.mark.long
 
-RUN = [
-    *(sys.executable, "-m", "lm_eval_moe", "run", "--model", "hf-moe", "--model_args", "pretrained=demo"),
-    *("--tasks", "demo_arith_en,demo_arith_sw", "--limit", "6", "--batch_size", "6", "--log_samples"),
-]
+MODEL = [sys.executable, "-m", "lm_eval_moe", "run", "--model", "hf-moe", "--model_args", "pretrained=demo"]
+RUN = [*MODEL, "--tasks", "demo_arith_en,demo_arith_sw", "--limit", "6", "--batch_size", "6", "--log_samples"]
 
 
 def limited() -> None:
@@ -62,7 +60,8 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -
     cache = tmp_path / "answers"
     process = subprocess.Popen(
         [
-            *RUN,
+            *MODEL,
+            "--log_samples",
             "--limit",
             "150",
             "--tasks",

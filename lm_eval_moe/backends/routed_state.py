@@ -14,9 +14,12 @@ from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.capture import RequestKey, RoutingRecord, RowUse
+from lm_eval_moe.discovery import plugin_files
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.evaluating import route_evaluations
 from lm_eval_moe.identity import ANSWER, Identity
+from lm_eval_moe.identity.file_hashes import hash_of_files
+from lm_eval_moe.identity.sources import source_files
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.steering.apply import Constants, Steerer
@@ -147,7 +150,11 @@ class RoutedState:
         Raises:
             UserError: A file that the model comes from is not there any more.
         """
-        return Identity({**self._own_parts(), **self.changeable_parts()})
+        plugins = {
+            name: hash_of_files(sorted({part for file in files for part in (file, *source_files(file))}))
+            for name, files in plugin_files(type(self).__module__).items()
+        }
+        return Identity({**self._own_parts(), "versions.plugins": plugins or None, **self.changeable_parts()})
 
     def changeable_parts(self, request: CaptureRequest | None = None) -> dict[str, Any]:
         """Return the parts of the identity that can be changed on a loaded model: steering and what is captured.

@@ -23,7 +23,7 @@ def run(folder: Path, *more: Path) -> dict[str, Any]:
     path = os.pathsep.join(map(str, (Path(lm_eval_moe.__file__).parents[1], *more)))
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), str(folder / "found.json")],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=400,

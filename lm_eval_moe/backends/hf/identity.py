@@ -15,7 +15,6 @@ import torch
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.hf.weights import LoadedWeights
-from lm_eval_moe.discovery import plugin_files
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
 from lm_eval_moe.identity.settings import plain
 from lm_eval_moe.identity.sources import source_files
@@ -79,12 +78,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "versions.lm_eval_moe": __version__,
         **{f"versions.{name}": version(name) for name in ("lm_eval", "transformers", "tokenizers", "torch")},
         "versions.peft": version("peft") if getattr(lm.model, "peft_config", None) else None,
-        "versions.plugins": _plugins(),
     }
-
-
-def _plugins() -> dict[str, str] | None:
-    return {name: hash_of_files(source_files(file)) for name, file in plugin_files().items()} or None
 
 
 _NOT_OF_THE_MODEL = ("_name_or_path", "_commit_hash", "transformers_version", "quantization_config", "dtype")
