@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["RoutedState"]
 
 
+_VERSIONS = ("lm_eval", "transformers", "tokenizers", "torch")
+"""What all engines compute with, or read text with."""
+
+
 class RoutedState:
     """Mixed into a backend's model class, before lm-eval's.
 
@@ -56,6 +62,7 @@ class RoutedState:
     rank: int
     world_size: int
     batch_size: Any
+    max_length: int
     think_end_token: str | int | None = None
     _loglikelihood_tokens: Callable[..., list[tuple[float, bool]]]  # as all of lm-eval's models with a tokenizer
     _encode_pair: Callable[..., tuple[list[int], list[int]]]
@@ -154,7 +161,15 @@ class RoutedState:
             name: hash_of_files(sorted({part for file in files for part in (file, *source_files(file))}))
             for name, files in plugin_files(type(self).__module__).items()
         }
-        return Identity({**self._own_parts(), "versions.plugins": plugins or None, **self.changeable_parts()})
+        shared = {
+            "prompts.max_length": self.max_length,
+            "computation.batch_size": self.batch_size,
+            "computation.processes": self.world_size,
+            "versions.lm_eval_moe": __version__,
+            "versions.plugins": plugins or None,
+            **{f"versions.{name}": version(name) for name in _VERSIONS},
+        }
+        return Identity({**shared, **self._own_parts(), **self.changeable_parts()})
 
     def changeable_parts(self, request: CaptureRequest | None = None) -> dict[str, Any]:
         """Return the parts of the identity that can be changed on a loaded model: steering and what is captured.

@@ -18,7 +18,7 @@ from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
-from lm_eval_moe.harness.evaluating import stock_simple_evaluate
+from lm_eval_moe.harness.evaluating import knows_model, stock_simple_evaluate
 from lm_eval_moe.harness.quiet import quiet_harness
 from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.harness.task_index import TaskManager
@@ -111,6 +111,8 @@ def simple_evaluate(
                 fix=f"use --model {' or '.join(BACKENDS)}",
                 where="--model",
             )
+        if named and not knows_model(model):
+            BACKENDS.look_up(model, "--model")
         return stock_simple_evaluate(model, **kwargs)
     if kwargs.get("cache_requests"):
         warnings.warn(

@@ -16,10 +16,11 @@ from typing import Any
 
 from lm_eval import evaluator
 from lm_eval.api.group import Group
+from lm_eval.api.registry import get_model
 
 from lm_eval_moe.harness.versions import warn_if_untested
 
-__all__ = ["HarnessRun", "route_evaluations", "stock_simple_evaluate"]
+__all__ = ["HarnessRun", "knows_model", "route_evaluations", "stock_simple_evaluate"]
 
 _ROUTED_BY = "lm_eval_moe.evaluation.routed_evaluate:evaluate_routed"
 """What takes over, named only: it lies above this room."""
@@ -48,6 +49,15 @@ class HarnessRun:
     arguments: Mapping[str, Any]
     bootstrap_iters: int | None
     evaluate: Callable[[], dict[str, Any] | None]
+
+
+def knows_model(name: str) -> bool:
+    """Whether lm-eval has a model class of this name."""
+    try:
+        get_model(name)
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def route_evaluations(kind: type) -> None:

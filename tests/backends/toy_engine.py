@@ -1,8 +1,4 @@
-"""A third backend: an engine of its own around the bundled model, which cuts requests into passes at random.
-
-Texts are fed in parts of any length, those of several scored requests in any order. The cuts depend on nothing but the
-requests, so that the same requests give the same bits again.
-"""
+"""A third backend around the bundled model: feeds texts in parts of any length, alike for the same requests."""
 
 from __future__ import annotations
 
@@ -51,7 +47,7 @@ class ToyEngine(RoutedState, TemplateLM):
         return shape_from_config(AutoConfig.from_pretrained(PATH))
 
     def _own_parts(self) -> dict[str, Any]:
-        return {"model.source": "toy", "computation.batch_size": self.batch_size, "versions.torch": torch.__version__}
+        return {"model.source": "toy"}
 
     def tok_encode(self, string: str, add_special_tokens: bool = False, **_: Any) -> list[int]:
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
@@ -104,8 +100,8 @@ class ToyEngine(RoutedState, TemplateLM):
 
     def _listening(self, forest: Forest) -> tuple[RoutedPasses, Recorder]:
         recorder = Recorder(forest, len(self._sites), self.routing_shape.experts)
-        how = {"compare": self.captured.request.changes, "layers": self.routing_shape.layers}
-        return RoutedPasses(recorder, self._new_steerer(), forest=forest, requests={}, **how), recorder
+        how = {"compare": self.captured.request.changes, "layers": self.routing_shape.layers, "requests": {}}
+        return RoutedPasses(recorder, self._new_steerer(), forest=forest, **how), recorder
 
     def _keep(self, use: RowUse, sums: Any, places: Any) -> None:
         if self._span is not None and use.key is not None and self._wants(use):

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.identity.file_hashes import hash_of_bytes, hash_of_files
 from lm_eval_moe.identity.settings import plain
@@ -64,7 +63,6 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "prompts.special_tokens": {
             name: getattr(lm, name, None) for name in ("add_bos_token", "prefix_token_id", "eot_token_id")
         },
-        "prompts.max_length": lm.max_length,
         "prompts.truncation": bool(lm.truncation),
         "prompts.thinking": {
             "enabled": getattr(lm, "enable_thinking", None),
@@ -72,11 +70,8 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         },
         "computation.batch_size": _batch_size(lm),
         "computation.threads": torch.get_num_threads() if lm.device.type == "cpu" else None,
-        "computation.processes": lm.world_size,
         "computation.machine": _machine(lm.device),
         "computation.reuse": bool(lm.logits_cache),
-        "versions.lm_eval_moe": __version__,
-        **{f"versions.{name}": version(name) for name in ("lm_eval", "transformers", "tokenizers", "torch")},
         "versions.peft": version("peft") if getattr(lm.model, "peft_config", None) else None,
     }
 
