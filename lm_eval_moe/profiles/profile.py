@@ -226,15 +226,13 @@ def _why_not(name: str, values: NDArray[Any]) -> str:
     numbers = values[~np.isnan(values)] if name == "consecutive_overlap" else values
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         return f"{name!r} holds negative values, or values that are not finite"
-    most = np.inf if name == "gate_mass" else 1 + _TOLERANCE
-    if (numbers > most).any():
-        return f"{name!r} holds values above 1"
+    above = name != "gate_mass" and (numbers > 1 + _TOLERANCE).any()
     if name == "importance":
-        total = values.sum(-1, dtype=np.float64)
         # A layer in which no expert was selected with a weight is all zeros.
-        if ((abs(total - 1) > _TOLERANCE) & (total > 0)).any():
+        if above or (~np.isclose(total := values.sum(-1, dtype=np.float64), 1, 0, _TOLERANCE) & (total > 0)).any():
             return "an importance is no distribution over the experts"
-    return ""
+        return ""
+    return f"{name!r} holds values above 1" if above else ""
 
 
 def common_shape(profiles: Sequence[Profile], fix: str) -> RoutingShape:
