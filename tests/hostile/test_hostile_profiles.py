@@ -19,6 +19,7 @@ from written_profiles import SMALL, spec_of, write, write_dump
 
 from lm_eval_moe.analysis import read_material
 from lm_eval_moe.capture.profile_rows import records_of
+from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.drift import item_spread
 from lm_eval_moe.profiles import PROFILE_ARRAYS, read_profile
@@ -256,6 +257,13 @@ def test_every_reader_refuses_values_that_cannot_be(folder: Path, name: str, cha
         with pytest.raises(UserError, match="is a damaged profile"):
             read(path)
     assert not (folder / "out.safetensors").exists()
+
+
+def test_a_report_on_an_importance_of_zeros_says_which_figures_there_cannot_be(folder: Path) -> None:
+    path = rewritten(folder, "importance", np.zeros_like)
+    page = folder / "page.html"
+    assert main(["report", str(path), str(folder / "sw.safetensors"), "--output", str(page)]) == 0
+    assert "no layer has a value in any language" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 10_000_000])
