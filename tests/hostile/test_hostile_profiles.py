@@ -290,6 +290,18 @@ with tempfile.TemporaryDirectory() as _name:
     DUMP.append(json.loads(write_dump(Path(_name) / "x.json", 10, [[5, 5, 6, 4], [10, 2, 4, 4]]).read_text()))
 
 
+@pytest.mark.parametrize("command", ["show", "diff"])
+@pytest.mark.parametrize("value", ["1" + 400 * "0", "1e400", "-1", "true", '"5"', "[]"], ids=lambda text: text[:5])
+def test_a_sum_of_weights_that_cannot_be_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str, command: str
+) -> None:
+    path, other = tmp_path / "damaged.json", tmp_path / "good.json"
+    other.write_text(json.dumps(DUMP[0]))
+    path.write_text(json.dumps(DUMP[0]).replace('"gate_values_sum": 2.5', f'"gate_values_sum": {value}', 1))
+    assert main(["profile", command, str(other), str(path)]) != 0
+    assert "is damaged: 'gate_values_sum' of layer 1, expert 0 is" in capsys.readouterr().err
+
+
 @given(data=json_bytes(DUMP))
 @hostile(100)
 def test_json_counts(folder: Path, data: bytes) -> None:
