@@ -139,7 +139,7 @@ class Identity:
 
     @classmethod
     def from_dict(cls, written: object) -> Identity:
-        """Read what `to_dict` wrote; parts of another version of this package are left out.
+        """Read what `to_dict` wrote; parts of another version of this package are left out, a null group is absent.
 
         Raises:
             ValueError: It is of another form.
@@ -151,17 +151,22 @@ class Identity:
         parts = {}
         for name in PARTS:
             group, _, short = name.partition(".")
-            values = {} if group == "task" else written.get(group, {})
+            values = None if group == "task" else written.get(group)
+            if values is None:
+                continue
             if not isinstance(values, Mapping):
                 raise ValueError(f"{group!r} of an identity is a JSON object, not {type(values).__name__}")
             if short in values:
                 parts[name] = values[short]
-        by_task = written.get("tasks", {})
-        if not isinstance(by_task, Mapping) or not all(isinstance(values, Mapping) for values in by_task.values()):
+        by_task = {} if written.get("tasks") is None else written["tasks"]
+        if not isinstance(by_task, Mapping) or not all(
+            isinstance(values, Mapping | None) for values in by_task.values()
+        ):
             raise ValueError("'tasks' of an identity is a JSON object of JSON objects")
         tasks = {
             str(task): {name: value for name, value in values.items() if f"task.{name}" in PARTS}
             for task, values in by_task.items()
+            if values is not None
         }
         return cls(parts, tasks)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -34,11 +35,11 @@ _FIX = f"give a JSON file of the form {_EXPECTED}, or a safetensors profile"
 
 @dataclass(frozen=True)
 class _Layer:
-    """Tokens of a layer, and by expert its activation count and whatever stands for the sum of its weights."""
+    """Tokens of a layer, and by expert its activation count and the sum of its weights, None where it is not said."""
 
     tokens: int
     counts: Mapping[int, int]
-    gate_sums: Mapping[int, object]
+    gate_sums: Mapping[int, float | None]
 
 
 class CountDump(Profile):
@@ -73,13 +74,13 @@ class CountDump(Profile):
         """Return the experts' sums of weights ``[L, E]`` over their sum in the layer.
 
         Raises:
-            UserError: A sum is missing, or is not a finite number.
+            UserError: A sum is missing.
         """
         for number, layer in self._layers.items():
             for expert, value in layer.gate_sums.items():
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                if value is None:
                     raise UserError(
-                        f"'gate_values_sum' of layer {number}, expert {expert} is {value!r:.60}",
+                        f"'gate_values_sum' of layer {number}, expert {expert} is missing",
                         fix="give counts with the sums of the experts' weights",
                         where=str(self.path),
                     )
@@ -167,7 +168,7 @@ def _layer(number: int, node: Any) -> _Layer:
         expert: _count(entry, "activation_tokens", f"{where}, expert {expert}", tokens)
         for expert, entry in entries.items()
     }
-    return _Layer(tokens, counts, {expert: entry.get("gate_values_sum") for expert, entry in entries.items()})
+    return _Layer(tokens, counts, {expert: _gate_sum(entry, where, expert) for expert, entry in entries.items()})
 
 
 def _numbered(node: object, where: str, besides: Iterable[str] = ()) -> dict[int, Any]:
@@ -191,6 +192,15 @@ def _count(node: object, key: str, where: str, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or value != int(value):
         raise UserError(f"is damaged: {key!r} of {where} is {show(value)}, expected a count of at most {most}")
     return int(value)
+
+
+def _gate_sum(entry: Mapping[str, Any], where: str, expert: int) -> float | None:
+    value = entry.get("gate_values_sum")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise UserError(f"is damaged: 'gate_values_sum' of {where}, expert {expert} is {show(value)}, expected a sum")
+    return float(value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ __all__ = ["Activity", "Profile", "check_alike", "common_shape"]
 
 _READABLE = frozenset(("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U32", "U16", "U8"))  # of safetensors' types
 
+_TOLERANCE = 1e-3  # of the sum of an importance over the experts, which is accumulated in float32
+
 
 @dataclass(frozen=True)
 class Activity:
@@ -73,27 +75,26 @@ class Profile:
         Raises:
             UserError: There is no such array, it has not the shape that the header says, or it holds no counts.
         """
-        tokens = self.array("tokens")
-        if not np.issubdtype(tokens.dtype, np.integer) or (tokens < 0).any():
-            raise damaged(self.path, "its tokens are no counts")
-        return tokens.astype(np.int64)
+        return self.array("tokens").astype(np.int64)
 
     def array(self, name: str) -> NDArray[Any]:
         """Return all rows of an array: ``tokens`` ``[items]``, extra arrays ``[items, L]``, others ``[items, L, E]``.
 
         Raises:
-            UserError: There is no such array, or it has not the shape that the header says.
+            UserError: There is no such array, it has not the shape that the header says, or its values cannot be.
         """
-        return np.asarray(self._slice(name)[:])
+        return self._checked(name, np.asarray(self._slice(name)[:]), slice(None))
 
     def rows(self, name: str, rows: Iterable[int]) -> Iterator[NDArray[Any]]:
         """Yield rows of an array; nothing else is read.
 
         Raises:
-            UserError: There is no such array, or it has not the shape that the header says.
+            UserError: There is no such array, it has not the shape that the header says, or, at the row, its values
+                cannot be.
         """
         array = self._slice(name)
-        return (array[row : row + 1][0] for row in rows)
+        places = (slice(row, row + 1) for row in rows)
+        return (self._checked(name, array[place], place)[0] for place in places)
 
     def activity(self, rows: Iterable[int] | None = None) -> Activity:
         """Return how often experts are selected in some rows, by default all.
@@ -116,10 +117,6 @@ class Profile:
         """
         chosen = [row for row in self._chosen(rows) if self.tokens[row]]
         for row, values in zip(chosen, self.rows("importance", chosen), strict=True):
-            total = values.sum(-1, dtype=np.float64)
-            # A layer in which no expert was selected with a weight is all zeros.
-            if not np.isfinite(values).all() or (values < 0).any() or ((abs(total - 1) > 1e-3) & (total > 0)).any():
-                raise damaged(self.path, "an importance is no distribution over the experts")
             yield row, values.astype(np.float64)
 
     def pooled_importance(self, rows: Iterable[int] | None = None) -> NDArray[np.float64]:
@@ -175,8 +172,6 @@ class Profile:
             same = [row for row in rows if lengths[row] == length]
             counted = np.zeros(shape, dtype=np.int64)
             for counts in self.rows("counts", same):
-                if not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any() or (counts > length).any():
-                    raise damaged(self.path, f"an item has activation counts outside 0 to its {length} tokens")
                 counted += counts
             if length:
                 total += counted
@@ -191,6 +186,14 @@ class Profile:
         total = values.sum(-1, keepdims=True)
         return np.asarray(values / np.where(total > 0, total, 1.0))
 
+    def _checked(self, name: str, values: NDArray[Any], rows: slice) -> NDArray[Any]:
+        """Return rows of an array, of which these are the values; refuse what no capture writes."""
+        if values.size:
+            problem = _why_not_counts(values, self.tokens[rows]) if name == "counts" else _why_not(name, values)
+            if problem:
+                raise damaged(self.path, problem)
+        return values
+
     def _slice(self, name: str) -> Any:
         if name not in self.arrays:
             raise UserError(f"holds no array {name!r}", fix=FIX, where=str(self.path))
@@ -202,6 +205,34 @@ class Profile:
         if array.get_dtype() not in _READABLE:  # NumPy has no bfloat16 and no float8
             raise damaged(self.path, f"{name!r} is of the type {array.get_dtype()}, which no profile has")
         return array
+
+
+def _why_not_counts(values: NDArray[Any], tokens: NDArray[np.int64]) -> str:
+    """Say why values ``[rows, L, E]`` cannot be activation counts of so many tokens ``[rows]``; empty if they can."""
+    outside = ((values < 0) | (values > tokens[:, None, None])).any(axis=(1, 2))
+    if np.issubdtype(values.dtype, np.integer) and not outside.any():
+        return ""
+    return f"an item has activation counts outside 0 to its {tokens[outside.argmax()]} tokens"
+
+
+def _why_not(name: str, values: NDArray[Any]) -> str:
+    """Say why values cannot be those of an array, other than counts; empty if they can."""
+    if name == "tokens":
+        whole = np.issubdtype(values.dtype, np.integer)
+        return "" if whole and (values >= 0).all() else "its tokens are no counts"
+    if not np.issubdtype(values.dtype, np.floating):
+        return f"{name!r} is of the type {values.dtype}, not of floating-point numbers"
+    # An item of one token has no overlap.
+    numbers = values[~np.isnan(values)] if name == "consecutive_overlap" else values
+    if not np.isfinite(numbers).all() or (numbers < 0).any():
+        return f"{name!r} holds negative values, or values that are not finite"
+    above = name != "gate_mass" and (numbers > 1 + _TOLERANCE).any()
+    if name == "importance":
+        # A layer in which no expert was selected with a weight is all zeros.
+        if above or (~np.isclose(total := values.sum(-1, dtype=np.float64), 1, 0, _TOLERANCE) & (total > 0)).any():
+            return "an importance is no distribution over the experts"
+        return ""
+    return f"{name!r} holds values above 1" if above else ""
 
 
 def common_shape(profiles: Sequence[Profile], fix: str) -> RoutingShape:

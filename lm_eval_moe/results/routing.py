@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 _SPEC: dict[str, Any] = {"interventions": [{"experts": {}}]}
 _IDENTITY: dict[str, Any] = {
     **{"hash": TEXT, "schema_version": WHOLE, "tasks": {None: {}}},
-    **{"model": {}, "prompts": {}, "steering": {}, "capture": {}, "computation": {}, "versions": {}},
+    **{"model": {"adapter": TEXT}, "prompts": {}, "steering": {}, "capture": {}, "computation": {}, "versions": {}},
 }
 _GAINS: dict[None, Any] = {None: {None: {"gain": NUMBER, "stderr": NUMBER, "low": NUMBER, "high": NUMBER}}}
 

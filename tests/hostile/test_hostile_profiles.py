@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,14 @@ from hypothesis import strategies as st
 from mutations import json_bytes, mutated, scalars, spoilt
 from written_profiles import SMALL, spec_of, write, write_dump
 
+from lm_eval_moe.analysis import read_material
+from lm_eval_moe.capture.profile_rows import records_of
+from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.gate.drift import item_spread
 from lm_eval_moe.profiles import PROFILE_ARRAYS, read_profile
+from lm_eval_moe.profiles.merge import merge_profiles
+from lm_eval_moe.report.figures.experts import expert_differences
 from lm_eval_moe.steering import resolve
 
 ROWS = [("row:0", 10, [[5, 5, 6, 4], [10, 2, 4, 4]]), ("row:1", 8, [[4, 4, 4, 4], [8, 8, 0, 0]])]
@@ -31,6 +37,7 @@ DTYPES = ["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL", 
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         write(Path(name) / "good.safetensors", ROWS)
+        write(Path(name) / "sw.safetensors", ROWS, language="sw")
         write(Path(name) / "base.safetensors", OTHER, benchmark="general")
         yield Path(name)
 
@@ -200,6 +207,65 @@ def test_arrays_of_another_type(folder: Path, dtype: str, name: str) -> None:
     refused_or_read(folder, put_together(file, data))
 
 
+def rewritten(folder: Path, name: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Path:
+    """Write the good profile with another array."""
+    from safetensors.numpy import load, save
+
+    header, _ = parts(folder)
+    arrays = load((folder / "good.safetensors").read_bytes())
+    path = folder / "given.safetensors"
+    path.write_bytes(save({**arrays, name: change(arrays[name])}, header["__metadata__"]))
+    return path
+
+
+def first_is(value: float) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Return what puts a value at an array's first place."""
+    return lambda array: np.concatenate([[value], array.ravel()[1:]]).reshape(array.shape).astype(array.dtype)
+
+
+DAMAGE = [
+    *(("importance", first_is(value)) for value in (float("nan"), float("inf"), -0.5, 1e30, 0.9)),
+    ("importance", lambda array: (array * 2).astype(np.int32)),
+    *(("gate_mass", first_is(value)) for value in (float("nan"), float("-inf"), -1.0)),
+    ("gate_mass", lambda array: array.astype(np.int32)),
+    *(("counts", first_is(value)) for value in (-1, 11)),
+    ("counts", lambda array: array.astype(np.float32)),
+    ("tokens", first_is(-1)),
+    ("tokens", lambda array: array.astype(np.float32)),
+]
+READERS: dict[str, tuple[tuple[str, ...], Callable[[Path], object]]] = {
+    "profile merge": (
+        (*PROFILE_ARRAYS, "tokens"),
+        lambda path: merge_profiles(path.with_name("out.safetensors"), [path.with_name("base.safetensors"), path]),
+    ),
+    "run": ((*PROFILE_ARRAYS, "tokens"), lambda path: records_of(read_profile(path))),
+    "gate": (("importance",), lambda path: item_spread(path, ["late"])),
+    "report": (
+        ("counts", "tokens"),
+        lambda path: expert_differences(read_material([str(path), str(path.with_name("sw.safetensors"))])),
+    ),
+    "profile analyse": (("importance",), lambda path: list(read_profile(path).importance())),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("name", "change"), DAMAGE)
+def test_every_reader_refuses_values_that_cannot_be(folder: Path, name: str, change: Any, reader: str) -> None:
+    path = rewritten(folder, name, change)
+    reads, read = READERS[reader]
+    if name in reads:
+        with pytest.raises(UserError, match="is a damaged profile"):
+            read(path)
+    assert not (folder / "out.safetensors").exists()
+
+
+def test_a_report_on_an_importance_of_zeros_says_which_figures_there_cannot_be(folder: Path) -> None:
+    path = rewritten(folder, "importance", np.zeros_like)
+    page = folder / "page.html"
+    assert main(["report", str(path), str(folder / "sw.safetensors"), "--output", str(page)]) == 0
+    assert "no layer has a value in any language" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 10_000_000])
 def test_files_of_any_size(folder: Path, size: int) -> None:
     path = folder / "given.safetensors"
@@ -222,6 +288,18 @@ def test_links_that_lead_nowhere(folder: Path, target: str) -> None:
 DUMP: list[Any] = []
 with tempfile.TemporaryDirectory() as _name:
     DUMP.append(json.loads(write_dump(Path(_name) / "x.json", 10, [[5, 5, 6, 4], [10, 2, 4, 4]]).read_text()))
+
+
+@pytest.mark.parametrize("command", ["show", "diff"])
+@pytest.mark.parametrize("value", ["1" + 400 * "0", "1e400", "-1", "true", '"5"', "[]"], ids=lambda text: text[:5])
+def test_a_sum_of_weights_that_cannot_be_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str, command: str
+) -> None:
+    path, other = tmp_path / "damaged.json", tmp_path / "good.json"
+    other.write_text(json.dumps(DUMP[0]))
+    path.write_text(json.dumps(DUMP[0]).replace('"gate_values_sum": 2.5', f'"gate_values_sum": {value}', 1))
+    assert main(["profile", command, str(other), str(path)]) != 0
+    assert "is damaged: 'gate_values_sum' of layer 1, expert 0 is" in capsys.readouterr().err
 
 
 @given(data=json_bytes(DUMP))

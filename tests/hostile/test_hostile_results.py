@@ -273,6 +273,35 @@ def test_every_command_refuses_what_holds_no_results(commands: Path, name: str, 
     assert isinstance(inside(name, lambda: COMMANDS[name](commands)), UserError)
 
 
+def with_identity(**parts: Any) -> bytes:
+    """Return the good results with an identity of these groups."""
+    document = json.loads(json.dumps(RESULTS[0]))
+    document["routing"]["identity"] = {**IDENTITY.to_dict(), **parts}
+    return json.dumps(document).encode()
+
+
+@pytest.mark.filterwarnings("ignore::lm_eval_moe.errors.RoutingWarning")
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "groups",
+    [
+        *({group: None} for group in ("model", "prompts", "steering", "capture", "computation", "versions", "tasks")),
+        {"tasks": {"mgsm_direct_sw": None}},
+    ],
+    ids=str,
+)
+def test_a_null_group_of_an_identity_is_an_absent_one(commands: Path, name: str, groups: dict[str, Any]) -> None:
+    give(commands, with_identity(**groups))
+    COMMANDS[name](commands)
+    read_all([commands / "baseline", commands / "given"])
+
+
+def test_an_adapter_hash_of_another_kind_is_refused(commands: Path) -> None:
+    give(commands, with_identity(model={"adapter": 5}))
+    with pytest.raises(UserError, match=r"routing\.identity\.model\.adapter"):
+        read_all([commands / "given"])
+
+
 @pytest.mark.filterwarnings("ignore::lm_eval_moe.errors.RoutingWarning")
 @given(data=json_bytes([{"schema_version": 1, "identity": IDENTITY.to_dict(), "model": "m"}]))
 @hostile(60)

@@ -27,7 +27,8 @@ def record(tokens: int, counts: Any) -> RoutingRecord:
     array = np.array(counts, dtype=np.int32)
     none = np.zeros(len(array), dtype=np.int64)
     mass = array.astype(np.float32)
-    return RoutingRecord(tokens, array, mass, mass / max(tokens, 1), None, None, none, none, none)
+    importance = mass / np.maximum(mass.sum(-1, keepdims=True), 1)
+    return RoutingRecord(tokens, array, mass, importance, None, None, none, none, none)
 
 
 def write(

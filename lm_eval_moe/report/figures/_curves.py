@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.analysis import NotPossible
 from lm_eval_moe.drawing.canvas import LINE, drawing
 from lm_eval_moe.drawing.palette import LINE_COLOURS, Colours
 from lm_eval_moe.report.figures._axes import band_names, canvas, end_labels, layer_ticks
@@ -82,7 +83,11 @@ class Curves:
 
 
 def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str, **more: Any) -> Curves:
-    """Return the curves of an analysis, layers without a value left out; the rest as `Curves` has it."""
+    """Return the curves of an analysis, layers without a value left out; the rest as `Curves` has it.
+
+    Raises:
+        NotPossible: No layer of any language has a value.
+    """
     shape = material.shape
     lines = [
         Line(
@@ -96,6 +101,10 @@ def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str,
         )
         for curve in curves
     ]
+    if not any(line.points for line in lines):
+        raise NotPossible(
+            "no layer has a value in any language", "give profiles of texts on which experts were selected"
+        )
     return Curves(
         shape.layers, {band: shape.band(band) for band in BANDS}, lines, list(material.languages), label, **more
     )
