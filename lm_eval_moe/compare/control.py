@@ -16,11 +16,12 @@ __all__ = ["ControlGains", "Gain", "control_gains"]
 
 @dataclass(frozen=True)
 class Gain:
-    """A gain over random controls with its 95 % interval, None where that is not known."""
+    """A gain over random controls with its 95 % interval: None where that is not known, or no item differs."""
 
     value: float
     low: float | None
     high: float | None
+    identical: bool = False
 
     @property
     def beyond(self) -> bool:
@@ -74,6 +75,8 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
             for gain, error in zip(by_language.values(), errors, strict=True)
         ]
     )
+    if all(gain.identical for gain in by_language.values()):
+        return ControlGains(seeds, Gain(mean.value, None, None, identical=True), by_language, False)
     interval = judge_unpaired(Difference(mean.value, mean.stderr, "unpaired")).interval
     return ControlGains(seeds, Gain(mean.value, *(interval or (None, None))), by_language, False)
 
@@ -89,4 +92,6 @@ def _group_of(run: Run, tasks: set[str], control: Control, key: str) -> Mapping[
 def _gain(entry: Mapping[str, Any]) -> Gain:
     low, high = entry.get("low"), entry.get("high")
     known = is_number(low) and is_number(high)
-    return Gain(float(entry["gain"]), float(low) if known else None, float(high) if known else None)  # type: ignore[arg-type]
+    if not known:
+        return Gain(float(entry["gain"]), None, None, identical=entry.get("stderr") == 0)
+    return Gain(float(entry["gain"]), float(low), float(high))  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def _methods(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"UNPAIRED, from the standard errors alone: {listed(unpaired, 5)}. Its samples or the baseline's are "
             "missing or of other documents (evaluate with --log_samples): real differences are easily missed, and "
-            "averages take languages as independent."
+            "averages take the largest error that the languages' dependence allows."
         )
     if any(change.p is None for _, change in changes):
         yield "Changes without a standard error are not tested."

@@ -187,7 +187,7 @@ def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evi
     items = len(first.items) if first.items else after.documents(home.task)
     if not items:
         return unjudged(f"the results do not say how many items of {home.task} there are: evaluate with --log_samples")
-    losses, named = _losses(first, second, home.names, 1 if higher else -1)
+    losses, named = _losses(first, second, home, 1 if higher else -1)
     return Evidence(
         benchmark=home.benchmark,
         language=home.language,
@@ -215,14 +215,13 @@ def _different_documents(first: Score, second: Score) -> str:
     return f"{changed} of {len(first.items)} documents have another content" if changed else ""
 
 
-def _losses(
-    first: Score, second: Score, names: Mapping[int, str] | None, sign: int
-) -> tuple[list[tuple[Hashable, float]] | None, bool]:
-    """Return the items' losses, and whether they carry names that hold in every language."""
+def _losses(first: Score, second: Score, home: Home, sign: int) -> tuple[list[tuple[Hashable, float]] | None, bool]:
+    """Return the items' losses, and whether they carry names that hold in every language; else they carry the task."""
     if first.items is None or second.items is None:
         return None, False
-    named = names is not None and first.items.keys() <= names.keys()
+    names = home.names or {}
+    named = home.names is not None and first.items.keys() <= names.keys()
     return [
-        (names[doc_id] if named and names is not None else doc_id, sign * (value - second.items[doc_id]))
+        (names[doc_id] if named else (home.task, doc_id), sign * (value - second.items[doc_id]))
         for doc_id, value in first.items.items()
     ], named

@@ -23,7 +23,8 @@ class Evidence:
         items: How many items were scored.
         losses: Of each item its name and the baseline's score less the candidate's (the other way round if lower is
             better): positive where the candidate is worse. None if the items are not known.
-        named: Whether the names of ``losses`` are those of the same items in all languages of the benchmark.
+        named: Whether the names of ``losses`` are those of the same items in all languages of the benchmark; otherwise
+            no other language has them.
         higher_is_better: The metric's direction.
         is_share: Whether the score is a share of items, told in per cent.
         metric: What the score is called.

@@ -12,7 +12,7 @@ from lm_eval_moe.gate.policy import BenchmarkPolicy, DriftLimits, Policy
 from lm_eval_moe.gate.sentences import drift_sentence, score_sentence
 from lm_eval_moe.gate.verdict import Effect, Kind, Line, Status, Verdict
 from lm_eval_moe.statistics import Estimate, holm
-from lm_eval_moe.statistics.judgement import Drop, dependent_drop, paired_drop, unpaired_drop
+from lm_eval_moe.statistics.judgement import Drop, paired_drop, unpaired_drop
 
 __all__ = ["judge"]
 
@@ -104,7 +104,7 @@ def _language_test(policy: Policy, rules: BenchmarkPolicy, given: Evidence, allo
             "samples; for a metric that is no mean over items write `samples: preferred`"
         )
     if problem is None:
-        drop = _drop(policy, given, margin)
+        drop = _drop(policy, [given], margin)
         if drop.p is None:
             problem = "no standard error is known: evaluate more than one item, with --log_samples"
     return _Test(
@@ -121,20 +121,23 @@ def _language_test(policy: Policy, rules: BenchmarkPolicy, given: Evidence, allo
     )
 
 
-def _drop(policy: Policy, given: Evidence, margin: float) -> Drop:
+def _drop(policy: Policy, languages: Sequence[Evidence], margin: float) -> Drop:
+    """Judge one language, or the average over several: item by item where the items of all are known."""
     tolerance = margin if policy.test == "margin" else 0.0
-    if given.losses is not None:
-        return paired_drop([given.losses], alpha=policy.alpha, tolerance=tolerance)
-    if given.before is None or given.after is None:
-        raise ValueError(f"{given.task} has neither a problem nor scores")
-    sign = 1 if given.higher_is_better else -1
-    return unpaired_drop(given.before, given.after, alpha=policy.alpha, tolerance=tolerance, sign=sign)
+    losses = [each.losses for each in languages if each.losses is not None]
+    if len(losses) == len(languages):
+        return paired_drop(losses, alpha=policy.alpha, tolerance=tolerance)
+    before = [each.before for each in languages if each.before is not None]
+    after = [each.after for each in languages if each.after is not None]
+    if not len(before) == len(after) == len(languages):
+        raise ValueError(f"{languages[0].benchmark} has neither a problem nor scores")
+    sign = 1 if languages[0].higher_is_better else -1
+    return unpaired_drop(before, after, alpha=policy.alpha, tolerance=tolerance, sign=sign)
 
 
 def _macro_test(policy: Policy, rules: BenchmarkPolicy, own: Sequence[_Test]) -> _Test:
     like = own[0].like
     missing = [test.language or "" for test in own if test.drop is None]
-    drops = [test.drop for test in own if test.drop is not None]
     if missing:
         problem = f"the average lacks {', '.join(missing)}"
         return _Test("macro", like, None, 0, rules.margins.macro.of(0.0), None, None, None, None, problem)
@@ -143,12 +146,7 @@ def _macro_test(policy: Policy, rules: BenchmarkPolicy, own: Sequence[_Test]) ->
         for values in ([test.before for test in own], [test.after for test in own])
     )
     margin = rules.margins.macro.of(before.value)
-    tolerance = margin if policy.test == "margin" else 0.0
-    groups = [test.like.losses for test in own if test.like.losses is not None and test.like.named]
-    if len(groups) == len(own):
-        drop = paired_drop(groups, alpha=policy.alpha, tolerance=tolerance)
-    else:
-        drop = dependent_drop(drops, alpha=policy.alpha, tolerance=tolerance)
+    drop = _drop(policy, [test.like for test in own], margin)
     return _Test("macro", like, None, sum(t.items for t in own), margin, before, after, drop, None, None)
 
 

@@ -77,7 +77,7 @@ def _beside(benchmark: Benchmark, run: int, controls: Sequence[int]) -> RunGains
 
 def _gain(benchmark: Benchmark, run: int, controls: Sequence[int], languages: Sequence[str]) -> Gain | None:
     gain = benchmark.gain_over(controls, run, languages)
-    return Gain(gain.gain, gain.low, gain.high) if gain else None
+    return Gain(gain.gain, gain.low, gain.high, gain.identical) if gain else None
 
 
 def in_words(gains: RunGains, benchmark: Benchmark) -> str:
@@ -113,6 +113,8 @@ def _shown(gain: Gain, scale: Scale) -> str:
 
 
 def _verdict(gain: Gain, sign: float) -> str:
+    if gain.identical:
+        return "as not one item differs"
     if gain.low is None:
         return "without an interval that could tell whether that is noise"
     if not gain.beyond:

@@ -245,7 +245,8 @@ def notes(benchmark: Benchmark) -> list[str]:
     if any(difference.how == "unpaired" and difference.stderr is not None for difference in differences):
         said.append(
             "Some standard errors of differences are unpaired, as the per-item scores of the same documents are not in "
-            "both runs' results or the metric is no mean over items: they are usually too large."
+            "both runs' results or the metric is no mean over items: they are usually too large, and "
+            "those of averages are the largest that the languages' dependence allows."
         )
     said += _averages(benchmark)
     if any(difference.stderr is None for difference in differences):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_moe.statistics.differences import ClusteredValues
-from lm_eval_moe.statistics.judgement import ALPHA, agreeing_interval, is_beyond_chance
+from lm_eval_moe.statistics.differences import ClusteredValues, Difference
+from lm_eval_moe.statistics.judgement import ALPHA, Interval, agreeing_interval, is_beyond_chance, judge
 from lm_eval_moe.statistics.paired_tests import paired_test
 
 __all__ = ["ControlGain", "gain_over_controls", "same_items"]
@@ -28,7 +28,8 @@ class ControlGain:
         per_control: The mean of every control.
         gain: Steered less the mean of the controls.
         stderr: Its standard error; None for fewer than two items.
-        low: Lower end of the 95 % interval; None without a standard error.
+        low: Lower end of the 95 % interval; None where it is not known, and where no item differs: an interval of no
+            width would claim certainty.
         high: Its upper end.
         covers_draws: Whether the interval covers another draw of experts, which one control cannot tell.
     """
@@ -42,6 +43,11 @@ class ControlGain:
     covers_draws: bool
 
     @property
+    def identical(self) -> bool:
+        """Whether not one item differs from the controls."""
+        return self.low is None and self.stderr == 0
+
+    @property
     def beyond(self) -> bool:
         """Whether the interval leaves out 0."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
@@ -50,8 +56,9 @@ class ControlGain:
 def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Values]]) -> ControlGain:
     """Compare a steered run with random controls on the same items.
 
-    Items and draws are both samples. With ``d[i, j]`` the steered less the j-th control's value of item i, the variance
-    of the mean difference is taken as ``var_i(mean_j d) / n + var_j(mean_i d) / N``: an item's noise is counted in
+    One control is a run like any other: the pair is judged as `judge` does. Of several controls, items and draws are
+    both samples. With ``d[i, j]`` the steered less the j-th control's value of item i, the variance of the mean
+    difference is taken as ``var_i(mean_j d) / n + var_j(mean_i d) / N``: an item's noise is counted in
     both terms, so the interval is rather too wide than too narrow. Several languages are averaged with equal weight,
     and an item's languages are one cluster. The interval is Student's t with the degrees of freedom of Satterthwaite.
     It leaves out 0 only if the test of the items' differences does, too: that matters where few of them differ.
@@ -65,21 +72,30 @@ def gain_over_controls(steered: Sequence[Values], controls: Sequence[Sequence[Va
     """
     if not controls or not same_items([steered, *controls]):
         raise ValueError("controls need the items of the steered run")
-    means = [_mean(run) for run in (steered, *controls)]
-    per_control = means[1:]
-    gain = means[0] - math.fsum(per_control) / len(per_control)
+    mean, *per_control = [_mean(run) for run in (steered, *controls)]
     changes = ClusteredValues.of([_less(of, [run[place] for run in controls]) for place, of in enumerate(steered)])
     difference, draws = changes.difference(), len(controls)
-    if difference.stderr is None or difference.clusters is None:
-        return ControlGain(means[0], tuple(per_control), gain, None, None, None, draws > 1)
-    items = difference.stderr**2
-    among = float(np.var(per_control, ddof=1)) / draws if draws > 1 else 0.0
+    stderr, interval = difference.stderr, None
+    if draws == 1:
+        interval = judge(changes).interval
+    elif difference.stderr is not None and not (difference.changed == 0 and len(set(per_control)) == 1):
+        among = float(np.var(per_control, ddof=1)) / draws
+        stderr, interval = _with_draws(changes, difference, among, draws)
+    low, high = interval or (None, None)
+    return ControlGain(mean, tuple(per_control), difference.value, stderr, low, high, draws > 1)
+
+
+def _with_draws(
+    changes: ClusteredValues, difference: Difference, among: float, draws: int
+) -> tuple[float, Interval | None]:
+    """Return the standard error and the interval that cover the draws, too."""
+    items, item_freedom = (difference.stderr or 0.0) ** 2, (difference.clusters or 1) - 1
     stderr = math.sqrt(items + among)
-    half = _t(items, difference.clusters - 1, among, draws - 1) * stderr
-    low, high = gain - half, gain + half
-    if (low > 0 or high < 0) and not is_beyond_chance((test := paired_test(changes)).p, ALPHA):
-        low, high = agreeing_interval((low, high), changes, test, ALPHA / 2)
-    return ControlGain(means[0], tuple(per_control), gain, stderr, low, high, draws > 1)
+    half = _t(items, item_freedom, among, draws - 1) * stderr
+    interval = difference.value - half, difference.value + half
+    if interval[0] <= 0 <= interval[1] or is_beyond_chance((test := paired_test(changes)).p, ALPHA):
+        return stderr, interval
+    return stderr, agreeing_interval(interval, changes, test, ALPHA / 2)
 
 
 def same_items(runs: Sequence[Sequence[Values]]) -> bool:
@@ -88,8 +104,8 @@ def same_items(runs: Sequence[Sequence[Values]]) -> bool:
 
 
 def _less(steered: Values, controls: Sequence[Values]) -> list[tuple[Any, float]]:
-    """Return each item's value less the mean of the controls' ones."""
-    return [(item, value - math.fsum(run[item] for run in controls) / len(controls)) for item, value in steered.items()]
+    """Return each item's value less the mean of the controls' ones; exactly 0 where all are the same."""
+    return [(item, math.fsum(value - run[item] for run in controls) / len(controls)) for item, value in steered.items()]
 
 
 def _mean(languages: Sequence[Values]) -> float:

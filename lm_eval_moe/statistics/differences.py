@@ -142,8 +142,16 @@ def independent_mean(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def unpaired(first: Sequence[Estimate], second: Sequence[Estimate]) -> Difference:
-    """Return the difference of the means over groups, all estimates taken as independent of each other."""
-    before, after = independent_mean(first), independent_mean(second)
-    known = before.stderr is not None and after.stderr is not None
-    stderr = math.hypot(before.stderr or 0.0, after.stderr or 0.0) if known else None
-    return Difference(after.value - before.value, stderr, "unpaired")
+    """Return the difference of two runs' means over groups (languages) of which only means and errors are known.
+
+    The two runs are taken as independent. How the groups depend on each other is not known: the standard error is the
+    mean of theirs, as large as any dependence can make it.
+    """
+    values = [after.value - before.value for before, after in zip(first, second, strict=True)]
+    errors = [
+        math.hypot(before.stderr, after.stderr)
+        for before, after in zip(first, second, strict=True)
+        if before.stderr is not None and after.stderr is not None
+    ]
+    stderr = math.fsum(errors) / len(values) if len(errors) == len(values) else None
+    return Difference(math.fsum(values) / len(values), stderr, "unpaired")

@@ -4,7 +4,9 @@
 |---|---|---|
 | right or wrong, one language, paired | McNemar's exact test | Tango's score interval |
 | other paired values, averages over languages | sign-flip permutation test, clustered by item | t over items |
-| nothing paired | normal | normal |
+| nothing paired | normal, languages as dependent as they can be | normal |
+
+Items whose translations are not known are told apart by language.
 
 The score and t intervals cover well where few items changed, which an interval from the test alone does not. But they
 are other approximations than the test, and may see 0 otherwise. Then the end next to 0 is that of the test itself,
@@ -23,7 +25,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal, TypeVar
 
-from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, Group
+from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, Group, unpaired
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import Method as PairedMethod
 from lm_eval_moe.statistics.paired_tests import PairedTest, mcnemar_end, paired_test, sign_flip_end
@@ -35,7 +37,6 @@ __all__ = [
     "Judgement",
     "agreeing_interval",
     "corrected",
-    "dependent_drop",
     "is_beyond_chance",
     "judge",
     "judge_unpaired",
@@ -209,32 +210,22 @@ def paired_drop(groups: Sequence[Group], *, alpha: float, tolerance: float = 0.0
     return Drop(value, p, interval and interval[1], stderr, method, worse, better)
 
 
-def unpaired_drop(first: Estimate, second: Estimate, *, alpha: float, tolerance: float = 0.0, sign: int = 1) -> Drop:
+def unpaired_drop(
+    first: Sequence[Estimate], second: Sequence[Estimate], *, alpha: float, tolerance: float = 0.0, sign: int = 1
+) -> Drop:
     """Judge two runs by their means and standard errors, as if they had answered different items.
 
+    With a tolerance of 0 the p of a drop is half of the two-sided p of `judge_unpaired`.
+
     Args:
-        first: The first run's mean.
+        first: The first run's means, one a language.
         second: The second run's.
         alpha: 1 - alpha is the level of the bound.
         tolerance: The drop that is tolerated.
         sign: 1 if higher is better, -1 if lower is.
     """
-    value = sign * (first.value - second.value)
-    stderr = None if first.stderr is None or second.stderr is None else math.hypot(first.stderr, second.stderr)
-    return _normal_drop(value, stderr, alpha, tolerance)
-
-
-def dependent_drop(drops: Sequence[Drop], *, alpha: float, tolerance: float = 0.0) -> Drop:
-    """Judge the mean of several languages' drops whose dependence on each other is not known.
-
-    The standard error is the mean of theirs: as large as it can be, whatever the dependence.
-    """
-    errors = [drop.stderr for drop in drops if drop.stderr is not None]
-    stderr = math.fsum(errors) / len(drops) if len(errors) == len(drops) else None
-    return _normal_drop(math.fsum(drop.value for drop in drops) / len(drops), stderr, alpha, tolerance)
-
-
-def _normal_drop(value: float, stderr: float | None, alpha: float, tolerance: float) -> Drop:
+    difference = unpaired(first, second)
+    value, stderr = -sign * difference.value, difference.stderr
     if stderr is None:
         return Drop(value, None, None, None, "normal")
     return Drop(value, _worse_p(value - tolerance, stderr), value + _reach(alpha, stderr), stderr, "normal")

@@ -69,10 +69,10 @@ def _whole(effect: SweepEffect, sweep: SweepSpec, summary: SweepBenchmark) -> li
     if over is None:
         return [gain, _control(effect, summary), "", ""]
     interval = ""
-    if over.low is not None and over.high is not None:
+    if over.identical:  # then there is no noise to estimate
+        interval = "all alike"
+    elif over.low is not None and over.high is not None:
         interval = f"{scale.change(over.low)} to {scale.change(over.high)}"
-        if over.low == over.high:  # not one item differs: then there is no noise to estimate
-            interval = "all alike"
     return [gain, _control(effect, summary), scale.change(over.gain), interval]
 
 

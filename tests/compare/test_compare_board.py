@@ -127,8 +127,8 @@ def test_without_samples_the_comparison_is_unpaired_and_says_so(tmp_path: Path) 
     assert change.interval == pytest.approx(stats.norm.interval(0.95, changes_in("sw").mean(), error), abs=1e-9)
     average = cell(section, "soft", "average").change
     assert average is not None
-    errors = [sem(scores[lang]) for scores in (BASE, SOFT) for lang in LANGUAGES]
-    assert average.difference.stderr == pytest.approx(np.sqrt(np.sum(np.square(errors))) / 5, abs=1e-12)
+    errors = [np.hypot(sem(BASE[lang]), sem(SOFT[lang])) for lang in LANGUAGES]
+    assert average.difference.stderr == pytest.approx(np.mean(errors), abs=1e-12)
     assert any(
         note.startswith("UNPAIRED, from the standard errors alone: soft.") for note in section_notes(section, board)
     )

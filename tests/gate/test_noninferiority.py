@@ -14,7 +14,7 @@ from scipy import stats
 from score_oracle import score_by_optimiser
 
 from lm_eval_moe.statistics import Estimate
-from lm_eval_moe.statistics.judgement import dependent_drop, paired_drop, unpaired_drop
+from lm_eval_moe.statistics.judgement import paired_drop, unpaired_drop
 from lm_eval_moe.statistics.score_test import mcnemar_worse_p, score_upper_bound, score_z
 
 
@@ -84,18 +84,17 @@ def test_a_tolerated_drop_of_right_or_wrong_items_is_tested_by_its_score() -> No
 
 @pytest.mark.parametrize(("sign", "expected"), [(1, 0.1), (-1, -0.1)])
 def test_without_items_the_standard_errors_decide(sign: int, expected: float) -> None:
-    drop = unpaired_drop(Estimate(0.8, 0.03), Estimate(0.7, 0.04), alpha=0.05, sign=sign)
+    drop = unpaired_drop([Estimate(0.8, 0.03)], [Estimate(0.7, 0.04)], alpha=0.05, sign=sign)
     assert drop.value == pytest.approx(expected)
     assert drop.p == pytest.approx(stats.norm.sf(expected / 0.05), rel=1e-9)
     assert drop.upper == pytest.approx(expected + stats.norm.ppf(0.95) * 0.05, rel=1e-9)
 
 
 def test_an_unknown_standard_error_gives_no_p() -> None:
-    assert unpaired_drop(Estimate(0.8, None), Estimate(0.7, 0.04), alpha=0.05).p is None
+    assert unpaired_drop([Estimate(0.8, None)], [Estimate(0.7, 0.04)], alpha=0.05).p is None
 
 
 def test_unknown_dependence_takes_the_largest_error() -> None:
-    drops = [unpaired_drop(Estimate(0.8, 0.03), Estimate(0.7, 0.04), alpha=0.05) for _ in range(3)]
-    together = dependent_drop(drops, alpha=0.05)
+    together = unpaired_drop([Estimate(0.8, 0.03)] * 3, [Estimate(0.7, 0.04)] * 3, alpha=0.05)
     assert together.value == pytest.approx(0.1)
     assert together.stderr == pytest.approx(0.05)  # as if the three were one: not 0.05 / sqrt(3)

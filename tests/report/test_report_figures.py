@@ -144,7 +144,7 @@ def test_gain_is_over_the_mean_of_the_control_runs_of_the_same_size() -> None:
 
 @pytest.mark.parametrize(("changed", "beyond"), [(5, False), (6, True)])
 def test_a_gain_of_few_items_needs_the_exact_test(changed: int, beyond: bool) -> None:
-    """Of n items changed in one direction the exact test has p = 2 / 2**n; the t interval leaves out 0 at both."""
+    """Of n items changed in one direction the exact test has p = 2 / 2**n; the score interval always leaves out 0."""
     benchmark = benchmark_of(
         plain=results_of({"en": scores(2, 60)}),
         soft=results_of({"en": scores(2 + changed, 60)}, steering=CHOSEN),
@@ -153,7 +153,7 @@ def test_a_gain_of_few_items_needs_the_exact_test(changed: int, beyond: bool) ->
     assert (2 / 2**changed < 0.05) == beyond
     (gains,) = gains_of(benchmark)
     gain = gains.by_language["en"]
-    low, high = stats.t.interval(0.95, 59, changed / 60, stats.sem(scores(changed, 60)))
+    low, high = score_interval(changed, 0, 60, 0.95)
     assert gain.high == pytest.approx(high)
     assert gain.low is not None
     assert low > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from lm_eval_moe.statistics import gain_over_controls
+from lm_eval_moe.statistics import ClusteredValues, gain_over_controls, judge
 
 
 def test_one_language_and_two_controls_by_hand() -> None:
@@ -61,10 +61,30 @@ def test_the_interval_covers_the_truth_in_at_least_95_per_cent_of_simulations() 
     assert covered / runs > 0.95 - 3 * (0.95 * 0.05 / runs) ** 0.5
 
 
+@pytest.mark.parametrize("languages", [1, 2])
+@pytest.mark.parametrize("kind", ["right or wrong", "skewed", "alike"])
+def test_one_control_is_judged_as_any_pair_of_runs(kind: str, languages: int) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        steered, control = rng.integers(0, 2, (2, languages, 26)).astype(float)
+        if kind == "skewed":  # a t interval would see 0 where the test does not
+            steered = control + rng.exponential(size=control.shape) ** 3 * (rng.random(control.shape) < 0.9)
+        elif kind == "alike":
+            steered = control.copy()
+        runs = [[dict(enumerate(values)) for values in run] for run in (steered, control)]
+        found = gain_over_controls(runs[0], runs[1:])
+        judged = judge(ClusteredValues.of([list(enumerate(values)) for values in steered - control]))
+        assert found.beyond == judged.beyond
+        assert found.identical == (judged.verdict == "identical") == (kind == "alike")
+        assert (None if found.low is None else (found.low, found.high)) == judged.interval
+        assert (found.gain, found.stderr) == (judged.difference.value, judged.difference.stderr)
+
+
 def test_equal_runs_have_no_gain_and_no_error() -> None:
     values = {"a": 1.0, "b": 0.0}
     found = gain_over_controls([values], [[values], [values]])
-    assert (found.gain, found.stderr, found.low, found.high) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.gain, found.stderr, found.low, found.high) == (0.0, 0.0, None, None)
+    assert found.identical
 
 
 @pytest.mark.parametrize("controls", [[], [[{"a": 1.0}]], [[{"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0}]]])

@@ -112,10 +112,10 @@ def test_verdict_on_paired_differences(changes: list[float], verdict: str) -> No
     assert judged(changes).verdict == verdict
 
 
-def test_unpaired_difference_adds_variances() -> None:
+def test_unpaired_difference_adds_the_variances_of_the_runs_and_takes_languages_as_one() -> None:
     found = unpaired([Estimate(0.5, 0.03), Estimate(0.7, 0.04)], [Estimate(0.6, 0.12), Estimate(0.7, 0.05)])
     assert found.value == pytest.approx(0.05)
-    assert found.stderr == pytest.approx(math.sqrt(0.03**2 + 0.04**2 + 0.12**2 + 0.05**2) / 2)
+    assert found.stderr == pytest.approx((math.hypot(0.03, 0.12) + math.hypot(0.04, 0.05)) / 2)
     assert found.how == "unpaired"
 
 

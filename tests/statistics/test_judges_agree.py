@@ -67,27 +67,42 @@ class Judged:
         second: The other run's.
         alpha: Level of the gate; the leaderboard's is ``level``, the report's always 0.05.
         level: Level of the leaderboard.
+        without_logs: Languages whose samples logs are not there.
+        run: More about how the results are written, such as their benchmark.
     """
 
-    def __init__(self, first: Scores, second: Scores, *, alpha: float = 0.05, level: float = 0.05) -> None:
+    def __init__(
+        self,
+        first: Scores,
+        second: Scores,
+        *,
+        alpha: float = 0.05,
+        level: float = 0.05,
+        without_logs: Sequence[str] = (),
+        **run: Any,
+    ) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            paths = [write_run(Path(folder) / name, scores) for name, scores in (("a", first), ("b", second))]
+            paths = [write_run(Path(folder) / name, scores, **run) for name, scores in (("a", first), ("b", second))]
+            for lang in without_logs:
+                for log in Path(folder).glob(f"*/samples_*_{lang}_*.jsonl"):
+                    log.unlink()
             chosen = choose_runs([f"base={paths[0]}", f"other={paths[1]}"])
             board = build_board(chosen.runs, Settings(sort="given", alpha=level))
             (section,) = board.sections
             (self.benchmark,) = arrange(read_runs(chosen.runs))[0]
             policy = {"version": 1, "margins": {"language": 0.0, "macro": 0.0}, "minimum_items": 1, "alpha": alpha}
-            policy["correction"] = "none"
+            policy |= {"correction": "none", "samples": "preferred"}
             verdict = check(parse_policy(policy, "p.yaml"), Given([paths[0]]), Given([paths[1]]))
         row = next(row for row in section.rows if row.label == "other")
         self.board: dict[str, Change] = {
             head.title: cell.change
             for head, cell in zip(section.heads, row.cells, strict=True)
-            if cell.change is not None and head.title in (*LANGUAGES, "average")
+            if cell.change is not None and not head.title.startswith("without ")
         }
         self.gate: dict[str, Line] = {"average" if line.kind == "macro" else line.name: line for line in verdict.lines}
-        self.table: dict[str, Entry] = {each.name: each.entries[1] for each in score_rows(self.benchmark)}
-        self.table.pop("without en", None)
+        self.table: dict[str, Entry] = {
+            each.name: each.entries[1] for each in score_rows(self.benchmark) if not each.name.startswith("without ")
+        }
         self.figure = figure_of(self.benchmark)
 
 
@@ -166,6 +181,31 @@ def test_the_gate_says_in_one_direction_what_the_leaderboard_says_in_both(
             assert line.p == pytest.approx(change.p / 2, rel=1e-6)
         if change.interval is not None:
             assert line.upper == pytest.approx(-change.interval[0], rel=1e-6, abs=1e-9)
+
+
+BELEBELE = {"en": "eng_Latn", "de": "deu_Latn", "sw": "swh_Latn"}
+"""The written documents lack the fields that name Belebele's items, so it is not known which are the same."""
+
+
+@pytest.mark.parametrize("loss", [1, 3, 5, 8, 12, 16])
+@pytest.mark.parametrize("case", ["no samples", "items without names", "samples of one language only"])
+def test_they_agree_where_nothing_ties_the_languages_together(case: str, loss: int) -> None:
+    first, second = pair((0, loss, 100), (0, loss, 100), (1, loss, 100))
+    run: dict[str, Any] = {"samples": False}
+    if case == "items without names":
+        run = {"benchmark": "belebele", "metric": "acc"}
+        first, second = ({BELEBELE[lang]: values for lang, values in each.items()} for each in (first, second))
+    elif case == "samples of one language only":
+        run = {"without_logs": ("de", "sw")}
+    judged = Judged(first, second, alpha=0.025, **run)
+    change, line = judged.board["average"], judged.gate["average"]
+    assert change.difference.how == ("paired" if case == "items without names" else "unpaired")
+    assert change.p is not None
+    assert line.p == pytest.approx(change.p / 2, rel=1e-9)
+    assert (line.status == "regression") == change.beyond == judged.table["average"].beyond
+    assert (judged.figure["average"]["verdict"] == "beyond noise") == change.beyond
+    assert change.interval is not None
+    assert line.upper == pytest.approx(-change.interval[0], rel=1e-6)
 
 
 def test_the_pair_that_was_judged_in_three_ways() -> None:

@@ -60,7 +60,7 @@ def sweep_finding(benchmark: SweepBenchmark) -> str:
         text += f" (95 % interval {scale.change(over.low)} to {scale.change(over.high)})"
         text += "; its interval leaves out 0." if best in better else ", no difference beyond noise."
     else:
-        text += ", without an interval."
+        text += ", as not one item differs." if over.identical else ", without an interval."
     count = plural(len(known), "cell")
     if not better and not worse:
         return f"{text} Of {count} none differs from its random controls beyond noise."
