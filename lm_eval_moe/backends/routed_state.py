@@ -18,7 +18,7 @@ from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, labels_of
 from lm_eval_moe.capture import RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.discovery import plugin_files
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.harness.evaluating import route_evaluations
+from lm_eval_moe.harness.evaluating import check_routed, route_evaluations
 from lm_eval_moe.identity import ANSWER, Identity
 from lm_eval_moe.identity.file_hashes import hash_of_files
 from lm_eval_moe.identity.sources import source_files
@@ -223,6 +223,8 @@ class RoutedState:
             sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a
                 seed of its own.
         """
+        if self._span is not None:
+            check_routed()
         if self.response_cache is None:
             return list(run(requests))
         identity = self._answer_identity(sampled=sampled)

@@ -8,19 +8,22 @@ hands all other models on to the original.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pkgutil import resolve_name
+from types import CodeType, FrameType
 from typing import Any
 
 from lm_eval import evaluator
 from lm_eval.api.group import Group
 from lm_eval.api.registry import get_model
 
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.versions import warn_if_untested
 
-__all__ = ["HarnessRun", "knows_model", "route_evaluations", "stock_simple_evaluate"]
+__all__ = ["HarnessRun", "check_routed", "knows_model", "route_evaluations", "stock_simple_evaluate"]
 
 _ROUTED_BY = "lm_eval_moe.evaluation.routed_evaluate:evaluate_routed"
 """What takes over, named only: it lies above this room."""
@@ -28,6 +31,9 @@ _ROUTED_BY = "lm_eval_moe.evaluation.routed_evaluate:evaluate_routed"
 stock_simple_evaluate: Callable[..., dict[str, Any] | None] = evaluator.simple_evaluate
 
 _kinds: list[type] = []
+
+_codes: list[CodeType] = []
+"""Of lm-eval's own `evaluate`, and of the one in its place."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,27 @@ def route_evaluations(kind: type) -> None:
 
     evaluate.reports_routing = True  # type: ignore[attr-defined]
     evaluator.evaluate = evaluate
+    _codes.extend((inspect.unwrap(stock).__code__, evaluate.__code__))  # type: ignore[attr-defined]
+
+
+def check_routed() -> None:
+    """Check, while a model answers, that lm-eval did not evaluate it by a function that was imported before ours.
+
+    Raises:
+        UserError: It does: the evaluation would end without routing fields, and nothing would say so.
+    """
+    running = set()
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        running.add(frame.f_code)
+        frame = frame.f_back
+    if _codes[:1] and _codes[0] in running and _codes[1] not in running:
+        raise UserError(
+            "lm-eval's `evaluate` was imported before the first routed model was made: the results would have no "
+            "routing fields",
+            fix="call lm_eval.evaluator.evaluate by that name, or simple_evaluate; or import it when the model is made",
+            where="lm_eval.evaluator.evaluate",
+        )
 
 
 def _members(task_dict: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def test_the_command_writes_the_results_and_ends_with_2(tmp_path: Path, capsys: 
 
 def test_an_evaluation_past_ours_is_an_error(manager: TaskManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if lm-eval's `simple_evaluate` evaluated by another function."""
-    lm = HFMoE(pretrained="demo", batch_size=8)
+    lm = HFMoE(pretrained="demo", batch_size=8, capture="off")
     monkeypatch.setattr(evaluator, "evaluate", evaluator.evaluate.__wrapped__)
     with pytest.raises(FlawedResultsError, match=r"did not evaluate by lm_eval\.evaluator\.evaluate") as caught:
         simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=2)
@@ -96,3 +98,19 @@ def test_documents_that_were_not_told_of_are_an_error(manager: TaskManager, monk
     tasks["tasks"]["demo_arith_sw"].__class__ = Elsewhere
     with pytest.raises(FlawedResultsError, match="task demo_arith_sw: lm-eval scored 3 documents, but told of 0"):
         evaluator.evaluate(lm=lm, task_dict=tasks, limit=3, bootstrap_iters=0)
+
+
+def test_an_evaluate_that_was_imported_before_the_model_is_refused() -> None:
+    """It would give results without routing, and say nothing."""
+    code = (
+        "from lm_eval.evaluator import evaluate\n"
+        "from lm_eval.tasks import TaskManager\n"
+        "from lm_eval_moe import HFMoE\n"
+        "from lm_eval_moe.resources import tasks_dir\n"
+        "manager = TaskManager(include_path=[str(tasks_dir())], include_defaults=False)\n"
+        "lm = HFMoE(pretrained='demo', batch_size=4)\n"
+        "evaluate(lm, manager.load(['demo_arith_en']), limit=2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode != 0
+    assert "imported before the first routed model was made" in done.stderr
