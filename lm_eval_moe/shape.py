@@ -29,13 +29,15 @@ class RoutingShape:
     depth: int
 
     def band(self, name: str) -> tuple[int, ...]:
-        """Return the MoE layers of ``early``, ``middle`` or ``late``.
+        """Return the MoE layers of ``early``, ``middle`` or ``late``, or ``all`` of them.
 
         The split lies at 1/6 and 3/4 of the depth (48 layers: 0-7, 8-35, 36-47). A band can be empty in a model of
         very few layers.
         """
+        if name == "all":
+            return self.layers
         if name not in BANDS:
-            raise ValueError(f"no layer band {name!r}: early, middle or late")
+            raise ValueError(f"no layer band {name!r}: early, middle, late or all")
         bands = {layer: BANDS[(6 * layer >= self.depth) + (4 * layer >= 3 * self.depth)] for layer in self.layers}
         return tuple(layer for layer, band in bands.items() if band == name)
 

@@ -182,7 +182,7 @@ def _columns(values: Values, shape: RoutingShape) -> dict[int | str, Values]:
     """Return the values ``[items]`` of every layer, band and difference of bands."""
     columns: dict[int | str, Values] = {layer: values[:, row] for row, layer in enumerate(shape.layers)}
     for band in (*BANDS, "all"):
-        layers = shape.layers if band == "all" else shape.band(band)
+        layers = shape.band(band)
         if layers:
             with warnings.catch_warnings():
                 # An item without a value in any layer of a band has none for the band.

@@ -85,7 +85,7 @@ class LanguageClusters(Analysis):
 
         material.require_languages(3)
         settings, shape = material.settings, material.shape
-        layers = shape.layers if settings.layers == "all" else shape.band(settings.layers)
+        layers = shape.band(settings.layers)
         if not layers:
             raise NotPossible(f"this model has no {settings.layers} layers", "cluster by all layers")
         at = [shape.layers.index(layer) for layer in layers]

@@ -67,7 +67,7 @@ class Exclusivity(Analysis):
 
     def band(self, name: str) -> list[int]:
         """Return the rows of a band's layers, or of ``all``."""
-        layers = self.shape.layers if name == "all" else self.shape.band(name)
+        layers = self.shape.band(name)
         return [self.shape.layers.index(layer) for layer in layers]
 
     def to_dict(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class TaskOverlap(Analysis):
         profiles = {name: routing.given for name, routing in material.languages.items()}
         task = TaskExperts(profile, baseline, 0.0, language).compare(scope).values
         multilingual = MultilingualExperts(profiles, material.reference, 0.0).compare(scope).values
-        bands = {band: shape.layers if band == "all" else shape.band(band) for band in (*BANDS, "all")}
+        bands = {band: shape.band(band) for band in (*BANDS, "all")}
         rows = {band: [shape.layers.index(layer) for layer in layers] for band, layers in bands.items() if layers}
         overlaps = {
             tau: {band: overlap_of_sets(task[at] > tau, multilingual[at] > tau) for band, at in rows.items()}

@@ -193,7 +193,7 @@ def _at(spec: SteeringSpec, index: int, threshold: float, shape: RoutingShape, s
 def _counts(choices: Sequence[Choice], layers: Sequence[int], shape: RoutingShape) -> dict[str, Counts]:
     counts = {}
     for name in (*BANDS, "all"):
-        inside = set(layers).intersection(shape.layers if name == "all" else shape.band(name))
+        inside = set(layers).intersection(shape.band(name))
         found = [choice.layer for choice in choices if choice.layer in inside]
         counts[name] = Counts(len(found), len(set(found)), len(inside))
     return counts

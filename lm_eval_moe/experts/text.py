@@ -83,7 +83,7 @@ def _totals(found: FoundByRule, shape: RoutingShape) -> list[str]:
     counts = found.counts(shape)
     rows = []
     for name, each in counts.items():
-        layers = shape.layers if name == "all" else shape.band(name)
+        layers = shape.band(name)
         if each.looked_at:
             share = 100 * each.experts / (each.looked_at * shape.experts)
             cells = [str(each.experts), f"{each.layers} of {each.looked_at}", f"{share:.1f} %"]

@@ -55,7 +55,7 @@ def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
         lines.append(f"{layer:>5}  {divergence[row]:>10.4f}  {overlap[row]:>7.3f}  {changes}".rstrip())
     bands = []
     for band in (*BANDS, "all"):
-        layers = shape.layers if band == "all" else shape.band(band)
+        layers = shape.band(band)
         at = [row for row, layer in enumerate(shape.layers) if layer in layers and not np.isnan(divergence[row])]
         if at:
             means = f"divergence {divergence[at].mean():.4f}  overlap {overlap[at].mean():.3f}"

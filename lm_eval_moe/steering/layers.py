@@ -70,7 +70,7 @@ class LayerPart:
             f"choose among its MoE layers {format_ranges(shape.layers)} ({shape.depth} decoder layers, counted from 0)"
         )
         if self.name:
-            layers = shape.layers if self.name == "all" else shape.band(self.name)
+            layers = shape.band(self.name)
             if not layers:
                 raise place.error(f"this model has no {self.name} layers", fix)
             return layers
