@@ -39,7 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "  $ lm-eval-moe run --model hf-moe --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 \\\n"
         "      --tasks mgsm_direct_en,mgsm_direct_sw --steering steer.yaml --set interventions.0.action.soft=0.25\n"
     )
-    _add_routing_arguments(parser.add_argument_group("routing and steering (with --model hf-moe)"))
+    _add_routing_arguments(parser.add_argument_group("routing and steering (with a routed model such as hf-moe)"))
 
 
 def _execute(args: argparse.Namespace) -> int:

@@ -87,7 +87,7 @@ class Examination:
         if self.failed:
             names = ", ".join(f"'{entry.title}'" for entry, _ in self.failed)
             return (
-                f"NOT OK. {len(self.failed)} of {len(self.findings)} proofs failed: {names}. Results of hf-moe on this "
+                f"NOT OK. {len(self.failed)} of {len(self.findings)} proofs failed: {names}. Results with this "
                 "model cannot be trusted until they hold."
             )
         if self.not_proven:

@@ -133,7 +133,7 @@ def encoder_decoder_error(name: str) -> UserError:
     """Return the error that refuses an encoder-decoder model."""
     return UserError(
         f"{name} is an encoder-decoder model",
-        fix="hf-moe steers and captures decoder-only mixture-of-experts models; use --model hf for this one",
+        fix="decoder-only mixture-of-experts models are steered and captured; use --model hf for this one",
     )
 
 
@@ -164,6 +164,6 @@ def model_on_meta(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
     except ValueError as error:
         raise UserError(
             f"cannot build a causal language model from {type(config).__name__}: {str(error).splitlines()[0]}",
-            fix="hf-moe needs a decoder-only mixture-of-experts language model",
+            fix="give a decoder-only mixture-of-experts language model",
         ) from error
     return model

@@ -37,7 +37,7 @@ def examine(runs: Runs) -> Finding:
         return Finding(
             "fail",
             f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g}",
-            "do not compare results of hf-moe with those of hf on this model, and please report it",
+            "do not compare captured results with those of the plain model, and please report it",
             details=asdict(found),
         )
     return Finding("pass", f"{found.logits:,} logits are those of the plain model", details=asdict(found))

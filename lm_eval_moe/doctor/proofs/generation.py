@@ -57,7 +57,7 @@ def _changed(plain: Generated, captured: Generated) -> Finding:
     return Finding(
         "fail",
         f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
-        "do not compare generated answers of hf-moe with those of hf on this model, and please report it",
+        "do not compare answers generated under capture with those of the plain model, and please report it",
     )
 
 
