@@ -11,6 +11,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
 from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.results import Routing
 from lm_eval_moe.results.reading import load_json, load_results
 from lm_eval_moe.results.samples import with_compact_samples
 
@@ -75,13 +76,18 @@ class RunStore:
         """Return a run's results, with samples.
 
         Raises:
-            UserError: The file is damaged.
+            UserError: The file is damaged, or is another run's.
         """
+        path = self.path(name)
         try:
-            return load_results(self.path(name))
+            results = load_results(path)
+            steering = Routing.of(results).steering
+            if (steering.hash if steering else BASELINE) != name:
+                raise UserError("holds the results of another steering than its name says", where=str(path))
         except UserError as error:
-            fix = f"delete {self.path(name)}: it is computed anew"
+            fix = f"delete {path}: it is computed anew"
             raise UserError(error.problem, fix=fix, where=error.where) from error
+        return results
 
     def write(self, name: str, results: Mapping[str, Any], registry: ParallelRegistry) -> None:
         """Keep a run's results; of the samples what statistics need, not the prompts.

@@ -112,6 +112,20 @@ def test_a_second_start_runs_nothing_and_writes_the_same(finished: tuple[Path, P
     assert (out / "table.json").read_bytes() == table
 
 
+def test_a_run_under_another_run_s_name_is_refused(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, out = finished
+    copy = shutil.copytree(out, tmp_path / "copy")
+    baseline = copy / "runs" / "results_baseline.json"
+    other = next(file for file in sorted((copy / "runs").iterdir()) if file != baseline)
+    shutil.copy(baseline, other)
+    assert main(["sweep", str(spec), "--model_args", "pretrained=demo", "--output", str(copy)]) == 2
+    said = capsys.readouterr().err
+    assert f"{other}: holds the results of another steering than its name says" in said
+    assert f"delete {other}" in said
+
+
 def test_a_larger_grid_goes_on_in_the_same_folder(finished: tuple[Path, Path], tmp_path: Path) -> None:
     _, out = finished
     before = {path.name: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
