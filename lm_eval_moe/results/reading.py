@@ -44,6 +44,8 @@ def read_results(
     kept = [run for run in runs if run.results["results"]]
     if not kept:
         known = sorted({task for file in files for task in load_results(file.path)["results"]})
+        if not known:
+            raise UserError("holds no results of any task", fix=FIX, where=", ".join(str(file.path) for file in files))
         fix = f"the results have {', '.join(known[:20])}"
         raise UserError(f"no task fits {', '.join(tasks)}", fix=fix, where="--tasks")
     return unique_labels(kept)

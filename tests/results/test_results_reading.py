@@ -105,6 +105,13 @@ def test_samples_can_be_left_out(tmp_path: Path) -> None:
     assert scored(run, TASK, EXACT).items is None
 
 
+def test_results_of_no_task_are_refused_by_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "results_2026-01-01T00-00-00.000000.json"
+    file.write_text('{"results": {}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"results_2026.*json: holds no results of any task"):
+        read_results([file])
+
+
 def test_task_globs_pick_tasks_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     write_run(tmp_path, SCORES)
     (run,) = read_results([tmp_path], tasks=["*_en"])
