@@ -64,10 +64,8 @@ class SegmentSums:
         tokens = int(self.tokens[chosen].sum())
 
         def summed(name: str, factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float32] | None:
-            values = getattr(self, name)
-            return (
-                (values[chosen].sum(0) * factor).astype(np.float32) if name in arrays and values is not None else None
-            )
+            values = getattr(self, name) if name in arrays else None
+            return None if values is None else (values[chosen].sum(0) * factor).astype(np.float32)
 
         per_routed = 1.0 / np.maximum(self.routed[chosen].sum(0), 1)[:, None] if self.routed is not None else 1.0
         counts = summed("counts")
