@@ -90,6 +90,13 @@ def what_was_lost(
                 f"task {task}: the requests of {total.unrecorded} of its {len(total.evaluated)} documents did not "
                 "reach the model under their names"
             )
+        for problem, documents in total.failed.items():
+            yield f"task {task}: {problem} (in {documents} of its {total.documents} documents)"
+        for field in session.fields if not total.failed else ():
+            given = total.documents if not field.curve.compares else total.curve_documents[field.curve.name]
+            layers = session.model.routing_shape.band(field.band or "all")
+            if given and layers and not field.curve.steered and field.key not in results["results"].get(task, {}):
+                yield f"task {task}: {field.name} has no value in any of its {total.documents} documents"
 
 
 def _stays_unsteered(session: RoutingSession, coverage: Coverage, language: str) -> bool:

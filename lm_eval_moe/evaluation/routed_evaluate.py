@@ -169,8 +169,9 @@ class RoutedEvaluation:
         if lost:
             raise FlawedResultsError(
                 f"routing was captured, but the results lack fields that they should have: {'; '.join(lost)}",
-                fix="the scores are as they would be without us; say which lm-eval and which tasks these are in a "
-                f"report of this error, and use one of the releases of lm-eval that were tested: {', '.join(TESTED)}",
+                fix="the scores are as they would be without us; mend the plug-in that a curve or field is of, or say "
+                "which lm-eval and which tasks these are in a report of this error, and use one of the releases of "
+                f"lm-eval that were tested: {', '.join(TESTED)}",
                 where="routing fields",
                 results=results,
             )

@@ -23,7 +23,7 @@ from lm_eval_moe.evaluation.tallies import TaskTally
 from lm_eval_moe.harness.documents import TaskDocument, watched_task
 from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.parallel import TaskPairing
-from lm_eval_moe.routing_fields import CURVES, Curve, Field
+from lm_eval_moe.routing_fields import CURVES, Curve, CurveError, Field
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
@@ -240,11 +240,13 @@ class RoutingSession:
             return {}
         reference = self._reference_of(task, item)
         shape = self.model.routing_shape
-        curves = {
-            curve: curve.of(record, reference, shape)
-            for curve in self.curves
-            if reference is not None or not curve.compares
-        }
+        curves = {}
+        for curve in self.curves:
+            if reference is not None or not curve.compares:
+                try:
+                    curves[curve] = curve.values(record, reference, shape)
+                except CurveError as error:
+                    tally.failed[str(error)] += 1
         tally.documents += 1
         tally.tokens += record.tokens
         for curve, values in curves.items():

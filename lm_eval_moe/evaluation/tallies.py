@@ -65,6 +65,7 @@ class TaskTally:
     thinking: ThinkingTally = field(default_factory=ThinkingTally)
     curve_documents: Counter[str] = field(default_factory=Counter)  # name -> documents with a value in any layer
     evaluated: list[tuple[int, str]] = field(default_factory=list)  # row and content hash of every document
+    failed: Counter[str] = field(default_factory=Counter)  # what is wrong with a curve -> documents
 
     def add(self, name: str, curve: NDArray[np.float64]) -> None:
         """Add one document's curve; layers without a value (NaN) are left out of the mean."""

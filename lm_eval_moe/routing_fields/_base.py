@@ -24,6 +24,10 @@ FILTER = "none"
 _RESERVED = ("routing_", "steered_")
 
 
+class CurveError(ValueError):
+    """A curve cannot be computed of an item: a fault of the module that declares it."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """One number per MoE layer for an item.
@@ -44,6 +48,20 @@ class Curve:
     compares: bool = False
     steered: bool = False
     second_call: bool = False
+
+    def values(self, record: RoutingRecord, reference: RoutingRecord | None, shape: RoutingShape) -> Values:
+        """Return the curve of an item, float64 ``[L]``.
+
+        Raises:
+            CurveError: What computes it fails, or returns something else.
+        """
+        try:
+            values = np.asarray(self.of(record, reference, shape), dtype=np.float64)
+        except (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError) as error:
+            raise CurveError(f"the curve {self.name!r} fails: {type(error).__name__}: {error}") from error
+        if values.shape != (len(shape.layers),):
+            raise CurveError(f"the curve {self.name!r} has the shape {values.shape}, not ({len(shape.layers)},)")
+        return values
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,7 @@ class Field:
 
     def value(self, curve: Values, shape: RoutingShape) -> float | None:
         """Return the mean of an item's curve over the field's layers, None where none of them has a value."""
-        layers = shape.layers if self.band is None else shape.band(self.band)
+        layers = shape.band(self.band or "all")
         chosen = curve[[shape.layers.index(layer) for layer in layers]]
         known = chosen[~np.isnan(chosen)]
         return float(known.mean()) if known.size else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import numpy as np
 import pytest
 from lm_eval import evaluator
 from lm_eval.tasks import TaskManager
@@ -18,6 +19,7 @@ from lm_eval_moe.cli import main
 from lm_eval_moe.errors import FlawedResultsError
 from lm_eval_moe.harness.requests import make_request
 from lm_eval_moe.resources import tasks_dir
+from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, Field, known
 
 TASKS = ["demo_arith_en", "demo_arith_sw"]
 LOST = "task demo_arith_sw: the requests of 3 of its 3 documents did not reach the model under their names"
@@ -114,3 +116,27 @@ def test_an_evaluate_that_was_imported_before_the_model_is_refused() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode != 0
     assert "imported before the first routed model was made" in done.stderr
+
+
+FAILING = {
+    "fails: ZeroDivisionError": lambda record, reference, shape: 1 / 0,
+    r"has the shape \(1,\), not \(8,\)": lambda record, reference, shape: np.zeros(1),
+    "fails: RuntimeError: a record lacks an array": lambda record, reference, shape: known(record.importance_dense),
+    "routing_own has no value in any of its 3 documents": lambda record, reference, shape: np.full(8, np.nan),
+}
+
+
+@pytest.mark.parametrize("said", FAILING)
+def test_a_field_that_fails_or_has_no_value_is_an_error_that_carries_the_results(
+    said: str, manager: TaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a plug-in's may: all answers are there by then."""
+    field = Field("routing_own", Curve("own", FAILING[said], frozenset({"importance"})))
+    monkeypatch.setitem(CURVES._entries, "own", field.curve)
+    monkeypatch.setitem(FIELDS._entries, field.name, field)
+    lm = HFMoE(pretrained="demo", batch_size=8)
+    with pytest.raises(FlawedResultsError, match=f"task demo_arith_sw: .*{said}") as caught:
+        simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=3, routing_fields=["routing_own"])
+    assert caught.value.results is not None
+    assert caught.value.results["results"]["demo_arith_sw"]["acc,none"] >= 0
+    assert "routing_own,none" not in caught.value.results["results"]["demo_arith_sw"]
