@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.replacing import replaced
+
+if TYPE_CHECKING:
+    from lm_eval_moe.capture import ExpectedRow, Recorder, RowUse, Span
 
 __all__ = ["CaptureRequest", "Captured"]
 
@@ -60,6 +64,34 @@ class Captured:
         self.records.add(key, record)
         if self.noting is not None:
             self.noting[key, window] = record
+
+    def collect(
+        self,
+        span: Span | None,
+        recorder: Recorder | None,
+        rows: Sequence[ExpectedRow],
+        paths: Sequence[Sequence[int]],
+        places: Callable[[int, RowUse, Span], Sequence[int]],
+        thinking: Callable[[int], int | None] = lambda row: None,
+    ) -> None:
+        """Keep the records of the wanted requests of a batch.
+
+        Args:
+            span: The captured one; None: nothing is kept.
+            recorder: What was recorded of the batch, if anything.
+            rows: Its rows.
+            paths: The segments of each row.
+            places: Returns, among a row's segments, the places of those that make up a span of one of its uses.
+            thinking: Returns after how many generated tokens a row's thinking ended (see `RoutingRecord`).
+        """
+        kept = [row for row, expected in enumerate(rows) if any(self.request.wants(use.key) for use in expected.uses)]
+        if span is None or recorder is None or not kept:
+            return
+        for row, sums in zip(kept, recorder.sums_of([paths[row] for row in kept]), strict=True):
+            for use in rows[row].uses:
+                if use.key is not None and self.request.wants(use.key):
+                    own, whole = places(row, use, span), places(row, use, "all")
+                    self.keep(use.key, use.window, sums.take(own, whole, self.request.arrays, thinking(row)))
 
     def record(self, key: RequestKey) -> RoutingRecord | None:
         """Return the record of a request, pooled over its windows, or None."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,19 +93,13 @@ class ToyEngine(RoutedState, TemplateLM):
                 logits[row].append(self.model(texts[row][:, part], past_key_values=caches[row]).logits[0])
                 passes.end_pass()
                 done[row] = part.stop
-        for row, path in zip(rows, paths, strict=True):
-            self._keep(row.uses[0], recorder.sums_of([path])[0], partial(places_of, row.uses[0], row))
+        self.captured.collect(self._span, recorder, rows, paths, lambda row, use, span: places_of(use, rows[row], span))
         return [torch.cat(parts) for parts in logits]
 
     def _listening(self, forest: Forest) -> tuple[RoutedPasses, Recorder]:
         recorder = Recorder(forest, len(self._sites), self.routing_shape.experts)
         how = {"compare": self.captured.request.changes, "layers": self.routing_shape.layers, "requests": {}}
         return RoutedPasses(recorder, self._new_steerer(), forest=forest, **how), recorder
-
-    def _keep(self, use: RowUse, sums: Any, places: Any) -> None:
-        if self._span is not None and use.key is not None and self._wants(use):
-            record = sums.take(places(self._span), places("all"), self.captured.request.arrays)
-            self.captured.keep(use.key, use.window, record)
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         labels = labels_of(requests)
@@ -142,6 +135,7 @@ class ToyEngine(RoutedState, TemplateLM):
                     ended.add(answer[-1])
                     left = [] if ended.ended or len(answer) == how["max_gen_toks"] else answer[-1:]
         tracker.finish(answer[-1:])
-        self._keep(use, recorder.sums_of(tracker.paths)[0], partial(tracker.places_of, 0))
+        rows, places = [ExpectedRow((use,), language)], tracker.places_of
+        self.captured.collect(self._span, recorder, rows, tracker.paths, lambda row, _, span: places(row, span))
         text = rule.decode(answer)
         return min((text.split(stop)[0] for stop in rule.strings), key=len, default=text), fed, len(answer) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
-from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse, Span
+from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse
 from lm_eval_moe.capture.layout import padded_batch, places_of
 from lm_eval_moe.harness.requests import is_sampled, prompt_of
 from lm_eval_moe.replacing import replaced
@@ -219,7 +219,7 @@ class HFMoE(RoutedState, HFLM):
             passes.start_pass(inps, forest.begin_pass(segment))
             logits = super()._model_call(inps, attn_mask, labels)
             passes.end_pass()
-        self._collect(recorder, rows, paths, lambda index, use, span: places_of(use, rows[index], span))
+        self.captured.collect(self._span, recorder, rows, paths, lambda row, use, span: places_of(use, rows[row], span))
         return logits
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
@@ -318,7 +318,9 @@ class HFMoE(RoutedState, HFLM):
             generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
         tracker.finish(generated[:, -1].tolist())
         places = tracker.places_of
-        self._collect(recorder, rows, tracker.paths, lambda row, use, span: places(row, span), tracker.thinking)
+        self.captured.collect(
+            self._span, recorder, rows, tracker.paths, lambda row, _, span: places(row, span), tracker.thinking
+        )
         self._fed += [tracker.fed(row) for row in range(len(rows))]
         return generated
 
@@ -360,35 +362,6 @@ class HFMoE(RoutedState, HFLM):
             requests={segment: key for segment, key in keys if key is not None},
         )
         return passes, recorder
-
-    def _collect(
-        self,
-        recorder: Recorder | None,
-        rows: Sequence[ExpectedRow],
-        paths: Sequence[Sequence[int]],
-        places: Callable[[int, RowUse, Span], list[int]],
-        thinking: Callable[[int], int | None] = lambda row: None,
-    ) -> None:
-        """Keep the records of the wanted requests of a batch.
-
-        Args:
-            recorder: What was recorded of it, if anything.
-            rows: Its rows.
-            paths: The segments of each row.
-            places: Returns, among a row's segments, the places of those that make up a span of one of its uses.
-            thinking: Returns after how many generated tokens a row's thinking ended (see `RoutingRecord`).
-        """
-        if recorder is None or self._span is None:
-            return
-        kept = [index for index, row in enumerate(rows) if any(self._wants(use) for use in row.uses)]
-        if not kept:
-            return
-        for index, sums in zip(kept, recorder.sums_of([paths[index] for index in kept]), strict=True):
-            for use in rows[index].uses:
-                if use.key is not None and self._wants(use):
-                    own, whole = places(index, use, self._span), places(index, use, "all")
-                    record = sums.take(own, whole, self.captured.request.arrays, thinking(index))
-                    self.captured.keep(use.key, use.window, record)
 
     # ------------------------------------------------------------------ what lm-eval asks for
 
