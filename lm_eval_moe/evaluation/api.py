@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.registry import BACKENDS, load_model
-from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.errors import RoutingWarning, UserError, did_you_mean
 from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.evaluation.options import RoutingOptions
@@ -112,7 +112,11 @@ def simple_evaluate(
                 where="--model",
             )
         if named and not knows_model(model):
-            BACKENDS.look_up(model, "--model")
+            raise UserError(
+                f"there is no model {model!r}{did_you_mean(model, BACKENDS)}",
+                fix=f"choose {' or '.join(BACKENDS)}, or, for a run without routing, one of lm-eval's own",
+                where="--model",
+            )
         return stock_simple_evaluate(model, **kwargs)
     if kwargs.get("cache_requests"):
         warnings.warn(

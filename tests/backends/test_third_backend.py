@@ -185,6 +185,10 @@ def test_the_doctor_proves_what_it_can_and_says_what_it_cannot(capsys: pytest.Ca
 def test_an_unknown_model_is_an_error_with_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "hf-mo", *ONE_MODEL]) == 2
     assert "there is no routed model 'hf-mo' (did you mean 'hf-moe'?)" in capsys.readouterr().err
+    assert main(["run", "--model", "hf-mo", *ONE_MODEL, "--tasks", "demo_arith_en", "--limit", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no model 'hf-mo' (did you mean 'hf-moe'?)" in said
+    assert "one of lm-eval's own" in said
 
 
 @pytest.mark.parametrize(("home", "problem"), [("toy_engine:Toy", "AttributeError"), ("toys:Toy", "ModuleNotFound")])

@@ -240,6 +240,46 @@ def test_an_installed_package_is_found_by_its_entry_point_and_its_flags_are_in_t
     assert "--profile FILE busiest: the profile to count in; task: profile of the task's text" in said
 
 
+def test_stored_answers_depend_on_every_file_of_a_plug_in_wherever_it_is_installed(tmp_path: Path) -> None:
+    """Also on the module of a model's class, which is named by a string and imported by nothing else."""
+    package = tmp_path / "site-packages" / "moe_own"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from lm_eval_moe.backends.registry import register_backend\n"
+        "from moe_own import action\n"
+        "register_backend('own', 'moe_own.backend:Own')\n",
+        encoding="utf-8",
+    )
+    (package / "action.py").write_text("FACTOR = 1\n", encoding="utf-8")
+    (package / "backend.py").write_text(
+        "from lm_eval_moe import HFMoE\nclass Own(HFMoE):\n    backend_name = 'own'\n", encoding="utf-8"
+    )
+    code = (
+        "from lm_eval_moe.backends.registry import load_model\n"
+        "print('parts', load_model('own', {'pretrained': 'demo'}).identity().parts['versions.plugins'])\n"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT)]),
+        discovery.VARIABLE: "moe_own",
+    }
+
+    def plugins() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=200
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.rpartition("parts ")[2]
+
+    seen = [plugins(), plugins()]
+    for name in ("action.py", "backend.py"):
+        with (package / name).open("a", encoding="utf-8") as file:
+            file.write("OTHER = True\n")
+        seen.append(plugins())
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
 def test_no_plug_in_is_looked_for_where_no_registry_is(tmp_path: Path) -> None:
     (tmp_path / "loud_extras.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
     environment = {
