@@ -241,17 +241,17 @@ def test_an_installed_package_is_found_by_its_entry_point_and_its_flags_are_in_t
 
 
 def test_stored_answers_depend_on_every_file_of_a_plug_in_wherever_it_is_installed(tmp_path: Path) -> None:
-    """Also on the module of a model's class, which is named by a string and imported by nothing else."""
+    """Also on the module of a model's class: the plug-in names it by a string, and it may be another package's."""
     package = tmp_path / "site-packages" / "moe_own"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(
         "from lm_eval_moe.backends.registry import register_backend\n"
         "from moe_own import action\n"
-        "register_backend('own', 'moe_own.backend:Own')\n",
+        "register_backend('own', 'moe_engine:Own')\n",
         encoding="utf-8",
     )
     (package / "action.py").write_text("FACTOR = 1\n", encoding="utf-8")
-    (package / "backend.py").write_text(
+    (package.parent / "moe_engine.py").write_text(
         "from lm_eval_moe import HFMoE\nclass Own(HFMoE):\n    backend_name = 'own'\n", encoding="utf-8"
     )
     code = (
@@ -272,8 +272,8 @@ def test_stored_answers_depend_on_every_file_of_a_plug_in_wherever_it_is_install
         return done.stdout.rpartition("parts ")[2]
 
     seen = [plugins(), plugins()]
-    for name in ("action.py", "backend.py"):
-        with (package / name).open("a", encoding="utf-8") as file:
+    for name in ("moe_own/action.py", "moe_engine.py"):
+        with (package.parent / name).open("a", encoding="utf-8") as file:
             file.write("OTHER = True\n")
         seen.append(plugins())
     assert seen[0] == seen[1]
