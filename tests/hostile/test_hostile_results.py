@@ -238,18 +238,19 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def give(folder: Path, data: bytes) -> None:
-    """Put the bytes where every command looks for results."""
+    """Put the bytes where every command looks for results: in a sweep, as a run of the steering that it should have."""
     written(folder / "given")
     (folder / "given" / f"results_{DATE}.json").write_bytes(data)
+    steering = RESULTS[0]["routing"]["steering"]["hash"].encode()
     store = RunStore(folder / "sweep", {}, IDENTITY)
     cells, _ = cells_of(load_sweep(folder / "sweep.yaml"), SHAPE)
     for name in (BASELINE, *(plan.hash for cell in cells for plan in (cell.plan, *cell.controls))):
-        store.path(name).write_bytes(data)
+        store.path(name).write_bytes(data.replace(steering, name.encode()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_is_mutated_is_valid_for_every_command(commands: Path, name: str) -> None:
-    for document in RESULTS:
+    for document in RESULTS[:1] if name == "sweep resume" else RESULTS:  # lm-eval's own are no cell of a sweep
         give(commands, json.dumps(document).encode())
         COMMANDS[name](commands)
 
