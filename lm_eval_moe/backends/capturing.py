@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,8 +13,9 @@ from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
     from lm_eval_moe.capture import ExpectedRow, Recorder, RowUse, Span
+    from lm_eval_moe.capture.sums import SegmentSums
 
-__all__ = ["CaptureRequest", "Captured"]
+__all__ = ["CaptureRequest", "Captured", "sums_by_row"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,8 @@ class Captured:
     def collect(
         self,
         span: Span | None,
-        recorder: Recorder | None,
         rows: Sequence[ExpectedRow],
-        paths: Sequence[Sequence[int]],
+        sums_of: Callable[[list[int]], Iterable[SegmentSums]] | None,
         places: Callable[[int, RowUse, Span], Sequence[int]],
         thinking: Callable[[int], int | None] = lambda row: None,
     ) -> None:
@@ -78,16 +78,15 @@ class Captured:
 
         Args:
             span: The captured one; None: nothing is kept.
-            recorder: What was recorded of the batch, if anything.
             rows: Its rows.
-            paths: The segments of each row.
+            sums_of: Returns what was recorded of some of them, by number, segment by segment; None: nothing was.
             places: Returns, among a row's segments, the places of those that make up a span of one of its uses.
             thinking: Returns after how many generated tokens a row's thinking ended (see `RoutingRecord`).
         """
         kept = [row for row, expected in enumerate(rows) if any(self.request.wants(use.key) for use in expected.uses)]
-        if span is None or recorder is None or not kept:
+        if span is None or sums_of is None or not kept:
             return
-        for row, sums in zip(kept, recorder.sums_of([paths[row] for row in kept]), strict=True):
+        for row, sums in zip(kept, sums_of(kept), strict=True):
             for use in rows[row].uses:
                 if use.key is not None and self.request.wants(use.key):
                     own, whole = places(row, use, span), places(row, use, "all")
@@ -109,3 +108,15 @@ class Captured:
         noting: dict[tuple[RequestKey | None, int], RoutingRecord] = {}
         with replaced(self, "noting", noting):
             yield noting
+
+
+def sums_by_row(
+    recorder: Recorder | None, paths: Sequence[Sequence[int]]
+) -> Callable[[list[int]], Iterable[SegmentSums]] | None:
+    """Return what `Captured.collect` asks for, of rows whose segments a recorder of this process summed.
+
+    Args:
+        recorder: The recorder, if there was anything to record.
+        paths: The segments of each row.
+    """
+    return None if recorder is None else lambda rows: recorder.sums_of([paths[row] for row in rows])

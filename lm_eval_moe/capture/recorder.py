@@ -106,18 +106,52 @@ class Recorder:
         """Reduce what is pending; the layer outputs of the pass are free after this."""
         self._reduce()
 
-    def sums_of(self, paths: Sequence[Sequence[int]]) -> list[SegmentSums]:
-        """Return the sums of each path's segments; one copy from the device to the host."""
+    def fold(self, stretches: Sequence[Sequence[int]]) -> None:
+        """Add the sums of consecutive segments to those of the first, before the forest folds them."""
+        if not stretches:
+            return
+        self._reduce()
+        into = torch.tensor([stretch[0] for stretch in stretches for _ in stretch[1:]])
+        taken = torch.tensor([segment for stretch in stretches for segment in stretch[1:]])
+        for name, values in self._sums.items():
+            sums = self._sums[name] = self._grown(values)
+            moved = sums[:, taken.to(sums.device)]
+            if name == "pairs":  # what was the pair over a seam lies within now
+                moved = torch.stack([moved.sum(-1), torch.zeros_like(moved[..., 0])], -1)
+            sums.index_add_(1, into.to(sums.device), moved)
+        if self._last is not None:
+            self._last = self._grown(self._last)
+            ends = torch.tensor([[stretch[0], stretch[-1]] for stretch in stretches], device=self._last.device)
+            self._last[:, ends[:, 0]] = self._last[:, ends[:, 1]]
+
+    def sums_of(self, paths: Sequence[Sequence[int | Sequence[int]]]) -> list[SegmentSums]:
+        """Return the sums of each path's segments; one copy from the device to the host.
+
+        Args:
+            paths: What each holds is a segment, or several consecutive ones whose sums are added up as those of one.
+        """
         if self._rows is None:
             raise RuntimeError("no pass was recorded")
-        places = torch.tensor([segment for path in paths for segment in path], dtype=torch.long)
-        blank = [place for place, number in enumerate(places.tolist()) if not self._forest.tokens(number)]
+        stretches = [[at] if isinstance(at, int) else list(at) for path in paths for at in path]
+        begun = [[segment for segment in stretch if self._forest.tokens(segment)] for stretch in stretches]
+        # A number that was used before may have sums of that time, so that those without tokens are left out.
+        segments = torch.tensor([segment for stretch in begun for segment in stretch], dtype=torch.long)
+        into = torch.tensor([place for place, stretch in enumerate(begun) for _ in stretch], dtype=torch.long)
+        leads = np.array([segment == stretch[0] for stretch in begun for segment in stretch], dtype=bool)
         host = {}
         for name, values in self._sums.items():
-            picked = self._grown(values).index_select(1, places.to(values.device))
+            picked = self._grown(values).index_select(1, segments.to(values.device))
+            if name == "pairs" and len(segments):
+                first = torch.from_numpy(leads).to(picked.device)
+                picked[..., 0] += torch.where(first, 0.0, picked[..., 1])
+                picked[..., 1] = torch.where(first, picked[..., 1], 0.0)
+            if len(segments) > len(stretches) or not all(begun):
+                empty = picked.new_zeros(picked.shape[0], len(stretches), *picked.shape[2:])
+                picked = empty.index_add_(1, into.to(picked.device), picked)
             host[name] = picked.cpu().numpy().astype(np.float64).swapaxes(0, 1)
-            host[name][blank] = 0  # a number that was used before may have sums of that time
-        nothing = np.zeros((len(places), self._layers))
+        tokens = [sum(map(self._forest.tokens, stretch)) for stretch in stretches]
+        joined = [bool(stretch) and self._forest.is_joined(stretch[0]) for stretch in begun]
+        nothing = np.zeros((len(stretches), self._layers))
         pairs = host.get("pairs")
         sums, start = [], 0
         for path in paths:
@@ -129,8 +163,8 @@ class Recorder:
 
             sums.append(
                 SegmentSums(
-                    tokens=np.array([self._forest.tokens(segment) for segment in path], dtype=np.int64),
-                    joined=np.array([self._forest.is_joined(segment) for segment in path], dtype=np.int64),
+                    tokens=np.array(tokens[at], dtype=np.int64),
+                    joined=np.array(joined[at], dtype=np.int64),
                     routed=host["routed"][at] if "routed" in host else None,
                     counts=experts("counts"),
                     gate_mass=experts("gate_mass"),

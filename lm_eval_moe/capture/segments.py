@@ -11,7 +11,7 @@ sequence within a segment, and passes may stop and go on anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,17 @@ class Forest:
     def release(self, segments: Iterable[int]) -> None:
         """Give up segments that are in no path any more: an engine that runs for long uses their numbers again."""
         self._free += segments
+
+    def fold(self, segments: Sequence[int]) -> int:
+        """Make one segment of consecutive ones that have begun, under the number of the first; give up the others.
+
+        The recorder has to fold them first (`Recorder.fold`).
+        """
+        first, *others = segments
+        self._segments[first].tokens += sum(self._segments[other].tokens for other in others)
+        self._segments[first].closed = self._segments[segments[-1]].closed
+        self.release(others)
+        return first
 
     def path(self, segment: int) -> list[int]:
         """Return a segment with all those before it, the root first."""

@@ -11,6 +11,7 @@ import torch
 from lm_eval.api.model import TemplateLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.requests import TokenRequests, labels_of
 from lm_eval_moe.backends.routed_state import RoutedState
@@ -93,7 +94,8 @@ class ToyEngine(RoutedState, TemplateLM):
                 logits[row].append(self.model(texts[row][:, part], past_key_values=caches[row]).logits[0])
                 passes.end_pass()
                 done[row] = part.stop
-        self.captured.collect(self._span, recorder, rows, paths, lambda row, use, span: places_of(use, rows[row], span))
+        sums = sums_by_row(recorder, paths)
+        self.captured.collect(self._span, rows, sums, lambda row, use, span: places_of(use, rows[row], span))
         return [torch.cat(parts) for parts in logits]
 
     def _listening(self, forest: Forest) -> tuple[RoutedPasses, Recorder]:
@@ -135,7 +137,7 @@ class ToyEngine(RoutedState, TemplateLM):
                     ended.add(answer[-1])
                     left = [] if ended.ended or len(answer) == how["max_gen_toks"] else answer[-1:]
         tracker.finish(answer[-1:])
-        rows, places = [ExpectedRow((use,), language)], tracker.places_of
-        self.captured.collect(self._span, recorder, rows, tracker.paths, lambda row, _, span: places(row, span))
+        rows, places, sums = [ExpectedRow((use,), language)], tracker.places_of, sums_by_row(recorder, tracker.paths)
+        self.captured.collect(self._span, rows, sums, lambda row, _, span: places(row, span))
         text = rule.decode(answer)
         return min((text.split(stop)[0] for stop in rule.strings), key=len, default=text), fed, len(answer) - 1

@@ -15,6 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.base import TorchModules
+from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.backends.hf.checkpoint import checked_loading
 from lm_eval_moe.backends.hf.identity import code_parts, model_parts
@@ -219,7 +220,8 @@ class HFMoE(RoutedState, HFLM):
             passes.start_pass(inps, forest.begin_pass(segment))
             logits = super()._model_call(inps, attn_mask, labels)
             passes.end_pass()
-        self.captured.collect(self._span, recorder, rows, paths, lambda row, use, span: places_of(use, rows[row], span))
+        sums = sums_by_row(recorder, paths)
+        self.captured.collect(self._span, rows, sums, lambda row, use, span: places_of(use, rows[row], span))
         return logits
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
@@ -317,10 +319,8 @@ class HFMoE(RoutedState, HFLM):
         ):
             generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
         tracker.finish(generated[:, -1].tolist())
-        places = tracker.places_of
-        self.captured.collect(
-            self._span, recorder, rows, tracker.paths, lambda row, _, span: places(row, span), tracker.thinking
-        )
+        places, sums = tracker.places_of, sums_by_row(recorder, tracker.paths)
+        self.captured.collect(self._span, rows, sums, lambda row, _, span: places(row, span), tracker.thinking)
         self._fed += [tracker.fed(row) for row in range(len(rows))]
         return generated
 
