@@ -66,7 +66,7 @@ def test_a_room_is_to_come_until_it_is_there() -> None:
     assert set(re.findall(r"`([a-z_]+)/` \*\(to come\)\*", PAGE)) == missing
 
 
-@pytest.mark.parametrize("library", ["torch", "transformers", "lm_eval"])
+@pytest.mark.parametrize("library", ["torch", "transformers", "lm_eval", "vllm"])
 def test_a_library_is_known_to_whom_the_page_says(library: str) -> None:
     assert CONTRACTS[library]["protected_modules"] == [library]
     assert set(CONTRACTS[library]["allowed_importers"]) == on_the_page(item(f"| `{library}` |"))

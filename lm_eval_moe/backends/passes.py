@@ -30,6 +30,7 @@ class RoutedPasses(RouterListener):
         layers: The decoder layer of every router, for messages.
         forest: The segments.
         requests: Requests by a segment of theirs (those that follow it are theirs, too), for messages.
+        calls: How many router calls a pass has to make; None: one at least.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class RoutedPasses(RouterListener):
         layers: Sequence[int],
         forest: Forest,
         requests: Mapping[int, RequestKey],
+        calls: int | None = None,
     ) -> None:
         self._recorder, self._steerer, self._compare = recorder, steerer, compare
         self._layers, self._forest, self._requests = layers, forest, requests
+        self._calls = calls
         self._finite = FiniteCheck()
         self._routed: int | None = None  # router calls of the pass, None between passes
 
@@ -60,11 +63,13 @@ class RoutedPasses(RouterListener):
         """End the forward pass.
 
         Raises:
-            RoutingBypassedError: It called no router.
+            RoutingBypassedError: It called no router, or fewer or more than there are.
             UserError: Router logits of a valid token are NaN or infinite.
         """
         if not self._routed:
             raise _unseen("a forward pass called no router")
+        if self._calls not in (None, self._routed):
+            raise _unseen(f"a forward pass called {self._routed} routers, not {self._calls}")
         self._routed = None
         if self._recorder is not None:
             self._recorder.end_pass()

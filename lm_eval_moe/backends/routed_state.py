@@ -194,6 +194,19 @@ class RoutedState:
         self.response_cache = cache
         self._known = self.identity().with_parts({"prompts.seeds": dict(seeds or {})}) if cache else Identity()
 
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse lm-eval's own response cache, which announces itself here.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "lm-eval's response cache knows requests by their text alone: it would return the answers of another "
+            "steering, and no routing would be captured",
+            fix="run it with `lm-eval-moe run --use_cache`, which keeps answers with their steering and routing",
+            where="--use_cache",
+        )
+
     def _answer_identity(self, *, sampled: bool) -> str:
         names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
         if self.batch_size == 1:  # then nothing hangs on which requests a process has

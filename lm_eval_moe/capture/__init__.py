@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.capture.attribution import ExpectedRow, RequestKey, RowQueue, RowUse
+from lm_eval_moe.capture.attribution import AttributionError, ExpectedRow, RequestKey, RowQueue, RowUse
 from lm_eval_moe.capture.generation import GenerationTracker
 from lm_eval_moe.capture.recorder import Recorder
 from lm_eval_moe.capture.segments import Forest
@@ -14,6 +14,7 @@ __all__ = [
     "ARRAYS",
     "NONE",
     "SPANS",
+    "AttributionError",
     "ExpectedRow",
     "Forest",
     "GenerationTracker",

@@ -98,6 +98,21 @@ class RowQueue:
             )
         return rows
 
+    def take_cut(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
+        """Take the next rows and check that each has its expected tokens, but for some that may be cut out."""
+        rows = self._take(len(batch))
+        for row, given in zip(rows, batch, strict=True):
+            expected = row.tokens or ()
+            alike = [own == other for own, other in zip(given, expected, strict=False)]
+            head = alike.index(False) if False in alike else len(alike)
+            rest = len(given) - head
+            if len(given) > len(expected) or (rest and tuple(given[head:]) != expected[-rest:]):
+                raise AttributionError(
+                    "the model was called with other prompts than the next requests in order have; lm-eval's batching "
+                    "has changed and routing cannot be attributed to requests"
+                )
+        return rows
+
     def _take(self, count: int) -> list[ExpectedRow]:
         if count > self._left:
             raise AttributionError(f"the model was called with {count} rows, {self._left} requests are left")

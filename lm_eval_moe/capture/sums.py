@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,25 @@ class SegmentSums:
             if field.name not in merged:
                 merged[field.name] = None if low is None else np.concatenate([low[:, :layer], high[:, layer:]], axis=1)
         return SegmentSums(**merged)  # type: ignore[arg-type]
+
+    def merged(self, groups: Sequence[Sequence[int]]) -> SegmentSums:
+        """Return the sums with consecutive segments added up as one.
+
+        Args:
+            groups: Places of the segments of each, in their order; none: a segment without tokens.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(SegmentSums):
+            own = getattr(self, field.name)
+            values[field.name] = None if own is None else np.stack([own[list(group)].sum(0) for group in groups])
+        leads = [next((place for place in group if self.tokens[place]), None) for group in groups]
+        followers = [[place for place in group if place != lead] for group, lead in zip(groups, leads, strict=True)]
+        values["joined"] = np.array([0 if lead is None else self.joined[lead] for lead in leads], dtype=np.int64)
+        if self.pairs_inside is not None and self.pairs_before is not None:
+            over = np.stack([self.pairs_before[rest].sum(0) for rest in followers])  # pairs over seams, now inside
+            values["pairs_inside"] += over
+            values["pairs_before"] -= over
+        return SegmentSums(**values)
 
     def take(
         self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str], thinking: int | None = None

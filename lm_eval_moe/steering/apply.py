@@ -80,6 +80,10 @@ class Steerer:
         if self._noisy:
             self._keys = self._prefixes.keys(tokens, rows)
 
+    def fold(self, stretches: Sequence[Sequence[int]]) -> None:
+        """Follow the forest, which makes one segment of each stretch of them."""
+        self._prefixes.fold(stretches)
+
     def acts_on(self, position: int) -> bool:
         """Whether any intervention is in force in this pass at a router."""
         return bool(self._at(position))

@@ -8,7 +8,7 @@ Integers are mixed as in SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); int64 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +123,12 @@ class PrefixKeys:
             self._ends = torch.cat([known, own.new_zeros(rows.capacity)])
         self._ends[runs] = start + lengths
         return _mixed(sums + (start - offset)[run])
+
+    def fold(self, stretches: Sequence[Sequence[int]]) -> None:
+        """Let the first of consecutive segments end where the last does, as when the forest folds them."""
+        if self._ends is not None:
+            for first, *_, last in stretches:
+                self._ends[first] = self._ends[last]
 
 
 def _levels(after: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

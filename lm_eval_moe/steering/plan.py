@@ -6,13 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.profiles import ProfileSource
 from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.steering.actions import parse_action
+from lm_eval_moe.steering.language_filter import LanguageFilter
 from lm_eval_moe.steering.spec import VERSION, Manner
 
-__all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash"]
+__all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash", "received_plan", "sent_plan"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,13 @@ def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) ->
     It covers the schema version, the seed, and each intervention's targets, coefficients, action, strength, guard,
     tokens and languages, as JSON with sorted keys and shortest round-trip floats.
     """
-    content = {
+    content = _content(seed, interventions)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(seed: int | None, interventions: Sequence[PlannedIntervention]) -> dict[str, Any]:
+    return {
         "version": VERSION,
         "seed": seed,
         "interventions": [
@@ -127,5 +137,36 @@ def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) ->
             for each in interventions
         ],
     }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sent_plan(plan: SteeringPlan) -> str:
+    """Return what a plan does as JSON, for a process that has another part of the model."""
+    return json.dumps({"name": plan.name, "hash": plan.hash, **_content(plan.seed, plan.interventions)})
+
+
+def received_plan(text: str, shape: RoutingShape) -> SteeringPlan:
+    """Return the plan that `sent_plan` was given: what it does, without what it was made from.
+
+    Raises:
+        ValueError: It does not come out as the very same plan.
+    """
+    content = json.loads(text)
+    interventions = []
+    for index, each in enumerate(content["interventions"]):
+        place = Place(content["name"], Path()) / "interventions" / index
+        fields = {name: Field(place / name, each[name]) for name in ("action", "languages")}
+        targets = {layer: LayerTargets(layer, tuple(experts), tuple(s)) for layer, experts, s in each["targets"]}
+        interventions.append(
+            PlannedIntervention(
+                action=parse_action(fields["action"]),
+                guard=each["guard"],
+                tokens=each["tokens"],
+                languages=LanguageFilter.parse(fields["languages"]),
+                index=index,
+                targets=targets,
+            )
+        )
+    found = plan_hash(content["seed"], interventions)
+    if found != content["hash"]:
+        raise ValueError(f"the plan {content['name']!r} came out as {found}, not as {content['hash']}")
+    return SteeringPlan(content["name"], "", "", content["seed"], shape, tuple(interventions), {}, found)

@@ -19,11 +19,11 @@ from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.backends.hf.checkpoint import checked_loading
 from lm_eval_moe.backends.hf.identity import code_parts, model_parts
-from lm_eval_moe.backends.hf.loading import model_path, modules_before_loading, shape_before_loading
-from lm_eval_moe.backends.hf.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.hf.weights import LoadedWeights
+from lm_eval_moe.backends.loading import model_path, modules_before_loading, shape_before_loading
+from lm_eval_moe.backends.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
 from lm_eval_moe.backends.routed_state import RoutedState
@@ -364,10 +364,6 @@ class HFMoE(RoutedState, HFLM):
         return passes, recorder
 
     # ------------------------------------------------------------------ what lm-eval asks for
-
-    def set_cache_hook(self, cache_hook: Any) -> None:
-        """Refuse lm-eval's own response cache, which announces itself here."""
-        raise refusals.response_cache()
 
     def get_model_info(self) -> dict[str, Any]:
         """Add what routing was captured and how it was steered to lm-eval's description of the model."""

@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval_moe.backends.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError
 
-__all__ = ["check_arguments", "check_device", "check_think_end", "response_cache"]
+__all__ = ["check_arguments", "check_device", "check_think_end"]
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -64,13 +64,3 @@ def check_device(kind: str) -> None:
             "all weights of the model are offloaded, so that it does not say where its inputs go",
             fix="give its folder as pretrained, with parallelize=True and a device_map or offload_folder",
         )
-
-
-def response_cache() -> UserError:
-    """Return the error for lm-eval's response cache, which knows requests by their text alone."""
-    return UserError(
-        "lm-eval's response cache knows requests by their text alone: it would return the answers of another steering, "
-        "and no routing would be captured",
-        fix="run it with `lm-eval-moe run --use_cache`, which keeps answers with their steering and routing",
-        where="--use_cache",
-    )

@@ -1,0 +1,359 @@
+"""``vllm-moe``: lm-eval's vLLM model with routing capture and router steering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.registry import register_model
+
+from lm_eval_moe.backends.arguments import resolve_plan
+from lm_eval_moe.backends.loading import model_path, shape_before_loading
+from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict
+from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
+from lm_eval_moe.backends.routed_state import RoutedState
+from lm_eval_moe.backends.vllm import refusals
+from lm_eval_moe.backends.vllm.books import RequestFacts
+from lm_eval_moe.backends.vllm.engine import as_lm_eval_asks
+from lm_eval_moe.backends.vllm.identity import model_parts
+from lm_eval_moe.backends.vllm.routing import KEY, Settings
+from lm_eval_moe.backends.vllm.stages import Stages
+from lm_eval_moe.capture import NONE, ExpectedRow, RowQueue, RowUse, Span
+from lm_eval_moe.capture.layout import cut_points, places_of
+from lm_eval_moe.harness.requests import is_sampled, prompt_of, running_order
+from lm_eval_moe.replacing import replaced
+from lm_eval_moe.steering.plan import sent_plan
+
+with as_lm_eval_asks():
+    from lm_eval.models.vllm_causallms import VLLM
+
+from vllm import SamplingParams, TokensPrompt
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.steering import SteeringPlan, SteeringSpec
+
+__all__ = ["VLLMMoE"]
+
+_MAX_CHOICES = 128
+"""Tokens whose log-probability one step gives at most (vLLM's ``MAX_LOGPROB_TOKEN_IDS``)."""
+
+_PARTS_OF_AN_ANSWER: dict[Span, list[int]] = {"prompt": [0], "continuation": [1], "all": [0, 1]}
+"""The places of what makes up a span, of a prompt and what was generated."""
+
+_RECORD_BYTES = 1 << 29
+"""Of records that workers hold before they are collected, roughly."""
+
+
+def _places_of(rows: Sequence[ExpectedRow], row: int, use: RowUse, span: Span) -> Sequence[int]:
+    return places_of(use, rows[row], span)
+
+
+@register_model("vllm-moe")
+class VLLMMoE(RoutedState, VLLM):
+    """A mixture-of-experts causal language model on vLLM whose routing is captured and, if asked for, steered.
+
+    Takes every argument of lm-eval's `VLLM` and of vLLM's ``LLM`` with which routing can be followed.
+
+    Args:
+        pretrained: Hub id, local path, or ``demo`` for the bundled tiny model.
+        steering: A steering YAML file, or a spec or plan made in Python. None: the model as it is.
+        capture: Which tokens' routing is recorded: ``prompt`` (also ``true``), ``continuation``, ``all`` or ``off``.
+        parallel: Further files that say which task is which language, before the bundled one.
+        **kwargs: Passed on to `VLLM`.
+
+    Raises:
+        UserError: The model is dense, the steering does not fit it, or an argument makes its routing invisible.
+        RoutingBypassedError: The check at the start did not see or change what it should.
+    """
+
+    backend_name = "vllm-moe"
+    shape_before_loading = staticmethod(shape_before_loading)
+
+    def __init__(
+        self,
+        pretrained: str = "demo",
+        *,
+        steering: str | Path | SteeringSpec | SteeringPlan | None = None,
+        capture: str | bool = "prompt",
+        parallel: str | Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._begin_capture(capture, parallel, kwargs.get("think_end_token"))
+        refusals.check_arguments(kwargs)
+        self.model_id = pretrained
+        shape = shape_before_loading({**kwargs, "pretrained": pretrained})
+        steering = resolve_plan(steering, shape)
+        self.routing_shape = shape
+        kwargs = refusals.with_routing(kwargs)
+        super().__init__(pretrained=model_path(pretrained), **kwargs)
+        self._arguments = kwargs
+        self._stages = Stages(self.model.collective_rpc("routing_parts"), shape)
+        self.set_steering(steering)
+        self._queue: RowQueue | None = None
+        self._fed: list[tuple[int, int]] = []
+        self._sent: Settings | None = None
+        self._epoch = self._rows = 0
+
+    # ------------------------------------------------------------------ what it is
+
+    def _own_parts(self) -> dict[str, Any]:
+        return model_parts(self)
+
+    def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
+        """Change the steering of the loaded model, or end it with None; the engine goes on.
+
+        Raises:
+            UserError: The steering does not fit the model's shape, or vLLM's routers cannot obey it.
+        """
+        super().set_steering(steering)
+        if self._plan is not None:
+            refusals.check_plan(self._plan, self._stages)
+
+    # ------------------------------------------------------------------ log-likelihood
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
+        self._check_span(requests)
+        texts = [self.tok_encode(prompt_of(request)) for request in requests]
+        with self._labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self._longest)):
+            scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        return scores
+
+    @property
+    def _longest(self) -> int:
+        """Tokens that a scored text may have before its last one: vLLM has to generate one more."""
+        return self.max_length - 2
+
+    def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        labels = self._labels.take(len(requests))
+        languages = [self._language_for_steering(label.task) for label in labels]
+        known = TokenRequests(requests, labels, languages, self._longest)
+        answers: list[Any] = [None] * len(requests)
+
+        def order(indices: Sequence[int]) -> list[list[int]]:
+            return likelihood_order([requests[index] for index in indices], grouped=True)
+
+        def run(indices: Sequence[int]) -> list[tuple[float, bool]]:
+            places, scores = order(indices), [(0.0, False)] * len(indices)
+            rows = list(known.rows(places, indices))
+            asked = [[requests[indices[place]] for place in row] for row in places]
+            for row, found in enumerate(self._scored(rows, asked, quiet=disable_tqdm)):
+                for place, score in zip(places[row], found, strict=True):
+                    scores[place] = score
+            return scores
+
+        def depends_on(index: int) -> tuple[Any, ...]:
+            return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
+
+        rounds = rounds_without_conflict(requests, lambda i: self._steered_as(languages[i], known.use(i)))
+        for members in rounds:
+            results = self._answered(members, order, depends_on, known.use, run, quiet=disable_tqdm)
+            for index, (value, greedy) in zip(members, results, strict=True):
+                answers[index] = (value, greedy)
+        for index, language in enumerate(languages if self.coverage else ()):
+            use = known.use(index)
+            after = max(use.boundary, use.first)
+            self._count_steered(use.key, language, after - use.first, known.length(index) - after)
+        return answers
+
+    def _scored(
+        self, rows: Sequence[ExpectedRow], asked: Sequence[Sequence[Any]], *, quiet: bool
+    ) -> Iterator[list[tuple[float, bool]]]:
+        """Yield the scores of the requests that each row serves.
+
+        A row of several continuations of one token ends before them: the log-probabilities of its next token are all
+        that is needed. Any other text is read to its end.
+        """
+        for part in self._parts(rows):
+            prompts, parameters, facts = [], [], []
+            for row, requests in zip(rows[part], asked[part], strict=True):
+                tokens, ends = list(row.tokens or ()), sorted({request[2][-1] for request in requests})
+                choices = len(requests[0][2]) == 1 and len(ends) <= _MAX_CHOICES and bool(tokens)
+                prompts.append(tokens if choices else [*tokens, ends[0]])
+                parameters.append(
+                    SamplingParams(temperature=0, max_tokens=1, detokenize=False, logprob_token_ids=ends)
+                    if choices
+                    else SamplingParams(temperature=0, max_tokens=1, detokenize=False, prompt_logprobs=1)
+                )
+                facts.append(self._facts(row, cut_points(row)[1:], row.uses[0].boundary, shared=choices))
+            outputs = self._run(prompts, parameters, facts, quiet=quiet)
+            self._collect(rows[part], facts, [list(each.cuts) for each in facts], partial(_places_of, rows[part]))
+            for requests, prompt, output in zip(asked[part], prompts, outputs, strict=True):
+                if output.prompt_logprobs is None:
+                    [found], [greedy] = output.outputs[0].logprobs, output.outputs[0].token_ids
+                    yield [(found[end].logprob, end == greedy) for *_, [end] in requests]
+                else:
+                    own = len(prompt) - min(len(requests[0][2]), len(prompt) - 1)
+                    yield [self._parse_logprobs(tokens=prompt, outputs=output, ctxlen=own)] * len(requests)
+
+    # ------------------------------------------------------------------ generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Generate; prompts and generated tokens are recorded under each request's task, document and repeat."""
+        labels = labels_of(requests)
+        languages = [self._language_for_steering(label.task) for label in labels]
+        uses = [RowUse(label.key, 0) for label in labels]
+        refusals.check_generation(requests, self._span, self.think_end_token)
+        plain = super().generate_until
+
+        def order(indices: Sequence[int]) -> list[list[int]]:
+            texts = [requests[index].args[0] for index in indices]
+            encoded = self.tok_encode(texts) if texts else []
+            numbered = list(zip(encoded, texts, range(len(texts)), strict=True))
+            return [[request[2]] for request in running_order(numbered, lambda each: (-len(each[0]), each[1]))]
+
+        def run(indices: Sequence[int]) -> list[tuple[str, int, int]]:
+            """Return texts with the tokens fed of each prompt and answer, which texts alone do not tell."""
+            positions = [position for (position,) in order(indices)]
+            chosen = [requests[index] for index in indices]
+            tokens = self.tok_encode([request.args[0] for request in chosen]) if chosen else []
+            rows = (
+                ExpectedRow((uses[indices[place]],), languages[indices[place]], tuple(tokens[place]))
+                for place in positions
+            )
+            self._fed = []
+            queue = RowQueue(rows, len(positions))
+            with replaced(self, "_queue", queue):
+                texts = plain(chosen, disable_tqdm=disable_tqdm)
+            queue.finish()
+            fed = dict(zip(positions, self._fed, strict=True))
+            return [(text, *fed[place]) for place, text in enumerate(texts)]
+
+        def depends_on(index: int) -> tuple[Any, ...]:
+            use = uses[index]
+            repeat = use.key.repeat if use.key else None
+            return *requests[index].args, repeat, *self._kept_for(use, languages[index])
+
+        sampled = any(is_sampled(request.args[1]) for request in requests)
+        answers = self._answered(
+            range(len(requests)), order, depends_on, uses.__getitem__, run, quiet=disable_tqdm, sampled=sampled
+        )
+        for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
+            self._count_steered(use.key, language, prompt, generated)
+        return [text for text, *_ in answers]
+
+    def _model_generate(
+        self, requests: list[list[int]], generate: bool = False, sampling_params: Any = None
+    ) -> list[Any]:
+        assert self._queue is not None
+        assert generate
+        rows = self._queue.take_cut(requests)
+        outputs: list[Any] = []
+        for part in self._parts(rows):
+            facts = [
+                self._facts(row, [len(tokens)], len(tokens), shared=True, held=self._span is not None)
+                for row, tokens in zip(rows[part], requests[part], strict=True)
+            ]
+            found = self._run(requests[part], sampling_params[part], facts, quiet=True)
+            # The last token of an answer is never fed.
+            fed = [(len(each.prompt_token_ids), len(each.outputs[0].token_ids) - 1) for each in found]
+            cuts = [list(accumulate(each)) for each in fed]
+            self._collect(rows[part], facts, cuts, lambda row, use, span: _PARTS_OF_AN_ANSWER[span])
+            self._fed += fed
+            outputs += found
+        return outputs
+
+    # ------------------------------------------------------------------ the common path
+
+    def _parts(self, rows: Sequence[Any]) -> Iterator[slice]:
+        """Yield which rows run together: as many as the workers can hold the records of."""
+        shape, arrays = self.routing_shape, self.captured.request.arrays
+        size = _RECORD_BYTES // (8 * 4 * len(shape.layers) * shape.experts * max(len(arrays), 1))
+        size = max(size, 256) if self._span is not None else max(len(rows), 1)
+        if isinstance(self.batch_size, int):
+            size = min(size, self.batch_size)
+        for start in range(0, len(rows), size):
+            yield slice(start, start + size)
+
+    def _facts(
+        self, row: ExpectedRow, cuts: Sequence[int], boundary: int, *, shared: bool, held: bool = False
+    ) -> RequestFacts:
+        self._rows += 1
+        plan = self._plan
+        admitted = [i for i in plan.interventions if i.languages.admits(row.language)] if plan else []
+        return RequestFacts(
+            row=self._rows,
+            cuts=tuple(cuts),
+            boundary=boundary,
+            language=row.language,
+            plan=0 if admitted else NONE,
+            wanted=self._span is not None and any(self._wants(use) for use in row.uses),
+            held=held,
+            shared=shared,
+            by_phase=any(i.tokens != "all" for i in admitted),
+        )
+
+    def _run(
+        self, prompts: Sequence[list[int]], parameters: Sequence[Any], facts: Sequence[RequestFacts], *, quiet: bool
+    ) -> list[Any]:
+        """Return vLLM's outputs of some prompts, which run in one continuous batch."""
+        self._configure()
+        texts = []
+        for prompt, own, each in zip(prompts, parameters, facts, strict=True):
+            own.extra_args = {**(own.extra_args or {}), KEY: each.sent()}
+            texts.append(TokensPrompt(prompt_token_ids=prompt, cache_salt=self._salt(each)))
+        outputs: list[Any] = self.model.generate(
+            texts,
+            sampling_params=list(parameters),
+            use_tqdm=not quiet and self.batch_size == "auto",
+            lora_request=self.lora_request,
+        )
+        return outputs
+
+    def _configure(self) -> None:
+        """Tell the workers what to capture and how to steer, where that has changed."""
+        asked, shape = self.captured.request, self.routing_shape
+        settings = Settings(
+            shape.layers,
+            shape.experts,
+            shape.top_k,
+            shape.depth,
+            plans=(sent_plan(self._plan),) if self._plan else (),
+            arrays=tuple(sorted(asked.arrays)) if self._span is not None else None,
+            changes=asked.changes,
+        )
+        if settings != self._sent:
+            silent = settings.arrays is None and not settings.plans
+            self.model.collective_rpc("routing_begin", args=(None if silent else settings.sent(),))
+            self._sent = settings
+            self._epoch += 1
+
+    def _salt(self, facts: RequestFacts) -> str:
+        """Return what has to agree, besides the tokens, where a request finds another's keys and values."""
+        if not facts.shared:
+            return f"{self._epoch} scored"
+        plan = self._plan if facts.plan != NONE else None
+        admitted = [i.index for i in plan.interventions if i.languages.admits(facts.language)] if plan else []
+        return f"{self._epoch} {plan.hash if plan else ''} {admitted}"
+
+    def _collect(
+        self,
+        rows: Sequence[ExpectedRow],
+        facts: Sequence[RequestFacts],
+        cuts: Sequence[list[int]],
+        places: Callable[[int, RowUse, Span], Sequence[int]],
+    ) -> None:
+        """Take the records of rows that have run from the workers."""
+        if self._sent is None or (self._sent.arrays is None and not self._sent.plans):
+            return
+        wanted = [(each.row, ends) for each, ends in zip(facts, cuts, strict=True) if each.wanted]
+        sums = self._stages.merged(self.model.collective_rpc("routing_take", args=(wanted,)))
+
+        def sums_of(numbers: list[int]) -> list[SegmentSums]:
+            return [sums[facts[number].row] for number in numbers]
+
+        self.captured.collect(self._span, rows, sums_of, places)
+
+    # ------------------------------------------------------------------ what lm-eval asks for
+
+    def get_model_info(self) -> Mapping[str, Any]:
+        """Say what routing was captured and how it was steered."""
+        plan = self._plan
+        steering = {"name": plan.name, "hash": plan.hash} if plan else None
+        return {"routing_capture": self.capture, "steering": steering}

@@ -1,0 +1,132 @@
+"""What ``vllm-moe`` cannot follow, and therefore refuses with a message that says what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_moe._version import __version__
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+
+if TYPE_CHECKING:
+    from lm_eval_moe.backends.vllm.stages import Stages
+    from lm_eval_moe.steering import SteeringPlan
+
+__all__ = ["check_arguments", "check_generation", "check_parts", "check_plan", "with_routing"]
+
+WORKER = "lm_eval_moe.backends.vllm.worker.RoutedWorker"
+
+_PLAIN_ROUTERS = frozenset({"FusedTopKRouter", "CPURouter"})
+"""Routers of vLLM that select by the logits alone, unless they are told of groups or a bias."""
+
+
+def _truthy(value: Any) -> bool:
+    return str(value).lower() not in ("", "none", "false", "0", "{}")
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse model arguments with which routing could not be followed, before anything is loaded.
+
+    Raises:
+        UserError: One is there.
+    """
+    if int(arguments.get("data_parallel_size") or 1) > 1:
+        raise UserError(
+            "lm-eval's data parallelism builds a new engine for every call: neither steering nor records would last",
+            fix="use tensor_parallel_size, with enable_expert_parallel=True for many experts",
+            where="--model_args data_parallel_size",
+        )
+    for name in ("speculative_config", "speculative_model"):
+        if _truthy(arguments.get(name)):
+            raise UserError(
+                "speculative decoding routes tokens that are thrown away again: they would be counted",
+                fix=f"leave out {name}",
+                where=f"--model_args {name}",
+            )
+    for name, what in (
+        ("enable_eplb", "expert load balancing renumbers experts while the model runs"),
+        ("enable_dbo", "dual batch overlap cuts a pass in two, whose tokens cannot be told apart"),
+        ("enable_return_routed_experts", "vLLM's own capture of experts cannot run beside this one"),
+        ("kv_transfer_config", "blocks from elsewhere were computed by nobody who records"),
+        ("worker_cls", "the worker class is the one that captures and steers"),
+        ("enable_sleep_mode", "a sleeping engine loses what it has recorded"),
+    ):
+        if _truthy(arguments.get(name)):
+            raise UserError(f"{what}", fix=f"leave out {name}", where=f"--model_args {name}")
+
+
+def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return model arguments with which vLLM loads its model with the routers wrapped."""
+    from vllm.config import CompilationConfig
+    from vllm.platforms import current_platform
+
+    found = {**arguments, "worker_cls": WORKER}
+    # The key of vLLM's compile cache: a plain model's code, which has no operators, must not be taken for ours.
+    additional = found.get("additional_config") or {}
+    found["additional_config"] = {**additional, "lm_eval_moe": __version__}
+    if not current_platform.is_cpu() and not _truthy(found.get("enforce_eager")):
+        # On a GPU, routers run within an operator of vLLM's. Graphs are cut there, so that what is recorded when a
+        # graph is captured is not all that ever runs.
+        compilation = found.get("compilation_config") or {}
+        if not isinstance(compilation, dict):
+            raise UserError(
+                "compilation_config has to be a mapping, to which cuts at the experts are added",
+                fix="write its fields, such as {'compile_sizes': [1]}; cudagraph_mode is PIECEWISE",
+                where="--model_args compilation_config",
+            )
+        cuts = [*CompilationConfig._attention_ops, "vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update"]
+        cuts += ["vllm::moe_forward", "vllm::moe_forward_shared"]
+        found["compilation_config"] = {**compilation, "cudagraph_mode": "PIECEWISE", "splitting_ops": cuts}
+    return found
+
+
+def check_parts(stages: Stages) -> None:
+    """Refuse kernels that run past the routers.
+
+    Raises:
+        RoutingBypassedError: There are some.
+    """
+    if monolithic := sorted(stages.of("monolithic")):
+        raise RoutingBypassedError(
+            f"the experts of layers {monolithic} select experts inside one kernel, which nobody can look into",
+            fix="choose another kernel, such as moe_backend=triton",
+            where="--model_args moe_backend",
+        )
+
+
+def check_plan(plan: SteeringPlan, stages: Stages) -> None:
+    """Refuse a guard that vLLM's routers cannot heed.
+
+    Raises:
+        UserError: The plan has one.
+    """
+    guarded = [each.index for each in plan.interventions if each.guard and each.action.guards_by]
+    if guarded and (special := sorted(stages.of("after_logits"))):
+        raise UserError(
+            f"guard: true cannot be kept: the routers of vLLM select by {' and '.join(special)} besides the logits, in "
+            "one kernel",
+            fix="leave out the guard, and see from steered_selection how often steering reached the selection; or use "
+            "hf-moe",
+            where=f"{plan.name}: interventions.{guarded[0]}.guard",
+        )
+
+
+def check_generation(requests: Sequence[Any], span: str | None, think_end: str | int | None) -> None:
+    """Refuse generation whose tokens could not be told apart.
+
+    Raises:
+        UserError: It is asked for.
+    """
+    for request in requests:
+        if int(request.args[1].get("n") or 1) > 1:
+            raise UserError(
+                "several answers of one request share their prompt's pass: they would be counted as one",
+                fix="leave out n; lm-eval's repeats ask for several answers",
+                where=f"task {request.task_name}: generation_kwargs.n",
+            )
+    if think_end not in (None, "") and span in ("thinking", "continuation", "all") and requests:
+        raise UserError(
+            f"capture={span} needs to know where the thinking ends while it runs, which vLLM's workers do not",
+            fix="use capture=prompt, or hf-moe",
+            where="--model_args capture",
+        )

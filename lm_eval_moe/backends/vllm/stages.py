@@ -1,0 +1,98 @@
+"""The workers of an engine: what each has of the model, and their records as those of the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.capture import AttributionError
+from lm_eval_moe.capture.packing import unpack_sums
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.shape import format_ranges
+
+if TYPE_CHECKING:
+    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.shape import RoutingShape
+
+__all__ = ["Stages"]
+
+
+class Stages:
+    """The stages of a pipeline. The workers of one stage, which share its tensors or experts, all record the same.
+
+    Args:
+        parts: What each worker has, as ``RoutedWorker.routing_parts`` says.
+        shape: The model's routing shape.
+
+    Attributes:
+        parts: The same.
+
+    Raises:
+        RoutingBypassedError: The routers of vLLM's model are not those of the config.
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]], shape: RoutingShape) -> None:
+        self.parts = parts
+        self._places = {layer: place for place, layer in enumerate(shape.layers)}
+        # By the layers of a stage: its first worker.
+        self._stages: dict[tuple[int, ...], int] = {}
+        for worker, part in enumerate(parts):
+            self._stages.setdefault(tuple(part["layers"]), worker)
+        found = sorted(layer for layers in self._stages for layer in layers)
+        alike = all(part["experts"] in ([], [shape.experts]) and part["top_k"] in ([], [shape.top_k]) for part in parts)
+        if found != list(shape.layers) or not alike:
+            experts, top_k = (sorted({n for part in parts for n in part[name]}) for name in ("experts", "top_k"))
+            raise RoutingBypassedError(
+                f"vLLM's model has routers in layers {format_ranges(found) or 'none'} with experts {experts} and top-k "
+                f"{top_k}, its config says {shape}",
+                fix="use vLLM's own implementation of the model (no model_impl=transformers), or hf-moe",
+            )
+
+    def of(self, name: str) -> set[Any]:
+        """Return what the workers say of one thing, each once."""
+        return {value for part in self.parts for value in part[name]}
+
+    def merged(self, taken: Sequence[Mapping[str, Any]]) -> dict[int, SegmentSums]:
+        """Return the sums of each row, all layers together.
+
+        Args:
+            taken: What each worker's ``routing_take`` returned.
+
+        Raises:
+            UserError: A worker met an error.
+            AttributionError: A worker's records cannot be trusted.
+        """
+        for own in taken:
+            if "error" in own:
+                raise _error(*own["error"])
+        stages = [(layers, dict(taken[worker]["sums"])) for layers, worker in self._stages.items()]
+        merged = {}
+        for row, data in stages[0][1].items():
+            sums = unpack_sums(data)
+            for layers, others in stages[1:]:
+                sums = _with_layers(sums, unpack_sums(others[row]), [self._places[layer] for layer in layers])
+            merged[row] = sums
+        return merged
+
+
+def _with_layers(sums: SegmentSums, others: SegmentSums, places: list[int]) -> SegmentSums:
+    """Return sums with some layers from others."""
+    if not np.array_equal(sums.tokens, others.tokens):
+        raise AttributionError("the stages of the pipeline counted different tokens")
+    changed = {}
+    for field in fields(sums):
+        own, other = getattr(sums, field.name), getattr(others, field.name)
+        if field.name not in ("tokens", "joined") and other is not None:
+            values = np.zeros_like(other) if own is None else own.copy()
+            values[:, places] = other[:, places]
+            changed[field.name] = values
+    return replace(sums, **changed)
+
+
+def _error(kind: str, problem: str, fix: str | None, where: str | None) -> Exception:
+    if kind == "fault":
+        return AttributionError(f"a worker of vLLM failed: {problem}")
+    return (RoutingBypassedError if kind == "bypassed" else UserError)(problem, fix=fix, where=where)

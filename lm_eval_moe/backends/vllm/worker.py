@@ -1,0 +1,110 @@
+"""vLLM's worker with the routers wrapped: the class that ``worker_cls`` names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vllm.platforms import current_platform
+from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+from lm_eval_moe.backends.vllm.operators import wrap_routers
+from lm_eval_moe.backends.vllm.routing import Settings, WorkerRouting
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+
+if TYPE_CHECKING or not current_platform.is_cpu():
+    from vllm.v1.worker.gpu_worker import Worker
+else:
+    from vllm.v1.worker.cpu_worker import CPUWorker as Worker
+
+__all__ = ["RoutedWorker"]
+
+
+class RoutedWorker(Worker):
+    """A worker that captures routing and steers it."""
+
+    routing: WorkerRouting | None = None
+
+    # ------------------------------------------------------------------ what vLLM calls
+
+    def load_model(self, **arguments: Any) -> None:
+        """Load the model, and wrap its routers before anything is compiled."""
+        super().load_model(**arguments)
+        model = self.get_model()
+        self.routers = wrap_routers(model)
+        model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        model.register_forward_hook(self._end)
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        """Run one step."""
+        if self.routing is not None:
+            self.routing.announce(scheduler_output)
+        return super().execute_model(scheduler_output)
+
+    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.routing is not None:
+            given = dict(zip(("input_ids", "positions"), args, strict=False)) | kwargs
+            self.routing.begin(given["input_ids"], given["positions"], self._order)
+
+    def _end(self, *_: Any) -> None:
+        if self.routing is not None:
+            self.routing.end()
+
+    def _order(self) -> list[str]:
+        """Return the requests of the coming pass in the order of their rows."""
+        runner = self.model_runner
+        if hasattr(runner, "input_batch"):
+            return list(runner.input_batch.req_ids)
+        raise NotImplementedError
+
+    def _prefix_cache(self) -> tuple[int, int] | None:
+        """Return which group of KV blocks holds whole sequences, and tokens of a block; None without a prefix cache."""
+        if not self.cache_config.enable_prefix_caching:
+            return None
+        groups = self.model_runner.kv_cache_config.kv_cache_groups
+        for number, group in enumerate(groups):
+            if isinstance(group.kv_cache_spec, FullAttentionSpec):
+                return number, group.kv_cache_spec.block_size
+        raise UserError(
+            "no layer of the model attends to whole sequences: what the prefix cache has cannot be told",
+            fix="add enable_prefix_caching=False",
+            where="--model_args enable_prefix_caching",
+        )
+
+    # ------------------------------------------------------------------ what the model class calls
+
+    def routing_parts(self) -> dict[str, Any]:
+        """Return what this worker has of the model, and how it runs it."""
+        runners = self.routers.runners
+        return {
+            "layers": list(runners),
+            "experts": sorted({int(runner.moe_config.num_logical_experts) for runner in runners.values()}),
+            "top_k": sorted({int(runner.moe_config.experts_per_token) for runner in runners.values()}),
+            "routers": sorted({type(runner.router).__name__ for runner in runners.values()}),
+            "monolithic": [layer for layer, runner in runners.items() if runner._quant_method.is_monolithic],
+            "after_logits": sorted({word for runner in runners.values() for word in _after_logits(runner.router)}),
+        }
+
+    def routing_begin(self, settings: str | None) -> None:
+        """Capture and steer from now on as the settings say; None: no longer."""
+        self.routing = None
+        if settings is not None:
+            self.routing = WorkerRouting(Settings.received(settings), self.routers, self.device, self._prefix_cache())
+
+    def routing_take(self, cuts: list[tuple[int, list[int]]]) -> dict[str, Any]:
+        """Return the packed sums of requests that have ended, or what went wrong (see `WorkerRouting.take`)."""
+        assert self.routing is not None
+        try:
+            taken = list(self.routing.take(dict(cuts)).items())
+        except UserError as error:
+            kind = "bypassed" if isinstance(error, RoutingBypassedError) else "user"
+            return {"error": [kind, error.problem, error.fix, error.where]}
+        except Exception as error:  # noqa: BLE001 - a worker's exception would end the engine without a word
+            return {"error": ["fault", f"{type(error).__name__}: {error}", None, None]}
+        return {"sums": taken, **self.routing.counted()}
+
+
+def _after_logits(router: Any) -> list[str]:
+    """Return what a router selects by besides its logits."""
+    grouped = getattr(router, "use_grouped_topk", False) or (getattr(router, "num_expert_group", None) or 1) > 1
+    biased = getattr(router, "e_score_correction_bias", None) is not None
+    return ["groups"] * bool(grouped) + ["a bias"] * biased
