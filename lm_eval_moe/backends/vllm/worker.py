@@ -100,7 +100,11 @@ class RoutedWorker(Worker):
             return {"error": [kind, error.problem, error.fix, error.where]}
         except Exception as error:  # noqa: BLE001 - a worker's exception would end the engine without a word
             return {"error": ["fault", f"{type(error).__name__}: {error}", None, None]}
-        return {"sums": taken, **self.routing.counted()}
+        return {"sums": taken}
+
+    def routing_counted(self) -> dict[str, int]:
+        """Return what `WorkerRouting.counted` does."""
+        return {} if self.routing is None else self.routing.counted()
 
 
 def _after_logits(router: Any) -> list[str]:
