@@ -68,7 +68,7 @@ class Cost:
     Attributes:
         cpu: Seconds of all processes.
         wall: Seconds on the clock.
-        steps: Calls of the engine's batches.
+        batches: How often the engine was given rows.
         rows: Rows of all batches.
     """
 
