@@ -253,7 +253,7 @@ def sweep(folder: Path, out: str) -> dict[str, Any]:
         "grid": {"interventions.0.layers": ["early", "middle"]},
         "tasks": ["demo_arith_en", "demo_arith_sw"],
         "controls": 1,
-        "evaluation": {"limit": 4, "batch_size": 4},
+        "evaluation": {"limit": 2, "batch_size": 4},
     }
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
     given = ["sweep", str(file), "--model", "toy", "--model_args", "pretrained=demo", "--output", str(folder / out)]
@@ -319,7 +319,7 @@ def test_controls_give_what_they_give_one_by_one(
         spec: Any = parse_spec(steered())
         tasks: Sequence[str] = ["demo_arith_en", "demo_arith_sw"]
         found = simple_evaluate(
-            lm, tasks=list(tasks), steering=spec, control="random:3", task_manager=manager, limit=4, **given
+            lm, tasks=list(tasks), steering=spec, control="random:3", task_manager=manager, limit=2, **given
         )
         assert found is not None
         assert lm.steering.name == "base"

@@ -151,10 +151,10 @@ class VLLMMoE(RoutedState, VLLM):
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
             places, scores = order(indices), {plan: [(0.0, False)] * len(indices) for plan in plans}
-            each = list(product(places, plans))
-            rows = [replace(row, plan=plan) for row in known.rows(places, indices) for plan in plans]
-            asked = [[requests[indices[place]] for place in row] for row, _ in each]
-            for (row, plan), found in zip(each, self._scored(rows, asked, quiet=disable_tqdm), strict=True):
+            each = list(product(plans, places))  # one after another: a step then has few plans to steer by
+            rows = [replace(row, plan=plan) for plan in plans for row in known.rows(places, indices)]
+            asked = [[requests[indices[place]] for place in row] for _, row in each]
+            for (plan, row), found in zip(each, self._scored(rows, asked, quiet=disable_tqdm), strict=True):
                 for place, score in zip(row, found, strict=True):
                     scores[plan][place] = score
             return [scores[plan] for plan in plans]
