@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.backends.vllm.books import Books, Ended, RequestFacts
+from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, Ended, RequestFacts
 from lm_eval_moe.capture import NONE, AttributionError, Forest, Recorder
 from lm_eval_moe.capture.packing import pack_sums
 from lm_eval_moe.shape import RoutingShape
@@ -229,7 +229,11 @@ class WorkerRouting:
         groups, begin = [], 0
         for cut in cuts:
             if cut not in (0, *ends):
-                raise AttributionError(f"row {row} was cut at {ends}, not at {cut}")
+                raise AttributionError(
+                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more than "
+                    f"{HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop strings "
+                    "itself"
+                )
             place = ends.index(cut) + 1 if cut else 0
             groups.append(range(begin, place))
             begin = place
