@@ -66,9 +66,7 @@ def decoding(model: Path, prompts: int, generated: int, *, shots: int = 3) -> Wo
     encode = _encoder(model)
     settings = {"until": ["<never>"], "max_gen_toks": generated, "min_tokens": generated, "do_sample": False}
     requests = [[task, n, 0, [text, settings]] for n, (task, text, *_) in enumerate(_documents(prompts, shots))]
-    return Work(
-        "generate_until", requests, None, sum(encode(each[3][0]) + generated for each in requests), "all"
-    )
+    return Work("generate_until", requests, None, sum(encode(each[3][0]) + generated for each in requests), "all")
 
 
 def prefill(model: Path, prompts: int, *, shots: int = 24) -> Work:

@@ -160,7 +160,9 @@ class WorkerRouting:
         count = len(step.segment)
         known = torch.from_numpy(np.stack([step.position, step.token])).to(self._device)
         own = positions[0] if positions.dim() > 1 else positions
-        wrong = (own[:count] != known[0]).sum() + ((known[1] >= 0) & (tokens[:count] != known[1])).sum()
+        wrong = (own[:count] != known[0]).sum()
+        if (step.token >= 0).any():
+            wrong += ((known[1] >= 0) & (tokens[:count] != known[1])).sum()
         self._wrong = wrong if self._wrong is None else self._wrong + wrong
         segment = np.full(len(tokens), NONE)
         segment[:count] = step.segment
