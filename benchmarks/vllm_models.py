@@ -1,4 +1,4 @@
-"""Models with random weights of given shapes, written as a folder that any engine loads; the tokenizer is the demo's."""
+"""Models with random weights of given shapes, in a folder that any engine loads; the tokenizer is the demo's."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _measured(work: Work, sides: dict[str, Side], shape: Shape, rounds: int) -> 
 def _print(kind: str, told: dict[str, Any]) -> None:
     rounds = len(told["seconds"]["vllm"])
     print(
-        f"\n{kind}: {told['requests']} requests, {told['tokens']} tokens, {rounds} rounds; ratios as median (quarters)\n"
+        f"\n{kind}: {told['requests']} requests, {told['tokens']} tokens, {rounds} rounds; ratios: median (quarters)\n"
     )
     print(f"| {'variant':16} | {'wall / vllm':22} | {'CPU / vllm':22} | {'median s':8} | {'tokens/s':8} |")
     print("|---|---|---|---|---|")

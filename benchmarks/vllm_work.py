@@ -1,4 +1,4 @@
-"""What is measured on vLLM: few-shot log-likelihoods, prompts, and answers that are generated, as an evaluation asks."""
+"""What is measured on vLLM: few-shot log-likelihoods, prompts, and answers that are generated."""
 
 from __future__ import annotations
 

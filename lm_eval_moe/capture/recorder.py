@@ -27,6 +27,9 @@ Targets = Callable[[slice, Tensor], list[tuple[Tensor, Tensor, Tensor]]]
 # Elements of a [layers, tokens, K or E] buffer at which the pending layers are reduced.
 _BUFFER = 1 << 18
 
+# Segments by which sums grow at most, beyond what is needed: they may be those of all KV blocks of a large GPU.
+_GROWTH = 1 << 12
+
 
 @dataclass(frozen=True)
 class _Selection:
@@ -293,7 +296,7 @@ class Recorder:
         needed = len(self._forest)
         if values.shape[1] >= needed:
             return values
-        room = max(needed, 2 * values.shape[1])
+        room = max(needed, values.shape[1] + min(values.shape[1], _GROWTH))
         grown = values.new_zeros(values.shape[0], room, *values.shape[2:])
         grown[:, : values.shape[1]] = values
         return grown

@@ -121,12 +121,12 @@ def _define(name: str, given: str, run: Callable[..., Tensor], like: Callable[..
 
     At this level, below ``torch.library.custom_op``, a call costs a quarter: there are two a layer and pass.
     """
-    _library.define(f"{name}({given}) -> Tensor", tags=(torch.Tag.needs_fixed_stride_order,))
-    _library.impl(name, run, "CompositeExplicitAutograd")
+    _library.define(f"{name}({given}) -> Tensor", tags=(torch.Tag.needs_fixed_stride_order,))  # type: ignore[no-untyped-call]
+    _library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"lm_eval_moe::{name}", like, lib=_library)
 
 
-_library = torch.library.Library("lm_eval_moe", "FRAGMENT")
+_library = torch.library.Library("lm_eval_moe", "FRAGMENT")  # type: ignore[no-untyped-call]
 _define("steer", "Tensor hidden, Tensor logits, int layer", _steer, lambda _, logits, layer: torch.empty_like(logits))
 _define("seen", "Tensor weights, Tensor indices, int layer", _seen, lambda weights, *_: torch.empty_like(weights))
 
