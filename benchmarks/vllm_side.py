@@ -199,24 +199,26 @@ def _run(
     return told
 
 
-def _routed(lm: Any, prompts: Sequence[Sequence[int]], tokens: int, experts: int) -> dict[str, Any]:
-    """Return what vLLM itself says of the experts: counts ``[L, E]`` of each prompt with its generated tokens."""
+def _routed(lm: Any, texts: Sequence[str], experts: int) -> dict[str, Any]:
+    """Return what vLLM itself says of the experts of prompts: counts ``[L, E]`` of each."""
     import numpy as np
     from vllm import SamplingParams, TokensPrompt
 
-    parameters = SamplingParams(temperature=0, max_tokens=tokens, min_tokens=tokens, detokenize=False)
-    outputs = lm.model.generate(
-        [TokensPrompt(prompt_token_ids=list(each)) for each in prompts], sampling_params=parameters, use_tqdm=False
-    )
+    prompts = [TokensPrompt(prompt_token_ids=tokens) for tokens in lm.tok_encode(list(texts))]
+    parameters = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
+    outputs = lm.model.generate(prompts, sampling_params=parameters, use_tqdm=False)
     counts = []
     for output in outputs:
         parts = [getattr(output, "prompt_routed_experts", None), output.outputs[0].routed_experts]
+        if all(part is None for part in parts):
+            raise RuntimeError("vLLM returned no experts, though it was asked to")
         routed = np.concatenate([np.asarray(part) for part in parts if part is not None])
+        routed = routed[: len(output.prompt_token_ids)]
         own = np.zeros((routed.shape[1], experts), dtype=int)
         for layer in range(routed.shape[1]):
             own[layer] = np.bincount(routed[:, layer].ravel(), minlength=experts)
         counts.append(own.tolist())
-    return {"counts": counts, "tokens": [list(output.outputs[0].token_ids) for output in outputs]}
+    return {"counts": counts}
 
 
 def _processes() -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,18 @@ class Work:
         arrays = sorted(frozenset().union(*(curve.arrays for curve in CURVES.values())))
         routed = {} if capture is None else {"capture": capture, "spec": spec, "arrays": arrays, "languages": languages}
         return {"kind": self.kind, "requests": self.requests, "keys": self.keys, **routed, **more}
+
+    def for_transformers(self) -> Work:
+        """Return the same for `hf-moe`, which calls the least number of new tokens otherwise."""
+
+        def renamed(settings: Any) -> Any:
+            names = {"min_tokens": "min_new_tokens"}
+            return {names.get(name, name): value for name, value in settings.items()}
+
+        if self.kind != "generate_until":
+            return self
+        requests = [[*rest, [text, renamed(settings)]] for *rest, (text, settings) in self.requests]
+        return replace(self, requests=requests)
 
     def agree(self, one: Sequence[Any], other: Sequence[Any]) -> bool:
         """Whether two sides answer alike: texts are equal, log-likelihoods within 1e-3."""
