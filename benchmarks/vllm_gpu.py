@@ -10,7 +10,7 @@ graphs and the prefix cache on, each with a part of the memory; then hf-moe, on 
 is left are named, not run.
 
     bash benchmarks/vllm_gpu.sh --json figures.json
-    bash benchmarks/vllm_gpu.sh --tiny           # a tiny model, also on a CPU: that the script itself works
+    bash benchmarks/vllm_gpu.sh --tiny --eager   # a tiny model, also on a CPU: that the script itself works
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Bench:
         self.shape: Shape = SHAPES[name]
         self.figures = Figures()
         self.machine: dict[str, Any] = {}
-        dtype = "float32" if args.tiny else "bfloat16"
+        dtype = "float32" if args.tiny else "bfloat16"  # on a CPU, where --tiny may run, 16 bits are slow
         self.model = write_model(folder / "model", self.shape, dtype=dtype, device=args.device)
         small = args.tiny
         self.works = {
@@ -81,7 +81,7 @@ class Bench:
         }
         self.checked = prefill(self.model, 4 if small else 32, shots=8)
         self.arguments = {"pretrained": str(self.model), "dtype": dtype, "max_model_len": 1024}
-        self.arguments |= {"enable_prefix_caching": True}
+        self.arguments |= {"enable_prefix_caching": True, "max_num_seqs": 16 if small else 256}
 
     def run(self) -> None:
         """Run all stages that there is time for."""
@@ -91,7 +91,8 @@ class Bench:
             ("eager", "vllm-moe", {"enforce_eager": True}),
             ("compiled, no graphs", "vllm-moe", WITHOUT_GRAPHS),
         ):
-            if counts and self._in_time(name) and not (self.args.device == "cpu" and arguments is WITHOUT_GRAPHS):
+            graphs = self.args.device != "cpu" and not self.args.eager
+            if counts and self._in_time(name) and (graphs or arguments is not WITHOUT_GRAPHS):
                 self._compare(name, model, arguments, counts)
         if self._in_time("hf-moe"):
             self._hf()
@@ -109,11 +110,12 @@ class Bench:
 
     def _turns(self) -> Mapping[str, Any]:
         """Measure plain vLLM and ours in turns; return the counts of the prompts for parity."""
-        plain, own = self._side("vllm", 0.42), None
+        eager = {"enforce_eager": True} if self.args.eager else {}
+        plain, own = self._side("vllm", 0.42, **eager), None
         try:
-            # One after the other: each looks at how much memory is free while it starts.
-            plain.started()
-            own = self._side("vllm-moe", 0.42)
+            if self.args.device != "cpu":  # each looks at how much memory is free while it starts
+                plain.started()
+            own = self._side("vllm-moe", 0.42, **eager)
             self.machine = own.started()
             sides = {name: plain if name == "vllm" else own for name in VARIANTS}
             for kind, work in self.works.items():
@@ -188,9 +190,6 @@ class Bench:
 
     def _failed(self, what: str, error: SideError) -> None:
         self.figures.problems.append(f"{what}: {error}")
-        if self.args.logs:
-            self.args.logs.mkdir(parents=True, exist_ok=True)
-            (self.args.logs / f"{self.name}.log").write_text((self.folder / "log").read_text())
 
 
 def _differences(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
@@ -236,12 +235,12 @@ def _arguments() -> argparse.Namespace:
     real = [name for name in SHAPES if name not in ("tiny", "162M")]
     parser.add_argument("--models", nargs="+", default=real, choices=real, help="default: all, in this order")
     parser.add_argument("--tiny", action="store_true", help="a tiny model instead; exits with 1 where a stage fails")
+    parser.add_argument("--eager", action="store_true", help="compile nothing, which starts faster and says less")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds (default: 3)")
     parser.add_argument("--minutes", type=float, default=8.5, help="after which no stage starts (default: 8.5)")
     parser.add_argument(
         "--json", type=Path, default=Path("vllm_gpu.json"), metavar="FILE", help="default: vllm_gpu.json"
     )
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep what engines printed that failed")
     args = parser.parse_args()
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.device == "cpu" and not args.tiny:

@@ -47,16 +47,16 @@ def main() -> None:
         try:
             machine = {name: side.started() for name, side in sides.items()}
             print(machine["vllm-moe"])
-            report = {"machine": machine, "arguments": {**vars(args), "json": None}}
+            report = {"machine": machine, "arguments": {**vars(args), "json": str(args.json)}}
             works = {"log-likelihood": fewshot(model, args.documents), "decoding": decoding(model, 16, args.tokens)}
             for name in args.kinds or works:
                 report[name] = _measured(works[name], sides, SHAPES[args.shape], args.rounds)
                 _print(name, report[name])
+                if args.json:
+                    args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
         finally:
             for side in sides.values():
                 side.end()
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:

@@ -78,11 +78,15 @@ class Side:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SideError(f"the process ended with {self._process.wait()}; see the end of {self.log}")
+            raise self._failed(f"the process ended with {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise SideError(answer["error"])
+            raise self._failed(answer["error"])
         return answer
+
+    def _failed(self, what: str) -> SideError:
+        """Return an error with what was printed last; the log may not outlive it."""
+        return SideError("\n".join([what, *self.log.read_text(errors="replace").splitlines()[-20:]]))
 
 
 # ---------------------------------------------------------------------- inside the process
