@@ -44,7 +44,9 @@ def check_start(lm: VLLMMoE) -> None:
     if record.tokens != tokens or (counts.sum(1) != tokens * top_k).any():
         wrong = layers[counts.sum(1) != tokens * top_k]
         raise _failure(f"{top_k} experts of each of {tokens} tokens were expected", wrong)
-    least = {int(layer): np.argsort(own, kind="stable")[:top_k].tolist() for layer, own in zip(layers, counts)}
+    least = {
+        int(layer): np.argsort(own, kind="stable")[:top_k].tolist() for layer, own in zip(layers, counts, strict=True)
+    }
     spec = {"version": 1, "name": "start", "interventions": [{"experts": {"ids": least}, "action": "activate"}]}
     spec["interventions"][0]["layers"] = "all"  # type: ignore[index]
     steered, record = _run(lm, resolve(parse_spec(spec), lm.routing_shape))

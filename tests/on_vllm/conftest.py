@@ -5,11 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -21,22 +18,12 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-HERE = Path(__file__).parent
-LONGEST = 256
-"""Tokens that every engine takes; a scored text has two fewer before its last token."""
-
-
-def run_apart(*arguments: str, **environment: str) -> str:
-    """Run a script of this folder in a process of its own; return what it prints."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), **environment}
-    run = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=False, cwd=HERE)
-    assert run.returncode == 0, f"{arguments}:\n{run.stdout[-3000:]}\n{run.stderr[-6000:]}"
-    return run.stdout
-
 
 @pytest.fixture(scope="session")
 def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """Return where a tiny model of a family lies; ``demo`` is the bundled one."""
+    from apart import run_apart
+
     made: dict[str, str] = {"demo": "demo"}
 
     def path(name: str) -> str:
@@ -54,6 +41,7 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def reference(model_of: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict]:  # type: ignore[type-arg]
     """Return what `hf-moe` makes of a workload under plans, by plan."""
     import workload
+    from apart import HERE, LONGEST, run_apart
 
     def outcomes(
         name: str, work: workload.Workload, plans: Sequence[str] = (), span: str = "all"
