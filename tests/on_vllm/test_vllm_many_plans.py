@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from engines import EAGER, LIMITS, closing, engine, words
-from workload import Outcome, Workload, differences, outcome, plans_for
+from engines import EAGER, assert_alike, closing, engine
+from workload import Workload, outcome, plans_for
 
 from lm_eval_moe import parse_spec, simple_evaluate
 from lm_eval_moe.harness.task_index import task_manager
@@ -19,7 +19,6 @@ from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
 from lm_eval_moe.sweep.spec import load_sweep
 from lm_eval_moe.sweep.store import RunStore
 
-WORK = Workload()
 TASKS = ["demo_arith_en", "demo_arith_sw"]
 STEERING = {
     "version": 1,
@@ -29,23 +28,6 @@ STEERING = {
         {"layers": "early", "experts": {"ids": {"all": [2]}}, "action": "activate", "tokens": "prompt"},
     ],
 }
-
-
-def assert_alike(mine: Outcome, alone: Outcome) -> None:
-    """Batches differ, so that last bits may; nothing else does."""
-    assert mine.answers.keys() == alone.answers.keys()
-    for kind, answers in alone.answers.items():
-        own = mine.answers[kind]
-        if kind == "generate_until":
-            assert list(map(words, own)) == list(map(words, answers))
-        elif kind == "loglikelihood":
-            assert [greedy for _, greedy in own] == [greedy for _, greedy in answers]
-            assert [value for value, _ in own] == pytest.approx([value for value, _ in answers], abs=1e-4)
-        else:
-            assert own == pytest.approx(answers, abs=1e-3)
-    assert mine.steered == alone.steered
-    for array, difference in differences(mine, alone).items():
-        assert difference <= LIMITS.get(array, 1e-5), array
 
 
 class Watched:
