@@ -237,9 +237,9 @@ class WorkerRouting:
         for cut in cuts:
             if cut not in (0, *ends):
                 raise AttributionError(
-                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more than "
-                    f"{HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop strings "
-                    "itself"
+                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more "
+                    f"than {HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop "
+                    "strings itself"
                 )
             place = ends.index(cut) + 1 if cut else 0
             groups.append(range(begin, place))
