@@ -94,6 +94,7 @@ class VLLMMoE(RoutedState, VLLM):
         super().__init__(pretrained=model_path(pretrained), **kwargs)
         self._arguments = kwargs
         self._stages = Stages(self.model.collective_rpc("routing_parts"), shape)
+        refusals.check_parts(self._stages)
         self.set_steering(steering)
         self._queue: RowQueue | None = None
         self._fed: list[tuple[int, int]] = []
