@@ -179,7 +179,7 @@ def test_requests_of_one_server_are_steered_as_each_says(folder: Path, offline: 
             assert cached > 0
         # What cannot be meant is refused, and the next request is answered as before.
         for xargs, message in (
-            ({"lm_eval_moe_steering": "of"}, "lm_eval_moe_steering is 'on' or 'off'"),
+            ({"lm_eval_moe_steering": "of"}, "is neither on nor off"),
             ({"lm_eval_moe_stering": "off"}, "did you mean 'lm_eval_moe_steering'"),
             ({"lm_eval_moe_language": "Swahili!"}, "is not a language code"),
         ):

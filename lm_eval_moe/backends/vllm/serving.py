@@ -26,7 +26,7 @@ from lm_eval_moe.capture import NONE
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.steering import load_spec
-from lm_eval_moe.steering.language_filter import canonical, parse_language
+from lm_eval_moe.steering.language_filter import parse_language
 from lm_eval_moe.steering.plan import sent_plan
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ __all__ = ["Front", "ServedSteering", "install_front"]
 STEERING, LANGUAGE = f"{KEY}_steering", f"{KEY}_language"
 """What a request may say, among vLLM's extra arguments (``vllm_xargs``)."""
 
-_PREFIX = f"{KEY}_"
+_PREFIX, _XARGS = f"{KEY}_", "vllm_xargs"
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,14 @@ class Front:
             request: vLLM's ``EngineCoreRequest``, which is changed.
 
         Raises:
-            ValueError: It says what cannot be; the server answers with status 400.
+            UserError: It says what cannot be.
         """
         parameters = request.sampling_params
         if parameters is None or request.prompt_token_ids is None or request.resumable:
-            raise ValueError(
-                "this server steers by lm_eval_moe: it takes whole prompts of tokens, and generates; neither poolings, "
-                "embeddings in place of tokens nor prompts that go on later"
+            raise UserError(
+                "this server steers what is generated from whole prompts of tokens: neither poolings, embeddings in "
+                "place of tokens nor prompts that go on later",
+                fix="ask a server without steering",
             )
         told = dict(parameters.extra_args or {})
         own = {name: told.pop(name) for name in list(told) if name.startswith(_PREFIX)}
@@ -190,23 +191,19 @@ class Front:
     def _choice(self, told: Mapping[str, Any]) -> tuple[bool, str | None]:
         for name in told:
             if name not in (STEERING, LANGUAGE):
-                raise ValueError(
-                    f"vllm_xargs: there is no {name!r}{did_you_mean(name, (STEERING, LANGUAGE))}; use {STEERING} or "
-                    f"{LANGUAGE}"
-                )
+                hint = did_you_mean(name, (STEERING, LANGUAGE))
+                raise UserError(f"there is no {name!r}{hint}", fix=f"use {STEERING} or {LANGUAGE}", where=_XARGS)
         steering = told.get(STEERING, "on")
         if steering not in ("on", "off"):
-            raise ValueError(f"vllm_xargs: {STEERING} is 'on' or 'off', not {steering!r}")
+            raise UserError(f"{STEERING}={steering!r} is neither on nor off", fix="write 'on' or 'off'", where=_XARGS)
         language = told.get(LANGUAGE, self._served.language)
         if language is not None:
-            try:
-                language = canonical(str(language))
-            except ValueError as error:
-                raise ValueError(f"vllm_xargs: {LANGUAGE}: {error}; give a code like en, sw or zh-Hant") from error
+            language = parse_language(Field(Place(_XARGS, Path()) / LANGUAGE, language))
         elif steering == "on" and self._by_language:
-            raise ValueError(
-                f"the steering of this server is limited to some languages: name that of the request by {LANGUAGE} in "
-                f"vllm_xargs, or leave it unsteered ({STEERING}: 'off')"
+            raise UserError(
+                "the steering of this server is limited to some languages, and that of the request is not known",
+                fix=f"name it by {LANGUAGE}, or leave the request unsteered ({STEERING}: 'off')",
+                where=_XARGS,
             )
         return steering == "on", language
 
@@ -225,6 +222,7 @@ def install_front() -> None:
 
     Servers and engines that are told nothing of steering run as ever.
     """
+    from vllm.exceptions import VLLMValidationError
     from vllm.v1.engine.input_processor import InputProcessor
 
     if _front_is_installed():
@@ -242,7 +240,10 @@ def install_front() -> None:
         request = process(self, *args, **kwargs)
         front = getattr(self, _MARK)
         if front is not None:
-            front.admit(request)
+            try:
+                front.admit(request)
+            except UserError as error:  # answered with status 400; any other error would be the server's own fault
+                raise VLLMValidationError(str(error), parameter=_XARGS) from error
         return request
 
     InputProcessor.__init__, InputProcessor.process_inputs = __init__, process_inputs
