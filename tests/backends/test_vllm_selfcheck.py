@@ -149,6 +149,19 @@ def test_listening_that_changes_the_output_is_refused() -> None:
         check(toy)
 
 
+def test_experts_that_receive_another_selection_than_the_one_that_is_heard_are_refused() -> None:
+    toy = Toy()
+
+    def layer(number: int, runner: Any, hidden: Tensor) -> Tensor:
+        runner.router.select_experts(hidden, hidden @ toy.gates[number])
+        weights, indices = select(hidden, hidden @ toy.gates[number])
+        return (weights[..., None] * toy.experts[number][indices]).sum(1)
+
+    toy.layer = layer  # type: ignore[method-assign]
+    with pytest.raises(RoutingBypassedError, match="the experts receive another selection"):
+        check(toy)
+
+
 def test_a_model_that_never_gives_the_same_bits_is_not_held_to_them() -> None:
     toy = Toy()
     plain = toy.run

@@ -11,20 +11,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("vllm", reason="runs in an environment with vLLM")
-
+from engines import EAGER, closing, engine
 from lm_eval.api.instance import Instance
-from workload import make_model
 
-from lm_eval_moe.backends.vllm.model import VLLMMoE
 from lm_eval_moe.backends.vllm.refusals import WORKER
 
 ROOT = Path(__file__).parents[2]
@@ -50,11 +46,11 @@ ENGINE = {"dtype": "float32", "max_model_len": 256, "max_num_seqs": 16, "gpu_mem
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the model, two steering files, and this package's plug-in as if it were installed."""
+def folder(tmp_path_factory: pytest.TempPathFactory, model_of: Callable[[str], str]) -> Path:
+    """Return a folder with the model, three steering files, and this package's plug-in as if it were installed."""
     tomllib = pytest.importorskip("tomllib", reason="part of Python from 3.11 on")
     folder = tmp_path_factory.mktemp("serving")
-    make_model("qwen3_moe", folder / "model")
+    (folder / "model").symlink_to(model_of("qwen3_moe"))
     (folder / "by_language.yaml").write_text(BY_LANGUAGE, encoding="utf-8")
     (folder / "by_phase.yaml").write_text(BY_PHASE, encoding="utf-8")
     (folder / "other_shape.yaml").write_text(f"{BY_PHASE}model: {{layers: 99}}\n", encoding="utf-8")
@@ -126,13 +122,10 @@ def complete(server: Any, prompt: list[int], xargs: dict[str, Any] | None = None
 
 
 class Offline:
-    """Answers of `VLLMMoE`, which finds nothing in a cache and salts it anew for each steering."""
+    """Answers of `vllm-moe`, which finds nothing in a cache."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._engine = VLLMMoE(
-            pretrained=str(folder / "model"), enforce_eager=True, enable_prefix_caching=False, capture="off", **ENGINE
-        )
+    def __init__(self, folder: Path, model: Any) -> None:
+        self._folder, self._engine = folder, model
 
     def tokens(self, text: str) -> list[int]:
         tokens: list[int] = self._engine.tok_encode(text)
@@ -144,15 +137,11 @@ class Offline:
         request = Instance("generate_until", {}, given, 0, (f"mgsm_direct_{language}", 0, 1))
         return self._engine.generate_until([request], disable_tqdm=True)[0]
 
-    def close(self) -> None:
-        self._engine.model.llm_engine.engine_core.shutdown()
-
 
 @pytest.fixture(scope="module")
 def offline(folder: Path) -> Iterator[Offline]:
-    engine = Offline(folder)
-    yield engine
-    engine.close()
+    with closing(engine(str(folder / "model"), enable_prefix_caching=False, capture="off", **EAGER)) as model:
+        yield Offline(folder, model)
 
 
 def test_requests_of_one_server_are_steered_as_each_says(folder: Path, offline: Offline) -> None:
@@ -213,7 +202,7 @@ def test_a_conversation_whose_answers_are_steered_otherwise_than_its_prompts_goe
         ("other_shape.yaml", {}, "the file is for a model with layers: 99, this model has 4"),
         (None, {}, "RoutedWorker was not told how to steer"),
         ("by_phase.yaml", {"VLLM_PLUGINS": "another"}, "has not loaded the plug-in lm_eval_moe"),
-        ("by_phase.yaml", {"worker": "broken_workers.Unreached"}, "the router runs without being heard"),
+        ("by_phase.yaml", {"worker": "broken_workers.Bypassed"}, "the router runs without being heard"),
     ],
 )
 def test_a_server_that_cannot_steer_as_it_was_told_never_becomes_healthy(

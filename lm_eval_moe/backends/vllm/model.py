@@ -21,6 +21,7 @@ from lm_eval_moe.backends.vllm.engine import as_lm_eval_asks
 from lm_eval_moe.backends.vllm.identity import model_parts
 from lm_eval_moe.backends.vllm.routing import KEY, Settings
 from lm_eval_moe.backends.vllm.stages import Stages
+from lm_eval_moe.backends.vllm.start import check_start
 from lm_eval_moe.capture import NONE, ExpectedRow, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import cut_points, places_of
 from lm_eval_moe.harness.requests import is_sampled, prompt_of, running_order
@@ -100,8 +101,13 @@ class VLLMMoE(RoutedState, VLLM):
         self._fed: list[tuple[int, int]] = []
         self._sent: Settings | None = None
         self._epoch = self._rows = 0
+        check_start(self)
 
     # ------------------------------------------------------------------ what it is
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        self.model.llm_engine.engine_core.shutdown()
 
     def _own_parts(self) -> dict[str, Any]:
         return model_parts(self)
@@ -115,6 +121,11 @@ class VLLMMoE(RoutedState, VLLM):
         super().set_steering(steering)
         if self._plan is not None:
             refusals.check_plan(self._plan, self._stages)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return self.model.llm_engine.model_config.get_vocab_size()
 
     # ------------------------------------------------------------------ log-likelihood
 
@@ -244,14 +255,25 @@ class VLLMMoE(RoutedState, VLLM):
     ) -> list[Any]:
         assert self._queue is not None
         assert generate
-        rows = self._queue.take_cut(requests)
+        return self._generated(self._queue.take_cut(requests), requests, sampling_params)
+
+    def answers_to(self, rows: Sequence[ExpectedRow], prompts: Sequence[list[int]], tokens: int) -> list[Any]:
+        """Return vLLM's outputs of some prompts with all log-probabilities, and so many tokens behind each."""
+        how = {"temperature": 0, "min_tokens": tokens, "max_tokens": tokens, "detokenize": False}
+        parameters = [SamplingParams(**how, prompt_logprobs=1, logprobs=1) for _ in rows]
+        return self._generated(rows, prompts, parameters)
+
+    def _generated(
+        self, rows: Sequence[ExpectedRow], requests: Sequence[list[int]], parameters: Sequence[Any]
+    ) -> list[Any]:
+        """Return vLLM's outputs of some prompts; their records are kept."""
         outputs: list[Any] = []
         for part in self._parts(rows):
             facts = [
                 self._facts(row, [len(tokens)], len(tokens), shared=True, held=self._span is not None)
                 for row, tokens in zip(rows[part], requests[part], strict=True)
             ]
-            found = self._run(requests[part], sampling_params[part], facts, quiet=True)
+            found = self._run(requests[part], parameters[part], facts, quiet=True)
             # The last token of an answer is never fed.
             fed = [(len(each.prompt_token_ids), len(each.outputs[0].token_ids) - 1) for each in found]
             cuts = [list(accumulate(each)) for each in fed]

@@ -77,7 +77,8 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
 
     Raises:
         RoutingBypassedError: A router is not heard exactly once in a pass, with E logits and K experts a token; the
-            output is another one because of the listener; or a layer selects what it was told not to.
+            output is another one because of the listener; a layer selects what it was told not to; or the output does
+            not depend on what is selected.
     """
     layers = list(routers.runners)
     if not layers:  # a stage of a pipeline may have none
@@ -88,7 +89,7 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
     with routers.heard(inert, positions, experts, keep_logits=False):
         listened = run()
     with routers.heard(ban, positions, experts, keep_logits=False):
-        run()
+        banned = run()
     failure, routers.failure = routers.failure, None
     if failure is not None:
         raise failure
@@ -100,13 +101,19 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
             "the model's output is another one as soon as its routers are listened to, though nothing is changed",
             fix=_FIX,
         )
+    if top_k == experts:  # nothing else can be selected
+        return
     deaf = [
         layers[position]
-        for position, banned in ban.banned.items()
-        if torch.equal(_sets(banned), _sets(ban.selections[position][0]))
+        for position, unsteered in ban.banned.items()
+        if torch.equal(_sets(unsteered), _sets(ban.selections[position][0]))
     ]
-    if top_k < experts:
-        _refuse(deaf, "selects the experts that were banned, as if it had not been told")
+    _refuse(deaf, "selects the experts that were banned, as if it had not been told")
+    if _same(plain, banned):
+        raise RoutingBypassedError(
+            "the output is the same whichever experts the routers select: the experts receive another selection",
+            fix=_FIX,
+        )
 
 
 def copies_of(output: Any) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import FullAttentionSpec
@@ -44,6 +45,7 @@ class RoutedWorker(Worker):
         super().load_model(**arguments)
         model = self.get_model()
         self.routers = wrap_routers(model)
+        self._prepare_stage(model)
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end)
 
@@ -61,8 +63,17 @@ class RoutedWorker(Worker):
             self._route(served_settings(*self._steered, self.routing_parts(), whole=whole))
         return times
 
+    def _prepare_stage(self, model: Any) -> None:
+        """Make what a stage of a pipeline receives into, which vLLM makes in a warm-up that the CPU leaves out."""
+        runner = self.model_runner
+        if self.parallel_config.pipeline_parallel_size > 1 and getattr(runner, "intermediate_tensors", 0) is None:
+            runner.intermediate_tensors = model.make_empty_intermediate_tensors(
+                batch_size=runner.max_num_tokens, dtype=self.model_config.dtype, device=self.device
+            )
+
     def execute_model(self, scheduler_output: Any) -> Any:
         """Run one step."""
+        self._scheduled = scheduler_output
         if self.routing is not None:
             self.routing.announce(scheduler_output)
         output = super().execute_model(scheduler_output)
@@ -89,12 +100,16 @@ class RoutedWorker(Worker):
 
             def run(batch: dict[str, Any] = batch) -> list[Tensor]:
                 output: list[Tensor] = []
-                hook = self.get_model().register_forward_hook(lambda *given: output.extend(copies_of(given[-1])))
+                hooks = (
+                    self.get_model().register_forward_pre_hook(_give_tokens, with_kwargs=True),
+                    self.get_model().register_forward_hook(lambda *given: output.extend(copies_of(given[-1]))),
+                )
                 try:
                     # On a CPU, a pass without attention hands on memory that nobody has written.
                     runner._dummy_run(**batch, force_attention=True)
                 finally:
-                    hook.remove()
+                    for hook in hooks:
+                        hook.remove()
                 return output
 
             check_routers(self.routers, experts, top_k, run)
@@ -111,9 +126,14 @@ class RoutedWorker(Worker):
     def _order(self) -> list[str]:
         """Return the requests of the coming pass in the order of their rows."""
         runner = self.model_runner
-        if hasattr(runner, "input_batch"):
+        if hasattr(runner, "input_batch"):  # the first of vLLM's two model runners
             return list(runner.input_batch.req_ids)
-        raise NotImplementedError
+        from vllm.v1.worker.gpu.model_runner import sort_batch_req_ids
+
+        step = self._scheduled
+        return list(
+            sort_batch_req_ids(step.num_scheduled_tokens, step.scheduled_spec_decode_tokens, runner.decode_query_len)
+        )
 
     def _prefix_cache(self) -> tuple[int, int] | None:
         """Return which group of KV blocks holds whole sequences, and tokens of a block; None without a prefix cache."""
@@ -160,7 +180,18 @@ class RoutedWorker(Worker):
             taken = list(self.routing.take(dict(cuts)).items())
         except Exception as error:  # noqa: BLE001 - it would end the engine without a word
             return {"error": error_to_send(error)}
-        return {"sums": taken, **self.routing.counted()}
+        return {"sums": taken}
+
+    def routing_counted(self) -> dict[str, int]:
+        """Return what `WorkerRouting.counted` does."""
+        return {} if self.routing is None else self.routing.counted()
+
+
+def _give_tokens(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Fill in different tokens: the embedding of token 0, which dummy runs are full of, may be all zeros."""
+    tokens = kwargs.get("input_ids", args[0] if args else None)
+    if tokens is not None:
+        tokens.copy_(torch.arange(1, len(tokens) + 1))
 
 
 def _after_logits(router: Any) -> list[str]:
