@@ -176,7 +176,8 @@ def test_requests_of_one_server_are_steered_as_each_says(folder: Path, offline: 
                 complete(server, prompt, xargs)
             assert refused.value.code == 400
             assert message in refused.value.read().decode()
-        assert complete(server, prompt, n=2)[0] == [steered, steered]
+        # Several answers to one prompt, drawn from one token: vLLM refuses them at temperature 0.
+        assert complete(server, prompt, n=2, temperature=1, top_k=1)[0] == [steered, steered]
         assert healthy(server)
 
 
