@@ -61,7 +61,7 @@ $(VLLM_READY): pyproject.toml constraints-vllm.txt
 
 # vllm-moe against hf-moe: about a dozen engines, one after another.
 test-vllm: $(VLLM_READY)
-	VLLM_TESTS_TRITON=$(abspath $(VLLM_VENV)/triton) $(VLLM_VENV)/bin/python -m pytest tests/vllm
+	VLLM_TESTS_TRITON=$(abspath $(VLLM_VENV)/triton) $(VLLM_VENV)/bin/python -m pytest tests/on_vllm
 
 # Every family of mixture-of-experts models, with the newest and the oldest transformers.
 conformance: $(READY) conformance-oldest
