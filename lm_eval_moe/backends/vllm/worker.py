@@ -101,7 +101,7 @@ class RoutedWorker(Worker):
             def run(batch: dict[str, Any] = batch) -> list[Tensor]:
                 output: list[Tensor] = []
                 hooks = (
-                    self.get_model().register_forward_pre_hook(_give_tokens, with_kwargs=True),
+                    self.get_model().register_forward_pre_hook(_fill_in, with_kwargs=True),
                     self.get_model().register_forward_hook(lambda *given: output.extend(copies_of(given[-1]))),
                 )
                 try:
@@ -187,11 +187,14 @@ class RoutedWorker(Worker):
         return {} if self.routing is None else self.routing.counted()
 
 
-def _give_tokens(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Fill in different tokens: the embedding of token 0, which dummy runs are full of, may be all zeros."""
+def _fill_in(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give a pass different tokens, or a later stage of a pipeline a hidden state: dummy runs have zeros."""
     tokens = kwargs.get("input_ids", args[0] if args else None)
     if tokens is not None:
         tokens.copy_(torch.arange(1, len(tokens) + 1))
+    before = kwargs.get("intermediate_tensors")
+    for tensor in before.tensors.values() if before is not None else ():
+        tensor.copy_(torch.linspace(-1, 1, tensor.numel()).reshape(tensor.shape))
 
 
 def _after_logits(router: Any) -> list[str]:
