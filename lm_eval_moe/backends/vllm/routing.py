@@ -216,6 +216,17 @@ class WorkerRouting:
             UserError: Something went wrong since the last time; nothing can be trusted.
         """
         self._guarded(self._read, self._books.end_all())
+        self.check()
+        taken = {row: pack_sums(self._cut(row, ends)) for row, ends in cuts.items()}
+        self._sums.clear()
+        return taken
+
+    def check(self) -> None:
+        """Raise what went wrong since the last time.
+
+        Raises:
+            UserError: Something did; nothing can be trusted.
+        """
         self._guarded(self._passes.look)
         wrong = 0 if self._wrong is None else int(self._wrong)
         self._wrong = None
@@ -225,9 +236,6 @@ class WorkerRouting:
             raise failure
         if wrong:
             raise AttributionError(f"{wrong} tokens were not where vLLM's scheduler says: routing cannot be attributed")
-        taken = {row: pack_sums(self._cut(row, ends)) for row, ends in cuts.items()}
-        self._sums.clear()
-        return taken
 
     def _cut(self, row: int, cuts: Sequence[int]) -> SegmentSums:
         if row not in self._sums:
