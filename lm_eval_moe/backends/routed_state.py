@@ -162,6 +162,7 @@ class RoutedState:
             for name, files in plugin_files(type(self).__module__).items()
         }
         shared = {
+            "model.backend": self.backend_name,
             "prompts.max_length": self.max_length,
             "computation.batch_size": self.batch_size,
             "computation.processes": self.world_size,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
+from lm_eval_moe.backends.vllm.identity import worker_parts
 from lm_eval_moe.backends.vllm.operators import wrap_routers
 from lm_eval_moe.backends.vllm.routing import Settings, WorkerRouting
+from lm_eval_moe.backends.weights import hash_of_parameters
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -83,6 +85,14 @@ class RoutedWorker(Worker):
             "monolithic": [layer for layer, runner in runners.items() if runner._quant_method.is_monolithic],
             "after_logits": sorted({word for runner in runners.values() for word in _after_logits(runner.router)}),
         }
+
+    def routing_identity(self) -> dict[str, Any]:
+        """Return what answers depend on that only a worker knows."""
+        return worker_parts(self)
+
+    def routing_weights(self) -> str:
+        """Return a hash over every element of this worker's parameters."""
+        return hash_of_parameters(self.get_model())
 
     def routing_begin(self, settings: str | None) -> None:
         """Capture and steer from now on as the settings say; None: no longer."""
