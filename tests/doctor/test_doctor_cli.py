@@ -89,6 +89,7 @@ def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None
         "selection",
         "capture_counts",
         "padding",
+        "batching",
         "zero_strength",
         "effect",
         "reach",
