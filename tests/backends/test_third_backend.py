@@ -185,7 +185,7 @@ def test_the_doctor_proves_what_it_can_and_says_what_it_cannot(capsys: pytest.Ca
     for name in unseen:
         assert outcomes[name]["outcome"] == "not applicable"
         assert "not possible with this backend" in outcomes[name]["summary"], name
-    assert all(row == {"sentences_changed": 1} for row in outcomes["effect"]["layers"].values())
+    assert all(1 <= row["sentences_changed"] <= 4 for row in outcomes["effect"]["layers"].values())
     assert main(["doctor", "--model", "toy", *ONE_MODEL, "--config-only"]) == 0
 
 
