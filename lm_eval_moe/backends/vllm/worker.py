@@ -12,11 +12,13 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.vllm.books import HELD_BACK
 from lm_eval_moe.backends.vllm.budget import ASSUMED, left_for_blocks, segment_bytes
+from lm_eval_moe.backends.vllm.identity import worker_parts
 from lm_eval_moe.backends.vllm.operators import wrap_routers
 from lm_eval_moe.backends.vllm.routing import KEY, Settings, WorkerRouting
 from lm_eval_moe.backends.vllm.selfcheck import check_routers, copies_of
 from lm_eval_moe.backends.vllm.serving import ServedSteering, served_settings
 from lm_eval_moe.backends.vllm.stages import error_to_send
+from lm_eval_moe.backends.weights import hash_of_parameters
 from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING or not current_platform.is_cpu():
@@ -183,6 +185,14 @@ class RoutedWorker(Worker):
             "after_logits": sorted({word for runner in runners.values() for word in _after_logits(runner.router)}),
             "failure": error_to_send(self.failure) if self.failure is not None else None,
         }
+
+    def routing_identity(self) -> dict[str, Any]:
+        """Return what answers depend on that only a worker knows."""
+        return worker_parts(self)
+
+    def routing_weights(self) -> str:
+        """Return a hash over every element of this worker's parameters."""
+        return hash_of_parameters(self.get_model())
 
     def routing_begin(self, settings: str | None) -> None:
         """Capture and steer from now on as the settings say; None: no longer."""
