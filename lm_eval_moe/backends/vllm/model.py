@@ -26,6 +26,7 @@ from lm_eval_moe.backends.vllm.progress import as_part_of
 from lm_eval_moe.backends.vllm.routing import KEY, Settings
 from lm_eval_moe.backends.vllm.seeds import seed_of
 from lm_eval_moe.backends.vllm.stages import Stages
+from lm_eval_moe.backends.vllm.start import check_start
 from lm_eval_moe.capture import NONE, ExpectedRow, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import cut_points, places_of
 from lm_eval_moe.harness.requests import is_sampled, prompt_of, running_order
@@ -114,6 +115,7 @@ class VLLMMoE(RoutedState, VLLM):
         self._seeds: list[int] = []
         self._sent: Settings | None = None
         self._epoch = self._rows = 0
+        check_start(self)
         if self.batch_size == 1:
             logger.warning(
                 "vLLM is given one request at a time (batch_size=1, what lm-eval's own command takes if it is told "
@@ -121,6 +123,10 @@ class VLLMMoE(RoutedState, VLLM):
             )
 
     # ------------------------------------------------------------------ what it is
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        self.model.llm_engine.engine_core.shutdown()
 
     def _own_parts(self) -> dict[str, Any]:
         return model_parts(self)
@@ -142,6 +148,11 @@ class VLLMMoE(RoutedState, VLLM):
             return super().rows_at_once
         running: int = self.model.llm_engine.vllm_config.scheduler_config.max_num_seqs
         return _FILLINGS * running
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return self.model.llm_engine.model_config.get_vocab_size()
 
     # ------------------------------------------------------------------ log-likelihood
 
@@ -282,19 +293,30 @@ class VLLMMoE(RoutedState, VLLM):
     ) -> list[Any]:
         assert self._queue is not None
         assert generate
-        rows = self._queue.take_cut(requests)
+        rows, seeds = self._queue.take_cut(requests), self._seeds[len(self._fed) :]
+        for own, seed, row in zip(sampling_params, seeds, rows, strict=False):
+            refusals.check_room(own.max_tokens, self.max_length, row.uses[0].key)
+            if own.temperature:
+                own.seed = seed
+        return self._generated(rows, requests, sampling_params)
+
+    def answers_to(self, rows: Sequence[ExpectedRow], prompts: Sequence[list[int]], tokens: int) -> list[Any]:
+        """Return vLLM's outputs of some prompts with all log-probabilities, and so many tokens behind each."""
+        how = {"temperature": 0, "min_tokens": tokens, "max_tokens": tokens, "detokenize": False}
+        parameters = [SamplingParams(**how, prompt_logprobs=1, logprobs=1) for _ in rows]
+        return self._generated(rows, prompts, parameters)
+
+    def _generated(
+        self, rows: Sequence[ExpectedRow], requests: Sequence[list[int]], parameters: Sequence[Any]
+    ) -> list[Any]:
+        """Return vLLM's outputs of some prompts; their records are kept."""
         outputs: list[Any] = []
         for part in self._parts(rows):
             facts = [
                 self._facts(row, [len(tokens)], len(tokens), shared=True, held=self._span is not None)
                 for row, tokens in zip(rows[part], requests[part], strict=True)
             ]
-            parameters, seeds = sampling_params[part], self._seeds[len(self._fed) :]
-            for own, seed, row in zip(parameters, seeds, rows[part], strict=False):
-                refusals.check_room(own.max_tokens, self.max_length, row.uses[0].key)
-                if own.temperature:
-                    own.seed = seed
-            found = self._run(requests[part], parameters, facts, len(facts))
+            found = self._run(requests[part], parameters[part], facts, len(facts))
             # The last token of an answer is never fed.
             fed = [(len(each.prompt_token_ids), len(each.outputs[0].token_ids) - 1) for each in found]
             cuts = [list(accumulate(each)) for each in fed]

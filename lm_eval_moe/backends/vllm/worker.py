@@ -31,11 +31,21 @@ class RoutedWorker(Worker):
         super().load_model(**arguments)
         model = self.get_model()
         self.routers = wrap_routers(model)
+        self._prepare_stage(model)
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end)
 
+    def _prepare_stage(self, model: Any) -> None:
+        """Make what a stage of a pipeline receives into, which vLLM makes in a warm-up that the CPU leaves out."""
+        runner = self.model_runner
+        if self.parallel_config.pipeline_parallel_size > 1 and getattr(runner, "intermediate_tensors", 0) is None:
+            runner.intermediate_tensors = model.make_empty_intermediate_tensors(
+                batch_size=runner.max_num_tokens, dtype=self.model_config.dtype, device=self.device
+            )
+
     def execute_model(self, scheduler_output: Any) -> Any:
         """Run one step."""
+        self._scheduled = scheduler_output
         if self.routing is not None:
             self.routing.announce(scheduler_output)
         return super().execute_model(scheduler_output)
@@ -52,9 +62,14 @@ class RoutedWorker(Worker):
     def _order(self) -> list[str]:
         """Return the requests of the coming pass in the order of their rows."""
         runner = self.model_runner
-        if hasattr(runner, "input_batch"):
+        if hasattr(runner, "input_batch"):  # the first of vLLM's two model runners
             return list(runner.input_batch.req_ids)
-        raise NotImplementedError
+        from vllm.v1.worker.gpu.model_runner import sort_batch_req_ids
+
+        step = self._scheduled
+        return list(
+            sort_batch_req_ids(step.num_scheduled_tokens, step.scheduled_spec_decode_tokens, runner.decode_query_len)
+        )
 
     def _prefix_cache(self) -> tuple[int, int] | None:
         """Return which group of KV blocks holds whole sequences, and tokens of a block; None without a prefix cache."""
@@ -100,7 +115,11 @@ class RoutedWorker(Worker):
             return {"error": [kind, error.problem, error.fix, error.where]}
         except Exception as error:  # noqa: BLE001 - a worker's exception would end the engine without a word
             return {"error": ["fault", f"{type(error).__name__}: {error}", None, None]}
-        return {"sums": taken, **self.routing.counted()}
+        return {"sums": taken}
+
+    def routing_counted(self) -> dict[str, int]:
+        """Return what `WorkerRouting.counted` does."""
+        return {} if self.routing is None else self.routing.counted()
 
 
 def _after_logits(router: Any) -> list[str]:

@@ -43,7 +43,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe": ("Qwen3Moe", {"moe_intermediate_size": 32, "num_experts": 8, "norm_topk_prob": True, "head_dim": 32}),
     "olmoe": ("Olmoe", {"num_experts": 8, "norm_topk_prob": False, "num_key_value_heads": 4}),
     "mixtral": ("Mixtral", {"num_local_experts": 8}),
-    "phimoe": ("Phimoe", {"num_local_experts": 8}),
+    "phimoe": ("Phimoe", {"num_local_experts": 8, "attention_bias": True, "lm_head_bias": True}),
     "gpt_oss": ("GptOss", {"num_local_experts": 8, "head_dim": 32, "sliding_window": 64}),
     "qwen2_moe": (
         "Qwen2Moe",
@@ -76,6 +76,9 @@ def make_model(name: str, folder: Path) -> Path:
     config = getattr(transformers, f"{kind}Config")(**{**_COMMON, **settings})
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     model.save_pretrained(folder)
+    if name == "phimoe":  # as its checkpoints call it; by transformers' own name, vLLM does not know it
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": ["PhiMoEForCausalLM"]}))
     words = {"<pad>": 0, "<bos>": 1, "<eos>": 2, "<unk>": 3} | {f"w{number}": number for number in range(4, WORDS)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -1,0 +1,88 @@
+"""Each known way to be unsteered, unseen or attributed to another request: it is made to happen, and is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from engines import EAGER, closing, engine
+from workload import Workload
+
+from lm_eval_moe.backends.vllm import refusals
+from lm_eval_moe.capture import AttributionError
+from lm_eval_moe.errors import RoutingBypassedError, UserError
+
+WORK = Workload(choices=10, answers=0, texts=0)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch, model_of: Callable[[str], str]) -> Callable[..., Any]:
+    """Return an engine whose worker has a fault."""
+
+    def start(name: str, **settings: Any) -> Any:
+        monkeypatch.setattr(refusals, "WORKER", f"broken_workers.{name}")
+        return engine(model_of("qwen3_moe"), **{**EAGER, **settings})
+
+    return start
+
+
+def test_rows_in_another_order(broken: Callable[..., Any]) -> None:
+    with (
+        closing(broken("ReversedOrder")) as lm,
+        pytest.raises(AttributionError, match="not where vLLM's scheduler says"),
+    ):
+        lm.loglikelihood(WORK.requests()["loglikelihood"])
+
+
+def test_a_router_that_is_not_reached(broken: Callable[..., Any]) -> None:
+    with pytest.raises(RoutingBypassedError, match="called 3 routers, not 4"):
+        broken("Bypassed")
+
+
+def test_experts_that_receive_another_selection(broken: Callable[..., Any]) -> None:
+    with pytest.raises(RoutingBypassedError, match="steering changes no log-probability"):
+        broken("Unsteered")
+
+
+def test_a_fault_in_the_worker_is_one_error_and_the_engine_goes_on(broken: Callable[..., Any]) -> None:
+    with closing(broken("Faulty")) as lm:
+        requests = WORK.requests()["loglikelihood"]
+        with pytest.raises(AttributionError, match="broken on purpose"):
+            lm.loglikelihood(requests)
+        short = [request for request in requests if len(request.args[0].split()) < 40]
+        assert len(lm.loglikelihood(short)) == len(short)
+
+
+def test_the_compile_cache_of_a_plain_model(
+    model_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Compiled code without operators must not be taken for ours: the settings name us, or the check sees it."""
+    from vllm import LLM
+
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    path, usual = model_of("qwen3_moe"), {"dtype": "float32", "max_model_len": 256, "gpu_memory_utilization": 0.3}
+    plain = LLM(path, max_num_seqs=16, **usual)
+    plain.llm_engine.engine_core.shutdown()
+    with closing(engine(path)):
+        pass  # it was compiled anew
+    monkeypatch.setattr(refusals, "with_routing", lambda arguments: {**arguments, "worker_cls": refusals.WORKER})
+    with pytest.raises(RoutingBypassedError):
+        engine(path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("data_parallel_size", 2),
+        ("speculative_config", {"method": "ngram"}),
+        ("enable_eplb", True),
+        ("enable_dbo", True),
+        ("worker_cls", "vllm.v1.worker.gpu_worker.Worker"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_by_name(
+    argument: str, value: object, model_of: Callable[[str], str]
+) -> None:
+    with pytest.raises(UserError, match=argument):
+        engine(model_of("qwen3_moe"), **{argument: value})
