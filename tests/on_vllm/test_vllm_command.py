@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,10 @@ def test_an_engine_that_dies_is_one_message(lm: Any) -> None:
     """The last test: there is no engine behind it."""
     core = [each for each in psutil.Process().children(recursive=True) if "EngineCore" in " ".join(each.cmdline())]
     assert core
+    lm.set_steering(None)
     for process in core:
         process.kill()
+    while not lm.model.llm_engine.engine_core.resources.engine_dead:
+        time.sleep(0.1)  # until vLLM has seen it: what is asked in between is never answered
     with pytest.raises(UserError, match=r"vLLM has died\n  -> the first error in the log"):
         lm.score_tokens([(RequestKey("demo_arith_en", 0, 0), [5, 6, 7], [8])])

@@ -391,9 +391,15 @@ class VLLMMoE(RoutedState, VLLM):
         )
         if settings != self._sent:
             silent = settings.arrays is None and not settings.plans
-            self.model.collective_rpc("routing_begin", args=(None if silent else settings.sent(),))
+            self._tell("routing_begin", None if silent else settings.sent())
             self._sent = settings
             self._epoch += 1
+
+    def _tell(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every worker."""
+        with running_engine():
+            answers: list[Any] = self.model.collective_rpc(method, args=arguments)
+        return answers
 
     def _salt(self, facts: RequestFacts) -> str:
         """Return what has to agree, besides the tokens, where a request finds another's keys and values."""
@@ -414,7 +420,7 @@ class VLLMMoE(RoutedState, VLLM):
         if self._sent is None or (self._sent.arrays is None and not self._sent.plans):
             return
         wanted = [(each.row, ends) for each, ends in zip(facts, cuts, strict=True) if each.wanted]
-        sums = self._stages.merged(self.model.collective_rpc("routing_take", args=(wanted,)))
+        sums = self._stages.merged(self._tell("routing_take", wanted))
 
         def sums_of(numbers: list[int]) -> list[SegmentSums]:
             return [sums[facts[number].row] for number in numbers]
