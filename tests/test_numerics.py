@@ -261,6 +261,28 @@ def test_each_kind_of_number_that_is_none_is_found(wrong: float, dtype: torch.dt
     assert looked(1, 0, -1) is None, "a virtual token"
 
 
+@pytest.mark.parametrize("wrong", [None, 0, 1, 2, 3])
+def test_passes_that_are_looked_at_together_are_told_apart(wrong: int | None) -> None:
+    """Four passes over three tokens, the last of which is padding in each: three are looked at together, then one."""
+    check, forest = FiniteCheck(together=3), Forest()
+    found = []
+    for number in range(4):
+        first, second = forest.add(), forest.add()
+        check.start_pass(forest.begin_pass(np.array([first, second, -1])))
+        logits = torch.zeros(3, 8)
+        logits[2, 0] = math.nan
+        if number == wrong:
+            logits[1, 0] = math.inf
+        check.see(5, logits)
+        found.append(check.end_pass())
+    found.append(check.look())
+    expected: list[NotFinite | None] = [None] * 5
+    if wrong is not None:
+        expected[2 if wrong < 3 else 4] = NotFinite((5,), (2 * wrong + 1,))
+    assert found == expected
+    assert check.look() is None, "nothing is looked at twice"
+
+
 # ---------------------------------------------------------------------- determinism
 
 _TIMES = re.compile(r'^  "(date|total_evaluation_time_seconds)": .*$', re.M)

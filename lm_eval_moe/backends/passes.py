@@ -31,6 +31,7 @@ class RoutedPasses(RouterListener):
         forest: The segments.
         requests: Requests by a segment of theirs (those that follow it are theirs, too), for messages.
         calls: How many router calls a pass has to make; None: one at least.
+        together: How many passes are looked at together for logits that are not finite; `look` has to follow the last.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class RoutedPasses(RouterListener):
         forest: Forest,
         requests: Mapping[int, RequestKey],
         calls: int | None = None,
+        together: int = 1,
     ) -> None:
         self._recorder, self._steerer, self._compare = recorder, steerer, compare
         self._layers, self._forest, self._requests = layers, forest, requests
         self._calls = calls
-        self._finite = FiniteCheck()
+        self._finite = FiniteCheck(together)
         self._routed: int | None = None  # router calls of the pass, None between passes
 
     def start_pass(self, tokens: Tensor, rows: TokenRows) -> None:
@@ -73,7 +75,17 @@ class RoutedPasses(RouterListener):
         self._routed = None
         if self._recorder is not None:
             self._recorder.end_pass()
-        wrong = self._finite.end_pass()
+        self._check(self._finite.end_pass())
+
+    def look(self) -> None:
+        """Look at the passes that have not been looked at.
+
+        Raises:
+            UserError: Router logits of a valid token are NaN or infinite.
+        """
+        self._check(self._finite.look())
+
+    def _check(self, wrong: NotFinite | None) -> None:
         if wrong is not None:
             raise self._not_finite(wrong)
 

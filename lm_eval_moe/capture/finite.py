@@ -31,13 +31,18 @@ class NotFinite(NamedTuple):
 class FiniteCheck:
     """Looks at the logits of one forward pass after another, as the model computes them, before any steering.
 
-    A sum is finite only if all its terms are: one sum over each token's logits is kept, and one number a pass goes to
-    the host. Padding may hold anything (a row of it attends to nothing); only if that number is not finite is looked
-    at which tokens it comes from.
+    A sum is finite only if all its terms are: one sum over each token's logits is kept, and one number goes to the
+    host. Padding may hold anything (a row of it attends to nothing); only if that number is not finite is looked at
+    which tokens it comes from.
+
+    Args:
+        together: How many passes the host looks at together: a GPU that has to answer after each waits for the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
+        self._together = together
         self._sums: list[tuple[int, Tensor]] = []
+        self._passes: list[tuple[TokenRows, list[int], Tensor]] = []  # routers and sums ``[L, N]``
 
     def start_pass(self, rows: TokenRows) -> None:
         """Begin a forward pass; ``rows`` says which tokens count."""
@@ -50,18 +55,24 @@ class FiniteCheck:
         self._sums.append((position, logits.detach().sum(-1, dtype=dtype)))
 
     def end_pass(self) -> NotFinite | None:
-        """End the pass; return where valid tokens have logits that are not finite, None if all is well."""
+        """End the pass; if it is time to look, return what `look` does."""
         sums, self._sums = self._sums, []
-        if not sums:
+        if sums:
+            device = sums[0][1].device
+            stacked = torch.stack([each.to(device, torch.float32) for _, each in sums])
+            self._passes.append((self._rows, [position for position, _ in sums], stacked))
+        return self.look() if len(self._passes) >= self._together else None
+
+    def look(self) -> NotFinite | None:
+        """Return where valid tokens of the last passes have logits that are not finite, None if all is well."""
+        passes, self._passes = self._passes, []
+        if not passes or math.isfinite(float(torch.stack([sums.sum() for *_, sums in passes]).sum())):
             return None
-        device = sums[0][1].device
-        together = torch.stack([each.to(device, torch.float32) for _, each in sums])
-        if math.isfinite(float(together.sum())):
-            return None
-        rows = self._rows.fitted(together.shape[1])
-        wrong = (~together.isfinite()).cpu().numpy()[:, rows.kept]
-        if not wrong.any():
-            return None
-        positions = {sums[index][0] for index in np.flatnonzero(wrong.any(1))}
-        segments = {int(segment) for segment in rows.segment[wrong.any(0)]}
-        return NotFinite(tuple(sorted(positions)), tuple(sorted(segments)))
+        positions: set[int] = set()
+        segments: set[int] = set()
+        for rows, routers, sums in passes:
+            fitted = rows.fitted(sums.shape[1])
+            wrong = (~sums.isfinite()).cpu().numpy()[:, fitted.kept]
+            positions.update(routers[index] for index in np.flatnonzero(wrong.any(1)))
+            segments.update(int(segment) for segment in fitted.segment[wrong.any(0)])
+        return NotFinite(tuple(sorted(positions)), tuple(sorted(segments))) if positions else None

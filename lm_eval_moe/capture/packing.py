@@ -21,7 +21,7 @@ T = TypeVar("T", RoutingRecord, SegmentSums)
 
 def pack(record: RoutingRecord | None) -> bytes:
     """Return a record as compressed bytes; None as none."""
-    return b"" if record is None else _pack(record)
+    return b"" if record is None else zlib.compress(_pack(record), 1)
 
 
 def unpack(data: bytes) -> RoutingRecord | None:
@@ -30,11 +30,16 @@ def unpack(data: bytes) -> RoutingRecord | None:
     Raises:
         ValueError: The bytes are none of it.
     """
-    return _unpack(RoutingRecord, data) if data else None
+    if not data:
+        return None
+    try:
+        return _unpack(RoutingRecord, zlib.decompress(data))
+    except zlib.error as error:
+        raise ValueError(f"no RoutingRecord: {error}") from error
 
 
 def pack_sums(sums: SegmentSums) -> bytes:
-    """Return sums as compressed bytes."""
+    """Return sums as bytes. They stay on the machine: to compress them takes longer than to hand them on."""
     return _pack(sums)
 
 
@@ -49,22 +54,22 @@ def unpack_sums(data: bytes) -> SegmentSums:
 
 def _pack(record: RoutingRecord | SegmentSums) -> bytes:
     head: dict[str, Any] = {}
-    arrays = b""
+    arrays, size = [], 0
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder(_ENDIAN))
-            head[field.name] = [value.dtype.str, value.shape, len(arrays)]
-            arrays += value.tobytes()
+            head[field.name] = [value.dtype.str, value.shape, size]
+            arrays.append(value.tobytes())
+            size += value.nbytes
         else:
             head[field.name] = value
     text = json.dumps(head).encode()
-    return zlib.compress(len(text).to_bytes(4, "little") + text + arrays, 1)
+    return b"".join([len(text).to_bytes(4, "little"), text, *arrays])
 
 
-def _unpack(kind_of_record: type[T], data: bytes) -> T:
+def _unpack(kind_of_record: type[T], plain: bytes) -> T:
     try:
-        plain = zlib.decompress(data)
         end = 4 + int.from_bytes(plain[:4], "little")
         head = json.loads(plain[4:end])
         values: dict[str, Any] = {}
@@ -76,5 +81,5 @@ def _unpack(kind_of_record: type[T], data: bytes) -> T:
                 value = np.frombuffer(plain, kind, count, start).reshape(shape).astype(kind.newbyteorder("="))
             values[field.name] = value
         return kind_of_record(**values)
-    except (zlib.error, KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"no {kind_of_record.__name__}: {error}") from error

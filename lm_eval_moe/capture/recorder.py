@@ -13,18 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lm_eval_moe.capture.segments import Forest
 from lm_eval_moe.capture.sums import SegmentSums
-from lm_eval_moe.capture.token_rows import RowsOnDevice, TokenRows
+from lm_eval_moe.capture.token_rows import LinksOnDevice, RowsOnDevice, TokenRows
 from lm_eval_moe.routing_record import ARRAYS
 
 __all__ = ["Recorder"]
 
-Targets = Callable[[int, Tensor], list[tuple[Tensor, Tensor]]]
+Targets = Callable[[slice, Tensor], list[tuple[Tensor, Tensor, Tensor]]]
 
 # Elements of a [layers, tokens, K or E] buffer at which the pending layers are reduced.
 _BUFFER = 1 << 18
+
+# Segments by which sums grow at most, beyond what is needed: they may be those of all KV blocks of a large GPU.
+_GROWTH = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,15 @@ class Recorder:
 
         Args:
             rows: Its rows.
-            targets: From a router position and what the router saw ``[N, ...]`` to pairs of targeted experts ``[n]``
-                and whether they are at each token ``[N]``; what steering reached is counted for these.
+            targets: From G router positions and what one of these routers saw ``[N, ...]`` to what is targeted, as
+                bools: which routers ``[G]``, which experts at each ``[G, E]``, and at which tokens ``[N]``; what
+                steering reached is counted for these.
         """
         self._rows, self._targets = rows, targets
-        for sums in self._sums.values():
+        for sums in self._sums.values() if rows.reused.size else ():
             # Those of what steering reached have no room yet for segments at which it never acted.
             reused = rows.reused[rows.reused < sums.shape[1]]
-            if reused.size:
-                sums[:, torch.from_numpy(reused).to(sums.device)] = 0
+            sums.index_fill_(1, torch.from_numpy(reused).to(sums.device), 0)
 
     def logits(self, position: int, logits: Tensor) -> None:
         """Take the logits ``[N, E]`` that the model goes on with."""
@@ -191,7 +195,8 @@ class Recorder:
         """Reduce consecutive layers on one device: G layers, M tokens that count, E experts, K selected."""
         assert self._rows is not None
         at = slice(ready[0].position, ready[-1].position + 1)
-        rows = self._rows.fitted(len(ready[0].indices)).on(ready[0].indices.device)
+        fitted, device = self._rows.fitted(len(ready[0].indices)), ready[0].indices.device
+        rows = fitted.on(device)
 
         def stacked(values: Sequence[Tensor]) -> Tensor:
             kept = values if rows.kept is None else [value.index_select(0, rows.kept) for value in values]
@@ -218,9 +223,8 @@ class Recorder:
             columns = torch.arange(self._experts, device=dense.device)
             self._add("importance_dense", at, (rows.segment[:, None] * self._width + columns).flatten(), dense)
         if "overlap" in self._arrays:
-            self._add_overlap(at, indices, rows)
-        for entry, chosen in zip(ready, indices, strict=True):
-            self._add_steered(entry, chosen, rows)
+            self._add_overlap(at, indices, fitted.links_on(device))
+        self._add_steered(at, ready, indices, rows)
 
     def _distribution(self, logits: Tensor) -> Tensor:
         if not self._sigmoid:
@@ -228,7 +232,7 @@ class Recorder:
         scores = logits.float().sigmoid()
         return scores / scores.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
-    def _add_overlap(self, at: slice, indices: Tensor, rows: RowsOnDevice) -> None:
+    def _add_overlap(self, at: slice, indices: Tensor, rows: LinksOnDevice) -> None:
         none = self._experts
         if self._last is None:
             self._last = indices.new_zeros((self._layers, 0, indices.shape[-1]))
@@ -245,29 +249,32 @@ class Recorder:
         self._add("pairs", at, rows.pair, jaccard)
         self._last[at, rows.runs.to(self._last.device)] = indices.index_select(1, rows.run_last).to(self._last)
 
-    def _add_steered(self, entry: _Selection, chosen: Tensor, rows: RowsOnDevice) -> None:
-        targets = self._targets(entry.position, entry.indices) if self._targets else []
+    def _add_steered(self, at: slice, ready: Sequence[_Selection], indices: Tensor, rows: RowsOnDevice) -> None:
+        targets = self._targets(at, ready[0].indices) if self._targets else []
         if not targets:
             return
 
         def kept(values: Tensor) -> Tensor:
             return values if rows.kept is None else values.index_select(0, rows.kept)
 
-        in_force = torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
+        in_force = torch.zeros(indices.shape[:2], dtype=torch.bool, device=indices.device)  # [G, M]
         hit = torch.zeros_like(in_force)
-        for experts, tokens in targets:
-            mask = kept(tokens)
-            in_force |= mask
-            hit |= mask & torch.isin(chosen, experts).any(-1)
-        counted = {"targeted": in_force, "hit": hit}
-        if entry.unchanged is not None:
-            unchanged = kept(entry.unchanged)
-            if self._skips:
-                unchanged = unchanged.clamp_max(self._experts)
-            counted["changed"] = in_force & (chosen.sort(-1).values != unchanged.sort(-1).values).any(-1)
-        at = slice(entry.position, entry.position + 1)
-        for name, flags in counted.items():
-            self._add(name, at, rows.segment, flags.float()[None])
+        chosen = indices.flatten(1).long()
+        for routers, experts, tokens in targets:
+            here = routers[:, None] & kept(tokens)
+            in_force |= here
+            reached = functional.pad(experts, (0, self._width - self._experts)).gather(1, chosen)
+            hit |= here & reached.view(indices.shape).any(-1)
+        self._add("targeted", at, rows.segment, in_force.float())
+        self._add("hit", at, rows.segment, hit.float())
+        for place, entry in enumerate(ready):
+            if entry.unchanged is not None:
+                unchanged = kept(entry.unchanged)
+                if self._skips:
+                    unchanged = unchanged.clamp_max(self._experts)
+                other = (indices[place].sort(-1).values != unchanged.sort(-1).values).any(-1)
+                own = slice(entry.position, entry.position + 1)
+                self._add("changed", own, rows.segment, (in_force[place] & other).float()[None])
 
     def _add(self, name: str, at: slice, places: Tensor, values: Tensor) -> None:
         """Add ``[G, ...]`` to the sums of the layers ``at``, in double precision where the device has it.
@@ -291,7 +298,7 @@ class Recorder:
         needed = len(self._forest)
         if values.shape[1] >= needed:
             return values
-        room = max(needed, 2 * values.shape[1])
+        room = max(needed, values.shape[1] + min(values.shape[1], _GROWTH))
         grown = values.new_zeros(values.shape[0], room, *values.shape[2:])
         grown[:, : values.shape[1]] = values
         return grown

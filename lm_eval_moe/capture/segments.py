@@ -102,8 +102,11 @@ class Forest:
         own = flat[kept]
         order = np.argsort(own, kind="stable")
         ordered = own[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if own.size else np.zeros(0, np.int64)
-        ends = np.r_[starts[1:], own.size][: starts.size]
+        begins_run = np.ones(own.size, dtype=bool)
+        np.not_equal(ordered[1:], ordered[:-1], out=begins_run[1:])
+        starts = np.flatnonzero(begins_run)
+        ends = np.empty_like(starts)
+        ends[:-1], ends[-1:] = starts[1:], own.size
         runs = [int(number) for number in ordered[starts]]
         lengths = ends - starts
         run_of = {number: run for run, number in enumerate(runs)}

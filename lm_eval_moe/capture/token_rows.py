@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["NONE", "Indices", "RowsOnDevice", "Steered", "TokenRows"]
+__all__ = ["NONE", "Indices", "LinksOnDevice", "RowsOnDevice", "Steered", "TokenRows"]
 
 NONE = -1
 """No segment, no row."""
@@ -80,6 +80,7 @@ class TokenRows:
     capacity: int
     _fitted: dict[int, TokenRows] = field(default_factory=dict, repr=False, compare=False)
     _devices: dict[torch.device, RowsOnDevice] = field(default_factory=dict, repr=False, compare=False)
+    _links: dict[torch.device, LinksOnDevice] = field(default_factory=dict, repr=False, compare=False)
 
     def fitted(self, count: int) -> TokenRows:
         """Return the same rows as a router sees them that is called with another number of tokens.
@@ -102,7 +103,9 @@ class TokenRows:
                 )
             row, column = np.divmod(self.kept, width)
             kept = row * wide + (wide - width) + column
-            self._fitted[count] = replace(self, count=count, batch=(rows, wide), kept=kept, _fitted={}, _devices={})
+            self._fitted[count] = replace(
+                self, count=count, batch=(rows, wide), kept=kept, _fitted={}, _devices={}, _links={}
+            )
         return self._fitted[count]
 
     def spread(self, values: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -117,13 +120,35 @@ class TokenRows:
             self._devices[device] = RowsOnDevice.of(self, device)
         return self._devices[device]
 
+    def links_on(self, device: torch.device) -> LinksOnDevice:
+        """Return which token lies before which, as tensors on a device."""
+        if device not in self._links:
+            self._links[device] = LinksOnDevice.of(self, device)
+        return self._links[device]
+
 
 class RowsOnDevice(NamedTuple):
-    """What reductions need of a pass, as int64 tensors; P rows have a token before them.
+    """What all reductions need of a pass, as int64 tensors.
 
     Attributes:
         kept: ``[M]`` the rows that count; None: all of them.
         segment: ``[M]`` the segment of each.
+    """
+
+    kept: Tensor | None
+    segment: Tensor
+
+    @classmethod
+    def of(cls, rows: TokenRows, device: torch.device) -> RowsOnDevice:
+        """Return the tensors of some rows."""
+        kept, segment = _moved((rows.kept, rows.segment), device)
+        return cls(kept if rows.kept.size < rows.count else None, segment)
+
+
+class LinksOnDevice(NamedTuple):
+    """What comparing consecutive tokens needs of a pass, as int64 tensors; P rows have a token before them.
+
+    Attributes:
         linked: ``[P]`` the rows with a token before them, among the M; None: all of them.
         pair: ``[P]`` where their pairs are summed: twice the segment, plus 1 for the pair over a seam.
         carries: ``[C]`` segments whose last token, of an earlier pass, lies before a row.
@@ -132,8 +157,6 @@ class RowsOnDevice(NamedTuple):
         run_last: ``[R]`` each run's last row.
     """
 
-    kept: Tensor | None
-    segment: Tensor
     linked: Tensor | None
     pair: Tensor
     carries: Tensor
@@ -142,31 +165,21 @@ class RowsOnDevice(NamedTuple):
     run_last: Tensor
 
     @classmethod
-    def of(cls, rows: TokenRows, device: torch.device) -> RowsOnDevice:
+    def of(cls, rows: TokenRows, device: torch.device) -> LinksOnDevice:
         """Return the tensors of some rows."""
-        import torch
-
         linked = np.flatnonzero((rows.previous != NONE) | (rows.carried != NONE))
         carries, place = np.unique(rows.carried[linked], return_inverse=True)
         some = carries.size and carries[0] == NONE
         carries, place = (carries[1:], place - 1) if some else (carries, place)
         source = np.where(rows.carried[linked] != NONE, place, carries.size + rows.previous[linked])
-        arrays = (
-            rows.kept,
-            rows.segment,
-            linked,
-            2 * rows.segment[linked] + rows.joins[linked],
-            carries,
-            source,
-            rows.runs,
-            rows.run_last,
-        )
-        # One copy to the device instead of eight.
-        joined = torch.from_numpy(np.concatenate(arrays)).to(device)
-        kept, segment, linked_rows, *others = torch.split(joined, [array.size for array in arrays])
-        return cls(
-            kept if rows.kept.size < rows.count else None,
-            segment,
-            linked_rows if linked.size < rows.kept.size else None,
-            *others,
-        )
+        pair = 2 * rows.segment[linked] + rows.joins[linked]
+        linked_rows, *others = _moved((linked, pair, carries, source, rows.runs, rows.run_last), device)
+        return cls(linked_rows if linked.size < rows.kept.size else None, *others)
+
+
+def _moved(arrays: Sequence[Indices], device: torch.device) -> Sequence[Tensor]:
+    """Return arrays as tensors on a device, by one copy."""
+    import torch
+
+    joined = torch.from_numpy(np.concatenate(arrays)).to(device)
+    return torch.split(joined, [array.size for array in arrays])

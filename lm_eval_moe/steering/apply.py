@@ -53,6 +53,7 @@ class Steerer:
         self._prefixes = PrefixKeys()
         self._keys: Tensor | None = None
         self._constants: Constants = {} if constants is None else constants
+        self._tables: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
         self._masks: dict[tuple[int, int, int, torch.device], Tensor] = {}
         self._noisy = any(
             intervention.action.needs_noise for plan in self._plans if plan for intervention in plan.interventions
@@ -88,16 +89,22 @@ class Steerer:
         """Whether any intervention is in force in this pass at a router."""
         return bool(self._at(position))
 
-    def targets(self, position: int, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return the targeted experts ``[n]`` at a router and whether they are at each of its tokens ``[N]``.
+    def targets(self, positions: slice, rows: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return what is targeted at some routers, each intervention by itself, as bools.
 
         Args:
-            position: The router.
-            rows: What it saw, ``[N, ...]``; tells the number of tokens and the device.
+            positions: The routers, G of them.
+            rows: What one of them saw, ``[N, ...]``; tells the number of tokens and the device.
+
+        Returns:
+            Which routers ``[G]``, which experts at each ``[G, E]``, and at which tokens ``[N]``.
         """
-        return [
-            (self._tensors(active, position, rows.device)[0], self._mask(active, rows)) for active in self._at(position)
-        ]
+        found = []
+        for active in self._active:
+            routers, experts = self._table(active, rows.device)
+            if any(layer in active.intervention.targets for layer in self._layers_of(active)[positions]):
+                found.append((routers[positions], experts[positions], self._mask(active, rows)))
+        return found
 
     def edit(self, position: int, logits: Tensor) -> Tensor:
         """Return the logits ``[N, E]`` with the interventions applied in order, each on the result of the last."""
@@ -141,10 +148,13 @@ class Steerer:
             ban[:, experts] = torch.where(here, not force_it, ban[:, experts])
         return force, ban
 
-    def _layer(self, active: _Active, position: int) -> int:
+    def _layers_of(self, active: _Active) -> tuple[int, ...]:
         plan = self._plans[active.plan]
         assert plan is not None
-        return plan.shape.layers[position]
+        return plan.shape.layers
+
+    def _layer(self, active: _Active, position: int) -> int:
+        return self._layers_of(active)[position]
 
     def _at(self, position: int) -> list[_Active]:
         return [active for active in self._active if self._layer(active, position) in active.intervention.targets]
@@ -158,6 +168,21 @@ class Steerer:
                 torch.tensor(targets.coefficients, dtype=torch.float32, device=device),
             )
         return self._constants[key]
+
+    def _table(self, active: _Active, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return which of all routers an intervention targets, ``[L]``, and which experts there, ``[L, E]``."""
+        key = (active.plan, active.intervention.index, device)
+        if key not in self._tables:
+            plan = self._plans[active.plan]
+            assert plan is not None
+            experts = np.zeros((len(plan.shape.layers), plan.shape.experts), dtype=bool)
+            targets = active.intervention.targets
+            for position, layer in enumerate(plan.shape.layers):
+                if layer in targets:
+                    experts[position, list(targets[layer].experts)] = True
+            routers = np.array([layer in targets for layer in plan.shape.layers])
+            self._tables[key] = torch.from_numpy(routers).to(device), torch.from_numpy(experts).to(device)
+        return self._tables[key]
 
     def _mask(self, active: _Active, logits: Tensor) -> Tensor:
         """Return ``[N]`` where the intervention is in force."""

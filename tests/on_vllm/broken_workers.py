@@ -45,6 +45,15 @@ def _heard_in_vain(wrapped: Any, routers: Any, layer: int) -> Any:
     return select_experts
 
 
+class HoldsNothingBack(RoutedWorker):
+    """Adds up the tokens of an answer as they come, though the engine may feed more than belong to it."""
+
+    def routing_begin(self, settings: str | None) -> None:
+        super().routing_begin(settings)
+        if self.routing is not None:
+            self.routing._books._held_back = 0
+
+
 class Faulty(RoutedWorker):
     """Fails in its books from the second request of more than 60 tokens on."""
 

@@ -14,6 +14,7 @@ from lm_eval_moe.capture import AttributionError
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 
 WORK = Workload(choices=10, answers=0, texts=0)
+STOPS = Workload(choices=0, texts=0, longest=60, until=tuple(f"w{number}" for number in range(10, 60)))
 
 
 @pytest.fixture
@@ -52,6 +53,11 @@ def test_a_fault_in_the_worker_is_one_error_and_the_engine_goes_on(broken: Calla
             lm.loglikelihood(requests)
         short = [request for request in requests if len(request.args[0].split()) < 40]
         assert len(lm.loglikelihood(short)) == len(short)
+
+
+def test_tokens_beyond_the_end_that_are_not_held_back(broken: Callable[..., Any]) -> None:
+    with closing(broken("HoldsNothingBack")) as lm, pytest.raises(AttributionError, match="fed 1 tokens more"):
+        lm.generate_until(STOPS.requests()["generate_until"])
 
 
 def test_the_compile_cache_of_a_plain_model(

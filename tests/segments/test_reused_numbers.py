@@ -7,7 +7,7 @@ import torch
 
 from lm_eval_moe.capture import Forest, Recorder
 
-EXPERTS = torch.tensor([1])
+ROUTERS, EXPERTS = torch.tensor([True]), torch.tensor([[False, True, False, False]])
 
 
 def test_a_number_is_used_again_that_steering_never_reached() -> None:
@@ -18,7 +18,7 @@ def test_a_number_is_used_again_that_steering_never_reached() -> None:
     def run(*segments: int, steered: bool) -> None:
         here = torch.full((len(segments),), steered)
         rows = forest.begin_pass(np.array(segments))
-        recorder.start_pass(rows, lambda position, seen: [(EXPERTS, here)] if steered else [])
+        recorder.start_pass(rows, lambda positions, seen: [(ROUTERS, EXPERTS, here)] if steered else [])
         recorder.selection(0, torch.tensor([[1, 2]] * len(segments)), torch.full((len(segments), 2), 0.5))
         recorder.end_pass()
 

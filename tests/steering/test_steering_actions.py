@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import Action, ActionTargets, actions, parse_spec
-from lm_eval_moe.steering.actions._base import SwitchAction
+from lm_eval_moe.steering.actions._base import SwitchAction, std_logit
 from lm_eval_moe.steering.actions.mask import MASKED, masked_experts
 
 TOKENS, EXPERTS = 64, 16
@@ -168,6 +168,13 @@ def test_statistics_leave_masked_experts_out() -> None:
     assert action("deactivate").apply(z, ActionTargets(**at, masked=masked))[0, 0] == 1.0
     found = action({"soft": 1.0}).apply(z, ActionTargets(**at, masked=masked))
     np.testing.assert_allclose(found[0, 0].item(), 1 + math.sqrt(5), rtol=1e-6)
+
+
+@given(npst.arrays(np.float32, (5, 48), elements=st.floats(-100, 100, width=32)))
+def test_a_spread_with_nobody_masked_is_that_of_an_empty_mask_in_every_bit(logits: NDArray[np.float32]) -> None:
+    z = torch.from_numpy(logits)
+    plain, empty = std_logit(z, None), std_logit(z, torch.zeros(z.shape, dtype=torch.bool))
+    assert plain.numpy().tobytes() == empty.numpy().tobytes()
 
 
 @pytest.mark.parametrize("given", [each for each in ACTIONS if each != "activate"], ids=str)

@@ -223,22 +223,19 @@ class Books:
         Raises:
             AttributionError: Nobody computed what a request found in the cache.
         """
-        requests = {name: self._requests[name] for name in order}
-        laid: dict[str, NDArray[np.int64]] = {}
-        # Whoever computes a block in this very step comes before those that found it in the cache.
-        for name, request in sorted(requests.items(), key=lambda item: item[1].position):
-            laid[name] = self._lay_out(request, counts[name])
-        segments, positions, tokens = [], [], []
+        rows, total = [], 0
         for name in order:
-            request, count = requests[name], counts[name]
-            start = request.position - count
-            known = np.full(count, -1)
-            part = request.prompt[start : request.position]
-            known[: len(part)] = part
-            segments.append(laid[name])
-            positions.append(np.arange(start, request.position))
-            tokens.append(known)
-        return Step(*(np.concatenate(parts) for parts in (segments, positions, tokens)))
+            rows.append((self._requests[name], slice(total, total + counts[name])))
+            total += counts[name]
+        segment, position, token = np.empty(total, np.int64), np.empty(total, np.int64), np.full(total, -1)
+        # Whoever computes a block in this very step comes before those that found it in the cache.
+        for request, own in sorted(rows, key=lambda row: row[0].position):
+            start, stop = request.position, request.position + own.stop - own.start
+            self._lay_out(request, segment[own])
+            position[own] = np.arange(start, stop)
+            part = request.prompt[start:stop]
+            token[own.start : own.start + len(part)] = part
+        return Step(segment, position, token)
 
     def folded(self) -> list[list[int]]:
         """Return segments that need not be told apart any longer, and have to be folded before the next step.
@@ -292,13 +289,12 @@ class Books:
                 "are of its prompt; switch the cache off (enable_prefix_caching=False)"
             )
 
-    def _lay_out(self, request: _Request, count: int) -> NDArray[np.int64]:
-        """Return the segments of a request's next tokens, and move on behind them."""
+    def _lay_out(self, request: _Request, segment: NDArray[np.int64]) -> None:
+        """Write the segments of a request's next tokens, and move on behind them."""
         if not request.joined:
             self._join(request)
         facts, shares, size = request.facts, self._shares(request.facts), self._size or 0
-        position, stop = request.position, request.position + count
-        segment = np.empty(count, dtype=np.int64)
+        position, stop = request.position, request.position + len(segment)
         borders = [border for border in request.borders if position < border < stop]
         if shares:
             borders += range(position - position % size + size, stop, size)
@@ -309,7 +305,6 @@ class Books:
             segment[start - position : end - position] = self._piece(request, start, end)
             start = end
         request.position = stop
-        return segment
 
     def _piece(self, request: _Request, start: int, end: int) -> int:
         """Return the segment of tokens that are not cut, which goes on or is new."""

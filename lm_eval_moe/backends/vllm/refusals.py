@@ -111,7 +111,8 @@ def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
             )
         cuts = [*CompilationConfig._attention_ops, "vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update"]
         cuts += ["vllm::moe_forward", "vllm::moe_forward_shared"]
-        found["compilation_config"] = {**compilation, "cudagraph_mode": "PIECEWISE", "splitting_ops": cuts}
+        mode = "NONE" if str(compilation.get("cudagraph_mode")).upper() == "NONE" else "PIECEWISE"
+        found["compilation_config"] = {**compilation, "cudagraph_mode": mode, "splitting_ops": cuts}
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.backends.vllm.books import Books, Ended, RequestFacts
+from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, Ended, RequestFacts
 from lm_eval_moe.capture import NONE, AttributionError, Forest, Recorder
 from lm_eval_moe.capture.packing import pack_sums
 from lm_eval_moe.shape import RoutingShape
@@ -30,6 +30,9 @@ __all__ = ["KEY", "Settings", "WorkerRouting"]
 
 KEY = "lm_eval_moe"
 """Under which a request's facts are among its ``extra_args``."""
+
+_TOGETHER = 16
+"""Passes whose logits are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class WorkerRouting:
             forest=self._forest,
             requests={},
             calls=len(routers.runners),
+            together=_TOGETHER,
         )
         self._sums: dict[int, tuple[list[int], SegmentSums]] = {}
         self._counts: Mapping[str, int] | None = None  # tokens of the coming pass by request
@@ -160,7 +164,9 @@ class WorkerRouting:
         count = len(step.segment)
         known = torch.from_numpy(np.stack([step.position, step.token])).to(self._device)
         own = positions[0] if positions.dim() > 1 else positions
-        wrong = (own[:count] != known[0]).sum() + ((known[1] >= 0) & (tokens[:count] != known[1])).sum()
+        wrong = (own[:count] != known[0]).sum()
+        if (step.token >= 0).any():
+            wrong += ((known[1] >= 0) & (tokens[:count] != known[1])).sum()
         self._wrong = wrong if self._wrong is None else self._wrong + wrong
         segment = np.full(len(tokens), NONE)
         segment[:count] = step.segment
@@ -210,6 +216,7 @@ class WorkerRouting:
             UserError: Something went wrong since the last time; nothing can be trusted.
         """
         self._guarded(self._read, self._books.end_all())
+        self._guarded(self._passes.look)
         wrong = 0 if self._wrong is None else int(self._wrong)
         self._wrong = None
         failure, self._routers.failure = self._routers.failure, None
@@ -229,7 +236,11 @@ class WorkerRouting:
         groups, begin = [], 0
         for cut in cuts:
             if cut not in (0, *ends):
-                raise AttributionError(f"row {row} was cut at {ends}, not at {cut}")
+                raise AttributionError(
+                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more than "
+                    f"{HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop strings "
+                    "itself"
+                )
             place = ends.index(cut) + 1 if cut else 0
             groups.append(range(begin, place))
             begin = place

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
+from lm_eval_moe.backends.vllm.books import HELD_BACK
+from lm_eval_moe.backends.vllm.budget import ASSUMED, left_for_blocks, segment_bytes
 from lm_eval_moe.backends.vllm.operators import wrap_routers
 from lm_eval_moe.backends.vllm.routing import Settings, WorkerRouting
 from lm_eval_moe.errors import RoutingBypassedError, UserError
@@ -34,6 +36,24 @@ class RoutedWorker(Worker):
         self._prepare_stage(model)
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end)
+
+    def determine_available_memory(self) -> int:
+        """Return how many bytes the KV cache may take; the sums of its blocks have to fit beside it."""
+        available: int = super().determine_available_memory()
+        specs = list(self.model_runner.get_kv_cache_spec().values())
+        runners = list(self.routers.runners.values())
+        given = self.cache_config.kv_cache_memory_bytes
+        if given or not self.cache_config.enable_prefix_caching or not specs or not runners:
+            return available
+        # A recorder has room for the layers of all stages.
+        layers = len(runners) * self.parallel_config.pipeline_parallel_size
+        arrays = self.vllm_config.additional_config.get("lm_eval_moe_arrays", ASSUMED)
+        return left_for_blocks(
+            available,
+            block=sum(spec.page_size_bytes for spec in specs) // len(set(specs)),  # layers of other kinds have others
+            segment=segment_bytes(layers, runners[0].moe_config.num_logical_experts, arrays),
+            apart=2 * HELD_BACK * self.scheduler_config.max_num_seqs,
+        )
 
     def _prepare_stage(self, model: Any) -> None:
         """Make what a stage of a pipeline receives into, which vLLM makes in a warm-up that the CPU leaves out."""
