@@ -25,7 +25,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.backends.hf.weights import LoadedWeights
+from lm_eval_moe.backends.weights import LoadedWeights
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.identity.file_hashes import MEMORY, hash_of_files

@@ -70,6 +70,7 @@ class RoutedState:
     world_size: int
     batch_size: Any
     max_length: int
+    tokenizer: Any
     think_end_token: str | int | None = None
     _loglikelihood_tokens: Callable[..., list[tuple[float, bool]]]  # as all of lm-eval's models with a tokenizer
     _encode_pair: Callable[..., tuple[list[int], list[int]]]
@@ -170,6 +171,7 @@ class RoutedState:
             for name, files in plugin_files(type(self).__module__).items()
         }
         shared = {
+            "model.backend": self.backend_name,
             "prompts.max_length": self.max_length,
             "computation.batch_size": self.batch_size,
             "computation.processes": self.world_size,
@@ -315,6 +317,10 @@ class RoutedState:
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Return the tokens of a context and of what follows it, as lm-eval tells them apart."""
         return self._encode_pair(context, continuation)
+
+    def vocabulary(self) -> list[int]:
+        """Return the tokens that texts are made of, ascending; special ones are not among them."""
+        return sorted(set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.all_special_ids))
 
     # ------------------------------------------------------------------ the process group
 

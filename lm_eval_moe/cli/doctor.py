@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.cli._shared import (
+    ModelArgs,
     add_device,
     add_model,
     add_overrides,
@@ -21,7 +22,7 @@ from lm_eval_moe.cli._shared import (
     steering_of,
     warnings_as_lines,
 )
-from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.errors import RoutingBypassedError, UserError
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
@@ -58,6 +59,19 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="exit with 0 also where a proof could observe nothing besides what the adapter says",
     )
+    parser.add_argument(
+        "--against",
+        metavar="NAME",
+        help="instead of the proofs: run a sample of texts by this backend, too, each in a process of its own, and "
+        "print the largest differences",
+    )
+    parser.add_argument(
+        "--against_args",
+        nargs="+",
+        action=ModelArgs,
+        metavar="KEY=VALUE",
+        help="model arguments of the other backend, beside those that say which model it is",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else on standard output")
     parser.add_argument("--verbose", "-v", action="store_true", help="show every layer")
     parser.set_defaults(func=_execute)
@@ -67,6 +81,8 @@ def _execute(args: argparse.Namespace) -> int:
     check_at_least(args, 1, "batch_size")
     given = model_arguments(args)
     # What libraries print is no part of the answer.
+    if args.against is not None:
+        return _compare(args, given)
     with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
         spec = steering_of(args, given)
         found = _from_config(args, given, spec) if args.config_only else _with_weights(args, given, spec)
@@ -75,6 +91,27 @@ def _execute(args: argparse.Namespace) -> int:
     plain = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if args.json else None
     print(plain or render_text(found, verbose=args.verbose))
     return 0 if found.ok or (args.allow_unproven and not found.failed and found.refusal is None) else 1
+
+
+def _compare(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    for flag in ("steering", "config_only", "batch_size"):
+        if vars(args)[flag]:
+            raise UserError(
+                "two backends are compared on a sample and plans of its own",
+                fix="leave out one of the two",
+                where=f"--against, --{flag}",
+            )
+    from lm_eval_moe.doctor.against import compare_backends, shared_arguments
+
+    other = {**shared_arguments(given), **(args.against_args or {})}
+
+    def progress(label: str) -> None:
+        if not args.json and sys.stderr.isatty():
+            print(f"running {label} ...", file=sys.stderr)
+
+    found = compare_backends((args.model, given), (args.against, other), progress)
+    print(json.dumps(found.to_dict(), indent=2) if args.json else found.render())
+    return 0 if found.ok else 1
 
 
 def _from_config(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:

@@ -98,6 +98,13 @@ class Examination:
             )
         idle = [entry.title for entry, finding in self.findings if finding.outcome == "not applicable"]
         aside = f" (not applicable: {', '.join(idle)})" if idle else ""
+        looked = [finding.outcome for entry, finding in self.findings if entry.looks_at == "modules"]
+        if "not applicable" in looked:
+            return (
+                "OK, as far as answers and records show it: every token is counted once, whatever shares its batch, "
+                f"and steering reaches and changes what it says{aside}. That the experts do what is recorded is shown "
+                "by --against with a backend whose modules can be watched."
+            )
         return (
             f"OK. On this model, what is captured is what the experts receive, and steering does what it says{aside}."
         )
@@ -172,6 +179,8 @@ def _reach(runs: Runs, plan: SteeringPlan) -> Reach | None:
 
 
 def _examined(entry: Proof, runs: Runs) -> Finding:
+    if entry.looks_at == "modules" and not runs.has_modules:
+        return Finding("not applicable", f"{NoModulesError()}; --against compares it with one that has them")
     try:
         return entry.examine(runs)
     except NoModulesError as error:
@@ -184,7 +193,7 @@ def _examined(entry: Proof, runs: Runs) -> Finding:
 def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
     """Examine all; a proof proves nothing where one that it needs does not hold."""
     found = [(entry, _examined(entry, runs)) for entry in all_proofs()]
-    missing = {entry.name: entry for entry, finding in found if finding.outcome != "pass"}
+    missing = {entry.name: entry for entry, finding in found if finding.outcome in ("fail", "not proven")}
     return tuple(
         (entry, _doubted(finding, [missing[name] for name in entry.needs if name in missing]))
         for entry, finding in found

@@ -48,6 +48,7 @@ class Proof:
         observes: What it observes that neither the adapter nor the record says.
         order: Where it stands among the others.
         examine: Shows it, or not.
+        looks_at: What it needs to see: the model's torch modules, or only what every `RoutedModel` answers and records.
         needs: Proofs, by name, without which it proves nothing: what it takes for granted, they hold against the model.
         if_missing: What a proof that needs this one does where this one does not hold.
         shares: Entries of a layer in `Finding.layers` that are shares of tokens, with their headings.
@@ -61,6 +62,7 @@ class Proof:
     observes: str
     order: int
     examine: Callable[[Runs], Finding]
+    looks_at: Literal["modules", "model"] = "model"
     needs: tuple[str, ...] = ()
     if_missing: str = "needs another proof, which does not hold"
     shares: Mapping[str, str] = field(default_factory=dict)

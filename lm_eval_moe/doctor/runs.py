@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from lm_eval_moe.capture import RoutingRecord
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
-__all__ = ["Asked", "Generated", "NoModulesError", "Runs", "Scored", "steering_of", "undisturbed"]
+__all__ = ["NEW_TOKENS", "Asked", "Generated", "NoModulesError", "Runs", "Scored", "steering_of", "undisturbed"]
 
 _BATCH = 4
-_NEW_TOKENS = 6
+NEW_TOKENS = 6
 _MUTED_TOKENS = 64
 _REQUEST = CaptureRequest(
     arrays=frozenset({"counts", "gate_mass"}),
@@ -35,7 +35,7 @@ _REQUEST = CaptureRequest(
 
 
 class NoModulesError(Exception):
-    """A proof looks at torch modules, and the backend has none in this process that can be looked at from outside."""
+    """What looks at torch modules meets a backend that has none in this process that can be looked at from outside."""
 
     def __init__(self) -> None:
         super().__init__("not possible with this backend: it has no modules that can be watched from outside")
@@ -176,6 +176,29 @@ class Runs:
         return 7 + layers
 
     @property
+    def has_modules(self) -> bool:
+        """Whether the model has torch modules that can be looked at from outside."""
+        return self._modules is not None
+
+    @property
+    def observing(self) -> str:
+        """What a run has to capture so that its selections are seen: nothing where the modules are watched."""
+        return "off" if self.has_modules else "all"
+
+    def counts(self, run: Scored, position: int, ask: Asked) -> NDArray[np.int64]:
+        """Return how often each expert of a layer is selected for a sentence's own tokens, ``[E]``.
+
+        As the modules show it, or, where there are none to watch, as it is recorded.
+        """
+        experts = self.shape.experts
+        if self.has_modules:
+            return np.bincount(run.received(position, ask).indices.ravel(), minlength=experts + 1)[:experts]
+        record = run.records.get(ask.number)
+        if record is None or record.counts is None:
+            raise RoutingBypassedError(f"nothing was recorded of the sentence {ask.context + ask.continuation!r}")
+        return np.asarray(record.counts[position])
+
+    @property
     def modules(self) -> TorchModules:
         """The model's torch modules.
 
@@ -248,18 +271,20 @@ class Runs:
         steering: SteeringSpec | SteeringPlan | None = None,
         capture: str = "off",
         asked: tuple[Asked, ...] | None = None,
+        alone: bool = False,
         positions: Collection[int] | None = None,
         logits: bool = True,
         routers: bool = False,
     ) -> Scored:
-        """Score sentences; see `watched` for the last three arguments."""
+        """Score sentences, each alone if asked for; see `watched` for the last three arguments."""
         chosen = self.asked if asked is None else asked
         self._prepare(label, steering, capture)
         requests = [
             make_request("loglikelihood", (ask.context, ask.continuation), ask.task, ask.number) for ask in chosen
         ]
         watching = self._watched(steps=False, positions=positions, logits=logits, routers=routers)
-        with watching as passes, self.lm.capturing(_REQUEST) as captured:
+        batches = self.lm.at_batch_size(1) if alone else nullcontext()
+        with batches, watching as passes, self.lm.capturing(_REQUEST) as captured:
             answers = self.lm.loglikelihood(requests, disable_tqdm=True)
         places = _places(passes, chosen) if self._modules is not None else {}
         return Scored(passes, answers, places, chosen, _records(captured))
@@ -267,7 +292,7 @@ class Runs:
     def generate(self, label: str, *, capture: str = "off") -> Generated:
         """Generate greedily from the contexts of one batch of sentences."""
         self._prepare(label, None, capture)
-        arguments = {"until": [], "max_gen_toks": _NEW_TOKENS, "do_sample": False}
+        arguments = {"until": [], "max_gen_toks": NEW_TOKENS, "do_sample": False}
         requests = [
             make_request("generate_until", (ask.context, dict(arguments)), ask.task, ask.number) for ask in self.few
         ]

@@ -91,7 +91,7 @@ class RoutedEvaluation:
         return self.lm.identity()
 
     def _check_profiled_model(self) -> None:
-        """Warn where experts were selected on profiles of another model; its shape is known to be the same."""
+        """Warn where experts were selected on profiles of another model or backend; its shape is known to fit."""
         for source in self.lm.steering.profiles if self.lm.steering else ():
             stranger = source.differs_from(self.lm.model_id, self._model)
             if stranger:
@@ -100,6 +100,10 @@ class RoutedEvaluation:
                     "the same weights, its experts mean nothing here",
                     RoutingWarning,
                     stacklevel=2,
+                )
+            if mixed := source.mixed_with(self._model):
+                warnings.warn(
+                    f"{source.given} is the profile of another backend: {mixed}", RoutingWarning, stacklevel=2
                 )
 
     @contextmanager

@@ -6,6 +6,7 @@ import logging
 import warnings
 
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.identity.backends import BACKEND
 from lm_eval_moe.identity.identity import Difference, Identity
 from lm_eval_moe.identity.uses import Use
 
@@ -39,10 +40,13 @@ def check_agreement(stored: Identity | None, now: Identity, use: Use, *, what: s
     differences = stored.differences(now, use.needed())
     if differences:
         raise UserError(f"{what} was made with other settings: {listed(differences)}", fix=fix, where=where)
-    unknown = stored.unknown(now, use.needed())
+    backend = [BACKEND] if BACKEND in use.heeded() else []
+    unknown = stored.unknown(now, [*use.needed(), *backend])
     if unknown:
         _warn(f"{where}: whether {what} is of the same {', '.join(unknown[:_SHOWN])} could not be checked")
-    slight = stored.differences(now, use.heeded())
+    if backend and (mixed := stored.mixed(now)):
+        _warn(f"{where}: {what} was made by another backend: {mixed}")
+    slight = [each for each in stored.differences(now, use.heeded()) if each.part != BACKEND]
     rounding = [difference for difference in slight if difference.part.startswith("computation.")]
     if rounding:
         logger.info(

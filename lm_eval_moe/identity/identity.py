@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm_eval_moe.identity.backends import comparable, mixed_backends
 from lm_eval_moe.identity.parts import PARTS
 from lm_eval_moe.identity.uses import Use
 
@@ -15,6 +16,7 @@ __all__ = ["SCHEMA_VERSION", "Difference", "Identity"]
 
 SCHEMA_VERSION = 1
 _SHOWN = 60
+_MIXED = "in float32 they agree but for rounding; in 16-bit types some tokens select other experts"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Identity:
     def differences(self, now: Identity, names: Iterable[str]) -> list[Difference]:
         """Say in which of some parts another identity differs; what one of the two does not know is passed over.
 
+        Between two backends, what is each one's own way of running a model is passed over, too.
+
         Args:
             now: The other identity; its values are the new ones.
             names: The parts to compare; those of tasks in the tasks that both have.
@@ -120,9 +124,17 @@ class Identity:
 
     def _pairs(self, now: Identity) -> Iterator[tuple[tuple[str, str], Mapping[str, Any], Mapping[str, Any]]]:
         """Yield what is compared with what: how its parts are shown, what their names begin with, and both sides."""
-        yield ("", ""), self.parts, now.parts
+        if mixed_backends(self.parts, now.parts):
+            yield ("", ""), comparable(self.parts, now.parts), comparable(now.parts, self.parts)
+        else:
+            yield ("", ""), self.parts, now.parts
         for task in self.tasks.keys() & now.tasks.keys():
             yield (f"{task}.", "task."), self.tasks[task], now.tasks[task]
+
+    def mixed(self, now: Identity) -> str:
+        """Say that two backends made what two identities are of; empty where one did, or where that is not known."""
+        backends = mixed_backends(self.parts, now.parts)
+        return "{} and {} are mixed: {}".format(*backends, _MIXED) if backends else ""
 
     def mismatch(self, now: Identity, use: Use) -> list[Difference]:
         """Return the differences that forbid a use."""
@@ -183,8 +195,8 @@ def _differences(name: str, old: Any, new: Any) -> Iterator[Difference]:
 
 
 def _is_hash_by_kind(value: object) -> bool:
-    """Whether a value is the weights' hash, which is of files or of parameters: two kinds cannot be compared."""
-    return isinstance(value, Mapping) and value.keys() <= {"files", "parameters"} and bool(value)
+    """Whether a value is the weights' hash, of files, of parameters or of workers' shares: kinds cannot be compared."""
+    return isinstance(value, Mapping) and value.keys() <= {"files", "parameters", "shares"} and bool(value)
 
 
 def _incomparable(old: object, new: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lm_eval_moe.identity.backends import BACKEND
 from lm_eval_moe.identity.parts import PARTS
 
 __all__ = ["ANSWER", "ANSWERED_REFERENCE", "CONTINUATION", "DRIFT", "MERGING", "REFERENCE", "ROW", "SELECTION", "Use"]
@@ -43,11 +44,13 @@ def _expanded(names: tuple[str, ...]) -> Iterator[str]:
 _READING = tuple(f"prompts.{name}" for name in ("tokenizer", "special_tokens", "max_length", "truncation", "thinking"))
 _PROMPTING = (*_READING, "prompts.chat_template", "prompts.system_instruction", "prompts.multiturn")
 
+_MODEL = tuple(part for part in PARTS if part.startswith("model.") and part != BACKEND)
+
 # An answer of the response cache. The prompt itself is in the request's key; seeds are, where the answer is random.
 ANSWER = Use(("model", *_READING, "prompts.seeds", "steering", "capture", "computation", "versions"))
 # The reference items of a profile.
 REFERENCE = Use(
-    ("model", *_PROMPTING, "prompts.fewshot_seed", "task.fewshot", "capture.span"), ("computation", "versions")
+    (*_MODEL, *_PROMPTING, "prompts.fewshot_seed", "task.fewshot", "capture.span"), (BACKEND, "computation", "versions")
 )
 # The reference items of a profile, if it holds what was generated.
 ANSWERED_REFERENCE = Use((*REFERENCE.needs, "prompts.generation", "prompts.seeds", "task.generation"), REFERENCE.heeds)
@@ -62,4 +65,4 @@ DRIFT = Use(("model", "prompts", "task", "steering", "capture.span"), ("computat
 # An older result of the same run.
 ROW = Use(("model", "prompts", "steering", "capture.span"))
 # Experts that were selected on a profile.
-SELECTION = Use(("model.weights", "model.config", "model.peft", "model.delta"))
+SELECTION = Use(("model.weights", "model.config", "model.peft", "model.delta"), (BACKEND,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.checked_fields import Place, show
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import SELECTION, Identity
 from lm_eval_moe.profiles.files import read_profile
 from lm_eval_moe.profiles.profile import Profile
@@ -97,6 +98,10 @@ class ProfileSource:
             return "; ".join(difference.say("{part} {old}, not {new}") for difference in differences)
         return f"{self.model}, not {model}" if None not in (self.model, model) and self.model != model else ""
 
+    def mixed_with(self, identity: Identity | None) -> str:
+        """Say that another backend made the profile than what it is used with; empty where that is not so."""
+        return self.identity.mixed(identity) if self.identity is not None and identity is not None else ""
+
 
 class ProfileStore:
     """The profiles of one model: each file is read and checked once, however many rules name it.
@@ -141,6 +146,8 @@ class ProfileStore:
                     f"is a profile of another model than {show(other.given)}: {stranger}",
                     "give profiles of one model, the one to steer",
                 )
+            if path not in self._used and (mixed := source.mixed_with(other.identity)):
+                warnings.warn(f"{given.given} and {other.given}: {mixed}", RoutingWarning, stacklevel=2)
         self._used.setdefault(path, source)
         return profile
 

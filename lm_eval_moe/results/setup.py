@@ -18,6 +18,7 @@ _OF_RUNS = ("prompts.multiturn", "prompts.max_length", "prompts.truncation", "pr
 _SERIOUS = ("prompts.multiturn", "prompts.fewshot_seed", "task.data")
 """Parts of the identity that decide whether scores can be compared."""
 
+_BACKEND = "backend (in 16-bit types scores and routing differ from backend to backend)"
 _UNCHECKED = "what the runs depend on (weights, data, task files) could not be compared"
 
 _PROMPT_KEYS = (
@@ -153,6 +154,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
 
 def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
     kinds: list[tuple[str, Callable[[Mapping[str, Any], Routing], object]]] = [
+        (_BACKEND, lambda raw, _: (identity_of(raw) or Identity()).parts.get("model.backend")),
         ("dtype", lambda raw, _: (raw.get("config") or {}).get("model_dtype")),
         ("lm-eval version", lambda raw, _: raw.get("lm_eval_version")),
         ("transformers version", lambda raw, _: raw.get("transformers_version")),

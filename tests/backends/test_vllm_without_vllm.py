@@ -96,7 +96,8 @@ def test_of_a_model_that_thinks_only_prompts_are_recorded(span: str) -> None:
 
 
 def _part(**changed: Any) -> dict[str, Any]:
-    return {"layers": [0, 1, 2], "experts": [8], "top_k": [2], "monolithic": [], "after_logits": []} | changed
+    whole = {"layers": [0, 1, 2], "experts": [8], "top_k": [2], "monolithic": [], "after_logits": [], "failure": None}
+    return whole | changed
 
 
 def test_kernels_that_select_experts_themselves_are_refused() -> None:

@@ -89,6 +89,7 @@ def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None
         "selection",
         "capture_counts",
         "padding",
+        "batching",
         "zero_strength",
         "effect",
         "reach",
@@ -229,7 +230,7 @@ def test_a_proof_that_fails_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, caps
     out = capsys.readouterr().out
     assert "  FAILED each router decides its layer" in out
     assert "-> load the model without replaced kernels" in out
-    assert "verdict: NOT OK. 2 of 9 proofs failed" in out
+    assert "verdict: NOT OK. 2 of 10 proofs failed" in out
     assert max(map(len, out.splitlines())) <= 96
 
 

@@ -40,6 +40,7 @@ PROOFS = [
     "selection",
     "capture_counts",
     "padding",
+    "batching",
     "zero_strength",
     "effect",
     "reach",

@@ -197,7 +197,7 @@ def test_what_cannot_be_observed_is_not_proven(block: Any, why: str, tokenizer: 
     ]
     told = found.to_dict()
     assert told["ok"] is False
-    assert told["verdict"].startswith("NOT PROVEN. Nothing failed, but 6 of 9 proofs")
+    assert told["verdict"].startswith("NOT PROVEN. Nothing failed, but 6 of 10 proofs")
     assert why in told["proofs"][2]["summary"]
     assert all(proof["observed"] for proof in told["proofs"])
     text = render_text(found)

@@ -15,6 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from small_models import make_model
 
+from lm_eval_moe import HFMoE
+from lm_eval_moe.backends.registry import register_backend
+
 Pair = tuple[Evaluation, Evaluation]
 Change = Callable[[Evaluation, Path], Pair]
 
@@ -181,7 +184,19 @@ def another_bank(base: Evaluation, folder: Path) -> Pair:
     return before, after
 
 
+class OtherBackend(HFMoE):
+    """The same under another name."""
+
+    backend_name = "other"
+
+
+def another_backend(base: Evaluation, folder: Path) -> Pair:
+    register_backend("other", f"{__name__}:OtherBackend")
+    return base, replace(base, backend="other")
+
+
 CHANGES: dict[str, Change] = {
+    "model.backend": another_backend,
     "model.source": a_copy_of_another_name,
     "model.class": another_class,
     "model.config": model_args(num_experts_per_tok=3),
@@ -234,6 +249,8 @@ ELSEWHERE: dict[str, str] = {
     "versions.lm_eval": "one version is installed",
     "versions.transformers": "one version is installed",
     "versions.tokenizers": "one version is installed",
+    "computation.engine": "vllm-moe alone has it: tested there",
+    "versions.vllm": "vllm-moe alone has it, and one version is installed",
     "versions.torch": "one version is installed",
     "versions.peft": "is there with an adapter only: changes together with model.peft",
     "versions.plugins": "plug-ins are loaded once in a process: tested with the one that extends the tool",
@@ -241,6 +258,7 @@ ELSEWHERE: dict[str, str] = {
 """Parts that no change within one process reaches, and why; what the users of an identity do then is tested for all."""
 
 TOGETHER: dict[str, set[str]] = {
+    "model.backend": {"versions.plugins"},  # whose class is none of ours
     "model.config": {"model.routers"},  # K is both
     "model.class": {"model.code", "model.config"},  # a class is code, and the config names it
     "model.dtype": set(),

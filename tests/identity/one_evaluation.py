@@ -47,6 +47,7 @@ class Evaluation:
         model_args: Further model arguments.
         arguments: Further arguments of `simple_evaluate`.
         threads: More than the test itself has.
+        backend: By name.
     """
 
     model: Path
@@ -54,6 +55,7 @@ class Evaluation:
     model_args: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    backend: str = "hf-moe"
 
     def run(self, cache: Path | None = None, tasks: list[str] | None = None, **more: Any) -> dict[str, Any]:
         """Evaluate, through everything that a user's run goes through."""
@@ -61,7 +63,7 @@ class Evaluation:
         torch.set_num_threads(own + self.threads)
         try:
             results = simple_evaluate(
-                "hf-moe",
+                self.backend,
                 {"pretrained": str(self.model), "device": "cpu", "max_length": 200, **self.model_args},
                 tasks=["own_choice", "own_text"] if tasks is None else tasks,
                 task_manager=TaskManager(include_path=[str(self.tasks)], include_defaults=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from one_evaluation import Evaluation, edit, write_evaluation
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.drift import unchecked_profiles
-from lm_eval_moe.identity import REFERENCE
+from lm_eval_moe.identity import REFERENCE, ROW, Identity
 from lm_eval_moe.profiles import PROFILE_ARRAYS, read_profile, write_profile
+from lm_eval_moe.profiles.merge import merge_profiles
 from lm_eval_moe.results import LabelledRun, Run, latest, read_results
 
 pytestmark = pytest.mark.long
@@ -229,3 +231,45 @@ def test_profiles_of_a_model_and_of_its_adapter_are_not_merged(base: Evaluation,
     with pytest.raises(UserError, match=r"model\.peft was none, is"):
         merge_profiles(out, paths)
     assert not out.exists()
+
+
+def test_what_another_backend_made_is_used_with_a_warning_that_names_both(base: Evaluation, tmp_path: Path) -> None:
+    """The reference items of a profile, and profiles that experts are selected on; two profiles are not merged."""
+    mixed = "hf-moe and other are mixed: in float32 they agree"
+    before, after = CHANGES["model.backend"](base, tmp_path)
+    profile = tmp_path / "reference.safetensors"
+    before.run(routing_profile=profile)
+    profiles = {"en": profile.name, "sw": "other.safetensors"}
+    rule = {"shared": {"profiles": profiles, "top_m": 6, "threshold": 0.9, "source": "en"}}
+    steering = {"version": 1, "interventions": [{"layers": "all", "experts": rule, "action": {"soft": 0.1}}]}
+    file = tmp_path / "steer.yaml"
+    file.write_text(yaml.safe_dump(steering), encoding="utf-8")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        after.run(tasks=["own_choice_sw"], routing_profile=profile)
+        after.run(tasks=["own_choice_sw"], routing_profile=tmp_path / "other.safetensors", routing_reference="sw")
+        after.run(tasks=["own_choice_sw"], steering=file, allow_leak=True)
+    said = [str(each.message) for each in caught]
+    assert any(f"the profile was made by another backend: {mixed}" in text for text in said)
+    assert any(mixed in text and "reference.safetensors is the profile of another backend" in text for text in said)
+    assert any("other.safetensors and reference.safetensors: other and hf-moe are mixed" in text for text in said)
+    with pytest.raises(UserError, match=r"model\.backend"):
+        merge_profiles(tmp_path / "out.safetensors", [profile, tmp_path / "other.safetensors"])
+
+
+def test_the_ways_of_a_backend_are_not_compared_with_anothers() -> None:
+    hf = {
+        "model.backend": "hf-moe",
+        "model.class": "A",
+        "model.config": {"a": 1, "new": 2},
+        "model.weights": {"files": "x"},
+    }
+    vllm = {"model.backend": "vllm-moe", "model.class": "B", "model.config": {"a": 1}, "model.weights": {"files": "x"}}
+    one = Identity(hf)
+    assert one.mismatch(Identity(vllm), REFERENCE) == []
+    assert [each.part for each in one.mismatch(Identity(vllm), ROW)] == ["model.backend"]
+    other = Identity({**vllm, "model.config": {"a": 3}, "model.weights": {"files": "y"}})
+    assert [each.part for each in one.mismatch(other, REFERENCE)] == ["model.config.a", "model.weights.files"]
+    old = Identity({name: value for name, value in vllm.items() if name != "model.backend"})
+    assert not one.mixed(old)
+    assert "model.backend" in one.unknown(old, ROW.needed())

@@ -19,7 +19,7 @@ from one_evaluation import Evaluation, edit, write_evaluation
 from small_models import make_model
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.backends.hf.weights import LoadedWeights
+from lm_eval_moe.backends.weights import LoadedWeights
 from lm_eval_moe.identity import ANSWER, PARTS, Identity
 from lm_eval_moe.identity.sources import source_files
 
@@ -100,7 +100,7 @@ def changed_file(folder: Path, name: str) -> bool:
         (folder / name).write_bytes(content)
         weights = LoadedWeights(str(folder), {})
         weights.use_files()
-        hashes.append(weights.hash(None))
+        hashes.append(weights.hash(dict))
     return hashes[0] != hashes[1]
 
 

@@ -130,6 +130,8 @@ def as_the_origin_of_experts(stored: Identity | None, now: Identity, folder: Pat
     problem = source.differs_from("model", now)
     if problem:
         raise UserError(problem)
+    if mixed := source.mixed_with(now):
+        warnings.warn(mixed, RoutingWarning, stacklevel=1)
 
 
 USES: dict[str, tuple[Use, Callable[[Identity | None, Identity, Path, HFMoE], None]]] = {

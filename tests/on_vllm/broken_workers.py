@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 
+from lm_eval_moe.backends.vllm.operators import wrap_routers
 from lm_eval_moe.backends.vllm.worker import RoutedWorker
 
 
@@ -23,6 +24,19 @@ class Bypassed(RoutedWorker):
         super().load_model(**arguments)
         layer, runner = next(iter(self.routers.runners.items()))
         runner.router.select_experts = self.routers._select[layer]
+
+
+class TooLate(RoutedWorker):
+    """Wraps the routers when the model has been compiled."""
+
+    def load_model(self, **arguments: Any) -> None:
+        super().load_model(**arguments)
+        for layer, runner in self.routers.runners.items():
+            runner.router.select_experts = self.routers._select[layer]
+
+    def _check_routers(self) -> None:
+        self.routers = wrap_routers(self.get_model())
+        super()._check_routers()
 
 
 class Unsteered(RoutedWorker):

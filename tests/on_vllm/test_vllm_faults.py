@@ -37,12 +37,21 @@ def test_rows_in_another_order(broken: Callable[..., Any]) -> None:
 
 
 def test_a_router_that_is_not_reached(broken: Callable[..., Any]) -> None:
-    with pytest.raises(RoutingBypassedError, match="called 3 routers, not 4"):
+    with pytest.raises(RoutingBypassedError, match="in layer 0 of vLLM's model, the router runs without being heard"):
         broken("Bypassed")
 
 
+def test_routers_that_are_wrapped_after_compilation(
+    broken: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))  # without what was compiled with the routers wrapped
+    with pytest.raises(RoutingBypassedError, match=r"in layers 0-3 (?s:.)*enforce_eager=True") as caught:
+        broken("TooLate", enforce_eager=False)
+    assert caught.value.exit_code == 2
+
+
 def test_experts_that_receive_another_selection(broken: Callable[..., Any]) -> None:
-    with pytest.raises(RoutingBypassedError, match="steering changes no log-probability"):
+    with pytest.raises(RoutingBypassedError, match="the experts receive another selection"):
         broken("Unsteered")
 
 
@@ -63,17 +72,17 @@ def test_tokens_beyond_the_end_that_are_not_held_back(broken: Callable[..., Any]
 def test_the_compile_cache_of_a_plain_model(
     model_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """Compiled code without operators must not be taken for ours: the settings name us, or the check sees it."""
-    from vllm import LLM
+    """Compiled code without operators must not be taken for ours: the settings name us, and the check sees it."""
+    from vllm import LLM, EngineArgs
 
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
     path, usual = model_of("qwen3_moe"), {"dtype": "float32", "max_model_len": 256, "gpu_memory_utilization": 0.3}
-    plain = LLM(path, max_num_seqs=16, **usual)
-    plain.llm_engine.engine_core.shutdown()
-    with closing(engine(path)):
-        pass  # it was compiled anew
-    monkeypatch.setattr(refusals, "with_routing", lambda arguments: {**arguments, "worker_cls": refusals.WORKER})
-    with pytest.raises(RoutingBypassedError):
+    ours = refusals.with_routing(usual)
+    plain, routed = (EngineArgs(path, **own).create_engine_config().compute_hash() for own in (usual, ours))
+    assert plain != routed
+    named = LLM(path, max_num_seqs=16, additional_config=ours["additional_config"], **usual)
+    named.llm_engine.engine_core.shutdown()
+    with pytest.raises(RoutingBypassedError, match="runs without being heard"):
         engine(path)
 
 

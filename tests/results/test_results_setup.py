@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from written_runs import write_run
 
+from lm_eval_moe.identity import Identity
 from lm_eval_moe.results import Run, read_results, read_runs, setup_differences
 
 SCORES = {"en": [1.0, 0.0, 1.0], "sw": [0.0, 1.0, 1.0]}
@@ -68,3 +69,12 @@ def test_versions_of_libraries_and_dtype_are_worth_a_warning(tmp_path: Path) -> 
 def test_only_the_tasks_asked_for_are_compared(tmp_path: Path) -> None:
     first, second = two(tmp_path, {}, {"version": 4.0})
     assert {m.task for m in setup_differences(first, second, ["mgsm_direct_sw"])} == {"mgsm_direct_sw"}
+
+
+def test_two_backends_are_worth_a_note(tmp_path: Path) -> None:
+    changes = [
+        {"routing": {"identity": Identity({"model.backend": name}).to_dict()}} for name in ("hf-moe", "vllm-moe")
+    ]
+    found = setup_differences(*two(tmp_path, {"changes": changes[0]}, {"changes": changes[1]}))
+    [note] = [each for each in found if each.kind.startswith("backend")]
+    assert (note.first, note.second, note.serious) == ("hf-moe", "vllm-moe", False)

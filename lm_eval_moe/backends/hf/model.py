@@ -21,13 +21,13 @@ from lm_eval_moe.backends.hf.checkpoint import checked_loading
 from lm_eval_moe.backends.hf.identity import code_parts, model_parts
 from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
-from lm_eval_moe.backends.hf.weights import LoadedWeights
 from lm_eval_moe.backends.loading import model_path, modules_before_loading, shape_before_loading
 from lm_eval_moe.backends.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
+from lm_eval_moe.backends.weights import LoadedWeights
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse
 from lm_eval_moe.capture.layout import padded_batch, places_of
 from lm_eval_moe.harness.requests import is_sampled, prompt_of

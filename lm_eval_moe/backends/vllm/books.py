@@ -34,7 +34,7 @@ class RequestFacts:
     """What is said of a request when it is added; comes with its sampling parameters.
 
     Attributes:
-        row: Its number, by which its sums are asked for.
+        row: Its number, by which its sums are asked for, if they are.
         cuts: Positions, ascending, at which its sums are told apart.
         boundary: Position of the first token that belongs to the continuation.
         language: Decides which interventions apply; None where it is not known.
@@ -161,7 +161,9 @@ class Books:
         Raises:
             AttributionError: Its row runs already, or blocks were found in the cache that it must not share.
         """
-        if any(other.facts.row == facts.row for other in self._requests.values()):
+        if facts.wanted and any(
+            other.facts.wanted and other.facts.row == facts.row for other in self._requests.values()
+        ):
             raise AttributionError(f"row {facts.row} runs twice")
         if computed and not self._shares(facts):
             raise AttributionError(f"{computed} tokens of row {facts.row} were found in the prefix cache, unasked")

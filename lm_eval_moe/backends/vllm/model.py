@@ -27,6 +27,7 @@ from lm_eval_moe.backends.vllm.routing import KEY, Settings
 from lm_eval_moe.backends.vllm.seeds import seed_of
 from lm_eval_moe.backends.vllm.stages import Stages
 from lm_eval_moe.backends.vllm.start import check_start
+from lm_eval_moe.backends.weights import LoadedWeights
 from lm_eval_moe.capture import NONE, ExpectedRow, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import cut_points, places_of
 from lm_eval_moe.harness.requests import is_sampled, prompt_of, running_order
@@ -103,9 +104,11 @@ class VLLMMoE(RoutedState, VLLM):
         shape = shape_before_loading({**kwargs, "pretrained": pretrained})
         steering = resolve_plan(steering, shape)
         self.routing_shape = shape
+        path = model_path(pretrained)
+        self.weights = LoadedWeights(path, kwargs)
         kwargs = refusals.with_routing(kwargs)
         with starting_engine():
-            super().__init__(pretrained=model_path(pretrained), **kwargs)
+            super().__init__(pretrained=path, **kwargs)
         self._arguments = kwargs
         self._stages = Stages(self.model.collective_rpc("routing_parts"), shape)
         refusals.check_parts(self._stages)
@@ -129,7 +132,11 @@ class VLLMMoE(RoutedState, VLLM):
         self.model.llm_engine.engine_core.shutdown()
 
     def _own_parts(self) -> dict[str, Any]:
-        return model_parts(self)
+        return model_parts(self, self.weights)
+
+    def trust_files(self) -> None:
+        """Begin to hash the files: whoever holds the model, its weights are those of the workers."""
+        self.weights.use_files()
 
     def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
         """Change the steering of the loaded model, or end it with None; the engine goes on.

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
+from lm_eval_moe.backends.vllm.routing import KEY
+from lm_eval_moe.backends.vllm.stages import error_to_raise
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.shape import format_ranges
 
@@ -98,7 +100,7 @@ def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
     found = {**arguments, "worker_cls": WORKER}
     # The key of vLLM's compile cache: a plain model's code, which has no operators, must not be taken for ours.
     additional = found.get("additional_config") or {}
-    found["additional_config"] = {**additional, "lm_eval_moe": __version__}
+    found["additional_config"] = {**additional, KEY: {"version": __version__}}
     if not current_platform.is_cpu() and not _truthy(found.get("enforce_eager")):
         # On a GPU, routers run within an operator of vLLM's. Graphs are cut there, so that what is recorded when a
         # graph is captured is not all that ever runs.
@@ -117,7 +119,7 @@ def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_parts(stages: Stages) -> None:
-    """Refuse kernels that run past the routers.
+    """Refuse kernels that run past the routers, and workers whose check at the start failed.
 
     Raises:
         RoutingBypassedError: There are some.
@@ -128,6 +130,9 @@ def check_parts(stages: Stages) -> None:
             fix="choose another kernel, such as moe_backend=triton",
             where="--model_args moe_backend",
         )
+    for part in stages.parts:
+        if part["failure"] is not None:
+            raise error_to_raise(part["failure"])
 
 
 def check_plan(plan: SteeringPlan, stages: Stages) -> None:

@@ -216,6 +216,17 @@ class WorkerRouting:
             UserError: Something went wrong since the last time; nothing can be trusted.
         """
         self._guarded(self._read, self._books.end_all())
+        self.check()
+        taken = {row: pack_sums(self._cut(row, ends)) for row, ends in cuts.items()}
+        self._sums.clear()
+        return taken
+
+    def check(self) -> None:
+        """Raise what went wrong since the last time.
+
+        Raises:
+            UserError: Something did; nothing can be trusted.
+        """
         self._guarded(self._passes.look)
         wrong = 0 if self._wrong is None else int(self._wrong)
         self._wrong = None
@@ -225,9 +236,6 @@ class WorkerRouting:
             raise failure
         if wrong:
             raise AttributionError(f"{wrong} tokens were not where vLLM's scheduler says: routing cannot be attributed")
-        taken = {row: pack_sums(self._cut(row, ends)) for row, ends in cuts.items()}
-        self._sums.clear()
-        return taken
 
     def _cut(self, row: int, cuts: Sequence[int]) -> SegmentSums:
         if row not in self._sums:
@@ -237,9 +245,9 @@ class WorkerRouting:
         for cut in cuts:
             if cut not in (0, *ends):
                 raise AttributionError(
-                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more than "
-                    f"{HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop strings "
-                    "itself"
+                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more "
+                    f"than {HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop "
+                    "strings itself"
                 )
             place = ends.index(cut) + 1 if cut else 0
             groups.append(range(begin, place))

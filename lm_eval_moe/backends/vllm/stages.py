@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.capture.sums import SegmentSums
     from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["Stages"]
+__all__ = ["Stages", "error_to_raise", "error_to_send"]
 
 
 class Stages:
@@ -67,7 +67,7 @@ class Stages:
         """
         for own in taken:
             if "error" in own:
-                raise _error(*own["error"])
+                raise error_to_raise(own["error"])
         stages = [(layers, dict(taken[worker]["sums"])) for layers, worker in self._stages.items()]
         merged = {}
         for row, data in stages[0][1].items():
@@ -92,7 +92,17 @@ def _with_layers(sums: SegmentSums, others: SegmentSums, places: list[int]) -> S
     return replace(sums, **changed)
 
 
-def _error(kind: str, problem: str, fix: str | None, where: str | None) -> Exception:
+def error_to_send(error: Exception) -> list[str | None]:
+    """Return an error as it travels: raised in a worker, it would end the engine without a word to the user."""
+    if isinstance(error, UserError):
+        kind = "bypassed" if isinstance(error, RoutingBypassedError) else "user"
+        return [kind, error.problem, error.fix, error.where]
+    return ["fault", f"{type(error).__name__}: {error}", None, None]
+
+
+def error_to_raise(sent: Sequence[Any]) -> Exception:
+    """Return the error that a worker sent."""
+    kind, problem, fix, where = sent
     if kind == "fault":
         return AttributionError(f"a worker of vLLM failed: {problem}")
     return (RoutingBypassedError if kind == "bypassed" else UserError)(problem, fix=fix, where=where)

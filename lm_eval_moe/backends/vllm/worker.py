@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
+from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.vllm.books import HELD_BACK
 from lm_eval_moe.backends.vllm.budget import ASSUMED, left_for_blocks, segment_bytes
+from lm_eval_moe.backends.vllm.identity import worker_parts
 from lm_eval_moe.backends.vllm.operators import wrap_routers
-from lm_eval_moe.backends.vllm.routing import Settings, WorkerRouting
-from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.backends.vllm.routing import KEY, Settings, WorkerRouting
+from lm_eval_moe.backends.vllm.selfcheck import check_routers, copies_of
+from lm_eval_moe.backends.vllm.serving import ServedSteering, served_settings
+from lm_eval_moe.backends.vllm.stages import error_to_send
+from lm_eval_moe.backends.weights import hash_of_parameters
+from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING or not current_platform.is_cpu():
     from vllm.v1.worker.gpu_worker import Worker
@@ -25,11 +33,19 @@ class RoutedWorker(Worker):
     """A worker that captures routing and steers it."""
 
     routing: WorkerRouting | None = None
+    failure: Exception | None = None  # of the check at the start
+    serves = False  # whether requests come from a server, and not from the model class, which asks for failures
 
     # ------------------------------------------------------------------ what vLLM calls
 
     def load_model(self, **arguments: Any) -> None:
         """Load the model, and wrap its routers before anything is compiled."""
+        told = self._told()
+        served = ServedSteering.of(self.vllm_config.additional_config)
+        if served is not None:
+            self.serves = True
+            self._steered = served.plan_for(self.vllm_config)
+            told["version"] = __version__  # as in `refusals.with_routing`
         super().load_model(**arguments)
         model = self.get_model()
         self.routers = wrap_routers(model)
@@ -55,6 +71,20 @@ class RoutedWorker(Worker):
             apart=2 * HELD_BACK * self.scheduler_config.max_num_seqs,
         )
 
+    def compile_or_warm_up_model(self) -> Any:
+        """Get ready to run, and prove that steering and capture work as the model now runs."""
+        times = super().compile_or_warm_up_model()
+        try:
+            self._check_routers()
+        except Exception as error:
+            if self.serves:
+                raise
+            self.failure = error  # raised here, it would be lost in the log
+        if self.serves:
+            whole = self.parallel_config.pipeline_parallel_size == 1
+            self._route(served_settings(*self._steered, self.routing_parts(), whole=whole))
+        return times
+
     def _prepare_stage(self, model: Any) -> None:
         """Make what a stage of a pipeline receives into, which vLLM makes in a warm-up that the CPU leaves out."""
         runner = self.model_runner
@@ -68,7 +98,43 @@ class RoutedWorker(Worker):
         self._scheduled = scheduler_output
         if self.routing is not None:
             self.routing.announce(scheduler_output)
-        return super().execute_model(scheduler_output)
+        output = super().execute_model(scheduler_output)
+        if self.serves and self.routing is not None:
+            self.routing.check()  # nobody else asks, and an answer that was not steered must not go out
+        return output
+
+    def _told(self) -> dict[str, Any]:
+        told = self.vllm_config.additional_config.get(KEY)
+        if not isinstance(told, dict) or not told.keys() & {"steering", "version"}:
+            raise UserError(
+                "RoutedWorker was not told how to steer",
+                fix=f"""add --additional-config '{{"{KEY}": {{"steering": "FILE"}}}}'; without steering, leave out """
+                "--worker-cls",
+                where="--additional-config",
+            )
+        return told
+
+    def _check_routers(self) -> None:
+        runner, parts = self.model_runner, self.routing_parts()
+        experts, top_k = max(parts["experts"], default=0), max(parts["top_k"], default=0)
+        tokens = min(16, self.scheduler_config.max_num_batched_tokens)
+        for batch in ({"num_tokens": tokens}, {"num_tokens": 1, "uniform_decode": True}):
+
+            def run(batch: dict[str, Any] = batch) -> list[Tensor]:
+                output: list[Tensor] = []
+                hooks = (
+                    self.get_model().register_forward_pre_hook(_fill_in, with_kwargs=True),
+                    self.get_model().register_forward_hook(lambda *given: output.extend(copies_of(given[-1]))),
+                )
+                try:
+                    # On a CPU, a pass without attention hands on memory that nobody has written.
+                    runner._dummy_run(**batch, force_attention=True)
+                finally:
+                    for hook in hooks:
+                        hook.remove()
+                return output
+
+            check_routers(self.routers, experts, top_k, run)
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.routing is not None:
@@ -117,29 +183,48 @@ class RoutedWorker(Worker):
             "routers": sorted({type(runner.router).__name__ for runner in runners.values()}),
             "monolithic": [layer for layer, runner in runners.items() if runner._quant_method.is_monolithic],
             "after_logits": sorted({word for runner in runners.values() for word in _after_logits(runner.router)}),
+            "failure": error_to_send(self.failure) if self.failure is not None else None,
         }
+
+    def routing_identity(self) -> dict[str, Any]:
+        """Return what answers depend on that only a worker knows."""
+        return worker_parts(self)
+
+    def routing_weights(self) -> str:
+        """Return a hash over every element of this worker's parameters."""
+        return hash_of_parameters(self.get_model())
 
     def routing_begin(self, settings: str | None) -> None:
         """Capture and steer from now on as the settings say; None: no longer."""
         self.routing = None
         if settings is not None:
-            self.routing = WorkerRouting(Settings.received(settings), self.routers, self.device, self._prefix_cache())
+            self._route(Settings.received(settings))
+
+    def _route(self, settings: Settings) -> None:
+        self.routing = WorkerRouting(settings, self.routers, self.device, self._prefix_cache())
 
     def routing_take(self, cuts: list[tuple[int, list[int]]]) -> dict[str, Any]:
         """Return the packed sums of requests that have ended, or what went wrong (see `WorkerRouting.take`)."""
         assert self.routing is not None
         try:
             taken = list(self.routing.take(dict(cuts)).items())
-        except UserError as error:
-            kind = "bypassed" if isinstance(error, RoutingBypassedError) else "user"
-            return {"error": [kind, error.problem, error.fix, error.where]}
-        except Exception as error:  # noqa: BLE001 - a worker's exception would end the engine without a word
-            return {"error": ["fault", f"{type(error).__name__}: {error}", None, None]}
+        except Exception as error:  # noqa: BLE001 - it would end the engine without a word
+            return {"error": error_to_send(error)}
         return {"sums": taken}
 
     def routing_counted(self) -> dict[str, int]:
         """Return what `WorkerRouting.counted` does."""
         return {} if self.routing is None else self.routing.counted()
+
+
+def _fill_in(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give a pass different tokens, or a later stage of a pipeline a hidden state: dummy runs have zeros."""
+    tokens = kwargs.get("input_ids", args[0] if args else None)
+    if tokens is not None:
+        tokens.copy_(torch.arange(1, len(tokens) + 1))
+    before = kwargs.get("intermediate_tensors")
+    for tensor in before.tensors.values() if before is not None else ():
+        tensor.copy_(torch.linspace(-1, 1, tensor.numel()).reshape(tensor.shape))
 
 
 def _after_logits(router: Any) -> list[str]:

@@ -32,12 +32,13 @@ def examine(runs: Runs) -> Finding:
             "make the model deterministic (deterministic kernels, no dropout), then run doctor again",
             details=asdict(itself),
         )
+    seen = "logits" if runs.has_modules else "scores"
     found = compare_logits(runs.plain, runs.captured)
     if not found.identical:
         return Finding(
             "fail",
-            f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g}",
+            f"{found.different} of {found.logits} {seen} differ from the plain model's, by up to {found.largest:.3g}",
             "do not compare captured results with those of the plain model, and please report it",
             details=asdict(found),
         )
-    return Finding("pass", f"{found.logits:,} logits are those of the plain model", details=asdict(found))
+    return Finding("pass", f"{found.logits:,} {seen} are those of the plain model", details=asdict(found))

@@ -20,6 +20,7 @@ __all__ = ["examine"]
     "capture matches the experts",
     observes="the selection as torch hooks see it in a run without interception, counted anew by sentence",
     order=30,
+    looks_at="modules",
     needs=("selection",),
 )
 def examine(runs: Runs) -> Finding:

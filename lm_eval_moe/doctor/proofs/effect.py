@@ -26,7 +26,7 @@ __all__ = ["examine"]
 @proof(
     "effect",
     "each router decides its layer",
-    observes="the logits when one layer alone is steered, and what its experts then receive or do",
+    observes="the logits (or scores) when one layer alone is steered, and what its experts then receive or do",
     order=60,
     needs=("selection",),
     runs_per_layer=1,
@@ -36,24 +36,24 @@ def examine(runs: Runs) -> Finding:
     layers: dict[int, dict[str, Any]] = {}
     for position, layer in enumerate(runs.shape.layers):
         steered = _steered(runs, position, layer)
-        changed = sum(
-            not same_bits(plain, now)
-            for ask in runs.few
-            for plain, now in zip(runs.plain_few.logits(ask), steered.logits(ask), strict=True)
+        layers[layer] = (
+            {
+                "tokens_changed": _tokens_changed(runs, steered),
+                "experts_get_what_router_returns": _handed_on(runs, steered, position),
+            }
+            if runs.has_modules
+            else {"sentences_changed": _sentences_changed(runs, steered)}
         )
-        layers[layer] = {
-            "tokens_changed": changed,
-            "experts_get_what_router_returns": _handed_on(runs, steered, position),
-        }
-    still = [layer for layer, found in layers.items() if not found["tokens_changed"]]
-    other = [layer for layer, found in layers.items() if found["experts_get_what_router_returns"] is False]
+    still = [layer for layer, found in layers.items() if not next(iter(found.values()))]
+    other = [layer for layer, found in layers.items() if found.get("experts_get_what_router_returns") is False]
     tokens = sum(len(ask.tokens) for ask in runs.few)
     details = {"tokens": tokens}
     if not still and not other:
         return Finding("pass", f"steering any one of {len(layers)} layers changes the output", None, layers, details)
     said = []
     if still:
-        said.append(f"steering layer(s) {format_ranges(still)} alone changes no logit")
+        seen = "logit" if runs.has_modules else "score"
+        said.append(f"steering layer(s) {format_ranges(still)} alone changes no {seen}")
     if other:
         said.append(f"the experts of layer(s) {format_ranges(other)} get other experts than their router returns")
     return Finding(
@@ -63,6 +63,18 @@ def examine(runs: Runs) -> Finding:
         layers,
         details,
     )
+
+
+def _tokens_changed(runs: Runs, steered: Scored) -> int:
+    return sum(
+        not same_bits(plain, now)
+        for ask in runs.few
+        for plain, now in zip(runs.plain_few.logits(ask), steered.logits(ask), strict=True)
+    )
+
+
+def _sentences_changed(runs: Runs, steered: Scored) -> int:
+    return sum(plain[0] != now[0] for plain, now in zip(runs.plain_few.answers, steered.answers, strict=True))
 
 
 def _steered(runs: Runs, position: int, layer: int) -> Scored:
@@ -85,8 +97,8 @@ def _steered(runs: Runs, position: int, layer: int) -> Scored:
 
 
 def _least_used(runs: Runs, position: int) -> list[int]:
-    chosen = np.concatenate([runs.plain.received(position, ask).indices.ravel() for ask in runs.asked])
-    used = np.bincount(chosen, minlength=runs.shape.experts)[: runs.shape.experts]
+    run = runs.plain if runs.has_modules else runs.captured
+    used = np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)
     return sorted(int(expert) for expert in np.argsort(used, kind="stable")[: min(runs.shape.top_k, 2)])
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.runs import NEW_TOKENS
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Asked, Generated, Runs
@@ -15,7 +16,7 @@ __all__ = ["examine"]
 @proof(
     "generation",
     "generation is unchanged",
-    observes="the tokens that are fed step by step, with and without capture",
+    observes="the tokens that are fed step by step (or the texts), with and without capture",
     order=80,
     needs=("selection",),
 )
@@ -24,6 +25,8 @@ def examine(runs: Runs) -> Finding:
     plain, captured = runs.generated, runs.generated_captured
     if plain.texts != captured.texts:
         return _changed(plain, captured)
+    if not runs.has_modules:
+        return _recorded(runs, captured)
     fed, fed_captured = plain.fed, captured.fed
     if fed is None or fed_captured is None:
         return Finding("not applicable", "the model is fed embeddings: its tokens cannot be followed from outside")
@@ -39,15 +42,36 @@ def examine(runs: Runs) -> Finding:
             wrong.append(f"{ask.language}: {problem}")
     details = {"rows": len(captured.asked), "padding_tokens": padding, "generated_tokens": continued, "wrong": wrong}
     if wrong:
-        return Finding(
-            "fail",
-            f"{len(wrong)} of {len(captured.asked)} generations are counted wrongly ({wrong[0]})",
-            "the routing fields of this model's generation tasks cannot be trusted; please report it",
-            details=details,
-        )
+        return _counted_wrongly(wrong, captured, details)
     return Finding(
         "pass",
         f"{len(captured.asked)} prompts, {padding} of padding; {continued} generated tokens counted",
+        details=details,
+    )
+
+
+def _recorded(runs: Runs, captured: Generated) -> Finding:
+    """Judge by the records alone: all of the prompt, and of the answer no more than can have been fed."""
+    continued = 0
+    wrong = []
+    for ask in captured.asked:
+        prompt, record = len(runs.lm.tok_encode(ask.context)), captured.records.get(ask.number)
+        tokens = record.tokens if record is not None else 0
+        due = min(max(tokens, prompt), prompt + NEW_TOKENS - 1)  # the last token of an answer is never fed
+        continued += tokens - prompt
+        if problem := runs.miscounted(record, due):
+            wrong.append(f"{ask.language}: {problem}")
+    details = {"rows": len(captured.asked), "generated_tokens": continued, "wrong": wrong}
+    if wrong:
+        return _counted_wrongly(wrong, captured, details)
+    return Finding("pass", f"{len(captured.asked)} prompts; {continued} generated tokens counted", details=details)
+
+
+def _counted_wrongly(wrong: list[str], captured: Generated, details: dict[str, Any]) -> Finding:
+    return Finding(
+        "fail",
+        f"{len(wrong)} of {len(captured.asked)} generations are counted wrongly ({wrong[0]})",
+        "the routing fields of this model's generation tasks cannot be trusted; please report it",
         details=details,
     )
 

@@ -20,7 +20,7 @@ __all__ = ["examine"]
 @proof(
     "intercepted",
     "every MoE layer is intercepted",
-    observes="the modules of all decoder layers: which of them have experts",
+    observes="the records of every layer, and the modules of all decoder layers: which of them have experts",
     order=10,
 )
 def examine(runs: Runs) -> Finding:
@@ -30,7 +30,7 @@ def examine(runs: Runs) -> Finding:
         "generation": _layers_seen(runs, runs.generated_captured.records),
     }
     layers = {layer: {how: layer in found for how, found in seen.items()} for layer in runs.shape.layers}
-    uncovered = uncovered_layers(runs.modules.model, runs.modules.sites)
+    uncovered = uncovered_layers(runs.modules.model, runs.modules.sites) if runs.has_modules else ()
     missed = [
         f"layer(s) {format_ranges(left)} in {how}"
         for how, found in seen.items()

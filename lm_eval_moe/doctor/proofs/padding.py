@@ -15,7 +15,7 @@ __all__ = ["examine"]
 @proof(
     "padding",
     "padding is not counted",
-    observes="the tokens that the model is fed",
+    observes="the tokens of each sentence, and those that the model is fed",
     order=40,
     needs=("selection",),
 )
@@ -23,7 +23,8 @@ def examine(runs: Runs) -> Finding:
     """Compare what was counted with the requests' own tokens, K selections for each."""
     run = runs.captured
     own = sum(len(ask.tokens) for ask in runs.asked)
-    details = {"own_tokens": own, "padding_tokens": run.padding, "batches": len(run.passes)}
+    padding = run.padding if runs.has_modules else None
+    details = {"own_tokens": own, "padding_tokens": padding, "batches": len(run.passes) or None}
     wrong = [
         f"{ask.language}: {problem}"
         for ask in runs.asked
@@ -36,12 +37,11 @@ def examine(runs: Runs) -> Finding:
             "the routing fields of this model's results cannot be trusted; please report it",
             details={**details, "wrong": wrong},
         )
-    if not run.padding:
+    at_most = "at most " if runs.skips else ""
+    counted = f"{own:,} own tokens, {at_most}{runs.shape.top_k} choices each"
+    if padding is None:
+        return Finding("pass", f"{counted}, nothing besides", details=details)
+    if not padding:
         why = "batches of one row have none; use a batch size of 2 or more" if len(run.passes) > 1 else "there was none"
         return Finding("not applicable", f"no padding to leave out: {why}", details=details)
-    at_most = "at most " if runs.skips else ""
-    return Finding(
-        "pass",
-        f"{own:,} own tokens, {at_most}{runs.shape.top_k} choices each; {run.padding} padding left out",
-        details=details,
-    )
+    return Finding("pass", f"{counted}; {padding} padding left out", details=details)

@@ -25,7 +25,7 @@ _Targets = dict[int, list[int]]
 @proof(
     "reach",
     "activate and mask reach",
-    observes="the selection as torch hooks see it in steered runs",
+    observes="the selection in steered runs, as torch hooks see it; as it is recorded where there are no modules",
     order=70,
     needs=("selection",),
     shares={
@@ -39,7 +39,7 @@ _Targets = dict[int, list[int]]
     runs=5,
 )
 def examine(runs: Runs) -> Finding:
-    """Measure, by what the experts receive, the share of tokens at which all targets, or any masked expert, are chosen.
+    """Measure the share of tokens at which all targets, or any masked expert, are chosen.
 
     ``activate`` can fall short for two reasons: the router weighs more than logits (groups, a selection bias), or the
     published formula ties its targets with the old favourite up to noise. A large bias, which ties with nothing, tells
@@ -71,8 +71,10 @@ def examine(runs: Runs) -> Finding:
         for at, layer in enumerate(runs.shape.layers)
     }
     details: dict[str, Any] = {"seed": _SEED, "mean": means}
-    if refusal is not None:
+    if refusal is not None and runs.has_modules:
         return Finding("fail", refusal.problem, refusal.fix, layers, details)
+    if refusal is not None:
+        return _unguarded(refusal, reached, layers, details)
     short = _layers_where(runs, reached["activate_guarded"], lambda share: share < 1)
     leaking = _layers_where(runs, reached.get("mask_guarded", []), lambda share: share > 0)
     if short or leaking:
@@ -88,6 +90,16 @@ def examine(runs: Runs) -> Finding:
     summary = f"with guard 100 % and 0 %; without {share_text(means['activate'])}"
     summary += f" and {share_text(means['mask'])}" if masked else " (no expert can be spared for mask)"
     return Finding("pass", summary, None, layers, details, _notes(runs, reached, means))
+
+
+def _unguarded(
+    refusal: UserError, reached: dict[str, list[float]], layers: dict[int, dict[str, Any]], details: dict[str, Any]
+) -> Finding:
+    """Judge a backend that heeds no guard for this model: raised logits decide, or it cannot be said what does."""
+    if min(reached["bias"]) == 1 and not any(reached.get("mask", [])):
+        summary = "raised and masked logits decide at every token; no guard is heeded"
+        return Finding("pass", summary, None, layers, details)
+    return Finding("not proven", f"logits do not decide alone, and {refusal.problem}", refusal.fix, layers, details)
 
 
 def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float]) -> tuple[str, ...]:
@@ -112,8 +124,9 @@ def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float])
     )
     if tied:
         share = np.mean([reached["activate"][runs.shape.layers.index(layer)] for layer in tied])
+        count = min(runs.shape.top_k, 2 if runs.has_modules else 1)
         notes.append(
-            f"activate of {min(runs.shape.top_k, 2)} expert(s) reaches {share_text(float(share))} of tokens in "
+            f"activate of {count} expert(s) reaches {share_text(float(share))} of tokens in "
             f"layer(s) {format_ranges(tied)}. That is its formula, not this model: targets tie with the old favourite "
             "up to noise and rounding, and may lose to it. Write guard: true where every target must be selected."
         )
@@ -125,16 +138,19 @@ def _layers_where(runs: Runs, shares: list[float], wrong: Any) -> list[int]:
 
 
 def _drawn(runs: Runs) -> tuple[_Targets, _Targets]:
-    """Draw experts to activate, and of those that the plain model selects, experts to mask."""
+    """Draw experts to activate, and of those that the plain model selects, experts to mask.
+
+    Two of each; one where records alone are to be seen, which do not say whether two experts served the same token.
+    """
     experts, top_k = runs.shape.experts, runs.shape.top_k
+    most, run = (2, runs.plain) if runs.has_modules else (1, runs.captured)
     activated: _Targets = {}
     masked: _Targets = {}
     for position, layer in enumerate(runs.shape.layers):
         rng = np.random.default_rng([_SEED, layer])
-        activated[layer] = sorted(rng.choice(experts, min(top_k, 2), replace=False).tolist())
-        received = [runs.plain.received(position, ask).indices.ravel() for ask in runs.asked]
-        used = [int(expert) for expert in np.unique(np.concatenate(received)) if expert < experts]
-        count = min(top_k, 2, experts - top_k, len(used))
+        activated[layer] = sorted(rng.choice(experts, min(top_k, most), replace=False).tolist())
+        used = np.flatnonzero(np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)).tolist()
+        count = min(top_k, most, experts - top_k, len(used))
         if count:
             masked[layer] = sorted(rng.choice(used, count, replace=False).tolist())
     return activated, masked if len(masked) == len(activated) else {}
@@ -144,9 +160,14 @@ def _shares(runs: Runs, targets: _Targets, action: str | dict[str, float], *, gu
     """Return by layer the share of tokens at which any masked expert, or otherwise all targets, are chosen."""
     name = action if isinstance(action, str) else next(iter(action))
     steering = steering_of({"experts": {"ids": targets}, "action": action, **({"guard": True} if guard else {})})
-    run = runs.score(f"{name}{' with guard' if guard else ''}", steering=steering, logits=False)
+    label = f"{name}{' with guard' if guard else ''}"
+    run = runs.score(label, steering=steering, capture=runs.observing, logits=False)
     shares = []
     for position, layer in enumerate(runs.shape.layers):
+        if not runs.has_modules:
+            selected = np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)
+            shares.append(float(selected[targets[layer]].sum() / sum(len(ask.tokens) for ask in runs.asked)))
+            continue
         indices = np.concatenate([run.received(position, ask).indices for ask in run.asked])
         chosen = np.stack([(indices == expert).any(1) for expert in targets[layer]])
         shares.append(float((chosen.any(0) if name == "mask" else chosen.all(0)).mean()))

@@ -21,6 +21,7 @@ __all__ = ["examine"]
     "the experts do what is recorded",
     observes="the output of each block with one expert after the other muted, and what each expert gives alone",
     order=25,
+    looks_at="modules",
     if_missing="takes the selection as the adapter reads it, which is not proven",
 )
 def examine(runs: Runs) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import xxhash
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity.file_hashes import hash_of_files, stamp_of
 
-__all__ = ["LoadedWeights"]
+__all__ = ["LoadedWeights", "hash_of_parameters"]
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _LISTS = (".index.json", "adapter_config.json")
@@ -69,7 +69,8 @@ class LoadedWeights:
 
     def use_files(self) -> None:
         """Let the files stand for the weights from now on, and begin to hash them: nobody else holds the model."""
-        if self.incomplete or any(self.arguments.get(loader) for loader in _LOADERS):
+        others = any(self.arguments.get(loader) for loader in _LOADERS) or self.arguments.get("load_format") == "dummy"
+        if self.incomplete or others or self._thread is not None:
             return
         if not self._is_folder():  # only once it is loaded does a hub's model lie where it was loaded from
             self._files = _weight_files(self._folder())
@@ -88,11 +89,11 @@ class LoadedWeights:
         except OSError:  # gone meanwhile
             self._hash = None
 
-    def hash(self, model: Any) -> dict[str, str]:
-        """Return ``{"files": ..}`` or ``{"parameters": ..}`` with a hash over every element.
+    def hash(self, loaded: Callable[[], dict[str, str]]) -> dict[str, str]:
+        """Return ``{"files": ..}`` with a hash over every element, or what stands for the weights where no files do.
 
         Args:
-            model: The loaded model.
+            loaded: Returns that: a hash over every element of what was loaded, by its kind.
 
         Raises:
             UserError: A file cannot be read.
@@ -101,7 +102,7 @@ class LoadedWeights:
             self._thread.join()
         if self._problem is not None:
             raise self._problem
-        return {"files": self._hash} if self._hash is not None else {"parameters": _hash_of_parameters(model)}
+        return {"files": self._hash} if self._hash is not None else loaded()
 
     @staticmethod
     def snapshot(source: str, arguments: Mapping[str, Any]) -> Path | None:
@@ -138,7 +139,8 @@ def _weight_files(folder: Path | None) -> list[Path]:
     return sorted(file for file in files if file.suffix in _WEIGHTS or file.name.endswith(_LISTS))
 
 
-def _hash_of_parameters(model: Any) -> str:
+def hash_of_parameters(model: Any) -> str:
+    """Return a hash over every element of a model's parameters and buffers, with their names."""
     digest = xxhash.xxh3_128()
     for name, tensor in _tensors(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,0 +1,53 @@
+"""A request's record is its own: it hangs neither on what shares its batch nor on the order of the requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.doctor.finding import Finding, proof
+
+if TYPE_CHECKING:
+    from lm_eval_moe.doctor.runs import Runs
+
+__all__ = ["examine"]
+
+_ROUNDING = 0.05
+"""The share of a sentence's selections that other sums of the same batch may change, in half precision."""
+
+
+@proof(
+    "batching",
+    "records hang on no batch",
+    observes="the records of the same sentences together, and each alone in reverse order",
+    order=45,
+    runs=1,
+)
+def examine(runs: Runs) -> Finding:
+    """Score the sentences once more, one at a time and the last first, and compare their records."""
+    alone = runs.score("one at a time", capture="all", asked=runs.asked[::-1], alone=True)
+    off = total = 0
+    wrong = []
+    for ask in runs.asked:
+        one, other = runs.captured.records.get(ask.number), alone.records.get(ask.number)
+        if one is None or other is None or one.counts is None or other.counts is None:
+            wrong.append(f"{ask.language}: nothing was recorded")
+            continue
+        selections = int(one.counts.sum())
+        differing = int(np.abs(one.counts - other.counts).sum()) // 2
+        off, total = off + differing, total + selections
+        if one.tokens != other.tokens:
+            wrong.append(f"{ask.language}: {one.tokens} tokens in a batch, {other.tokens} alone")
+        elif differing > _ROUNDING * selections:
+            wrong.append(f"{ask.language}: {differing} of {selections} selections differ")
+    details: dict[str, Any] = {"selections": total, "differing": off, "wrong": wrong}
+    if wrong:
+        return Finding(
+            "fail",
+            f"{len(wrong)} of {len(runs.asked)} sentences have another record alone than in a batch ({wrong[0]})",
+            "the routing fields of this model's results cannot be trusted; please report it",
+            details=details,
+        )
+    said = "all equal" if not off else f"{off} differ, as rounding in batches of another size makes them"
+    return Finding("pass", f"{total:,} selections, in batches and one at a time: {said}", details=details)
