@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RoutedState"]
 
+_BATCHES, _ROWS = 4, 64
+"""Batches that are given at once, and rows where the size of a batch is not known beforehand."""
 
 _VERSIONS = ("lm_eval", "transformers", "tokenizers", "torch")
 """What all engines compute with, or read text with."""
@@ -55,8 +59,11 @@ class RoutedState:
         captured: What was recorded of the requests that ran last; outside `capturing`, everything is.
         coverage: What the plan in force steers of a request; None for the model as it is.
         response_cache: Keeps answers, if there is one.
+        fills_batches: Whether the engine makes batches of its own from all that it is given: it is given as much as
+            possible then (``batch_size=auto``) where nobody says otherwise.
     """
 
+    fills_batches: bool = False
     backend_name: str
     routing_shape: RoutingShape
     rank: int
@@ -76,6 +83,7 @@ class RoutedState:
         self.captured = Captured()
         self._labels = LabelQueue()
         self.response_cache: ResponseCache | None = None
+        self._bar: tqdm[Any] | None = None  # that counts the requests which are being answered, if there is one
         self._known = Identity()
 
     # ------------------------------------------------------------------ what a backend may know better
@@ -248,9 +256,7 @@ class RoutedState:
 
         def compute(positions: list[int]) -> list[Entry]:
             if sampled:
-                import torch
-
-                torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
+                self._seed_draws(int.from_bytes(keys[positions[0]][:7], "big"))
             numbers = [requests[position] for position in positions]
             with self.captured.noted() as noted:
                 answers = run(numbers)
@@ -263,9 +269,8 @@ class RoutedState:
                 self.captured.keep(own.key, own.window, record)
 
         quiet = quiet or self.rank != 0
-        return answers_by_block(
-            self.response_cache, order(requests), keys, self.batch_size, compute, recall, quiet=quiet
-        )
+        with self._progress("Answering with the response cache", len(keys), quiet=quiet) as bar:
+            return answers_by_block(self.response_cache, order(requests), keys, self.rows_at_once, compute, recall, bar)
 
     # ------------------------------------------------------------------ running
 
@@ -283,6 +288,27 @@ class RoutedState:
     def at_batch_size(self, size: int) -> AbstractContextManager[None]:
         """Run batches of a size inside the ``with`` block."""
         return replaced(self, "batch_size", size)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows to give at once where work is done part by part, to be kept or counted in between."""
+        size = self.batch_size
+        return _BATCHES * size if isinstance(size, int) and size > 0 else _ROWS
+
+    @contextmanager
+    def _progress(self, what: str, count: int, *, quiet: bool) -> Iterator[tqdm[Any]]:
+        """Yield the bar that counts the requests which are being answered: the one that is there, or else a new one."""
+        if self._bar is not None:
+            yield self._bar
+            return
+        with tqdm(total=count, desc=what, disable=quiet) as bar, replaced(self, "_bar", bar):
+            yield bar
+
+    def _seed_draws(self, seed: int) -> None:
+        """Let what is drawn at random from now on depend on a seed alone."""
+        import torch
+
+        torch.manual_seed(seed)
 
     def _labelled(self, labels: Sequence[RequestLabel]) -> AbstractContextManager[None]:
         """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
