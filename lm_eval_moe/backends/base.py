@@ -71,9 +71,12 @@ class RoutedModel(Protocol):
         plans_at_once: By how many plans it steers the requests of one batch; 1: `ahead` does nothing.
         rank: Which of the processes that share the requests this is.
         world_size: How many there are.
+        fills_batches: Whether its engine makes batches of its own from all that it is given.
+        rows_at_once: How many rows to give at once where work is done part by part.
     """
 
     backend_name: str
+    fills_batches: bool
     routing_shape: RoutingShape
     registry: ParallelRegistry
     coverage: Coverage | None
@@ -95,6 +98,8 @@ class RoutedModel(Protocol):
     def rank(self) -> int: ...
     @property
     def world_size(self) -> int: ...
+    @property
+    def rows_at_once(self) -> int: ...
 
     def __init__(self, **arguments: Any) -> None: ...
     @classmethod

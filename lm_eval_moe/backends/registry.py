@@ -22,6 +22,7 @@ __all__ = [
     "quiet_loading",
     "register_backend",
     "set_threads",
+    "usual_batch_size",
 ]
 
 DEFAULT = "hf-moe"
@@ -55,6 +56,19 @@ def backend(name: str) -> type[RoutedModel]:
     with failing_as_user_error(f"the backend {home}", f"--model {name}", "mend it, or install what it needs"):
         kind: type[RoutedModel] = getattr(importlib.import_module(module), attribute)
     return kind
+
+
+def usual_batch_size(name: str, size: int) -> int | str:
+    """Return the batch size of a command that is told none.
+
+    Args:
+        name: Of the backend.
+        size: For an engine that is given batch after batch; one that fills its own gets all there is (``auto``).
+
+    Raises:
+        UserError: There is no such backend, or it cannot be imported.
+    """
+    return "auto" if backend(name).fills_batches else size
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.ahead import Ahead, in_groups
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RoutedState"]
 
+_BATCHES, _ROWS = 4, 64
+"""Batches that are given at once, and rows where the size of a batch is not known beforehand."""
 
 _VERSIONS = ("lm_eval", "transformers", "tokenizers", "torch")
 """What all engines compute with, or read text with."""
@@ -60,8 +64,11 @@ class RoutedState:
         coverage: What the plan in force steers of a request; None for the model as it is.
         plans_at_once: By how many plans the backend steers the requests of one batch.
         response_cache: Keeps answers, if there is one.
+        fills_batches: Whether the engine makes batches of its own from all that it is given: it is given as much as
+            possible then (``batch_size=auto``) where nobody says otherwise.
     """
 
+    fills_batches: bool = False
     backend_name: str
     plans_at_once = 1
     routing_shape: RoutingShape
@@ -82,6 +89,7 @@ class RoutedState:
         self.captured = Captured()
         self._labels = LabelQueue()
         self.response_cache: ResponseCache | None = None
+        self._bar: tqdm[Any] | None = None  # that counts the requests which are being answered, if there is one
         self._known = Identity()
         self._ahead = Ahead()
 
@@ -299,15 +307,14 @@ class RoutedState:
 
         def compute(positions: list[int]) -> list[Entry]:
             if sampled:
-                import torch
-
-                torch.manual_seed(int.from_bytes(keys[positions[0]][:7], "big"))
+                self._seed_draws(int.from_bytes(keys[positions[0]][:7], "big"))
             numbers = [requests[position] for position in positions]
             later = {} if sampled else {n: keys_under(p, numbers) for n, p in enumerate(self._plans) if n}
             missing = [place for place, own in later.items() if len(cache.get(own)) < len({*own})]
             entries: dict[int, list[Entry]] = {}
             for places in in_groups([0, *missing], self._plans_in_memory(len(numbers))):
-                with self.captured.noted() as noted:
+                # The bar counts requests, not under how many plans they run.
+                with self.captured.noted() as noted, replaced(self, "_bar", None if places[0] else self._bar):
                     answers = run(numbers, places)
                 for place, own in zip(places, answers, strict=True):
                     records = [noted.get((place, each.key, each.window)) for each in map(use, numbers)]
@@ -323,7 +330,8 @@ class RoutedState:
                 self.captured.keep(own.key, own.window, record)
 
         quiet = quiet or self.rank != 0
-        return answers_by_block(cache, order(requests), keys, self.batch_size, compute, recall, quiet=quiet)
+        with self._progress("Answering with the response cache", len(keys), quiet=quiet) as bar:
+            return answers_by_block(cache, order(requests), keys, self.rows_at_once, compute, recall, bar)
 
     def _plans_in_memory(self, requests: int) -> int:
         """Return under how many plans so many requests may run at once, for their records to stay within bounds."""
@@ -347,6 +355,27 @@ class RoutedState:
     def at_batch_size(self, size: int) -> AbstractContextManager[None]:
         """Run batches of a size inside the ``with`` block."""
         return replaced(self, "batch_size", size)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows to give at once where work is done part by part, to be kept or counted in between."""
+        size = self.batch_size
+        return _BATCHES * size if isinstance(size, int) and size > 0 else _ROWS
+
+    @contextmanager
+    def _progress(self, what: str, count: int, *, quiet: bool) -> Iterator[tqdm[Any]]:
+        """Yield the bar that counts the requests which are being answered: the one that is there, or else a new one."""
+        if self._bar is not None:
+            yield self._bar
+            return
+        with tqdm(total=count, desc=what, disable=quiet) as bar, replaced(self, "_bar", bar):
+            yield bar
+
+    def _seed_draws(self, seed: int) -> None:
+        """Let what is drawn at random from now on depend on a seed alone."""
+        import torch
+
+        torch.manual_seed(seed)
 
     def _labelled(self, labels: Sequence[RequestLabel]) -> AbstractContextManager[None]:
         """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""

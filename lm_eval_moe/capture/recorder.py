@@ -85,7 +85,9 @@ class Recorder:
         """
         self._rows, self._targets = rows, targets
         for sums in self._sums.values() if rows.reused.size else ():
-            sums.index_fill_(1, torch.from_numpy(rows.reused).to(sums.device), 0)
+            # Those of what steering reached have no room yet for segments at which it never acted.
+            reused = rows.reused[rows.reused < sums.shape[1]]
+            sums.index_fill_(1, torch.from_numpy(reused).to(sums.device), 0)
 
     def logits(self, position: int, logits: Tensor) -> None:
         """Take the logits ``[N, E]`` that the model goes on with."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.registry import usual_batch_size
 from lm_eval_moe.cli._profile_analyse import add_analyse
 from lm_eval_moe.cli._shared import (
     add_device,
@@ -104,7 +105,7 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         help="further arrays to hold: consecutive_overlap, how alike the experts of neighbouring tokens are",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="texts of a file, or documents of a task, at most")
-    parser.add_argument("--batch_size", type=int, default=8, help="texts a batch (default: 8)")
+    parser.add_argument("--batch_size", type=int, help="texts a batch (default: 8; auto for vllm-moe)")
     parser.add_argument("--max_length", type=int, help="tokens of a window, for texts that are longer")
     add_device(parser)
     parser.add_argument("--steering", metavar="FILE", help="profile the model steered by this file")
@@ -224,7 +225,8 @@ def _task_prompts(args: argparse.Namespace, lm: RoutedModel) -> list[Source]:
 
 
 def _model(args: argparse.Namespace) -> RoutedModel:
-    given = {**model_arguments(args), "batch_size": args.batch_size, "capture": args.span}
+    size = args.batch_size or usual_batch_size(args.model, 8)
+    given = {"batch_size": size, **model_arguments(args), "capture": args.span}
     if args.max_length is not None:
         given["max_length"] = args.max_length
     if args.parallel:

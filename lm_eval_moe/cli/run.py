@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lm_eval_moe.backends.registry import BACKENDS, usual_batch_size
 from lm_eval_moe.cli._shared import add_overrides, add_parallel, add_strict, warnings_as_lines
 from lm_eval_moe.errors import FlawedResultsError, UserError
 from lm_eval_moe.escaping import printable
-from lm_eval_moe.harness.command import add_run_command, include_path_in, run_command, set_up_logging
+from lm_eval_moe.harness.command import add_run_command, options_in, run_command, set_up_logging
 from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.routing_fields import default_fields
 from lm_eval_moe.strict import StrictError
@@ -49,7 +50,7 @@ def _execute(args: argparse.Namespace) -> int:
     with warnings_as_lines(strict=options["strict"]) as warned:
         _check(options, args)
         warned.check()
-        args.include_path = _include_paths(args)
+        _complete(args)
         if _run(args, options) and warned.texts:
             # Above the table there were log lines and bars: what it lacks is said below it, too.
             print("\n".join(f"Warning: {printable(' '.join(text.split()))}" for text in warned.texts))
@@ -140,11 +141,12 @@ def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
     )
 
 
-def _include_paths(args: argparse.Namespace) -> list[str]:
-    """Return the folders of our tasks and of plug-ins', and the user's, which wins."""
-    given = args.include_path
-    if given is None and args.config:
-        given = include_path_in(args.config)
-    if given is not None and not Path(given).is_dir():
-        raise UserError(f"{given!r} is not a directory", fix="give a folder of task files", where="--include_path")
-    return [*map(str, tasks_dirs()), *([str(given)] if given else [])]
+def _complete(args: argparse.Namespace) -> None:
+    """Add the folders of our tasks and of plug-ins' before the user's, which wins, and the backend's batch size."""
+    given = (options_in(args.config) if args.config else {}) | {name: v for name, v in vars(args).items() if v}
+    folder, model = given.get("include_path"), given.get("model")
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"{folder!r} is not a directory", fix="give a folder of task files", where="--include_path")
+    args.include_path = [*map(str, tasks_dirs()), *([str(folder)] if folder else [])]
+    if model is not None and model in BACKENDS and not given.get("batch_size"):
+        args.batch_size = usual_batch_size(model, 1)

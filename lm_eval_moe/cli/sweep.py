@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.registry import usual_batch_size
 from lm_eval_moe.cli._shared import (
     Warned,
     add_model,
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="sweep YAML file")
     add_model(parser)
     parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the results")
-    parser.add_argument("--batch_size", help="requests a batch, or auto (default: that of the file, or 1)")
+    parser.add_argument("--batch_size", help="requests a batch, or auto (default: that of the file, or as for run)")
     parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
     parser.add_argument("--routing_reference", metavar="LANG", default="en", help="reference language (default: en)")
     parser.add_argument("--include_path", type=Path, metavar="DIR", help="folder with further task files")
@@ -102,7 +103,8 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     from lm_eval_moe.sweep.store import RunStore
 
     given = {"pretrained": "demo", **args.model_args}
-    given.setdefault("batch_size", args.batch_size or sweep.evaluation.batch_size or 1)
+    size = args.batch_size or sweep.evaluation.batch_size or usual_batch_size(args.model, 1)
+    given.setdefault("batch_size", size)
     if args.device:
         given["device"] = args.device
     manager = task_manager(sweep.tasks, [args.include_path] if args.include_path else [])

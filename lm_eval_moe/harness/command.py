@@ -15,7 +15,7 @@ from lm_eval._cli.run import Run
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.replacing import replaced
 
-__all__ = ["add_run_command", "include_path_in", "merge_arguments", "run_command", "set_up_logging"]
+__all__ = ["add_run_command", "merge_arguments", "options_in", "run_command", "set_up_logging"]
 
 
 def add_run_command(
@@ -75,8 +75,8 @@ def run_command(args: argparse.Namespace, evaluate: Callable[..., Any]) -> None:
         raise UserError(str(error.args[0] if error.args else error), fix="see lm-eval-moe run --help") from error
 
 
-def include_path_in(config: str) -> str | None:
-    """Return the folder of task files that a YAML file of ``run``'s options names.
+def options_in(config: str) -> dict[str, Any]:
+    """Return what a YAML file says of ``run``'s options.
 
     Raises:
         UserError: The file cannot be read.
@@ -84,10 +84,10 @@ def include_path_in(config: str) -> str | None:
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
     try:
-        path: str | None = EvaluatorConfig.load_yaml_config(config).get("include_path")
+        options: dict[str, Any] = EvaluatorConfig.load_yaml_config(config)
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise UserError(str(error), fix="give a YAML file of run's options", where="--config") from error
-    return path
+    return options
 
 
 def merge_arguments(parser: Any, namespace: argparse.Namespace, values: Any, dest: str, option: str) -> None:

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "ProfileJob", "planned"]
 
-_BATCHES = 8
-"""Batches of documents that are sorted by length together."""
-
 _SAVING_SHARE = 20
 """Saving takes at most about one part in so many of the time, however large the side file has become."""
 
@@ -126,7 +123,7 @@ class ProfileJob:
         lm, steered = self.lm, 0
         saved, saving = time.monotonic(), 0.0
         documents = islice(self.source.documents(), self.done, None)
-        while chunk := list(islice(documents, _BATCHES * int(lm.batch_size))):
+        while chunk := list(islice(documents, lm.rows_at_once)):
             steered += self._capture(chunk)
             self.done += len(chunk)
             progress(len(chunk))

@@ -38,9 +38,9 @@ class Watched:
         self._run = lm._run
         lm._run = self.run
 
-    def run(self, prompts: Any, parameters: Any, facts: Any, **named: Any) -> Any:
+    def run(self, prompts: Any, parameters: Any, facts: Any, requests: int) -> Any:
         self.plans.append(len({each.plan for each in facts}))
-        return self._run(prompts, parameters, facts, **named)
+        return self._run(prompts, parameters, facts, requests)
 
 
 @pytest.mark.parametrize("settings", [{}, {"enable_prefix_caching": False, "max_num_batched_tokens": 48}])

@@ -8,29 +8,25 @@ one that was not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.cache.store import Entry, ResponseCache
 from lm_eval_moe.capture import RoutingRecord
 
-__all__ = ["answers_by_block"]
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-_BATCHES = 4
-_ROWS = 64
-"""Rows of a block where the batch size is not known beforehand."""
+__all__ = ["answers_by_block"]
 
 
 def answers_by_block(
     cache: ResponseCache,
     rows: Sequence[Sequence[int]],
     keys: Sequence[bytes],
-    batch_size: int | str,
+    size: int,
     compute: Callable[[list[int]], Sequence[Entry]],
     recall: Callable[[int, RoutingRecord], None],
-    *,
-    quiet: bool,
+    bar: tqdm[Any],
 ) -> list[Any]:
     """Return the answers of requests, from a cache where it has them.
 
@@ -38,27 +34,26 @@ def answers_by_block(
         cache: The cache.
         rows: In running order, each the indices of the requests that it serves.
         keys: Of all requests.
-        batch_size: Rows of a batch; ``auto`` where it is found by trying.
+        size: Rows of a block.
         compute: Runs the requests of some indices; returns their answers and records.
         recall: Takes the record of a request that was not run.
-        quiet: Whether to show no progress bar.
+        bar: Counts requests; what computes them may let it go on meanwhile.
     """
     answers: dict[int, Any] = {}
-    size = _BATCHES * batch_size if isinstance(batch_size, int) and batch_size > 0 else _ROWS
-    with tqdm(total=len(keys), desc="Answering with the response cache", disable=quiet) as bar:
-        for start in range(0, len(rows), size):
-            block = [index for row in rows[start : start + size] for index in row]
-            known = cache.get([keys[index] for index in block])
-            if all(keys[index] in known for index in block):
-                cache.hits += len(block)
-                entries: Sequence[Entry] = [known[keys[index]] for index in block]
-                for index, entry in zip(block, entries, strict=True):
-                    if entry.record is not None:
-                        recall(index, entry.record)
-            else:
-                cache.misses += len(block)
-                entries = compute(block)
-                cache.put({keys[index]: entry for index, entry in zip(block, entries, strict=True)})
-            answers.update((index, entry.answer) for index, entry in zip(block, entries, strict=True))
-            bar.update(len(block))
+    before = bar.n
+    for start in range(0, len(rows), size):
+        block = [index for row in rows[start : start + size] for index in row]
+        known = cache.get([keys[index] for index in block])
+        if all(keys[index] in known for index in block):
+            cache.hits += len(block)
+            entries: Sequence[Entry] = [known[keys[index]] for index in block]
+            for index, entry in zip(block, entries, strict=True):
+                if entry.record is not None:
+                    recall(index, entry.record)
+        else:
+            cache.misses += len(block)
+            entries = compute(block)
+            cache.put({keys[index]: entry for index, entry in zip(block, entries, strict=True)})
+        answers.update((index, entry.answer) for index, entry in zip(block, entries, strict=True))
+        bar.update(before + len(answers) - bar.n)
     return [answers[index] for index in range(len(keys))]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lm_eval.api.registry import register_model
 
 from lm_eval_moe.backends.arguments import resolve_plan
@@ -18,9 +21,11 @@ from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_label
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.vllm import refusals
 from lm_eval_moe.backends.vllm.books import RequestFacts
-from lm_eval_moe.backends.vllm.engine import as_lm_eval_asks
+from lm_eval_moe.backends.vllm.engine import as_lm_eval_asks, running_engine, starting_engine, vllm_version
 from lm_eval_moe.backends.vllm.identity import model_parts
+from lm_eval_moe.backends.vllm.progress import as_part_of
 from lm_eval_moe.backends.vllm.routing import KEY, Settings
+from lm_eval_moe.backends.vllm.seeds import seed_of
 from lm_eval_moe.backends.vllm.stages import Stages
 from lm_eval_moe.backends.vllm.start import check_start
 from lm_eval_moe.backends.weights import LoadedWeights
@@ -43,11 +48,16 @@ if TYPE_CHECKING:
 
 __all__ = ["VLLMMoE"]
 
+logger = logging.getLogger(__name__)
+
 _MAX_CHOICES = 128
 """Tokens whose log-probability one step gives at most (vLLM's ``MAX_LOGPROB_TOKEN_IDS``)."""
 
 _PARTS_OF_AN_ANSWER: dict[Span, list[int]] = {"prompt": [0], "continuation": [1], "all": [0, 1]}
 """The places of what makes up a span, of a prompt and what was generated."""
+
+_FILLINGS = 8
+"""How often vLLM could fill its batch with what it is given at once."""
 
 _RECORD_BYTES = 1 << 29
 """Of records that workers hold before they are collected, roughly."""
@@ -77,6 +87,7 @@ class VLLMMoE(RoutedState, VLLM):
 
     backend_name = "vllm-moe"
     plans_at_once = 16
+    fills_batches = True
     shape_before_loading = staticmethod(shape_before_loading)
 
     def __init__(
@@ -89,6 +100,7 @@ class VLLMMoE(RoutedState, VLLM):
         **kwargs: Any,
     ) -> None:
         self._begin_capture(capture, parallel, kwargs.get("think_end_token"))
+        kwargs = refusals.without_device(kwargs)
         refusals.check_arguments(kwargs)
         self.model_id = pretrained
         shape = shape_before_loading({**kwargs, "pretrained": pretrained})
@@ -97,16 +109,23 @@ class VLLMMoE(RoutedState, VLLM):
         path = model_path(pretrained)
         self.weights = LoadedWeights(path, kwargs)
         kwargs = refusals.with_routing(kwargs)
-        super().__init__(pretrained=path, **kwargs)
+        with starting_engine():
+            super().__init__(pretrained=path, **kwargs)
         self._arguments = kwargs
         self._stages = Stages(self.model.collective_rpc("routing_parts"), shape)
         refusals.check_parts(self._stages)
         self.set_steering(steering)
         self._queue: RowQueue | None = None
         self._fed: list[tuple[int, int]] = []
+        self._seeds: list[int] = []
         self._sent: Settings | None = None
         self._epoch = self._rows = 0
         check_start(self)
+        if self.batch_size == 1:
+            logger.warning(
+                "vLLM is given one request at a time (batch_size=1, what lm-eval's own command takes if it is told "
+                "nothing): --batch_size auto gives it all of them, which takes a fraction of the time"
+            )
 
     # ------------------------------------------------------------------ what it is
 
@@ -128,6 +147,14 @@ class VLLMMoE(RoutedState, VLLM):
         return plan
 
     @property
+    def rows_at_once(self) -> int:
+        """So many that vLLM's batches are full most of the time."""
+        if isinstance(self.batch_size, int):
+            return super().rows_at_once
+        running: int = self.model.llm_engine.vllm_config.scheduler_config.max_num_seqs
+        return _FILLINGS * running
+
+    @property
     def vocabulary_size(self) -> int:
         """How many tokens there are."""
         return self.model.llm_engine.model_config.get_vocab_size()
@@ -138,8 +165,14 @@ class VLLMMoE(RoutedState, VLLM):
         """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
         self._check_span(requests)
         texts = [self.tok_encode(prompt_of(request)) for request in requests]
-        with self._labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self._longest)):
-            scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        labels = window_labels(labels_of(requests), texts, self.prefix_token_id, self._longest)
+        with (
+            self._labelled(labels),
+            self._progress("Running loglikelihood_rolling requests", len(labels), quiet=disable_tqdm),
+            # lm-eval would give as many windows at once as there are texts.
+            self.at_batch_size(self.rows_at_once) if self.batch_size == "auto" else nullcontext(),
+        ):
+            scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
         return scores
 
     @property
@@ -161,7 +194,7 @@ class VLLMMoE(RoutedState, VLLM):
             each = list(product(plans, places))  # one after another: a step then has few plans to steer by
             rows = [replace(row, plan=plan) for plan in plans for row in known.rows(places, indices)]
             asked = [[requests[indices[place]] for place in row] for _, row in each]
-            for (plan, row), found in zip(each, self._scored(rows, asked, quiet=disable_tqdm), strict=True):
+            for (plan, row), found in zip(each, self._scored(rows, asked), strict=True):
                 for place, score in zip(row, found, strict=True):
                     scores[plan][place] = score
             return [scores[plan] for plan in plans]
@@ -170,10 +203,11 @@ class VLLMMoE(RoutedState, VLLM):
             return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
 
         rounds = rounds_without_conflict(requests, lambda i: self._steered_as(languages[i], known.use(i)))
-        for members in rounds:
-            results = self._answered(members, order, depends_on, known.use, run, quiet=disable_tqdm)
-            for index, (value, greedy) in zip(members, results, strict=True):
-                answers[index] = (value, greedy)
+        with self._progress("Running loglikelihood requests", len(requests), quiet=disable_tqdm):
+            for members in rounds:
+                results = self._answered(members, order, depends_on, known.use, run, quiet=disable_tqdm)
+                for index, (value, greedy) in zip(members, results, strict=True):
+                    answers[index] = (value, greedy)
         for index, language in enumerate(languages if self.coverage else ()):
             use = known.use(index)
             after = max(use.boundary, use.first)
@@ -181,13 +215,14 @@ class VLLMMoE(RoutedState, VLLM):
         return answers
 
     def _scored(
-        self, rows: Sequence[ExpectedRow], asked: Sequence[Sequence[Any]], *, quiet: bool
+        self, rows: Sequence[ExpectedRow], asked: Sequence[Sequence[Any]]
     ) -> Iterator[list[tuple[float, bool]]]:
         """Yield the scores of the requests that each row serves.
 
         A row of several continuations of one token ends before them: the log-probabilities of its next token are all
         that is needed. Any other text is read to its end.
         """
+        plans = len({row.plan for row in rows})
         for part in self._parts(rows):
             prompts, parameters, facts = [], [], []
             for row, requests in zip(rows[part], asked[part], strict=True):
@@ -200,7 +235,7 @@ class VLLMMoE(RoutedState, VLLM):
                     else SamplingParams(temperature=0, max_tokens=1, detokenize=False, prompt_logprobs=1)
                 )
                 facts.append(self._facts(row, cut_points(row)[1:], row.uses[0].boundary, shared=choices))
-            outputs = self._run(prompts, parameters, facts, quiet=quiet)
+            outputs = self._run(prompts, parameters, facts, sum(map(len, asked[part])) // plans)
             self._collect(rows[part], facts, [list(each.cuts) for each in facts], partial(_places_of, rows[part]))
             for requests, prompt, output in zip(asked[part], prompts, outputs, strict=True):
                 if output.prompt_logprobs is None:
@@ -218,7 +253,7 @@ class VLLMMoE(RoutedState, VLLM):
         languages = [self._language_for_steering(label.task) for label in labels]
         uses = [RowUse(label.key, 0) for label in labels]
         refusals.check_generation(requests, self._span, self.think_end_token)
-        plain = super().generate_until
+        plain, base = super().generate_until, torch.initial_seed()
 
         def order(indices: Sequence[int]) -> list[list[int]]:
             texts = [requests[index].args[0] for index in indices]
@@ -237,24 +272,28 @@ class VLLMMoE(RoutedState, VLLM):
                 for place, (plan, index) in ((place, each[place]) for place in positions)
             )
             self._fed = []
+            self._seeds = [seed_of(base, *drawn_by(each[place][1])) for place in positions]
             queue = RowQueue(rows, len(positions))
             size = self.batch_size * len(plans) if isinstance(self.batch_size, int) else self.batch_size
             with replaced(self, "_queue", queue), self.at_batch_size(size):
-                texts = plain(chosen, disable_tqdm=disable_tqdm)
+                texts = plain(chosen, disable_tqdm=True)
             queue.finish()
             fed = dict(zip(positions, self._fed, strict=True))
             answers = [(text, *fed[place]) for place, text in enumerate(texts)]
             return [answers[len(indices) * n : len(indices) * (n + 1)] for n in range(len(plans))]
 
+        def drawn_by(index: int) -> tuple[Any, ...]:
+            key = uses[index].key
+            return *requests[index].args, key.repeat if key else None
+
         def depends_on(index: int) -> tuple[Any, ...]:
-            use = uses[index]
-            repeat = use.key.repeat if use.key else None
-            return *requests[index].args, repeat, *self._kept_for(use, languages[index])
+            return *drawn_by(index), *self._kept_for(uses[index], languages[index])
 
         sampled = any(is_sampled(request.args[1]) for request in requests)
-        answers = self._answered(
-            range(len(requests)), order, depends_on, uses.__getitem__, run, quiet=disable_tqdm, sampled=sampled
-        )
+        with self._progress("Running generate_until requests", len(requests), quiet=disable_tqdm):
+            answers = self._answered(
+                range(len(requests)), order, depends_on, uses.__getitem__, run, quiet=disable_tqdm, sampled=sampled
+            )
         for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
             self._count_steered(use.key, language, prompt, generated)
         return [text for text, *_ in answers]
@@ -264,7 +303,12 @@ class VLLMMoE(RoutedState, VLLM):
     ) -> list[Any]:
         assert self._queue is not None
         assert generate
-        return self._generated(self._queue.take_cut(requests), requests, sampling_params)
+        rows, seeds = self._queue.take_cut(requests), self._seeds[len(self._fed) :]
+        for own, seed, row in zip(sampling_params, seeds, rows, strict=False):
+            refusals.check_room(own.max_tokens, self.max_length, row.uses[0].key)
+            if own.temperature:
+                own.seed = seed
+        return self._generated(rows, requests, sampling_params)
 
     def answers_to(self, rows: Sequence[ExpectedRow], prompts: Sequence[list[int]], tokens: int) -> list[Any]:
         """Return vLLM's outputs of some prompts with all log-probabilities, and so many tokens behind each."""
@@ -277,12 +321,13 @@ class VLLMMoE(RoutedState, VLLM):
     ) -> list[Any]:
         """Return vLLM's outputs of some prompts; their records are kept."""
         outputs: list[Any] = []
+        plans = len({row.plan for row in rows})
         for part in self._parts(rows):
             facts = [
                 self._facts(row, [len(tokens)], len(tokens), shared=True, held=self._span is not None)
                 for row, tokens in zip(rows[part], requests[part], strict=True)
             ]
-            found = self._run(requests[part], parameters[part], facts, quiet=True)
+            found = self._run(requests[part], parameters[part], facts, len(facts) // plans)
             # The last token of an answer is never fed.
             fed = [(len(each.prompt_token_ids), len(each.outputs[0].token_ids) - 1) for each in found]
             cuts = [list(accumulate(each)) for each in fed]
@@ -290,6 +335,9 @@ class VLLMMoE(RoutedState, VLLM):
             self._fed += fed
             outputs += found
         return outputs
+
+    def _seed_draws(self, seed: int) -> None:
+        """Do nothing: every request has a seed of its own."""
 
     # ------------------------------------------------------------------ the common path
 
@@ -322,20 +370,22 @@ class VLLMMoE(RoutedState, VLLM):
         )
 
     def _run(
-        self, prompts: Sequence[list[int]], parameters: Sequence[Any], facts: Sequence[RequestFacts], *, quiet: bool
+        self, prompts: Sequence[list[int]], parameters: Sequence[Any], facts: Sequence[RequestFacts], requests: int
     ) -> list[Any]:
-        """Return vLLM's outputs of some prompts, which run in one continuous batch."""
+        """Return vLLM's outputs of some prompts, which run in one continuous batch, of so many requests."""
         self._configure()
         texts = []
         for prompt, own, each in zip(prompts, parameters, facts, strict=True):
             own.extra_args = {**(own.extra_args or {}), KEY: each.sent()}
             texts.append(TokensPrompt(prompt_token_ids=prompt, cache_salt=self._salt(each)))
-        outputs: list[Any] = self.model.generate(
-            texts,
-            sampling_params=list(parameters),
-            use_tqdm=not quiet and self.batch_size == "auto",
-            lora_request=self.lora_request,
-        )
+        shown = self._bar is not None and not self._bar.disable
+        with running_engine():
+            outputs: list[Any] = self.model.generate(
+                texts,
+                sampling_params=list(parameters),
+                use_tqdm=as_part_of(self._bar, requests) if shown else False,
+                lora_request=self.lora_request,
+            )
         return outputs
 
     @property
@@ -357,9 +407,15 @@ class VLLMMoE(RoutedState, VLLM):
         )
         if settings != self._sent:
             silent = settings.arrays is None and not settings.plans
-            self.model.collective_rpc("routing_begin", args=(None if silent else settings.sent(),))
+            self._tell("routing_begin", None if silent else settings.sent())
             self._sent = settings
             self._epoch += 1
+
+    def _tell(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every worker."""
+        with running_engine():
+            answers: list[Any] = self.model.collective_rpc(method, args=arguments)
+        return answers
 
     def _salt(self, facts: RequestFacts) -> str:
         """Return what has to agree, besides the tokens, where a request finds another's keys and values."""
@@ -380,7 +436,7 @@ class VLLMMoE(RoutedState, VLLM):
         if self._sent is None or (self._sent.arrays is None and not self._sent.plans):
             return
         wanted = [(each.row, ends) for each, ends in zip(facts, cuts, strict=True) if each.wanted]
-        sums = self._stages.merged(self.model.collective_rpc("routing_take", args=(wanted,)))
+        sums = self._stages.merged(self._tell("routing_take", wanted))
 
         def sums_of(numbers: list[int]) -> list[SegmentSums]:
             return [sums[facts[number].row] for number in numbers]
@@ -390,7 +446,12 @@ class VLLMMoE(RoutedState, VLLM):
     # ------------------------------------------------------------------ what lm-eval asks for
 
     def get_model_info(self) -> Mapping[str, Any]:
-        """Say what routing was captured and how it was steered."""
-        plan = self._plan
-        steering = {"name": plan.name, "hash": plan.hash} if plan else None
-        return {"routing_capture": self.capture, "steering": steering}
+        """Say what the model is, what routing was captured and how it was steered."""
+        plan, config = self._plan, self.model.llm_engine.model_config
+        return {
+            "model_dtype": str(config.dtype),
+            "model_revision": str(config.revision or "main"),
+            "vllm_version": vllm_version(),
+            "routing_capture": self.capture,
+            "steering": {"name": plan.name, "hash": plan.hash} if plan else None,
+        }

@@ -9,12 +9,22 @@ from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.vllm.routing import KEY
 from lm_eval_moe.backends.vllm.stages import error_to_raise
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.vllm.stages import Stages
+    from lm_eval_moe.capture import RequestKey
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["check_arguments", "check_generation", "check_parts", "check_plan", "with_routing"]
+__all__ = [
+    "check_arguments",
+    "check_generation",
+    "check_parts",
+    "check_plan",
+    "check_room",
+    "with_routing",
+    "without_device",
+]
 
 WORKER = "lm_eval_moe.backends.vllm.worker.RoutedWorker"
 
@@ -38,6 +48,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             fix="use tensor_parallel_size, with enable_expert_parallel=True for many experts",
             where="--model_args data_parallel_size",
         )
+    if None not in (arguments.get("max_length"), arguments.get("max_model_len")):
+        raise UserError(
+            "max_length and max_model_len are the same to vLLM", fix="give one of them", where="--model_args max_length"
+        )
     for name in ("speculative_config", "speculative_model"):
         if _truthy(arguments.get(name)):
             raise UserError(
@@ -55,6 +69,27 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     ):
         if _truthy(arguments.get(name)):
             raise UserError(f"{what}", fix=f"leave out {name}", where=f"--model_args {name}")
+
+
+def without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return model arguments without a device: vLLM runs where it was built for.
+
+    Raises:
+        UserError: Another device was asked for.
+    """
+    from vllm.platforms import current_platform
+
+    found = dict(arguments)
+    device = found.pop("device", None)
+    own = current_platform.device_type
+    # The first GPU is what lm-eval's command says if it is told nothing.
+    if device not in (None, "cuda:0", own):
+        raise UserError(
+            f"vLLM chooses its devices itself: it runs on {own} here",
+            fix="leave the device out; the environment variable CUDA_VISIBLE_DEVICES says which GPUs it may use",
+            where=f"--device {device}",
+        )
+    return found
 
 
 def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +126,7 @@ def check_parts(stages: Stages) -> None:
     """
     if monolithic := sorted(stages.of("monolithic")):
         raise RoutingBypassedError(
-            f"the experts of layers {monolithic} select experts inside one kernel, which nobody can look into",
+            f"the MoE layers {format_ranges(monolithic)} select their experts inside one kernel, where nobody can look",
             fix="choose another kernel, such as moe_backend=triton",
             where="--model_args moe_backend",
         )
@@ -114,6 +149,25 @@ def check_plan(plan: SteeringPlan, stages: Stages) -> None:
             fix="leave out the guard, and see from steered_selection how often steering reached the selection; or use "
             "hf-moe",
             where=f"{plan.name}: interventions.{guarded[0]}.guard",
+        )
+
+
+def check_room(generated: int, longest: int, key: RequestKey | None) -> None:
+    """Refuse an answer that leaves no room for a prompt.
+
+    Args:
+        generated: Tokens that it may have.
+        longest: Tokens that the model takes, the answer's included.
+        key: The request.
+
+    Raises:
+        UserError: There is no room.
+    """
+    if generated >= longest:
+        raise UserError(
+            f"an answer of up to {generated} tokens is asked for, but prompt and answer have {longest} together",
+            fix="give more with --model_args max_model_len=..., or ask for less with --gen_kwargs max_gen_toks=...",
+            where=f"task {key.task}" if key else None,
         )
 
 

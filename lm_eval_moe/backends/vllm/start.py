@@ -13,7 +13,6 @@ from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering import parse_spec, resolve
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.vllm.model import VLLMMoE
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["check_start"]
@@ -25,8 +24,11 @@ _PROMPT, _ANSWER = 24, 4
 _ARRAYS = frozenset({"counts"})
 
 
-def check_start(lm: VLLMMoE) -> None:
+def check_start(lm: Any) -> None:
     """Run a prompt as the model is, captured, and steered to the experts that it uses least.
+
+    Args:
+        lm: The model, a `VLLMMoE`.
 
     Raises:
         RoutingBypassedError: A layer was not seen, was seen at other tokens, or could not be changed; or the model's
@@ -58,7 +60,7 @@ def check_start(lm: VLLMMoE) -> None:
     lm.model.reset_prefix_cache()
 
 
-def _run(lm: VLLMMoE, plan: SteeringPlan | None, *, captured: bool = True) -> tuple[Any, RoutingRecord | None]:
+def _run(lm: Any, plan: SteeringPlan | None, *, captured: bool = True) -> tuple[Any, RoutingRecord | None]:
     """Return the log-probabilities of a prompt and an answer under a plan, and the record."""
     before, span = lm.steering, lm.capture
     draw = np.random.default_rng(0)
