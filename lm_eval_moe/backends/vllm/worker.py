@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,7 +116,7 @@ class RoutedWorker(Worker):
         return told
 
     def _check_routers(self) -> None:
-        runner, parts = self.model_runner, self.routing_parts()
+        runner, parts, words = self.model_runner, self.routing_parts(), self.model_config.get_vocab_size()
         experts, top_k = max(parts["experts"], default=0), max(parts["top_k"], default=0)
         tokens = min(16, self.scheduler_config.max_num_batched_tokens)
         for batch in ({"num_tokens": tokens}, {"num_tokens": 1, "uniform_decode": True}):
@@ -123,7 +124,7 @@ class RoutedWorker(Worker):
             def run(batch: dict[str, Any] = batch) -> list[Tensor]:
                 output: list[Tensor] = []
                 hooks = (
-                    self.get_model().register_forward_pre_hook(_fill_in, with_kwargs=True),
+                    self.get_model().register_forward_pre_hook(partial(_fill_in, words), with_kwargs=True),
                     self.get_model().register_forward_hook(lambda *given: output.extend(copies_of(given[-1]))),
                 )
                 try:
@@ -217,11 +218,14 @@ class RoutedWorker(Worker):
         return {} if self.routing is None else self.routing.counted()
 
 
-def _fill_in(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Give a pass different tokens, or a later stage of a pipeline a hidden state: dummy runs have zeros."""
+def _fill_in(words: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give a pass different tokens, or a later stage of a pipeline a hidden state: dummy runs have zeros.
+
+    The tokens are ordinary ones of the vocabulary, of so many words: padding, among the first, may be embedded as zeros.
+    """
     tokens = kwargs.get("input_ids", args[0] if args else None)
     if tokens is not None:
-        tokens.copy_(torch.arange(1, len(tokens) + 1))
+        tokens.copy_((words // 3 + 7 * torch.arange(len(tokens))) % words)
     before = kwargs.get("intermediate_tensors")
     for tensor in before.tensors.values() if before is not None else ():
         tensor.copy_(torch.linspace(-1, 1, tensor.numel()).reshape(tensor.shape))
