@@ -68,6 +68,7 @@ class RoutedModel(Protocol):
         batch_size: Requests a batch; a word where it is found by trying.
         max_length: Tokens that a pass takes at most.
         prefix_token_id: What comes before a text that has nothing before it.
+        plans_at_once: By how many plans it steers the requests of one batch; 1: `ahead` does nothing.
         rank: Which of the processes that share the requests this is.
         world_size: How many there are.
         fills_batches: Whether its engine makes batches of its own from all that it is given.
@@ -79,6 +80,7 @@ class RoutedModel(Protocol):
     routing_shape: RoutingShape
     registry: ParallelRegistry
     coverage: Coverage | None
+    plans_at_once: int
 
     @property
     def model_id(self) -> str: ...
@@ -112,6 +114,7 @@ class RoutedModel(Protocol):
     def changeable_parts(self, request: CaptureRequest | None = None) -> dict[str, Any]: ...
 
     def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None: ...
+    def ahead(self, plans: Sequence[SteeringPlan | None]) -> AbstractContextManager[None]: ...
     def set_capture(self, capture: str | bool) -> None: ...
     def add_parallel(self, files: Sequence[str | Path]) -> None: ...
     def capturing(self, request: CaptureRequest) -> AbstractContextManager[Captured]: ...

@@ -51,20 +51,21 @@ class Captured:
         records: By request: one record, or one a window.
         steered_pairs: By task, the (token, layer) pairs of its requests at which steering acted, whether the answers
             were computed or recalled.
-        noting: The records of the requests that run for the response cache, by request and window.
+        noting: The records of the requests that run for the response cache, by plan, request and window.
     """
 
     def __init__(self, request: CaptureRequest | None = None) -> None:
         self.request = request or CaptureRequest()
         self.records: RecordStore[RequestKey] = RecordStore()
         self.steered_pairs: Counter[str] = Counter()
-        self.noting: dict[tuple[RequestKey | None, int], RoutingRecord] | None = None
+        self.noting: dict[tuple[int, RequestKey | None, int], RoutingRecord] | None = None
 
-    def keep(self, key: RequestKey, window: int, record: RoutingRecord) -> None:
-        """Keep the record of a request, or of one window of it."""
-        self.records.add(key, record)
+    def keep(self, key: RequestKey, window: int, record: RoutingRecord, plan: int = 0) -> None:
+        """Keep the record of a request, or of one window of it; of another plan than the one in force, only note it."""
+        if not plan:
+            self.records.add(key, record)
         if self.noting is not None:
-            self.noting[key, window] = record
+            self.noting[plan, key, window] = record
 
     def collect(
         self,
@@ -90,7 +91,8 @@ class Captured:
             for use in rows[row].uses:
                 if use.key is not None and self.request.wants(use.key):
                     own, whole = places(row, use, span), places(row, use, "all")
-                    self.keep(use.key, use.window, sums.take(own, whole, self.request.arrays, thinking(row)))
+                    record = sums.take(own, whole, self.request.arrays, thinking(row))
+                    self.keep(use.key, use.window, record, rows[row].plan)
 
     def record(self, key: RequestKey) -> RoutingRecord | None:
         """Return the record of a request, pooled over its windows, or None."""
@@ -103,9 +105,9 @@ class Captured:
         self.steered_pairs.clear()
 
     @contextmanager
-    def noted(self) -> Iterator[Mapping[tuple[RequestKey | None, int], RoutingRecord]]:
-        """Yield the records that are kept inside the ``with`` block, by request and window."""
-        noting: dict[tuple[RequestKey | None, int], RoutingRecord] = {}
+    def noted(self) -> Iterator[Mapping[tuple[int, RequestKey | None, int], RoutingRecord]]:
+        """Yield the records that come inside the ``with`` block, by plan, request and window."""
+        noting: dict[tuple[int, RequestKey | None, int], RoutingRecord] = {}
         with replaced(self, "noting", noting):
             yield noting
 

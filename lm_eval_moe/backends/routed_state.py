@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from lm_eval_moe._version import __version__
+from lm_eval_moe.backends.ahead import Ahead, in_groups
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
@@ -45,6 +46,9 @@ _BATCHES, _ROWS = 4, 64
 _VERSIONS = ("lm_eval", "transformers", "tokenizers", "torch")
 """What all engines compute with, or read text with."""
 
+_AHEAD_BYTES = 1 << 28
+"""Of records that are held, roughly, while requests run under several plans at once."""
+
 
 class RoutedState:
     """Mixed into a backend's model class, before lm-eval's.
@@ -58,6 +62,7 @@ class RoutedState:
         registry: Knows which task is which language.
         captured: What was recorded of the requests that ran last; outside `capturing`, everything is.
         coverage: What the plan in force steers of a request; None for the model as it is.
+        plans_at_once: By how many plans the backend steers the requests of one batch.
         response_cache: Keeps answers, if there is one.
         fills_batches: Whether the engine makes batches of its own from all that it is given: it is given as much as
             possible then (``batch_size=auto``) where nobody says otherwise.
@@ -65,6 +70,7 @@ class RoutedState:
 
     fills_batches: bool = False
     backend_name: str
+    plans_at_once = 1
     routing_shape: RoutingShape
     rank: int
     world_size: int
@@ -85,6 +91,7 @@ class RoutedState:
         self.response_cache: ResponseCache | None = None
         self._bar: tqdm[Any] | None = None  # that counts the requests which are being answered, if there is one
         self._known = Identity()
+        self._ahead = Ahead()
 
     # ------------------------------------------------------------------ what a backend may know better
 
@@ -117,9 +124,43 @@ class RoutedState:
         Raises:
             UserError: The steering does not fit the model's shape.
         """
-        self._plan = resolve_plan(steering, self.routing_shape)
+        self._plan = self._resolved(steering)
         self.coverage = Coverage(self._plan) if self._plan is not None else None
         self._steering_constants: Constants = {}
+
+    def _resolved(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> SteeringPlan | None:
+        """Return steering as a plan that the backend can follow."""
+        return resolve_plan(steering, self.routing_shape)
+
+    @contextmanager
+    def ahead(self, plans: Sequence[SteeringPlan | None]) -> Iterator[None]:
+        """Know that the requests that come inside the ``with`` block will come again under each of some plans.
+
+        A backend that steers one batch by several plans answers a request for all of them when it first comes. What is
+        for later is kept, in the response cache or else in a temporary file, and found by all that an answer and its
+        record depend on: a request that is not quite the same is computed when it comes. Answers that are drawn at
+        random are not computed ahead.
+
+        Args:
+            plans: In the order in which they will be in force; None is the model as it is.
+
+        Raises:
+            UserError: One of them does not fit the model.
+        """
+        group = Ahead([self._resolved(plan) for plan in plans] if self.plans_at_once > 1 else ())
+        self._steering_constants = {}  # which are known by the plans' places
+        try:
+            alone = group.plans == (self._plan,)  # nothing is kept for later
+            with replaced(self, "_ahead", Ahead() if alone else group):
+                yield
+        finally:
+            self._steering_constants = {}
+            group.close()
+
+    @property
+    def _plans(self) -> tuple[SteeringPlan | None, ...]:
+        """The plan in force, and those under which the same requests will come again."""
+        return self._plan, *self._ahead.after(self._plan)
 
     @property
     def capture(self) -> str:
@@ -229,39 +270,59 @@ class RoutedState:
         order: Callable[[Sequence[int]], Sequence[Sequence[int]]],
         depends_on: Callable[[int], Sequence[Any]],
         use: Callable[[int], RowUse],
-        run: Callable[[Sequence[int]], Sequence[Any]],
+        run: Callable[[Sequence[int], Sequence[int]], Sequence[Sequence[Any]]],
         *,
         quiet: bool,
         sampled: bool = False,
     ) -> list[Any]:
-        """Return the answers of requests, from the response cache where it has them.
+        """Return the answers of requests under the plan in force, as far as they are known without running them.
+
+        What has to run is answered for the plans that are `ahead`, too.
 
         Args:
             requests: Their numbers, by which the functions below know them.
             order: Returns the rows of some requests in running order, each the positions of those that it serves.
             depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
             use: Returns the row use of a request, by which its record is found.
-            run: Runs some requests, and returns their answers in that order.
+            run: Runs some requests under each of some plans, given by their places in `_plans`, and returns the
+                answers in that order, plan by plan. Its rows say which plan is theirs. A backend that steers by one
+                plan at once is given that in force.
             quiet: Whether to show no progress bar.
             sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a
                 seed of its own.
         """
         if self._span is not None:
             check_routed()
-        if self.response_cache is None:
-            return list(run(requests))
-        identity = self._answer_identity(sampled=sampled)
-        texts = (json.dumps([identity, *depends_on(n)], sort_keys=True, default=str) for n in requests)
-        keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+        cache = self.response_cache or (None if sampled else self._ahead.cache)
+        if cache is None:
+            return list(run(requests, [0])[0])
+
+        def keys_under(plan: SteeringPlan | None, numbers: Sequence[int]) -> list[bytes]:
+            with replaced(self, "_plan", plan):
+                identity = self._answer_identity(sampled=sampled)
+                texts = (json.dumps([identity, *depends_on(n)], sort_keys=True, default=str) for n in numbers)
+                return [hashlib.sha256(text.encode()).digest() for text in texts]
+
+        keys = keys_under(self._plan, requests)
 
         def compute(positions: list[int]) -> list[Entry]:
             if sampled:
                 self._seed_draws(int.from_bytes(keys[positions[0]][:7], "big"))
             numbers = [requests[position] for position in positions]
-            with self.captured.noted() as noted:
-                answers = run(numbers)
-            records = [noted.get((own.key, own.window)) for own in map(use, numbers)]
-            return [Entry(*pair) for pair in zip(answers, records, strict=True)]
+            later = {} if sampled else {n: keys_under(p, numbers) for n, p in enumerate(self._plans) if n}
+            missing = [place for place, own in later.items() if len(cache.get(own)) < len({*own})]
+            entries: dict[int, list[Entry]] = {}
+            for places in in_groups([0, *missing], self._plans_in_memory(len(numbers))):
+                # The bar counts requests, not under how many plans they run.
+                with self.captured.noted() as noted, replaced(self, "_bar", None if places[0] else self._bar):
+                    answers = run(numbers, places)
+                for place, own in zip(places, answers, strict=True):
+                    records = [noted.get((place, each.key, each.window)) for each in map(use, numbers)]
+                    entries[place] = [Entry(*pair) for pair in zip(own, records, strict=True)]
+                    if place:
+                        cache.misses += len(numbers)
+                        cache.put(dict(zip(later[place], entries.pop(place), strict=True)))
+            return entries[0]
 
         def recall(position: int, record: RoutingRecord) -> None:
             own = use(requests[position])
@@ -270,7 +331,13 @@ class RoutedState:
 
         quiet = quiet or self.rank != 0
         with self._progress("Answering with the response cache", len(keys), quiet=quiet) as bar:
-            return answers_by_block(self.response_cache, order(requests), keys, self.rows_at_once, compute, recall, bar)
+            return answers_by_block(cache, order(requests), keys, self.rows_at_once, compute, recall, bar)
+
+    def _plans_in_memory(self, requests: int) -> int:
+        """Return under how many plans so many requests may run at once, for their records to stay within bounds."""
+        shape, arrays = self.routing_shape, len(self.captured.request.arrays) if self._span is not None else 0
+        size = 8 * len(shape.layers) * shape.experts * arrays * requests
+        return max(1, min(self.plans_at_once, _AHEAD_BYTES // max(size, 1)))
 
     # ------------------------------------------------------------------ running
 
@@ -343,8 +410,9 @@ class RoutedState:
 
     def _language_for_steering(self, task: str | None) -> str | None:
         language = self.language_of(task)
-        plan = self._plan
-        if language is None and plan and not all(i.languages.is_all for i in plan.interventions):
+        for plan in self._plans if language is None else ():
+            if plan is None or all(i.languages.is_all for i in plan.interventions):
+                continue
             raise UserError(
                 f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
                 fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",
@@ -362,17 +430,22 @@ class RoutedState:
 
     def _kept_for(self, use: RowUse, language: str | None) -> tuple[Any, ...]:
         """Return what an answer and its record depend on besides the tokens."""
-        return self._steered_as(language, use), use.boundary, use.first, use.whole, self._wants(use)
+        return _steered_by(self._plan, language, use), use.boundary, use.first, use.whole, self._wants(use)
 
-    def _steered_as(self, language: str | None, use: RowUse) -> Any:
-        if self._plan is None:
-            return None
-        admitted = tuple(i.index for i in self._plan.interventions if i.languages.admits(language))
-        by_phase = any(i.tokens != "all" for i in self._plan.interventions if i.index in admitted)
-        return admitted, use.boundary if by_phase else None
+    def _steered_as(self, language: str | None, use: RowUse) -> tuple[Any, ...]:
+        """Return what has to agree for two requests to share a row, whichever of the plans steers it."""
+        return tuple(_steered_by(plan, language, use) for plan in self._plans)
 
     def _wants(self, use: RowUse) -> bool:
         return self.captured.request.wants(use.key)
 
     def _new_steerer(self) -> Steerer | None:
-        return Steerer([self._plan], self._steering_constants) if self._plan is not None else None
+        return Steerer(self._plans, self._steering_constants) if any(self._plans) else None
+
+
+def _steered_by(plan: SteeringPlan | None, language: str | None, use: RowUse) -> Any:
+    if plan is None:
+        return None
+    admitted = tuple(i.index for i in plan.interventions if i.languages.admits(language))
+    by_phase = any(i.tokens != "all" for i in plan.interventions if i.index in admitted)
+    return admitted, use.boundary if by_phase else None

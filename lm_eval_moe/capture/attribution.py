@@ -57,12 +57,14 @@ class ExpectedRow:
         text: The prompt's text, checked instead of tokens then.
         uses: The requests that it serves.
         language: The language that decides which interventions apply to it.
+        plan: Which plan steers it, where requests run under several plans at once; 0 is the one in force.
     """
 
     uses: tuple[RowUse, ...]
     language: str | None = None
     tokens: tuple[int, ...] | None = None
     text: str | None = None
+    plan: int = 0
 
 
 class RowQueue:

@@ -47,7 +47,7 @@ def padded_batch(forest: Forest, rows: Sequence[ExpectedRow], width: int) -> tup
     for index, row in enumerate(rows):
         path: list[int] = []
         for start, end in pairwise(cut_points(row)):
-            steered = Steered(row.language, generated=start >= row.uses[0].boundary)
+            steered = Steered(row.language, start >= row.uses[0].boundary, row.plan)
             path.append(forest.add(path[-1] if path else NONE, steered))
             segment[index, start:end] = path[-1]
         paths.append(path)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_moe.backends.ahead import in_groups
 from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.registry import BACKENDS, load_model
@@ -140,9 +141,7 @@ def simple_evaluate(
             lm.trust_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
-            results = _evaluate(lm, named, options, kwargs | ({"log_samples": True} if plans else {}), check)
-            if plans:
-                _compare_with_controls(results, plans, lm, named, options, kwargs)
+            results = _evaluate_with_controls(lm, plans, named, options, kwargs, check)
     if noted:
         raise StrictError(noted, results)
     return results
@@ -164,23 +163,33 @@ def _answering_from(lm: RoutedModel, path: str | Path | None, seeds: Mapping[str
         cache.close()
 
 
-def _compare_with_controls(
-    results: dict[str, Any] | None,
-    plans: Sequence[SteeringPlan],
+def _evaluate_with_controls(
     lm: RoutedModel,
+    plans: Sequence[SteeringPlan],
     named: bool,
     options: RoutingOptions,
     kwargs: dict[str, Any],
-) -> None:
-    """Evaluate the controls of a run, and add its gains over them to its results."""
+    check: Callable[[], None],
+) -> dict[str, Any] | None:
+    """Evaluate a run and its controls, and add its gains over them to its results."""
+    if not plans:
+        return _evaluate(lm, named, options, kwargs, check)
     # What a control writes would pass for the run's own, and its standard errors are not looked at.
     quiet = {**kwargs, "log_samples": True, "evaluation_tracker": None, "write_out": False, "bootstrap_iters": 0}
-    steering, controls = lm.steering, []
+    quiet_options = replace(options, profile=None)
+    steering, size, controls = lm.steering, lm.plans_at_once, list[Any]()
+    # What is written to a profile is not recorded of the controls: the run is by itself then.
+    runs, first = [steering, *plans], size if options.profile is None else 1
     try:
-        for number, plan in enumerate(plans, start=1):
-            logger.info("random control %d of %d", number, len(plans))
-            lm.set_steering(plan)
-            controls.append(_evaluate(lm, named, replace(options, profile=None), quiet))
+        for group in (runs[:first], *in_groups(runs[first:], size)):
+            with lm.ahead(group):
+                for plan in group:
+                    if plan is steering:
+                        results = _evaluate(lm, named, options, kwargs | {"log_samples": True}, check)
+                        continue
+                    logger.info("random control %d of %d", len(controls) + 1, len(plans))
+                    lm.set_steering(plan)
+                    controls.append(_evaluate(lm, named, quiet_options, quiet))
     finally:
         lm.set_steering(steering)
     if results is not None:
@@ -188,6 +197,7 @@ def _compare_with_controls(
         add_gains(results, done, [plan.hash for plan in plans], lm.registry)
         if not kwargs.get("log_samples", True):
             results.pop("samples", None)
+    return results
 
 
 def _evaluate(

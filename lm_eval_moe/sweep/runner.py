@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from lm_eval_moe.backends.ahead import in_groups
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation import simple_evaluate
 from lm_eval_moe.evaluation.identity import run_identity
@@ -105,23 +106,33 @@ def run_sweep(
     manager = manager or task_manager(sweep.tasks)
     steering = lm.steering
     with tqdm(total=len(plans), initial=len(plans) - len(waiting), unit="run", disable=not progress) as bar:
+
+        def evaluate(name: str, title: str, steered: SteeringPlan | None) -> None:
+            bar.set_description(title)
+            lm.set_steering(steered)
+            with redirect_stderr(io.StringIO()), _without_notes():  # lm-eval's own bars, some for every run
+                results = simple_evaluate(
+                    lm,
+                    tasks=list(sweep.tasks),
+                    task_manager=manager,
+                    routing_reference=reference,
+                    allow_leak=allow_leak,
+                    bootstrap_iters=0,
+                    use_cache=str(store.answers),
+                    **sweep.evaluation.arguments(),
+                )
+            if results is not None:
+                store.write(name, results, lm.registry)
+            bar.update()
+
+        # Less is recorded of the model as it is than of a steered one: it runs by itself.
+        steered = [(name, *run) for name, run in waiting.items() if name != BASELINE]
+        alone = [(name, *run) for name, run in waiting.items() if name == BASELINE]
         try:
-            for name, (title, steered) in waiting.items():
-                bar.set_description(title)
-                lm.set_steering(steered)
-                with redirect_stderr(io.StringIO()), _without_notes():  # lm-eval's own bars, some for every run
-                    results = simple_evaluate(
-                        lm,
-                        tasks=list(sweep.tasks),
-                        task_manager=manager,
-                        routing_reference=reference,
-                        allow_leak=allow_leak,
-                        bootstrap_iters=0,
-                        use_cache=str(store.answers(name)),
-                        **sweep.evaluation.arguments(),
-                    )
-                if results is not None:
-                    store.write(name, results, lm.registry)
-                bar.update()
+            for group in filter(None, (alone, *in_groups(steered, lm.plans_at_once))):
+                with lm.ahead([plan for _, _, plan in group]):
+                    for run in group:
+                        evaluate(*run)
+                store.forget_answers()
         finally:
             lm.set_steering(steering)

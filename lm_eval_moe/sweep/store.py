@@ -65,9 +65,15 @@ class RunStore:
         """Return where a run lies: ``baseline``, or the hash of its steering."""
         return self.folder / "runs" / f"results_{name[:16]}.json"
 
-    def answers(self, name: str) -> Path:
-        """Return where the answers of a run lie that has not ended: a run that was cut off goes on there."""
-        return self.folder / "unfinished" / name[:16]
+    @property
+    def answers(self) -> Path:
+        """Where the answers of the runs lie that have not ended: a sweep that was cut off goes on there."""
+        return self.folder / "unfinished" / "answers"
+
+    def forget_answers(self) -> None:
+        """Delete the answers, once the results of all runs that they were for are kept."""
+        for file in self.answers.parent.glob(f"{self.answers.name}.*"):
+            file.unlink(missing_ok=True)
 
     def __contains__(self, name: str) -> bool:
         return self.path(name).exists()
@@ -96,6 +102,3 @@ class RunStore:
             UserError: The file cannot be written.
         """
         write_json(self.path(name), with_compact_samples(results, registry), "results")
-        answers = self.answers(name)
-        for file in answers.parent.glob(f"{answers.name}.*"):
-            file.unlink(missing_ok=True)

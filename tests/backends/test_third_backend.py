@@ -192,8 +192,8 @@ def test_the_doctor_proves_what_it_can_and_says_what_it_cannot(capsys: pytest.Ca
 class Confusing(ToyEngine):
     """Records the selections of the expert before, in one layer."""
 
-    def _listening(self, forest: Any) -> Any:
-        passes, recorder = super()._listening(forest)
+    def _listening(self, forest: Any, steerer: Any) -> Any:
+        passes, recorder = super()._listening(forest, steerer)
         selection = recorder.selection
 
         def shifted(position: int, indices: Any, weights: Any) -> None:

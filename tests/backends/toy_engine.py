@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from lm_eval_moe.capture.layout import padded_batch, places_of
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.routers import find_sites, intercepted, routing_shape, shape_from_config
 from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.steering.apply import Steerer
 
 PATH = str(demo_model_path())
 
@@ -28,7 +30,7 @@ PATH = str(demo_model_path())
 class ToyEngine(RoutedState, TemplateLM):
     """The bundled model."""
 
-    backend_name, backend, model_id = "toy", "causal", "demo"
+    backend_name, backend, model_id, plans_at_once = "toy", "causal", "demo", 3
     device, max_length, eot_token_id, prefix_token_id = torch.device("cpu"), 256, 0, 0
     _order = staticmethod(lambda numbers: [[place] for place in range(len(numbers))])
 
@@ -60,15 +62,16 @@ class ToyEngine(RoutedState, TemplateLM):
         languages = [self._language_for_steering(label.task) for label in labels]
         known = TokenRequests(requests, labels, languages, self.max_length)
 
-        def run(numbers: Sequence[int]) -> list[tuple[float, bool]]:
+        def run(numbers: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
             dice = random.Random(str([known.tokens(number) for number in numbers]))
-            scores, rows = [], list(known.rows(self._order(numbers), numbers))
-            for row, number in zip(self._scored(rows, dice), numbers, strict=True):
+            rows = [replace(row, plan=plan) for plan in plans for row in known.rows(self._order(numbers), numbers)]
+            scores = []
+            for row, number in zip(self._scored(rows, dice), [*numbers] * len(plans), strict=True):
                 answer, end = torch.tensor(requests[number][2]), known.length(number)
                 seen = row[end - len(answer) : end].log_softmax(-1)
                 greedy = bool((seen.argmax(-1) == answer).all())
                 scores.append((float(seen.gather(1, answer[:, None]).sum()), greedy))
-            return scores
+            return [scores[len(numbers) * n : len(numbers) * (n + 1)] for n in range(len(plans))]
 
         def depends_on(number: int) -> tuple[Any, ...]:
             return *requests[number][1:], *self._kept_for(known.use(number), languages[number])
@@ -83,7 +86,7 @@ class ToyEngine(RoutedState, TemplateLM):
         """Feed parts of any length of any request, until all are done."""
         texts, forest = [torch.tensor([row.tokens]) for row in rows], Forest()
         segment, paths = padded_batch(forest, rows, max(text.shape[1] for text in texts))
-        passes, recorder = self._listening(forest)
+        passes, recorder = self._listening(forest, self._new_steerer())
         done, caches = [0] * len(rows), [DynamicCache() for _ in rows]
         logits: list[list[torch.Tensor]] = [[] for _ in rows]
         with intercepted(self._sites, passes, top_k=self.routing_shape.top_k), torch.no_grad():
@@ -98,18 +101,21 @@ class ToyEngine(RoutedState, TemplateLM):
         self.captured.collect(self._span, rows, sums, lambda row, use, span: places_of(use, rows[row], span))
         return [torch.cat(parts) for parts in logits]
 
-    def _listening(self, forest: Forest) -> tuple[RoutedPasses, Recorder]:
+    def _listening(self, forest: Forest, steerer: Steerer | None) -> tuple[RoutedPasses, Recorder]:
         recorder = Recorder(forest, len(self._sites), self.routing_shape.experts)
         how = {"compare": self.captured.request.changes, "layers": self.routing_shape.layers, "requests": {}}
-        return RoutedPasses(recorder, self._new_steerer(), forest=forest, **how), recorder
+        return RoutedPasses(recorder, steerer, forest=forest, **how), recorder
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         labels = labels_of(requests)
         languages = [self._language_for_steering(label.task) for label in labels]
         uses = [RowUse(label.key, 0) for label in labels]
 
-        def run(numbers: Sequence[int]) -> list[tuple[str, int, int]]:
-            return [self._generated(uses[number], languages[number], *requests[number].args) for number in numbers]
+        def run(numbers: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
+            rows = [[ExpectedRow((uses[n],), languages[n], plan=plan) for n in numbers] for plan in plans]
+            return [
+                [self._generated(row, *requests[n].args) for n, row in zip(numbers, own, strict=True)] for own in rows
+            ]
 
         def depends_on(number: int) -> tuple[Any, ...]:
             return *requests[number].args, *self._kept_for(uses[number], languages[number])
@@ -119,12 +125,12 @@ class ToyEngine(RoutedState, TemplateLM):
             self._count_steered(use.key, language, prompt, after)
         return [text for text, *_ in answers]
 
-    def _generated(self, use: RowUse, language: str | None, prompt: str, how: dict[str, Any]) -> tuple[str, int, int]:
+    def _generated(self, row: ExpectedRow, prompt: str, how: dict[str, Any]) -> tuple[str, int, int]:
         dice, left, answer, cache = random.Random(prompt), self.tok_encode(prompt), list[int](), DynamicCache()
         rule, forest = StopRule(self.tokenizer, how["until"], [self.eot_token_id]), Forest()
         fed, ended = len(left), RowReading(rule)
-        tracker = GenerationTracker(forest, np.full((1, fed), True), [RowReading(rule)], [language])
-        passes, recorder = self._listening(forest)
+        tracker = GenerationTracker(forest, np.full((1, fed), True), [RowReading(rule)], [row.language])
+        passes, recorder = self._listening(forest, Steerer([self._plans[row.plan]]))
         with intercepted(self._sites, passes, top_k=self.routing_shape.top_k), torch.no_grad():
             while left:
                 chunk = torch.tensor([left[: dice.randint(1, len(left))]])
@@ -137,7 +143,7 @@ class ToyEngine(RoutedState, TemplateLM):
                     ended.add(answer[-1])
                     left = [] if ended.ended or len(answer) == how["max_gen_toks"] else answer[-1:]
         tracker.finish(answer[-1:])
-        rows, places, sums = [ExpectedRow((use,), language)], tracker.places_of, sums_by_row(recorder, tracker.paths)
-        self.captured.collect(self._span, rows, sums, lambda row, _, span: places(row, span))
+        places, sums = tracker.places_of, sums_by_row(recorder, tracker.paths)
+        self.captured.collect(self._span, [row], sums, lambda row, _, span: places(row, span))
         text = rule.decode(answer)
         return min((text.split(stop)[0] for stop in rule.strings), key=len, default=text), fed, len(answer) - 1

@@ -184,11 +184,11 @@ class HFMoE(RoutedState, HFLM):
         def order(indices: Sequence[int]) -> list[list[int]]:
             return likelihood_order([requests[index] for index in indices], grouped=self.logits_cache)
 
-        def run(indices: Sequence[int]) -> list[tuple[float, bool]]:
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
             rows = order(indices)
             with self._expecting(known.rows(rows, indices), len(rows)):
                 chosen = [requests[index] for index in indices]
-                return plain(chosen, disable_tqdm=quiet, override_bs=override_bs)
+                return [plain(chosen, disable_tqdm=quiet, override_bs=override_bs)]
 
         def depends_on(index: int) -> tuple[Any, ...]:
             return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
@@ -245,7 +245,7 @@ class HFMoE(RoutedState, HFLM):
         def order(indices: Sequence[int]) -> list[list[int]]:
             return [[i] for i in generation_order([requests[index].args for index in indices], self.tok_encode)]
 
-        def run(indices: Sequence[int]) -> list[tuple[str, int, int]]:
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
             """Return texts with the tokens fed of each prompt and answer, which texts alone do not tell."""
             positions = order(indices)
             self._fed = []
@@ -256,7 +256,7 @@ class HFMoE(RoutedState, HFLM):
             with self._expecting(rows, len(positions)), self._size_found_once(found):
                 texts = plain([requests[index] for index in indices], disable_tqdm=quiet)
             fed = dict(zip((position for (position,) in positions), self._fed, strict=True))
-            return [(text, *fed[position]) for position, text in enumerate(texts)]
+            return [[(text, *fed[position]) for position, text in enumerate(texts)]]
 
         def depends_on(index: int) -> tuple[Any, ...]:
             use = uses[index]

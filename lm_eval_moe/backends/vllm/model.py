@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ class VLLMMoE(RoutedState, VLLM):
     """
 
     backend_name = "vllm-moe"
+    plans_at_once = 16
     fills_batches = True
     shape_before_loading = staticmethod(shape_before_loading)
 
@@ -138,15 +140,11 @@ class VLLMMoE(RoutedState, VLLM):
         """Begin to hash the files: whoever holds the model, its weights are those of the workers."""
         self.weights.use_files()
 
-    def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
-        """Change the steering of the loaded model, or end it with None; the engine goes on.
-
-        Raises:
-            UserError: The steering does not fit the model's shape, or vLLM's routers cannot obey it.
-        """
-        super().set_steering(steering)
-        if self._plan is not None:
-            refusals.check_plan(self._plan, self._stages)
+    def _resolved(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> SteeringPlan | None:
+        plan = super()._resolved(steering)
+        if plan is not None:
+            refusals.check_plan(plan, self._stages)
+        return plan
 
     @property
     def rows_at_once(self) -> int:
@@ -191,14 +189,15 @@ class VLLMMoE(RoutedState, VLLM):
         def order(indices: Sequence[int]) -> list[list[int]]:
             return likelihood_order([requests[index] for index in indices], grouped=True)
 
-        def run(indices: Sequence[int]) -> list[tuple[float, bool]]:
-            places, scores = order(indices), [(0.0, False)] * len(indices)
-            rows = list(known.rows(places, indices))
-            asked = [[requests[indices[place]] for place in row] for row in places]
-            for row, found in enumerate(self._scored(rows, asked)):
-                for place, score in zip(places[row], found, strict=True):
-                    scores[place] = score
-            return scores
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
+            places, scores = order(indices), {plan: [(0.0, False)] * len(indices) for plan in plans}
+            each = list(product(plans, places))  # one after another: a step then has few plans to steer by
+            rows = [replace(row, plan=plan) for plan in plans for row in known.rows(places, indices)]
+            asked = [[requests[indices[place]] for place in row] for _, row in each]
+            for (plan, row), found in zip(each, self._scored(rows, asked), strict=True):
+                for place, score in zip(row, found, strict=True):
+                    scores[plan][place] = score
+            return [scores[plan] for plan in plans]
 
         def depends_on(index: int) -> tuple[Any, ...]:
             return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
@@ -223,6 +222,7 @@ class VLLMMoE(RoutedState, VLLM):
         A row of several continuations of one token ends before them: the log-probabilities of its next token are all
         that is needed. Any other text is read to its end.
         """
+        plans = len({row.plan for row in rows})
         for part in self._parts(rows):
             prompts, parameters, facts = [], [], []
             for row, requests in zip(rows[part], asked[part], strict=True):
@@ -235,7 +235,7 @@ class VLLMMoE(RoutedState, VLLM):
                     else SamplingParams(temperature=0, max_tokens=1, detokenize=False, prompt_logprobs=1)
                 )
                 facts.append(self._facts(row, cut_points(row)[1:], row.uses[0].boundary, shared=choices))
-            outputs = self._run(prompts, parameters, facts, sum(map(len, asked[part])))
+            outputs = self._run(prompts, parameters, facts, sum(map(len, asked[part])) // plans)
             self._collect(rows[part], facts, [list(each.cuts) for each in facts], partial(_places_of, rows[part]))
             for requests, prompt, output in zip(asked[part], prompts, outputs, strict=True):
                 if output.prompt_logprobs is None:
@@ -261,23 +261,26 @@ class VLLMMoE(RoutedState, VLLM):
             numbered = list(zip(encoded, texts, range(len(texts)), strict=True))
             return [[request[2]] for request in running_order(numbered, lambda each: (-len(each[0]), each[1]))]
 
-        def run(indices: Sequence[int]) -> list[tuple[str, int, int]]:
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
             """Return texts with the tokens fed of each prompt and answer, which texts alone do not tell."""
-            positions = [position for (position,) in order(indices)]
-            chosen = [requests[index] for index in indices]
+            each = list(product(plans, indices))
+            positions = [position for (position,) in order([index for _, index in each])]
+            chosen = [requests[index] for _, index in each]
             tokens = self.tok_encode([request.args[0] for request in chosen]) if chosen else []
             rows = (
-                ExpectedRow((uses[indices[place]],), languages[indices[place]], tuple(tokens[place]))
-                for place in positions
+                ExpectedRow((uses[index],), languages[index], tuple(tokens[place]), plan=plan)
+                for place, (plan, index) in ((place, each[place]) for place in positions)
             )
             self._fed = []
-            self._seeds = [seed_of(base, *drawn_by(indices[place])) for place in positions]
+            self._seeds = [seed_of(base, *drawn_by(each[place][1])) for place in positions]
             queue = RowQueue(rows, len(positions))
-            with replaced(self, "_queue", queue):
+            size = self.batch_size * len(plans) if isinstance(self.batch_size, int) else self.batch_size
+            with replaced(self, "_queue", queue), self.at_batch_size(size):
                 texts = plain(chosen, disable_tqdm=True)
             queue.finish()
             fed = dict(zip(positions, self._fed, strict=True))
-            return [(text, *fed[place]) for place, text in enumerate(texts)]
+            answers = [(text, *fed[place]) for place, text in enumerate(texts)]
+            return [answers[len(indices) * n : len(indices) * (n + 1)] for n in range(len(plans))]
 
         def drawn_by(index: int) -> tuple[Any, ...]:
             key = uses[index].key
@@ -318,12 +321,13 @@ class VLLMMoE(RoutedState, VLLM):
     ) -> list[Any]:
         """Return vLLM's outputs of some prompts; their records are kept."""
         outputs: list[Any] = []
+        plans = len({row.plan for row in rows})
         for part in self._parts(rows):
             facts = [
                 self._facts(row, [len(tokens)], len(tokens), shared=True, held=self._span is not None)
                 for row, tokens in zip(rows[part], requests[part], strict=True)
             ]
-            found = self._run(requests[part], parameters[part], facts, len(facts))
+            found = self._run(requests[part], parameters[part], facts, len(facts) // plans)
             # The last token of an answer is never fed.
             fed = [(len(each.prompt_token_ids), len(each.outputs[0].token_ids) - 1) for each in found]
             cuts = [list(accumulate(each)) for each in fed]
@@ -343,7 +347,7 @@ class VLLMMoE(RoutedState, VLLM):
         size = _RECORD_BYTES // (8 * 4 * len(shape.layers) * shape.experts * max(len(arrays), 1))
         size = max(size, 256) if self._span is not None else max(len(rows), 1)
         if isinstance(self.batch_size, int):
-            size = min(size, self.batch_size)
+            size = min(size, self.batch_size * len({row.plan for row in rows}))
         for start in range(0, len(rows), size):
             yield slice(start, start + size)
 
@@ -351,14 +355,14 @@ class VLLMMoE(RoutedState, VLLM):
         self, row: ExpectedRow, cuts: Sequence[int], boundary: int, *, shared: bool, held: bool = False
     ) -> RequestFacts:
         self._rows += 1
-        plan = self._plan
+        plan = self._plans[row.plan]
         admitted = [i for i in plan.interventions if i.languages.admits(row.language)] if plan else []
         return RequestFacts(
             row=self._rows,
             cuts=tuple(cuts),
             boundary=boundary,
             language=row.language,
-            plan=0 if admitted else NONE,
+            plan=list(self._sent_plans).index(plan.hash) if plan and admitted else NONE,
             wanted=self._span is not None and any(self._wants(use) for use in row.uses),
             held=held,
             shared=shared,
@@ -368,7 +372,7 @@ class VLLMMoE(RoutedState, VLLM):
     def _run(
         self, prompts: Sequence[list[int]], parameters: Sequence[Any], facts: Sequence[RequestFacts], requests: int
     ) -> list[Any]:
-        """Return vLLM's outputs of some prompts, which run in one continuous batch and serve so many requests."""
+        """Return vLLM's outputs of some prompts, which run in one continuous batch, of so many requests."""
         self._configure()
         texts = []
         for prompt, own, each in zip(prompts, parameters, facts, strict=True):
@@ -384,6 +388,11 @@ class VLLMMoE(RoutedState, VLLM):
             )
         return outputs
 
+    @property
+    def _sent_plans(self) -> dict[str, SteeringPlan]:
+        """The plans that the workers know, by hash: the same, in the same order, while one of a group is in force."""
+        return {plan.hash: plan for plan in (*self._ahead.plans, self._plan) if plan is not None}
+
     def _configure(self) -> None:
         """Tell the workers what to capture and how to steer, where that has changed."""
         asked, shape = self.captured.request, self.routing_shape
@@ -392,7 +401,7 @@ class VLLMMoE(RoutedState, VLLM):
             shape.experts,
             shape.top_k,
             shape.depth,
-            plans=(sent_plan(self._plan),) if self._plan else (),
+            plans=tuple(map(sent_plan, self._sent_plans.values())),
             arrays=tuple(sorted(asked.arrays)) if self._span is not None else None,
             changes=asked.changes,
         )
@@ -412,7 +421,7 @@ class VLLMMoE(RoutedState, VLLM):
         """Return what has to agree, besides the tokens, where a request finds another's keys and values."""
         if not facts.shared:
             return f"{self._epoch} scored"
-        plan = self._plan if facts.plan != NONE else None
+        plan = list(self._sent_plans.values())[facts.plan] if facts.plan != NONE else None
         admitted = [i.index for i in plan.interventions if i.languages.admits(facts.language)] if plan else []
         return f"{self._epoch} {plan.hash if plan else ''} {admitted}"
 
