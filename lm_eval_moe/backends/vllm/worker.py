@@ -221,7 +221,7 @@ class RoutedWorker(Worker):
 def _fill_in(words: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Give a pass different tokens, or a later stage of a pipeline a hidden state: dummy runs have zeros.
 
-    The tokens are ordinary ones of the vocabulary, of so many words: padding, among the first, may be embedded as zeros.
+    The tokens are ordinary ones of so many words: padding, among the first, may be embedded as zeros.
     """
     tokens = kwargs.get("input_ids", args[0] if args else None)
     if tokens is not None:
