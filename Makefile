@@ -54,14 +54,14 @@ $(VLLM_READY): pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt torch
-	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt $(VLLM) --editable . pytest hypothesis
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt $(VLLM) --editable . pytest pytest-xdist hypothesis
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --target $(VLLM_VENV)/triton triton==$(TRITON)
 	touch $@
 
-# vllm-moe against hf-moe: about a dozen engines, one after another.
+# vllm-moe against hf-moe: some thirty engines, two at a time; each takes 1 GB for keys and values.
 test-vllm: $(VLLM_READY)
-	VLLM_TESTS_TRITON=$(abspath $(VLLM_VENV)/triton) $(VLLM_VENV)/bin/python -m pytest tests/on_vllm
+	OMP_NUM_THREADS=1 VLLM_TESTS_TRITON=$(abspath $(VLLM_VENV)/triton) $(VLLM_VENV)/bin/python -m pytest -n 2 --dist loadfile tests/on_vllm
 
 # Every family of mixture-of-experts models, with the newest and the oldest transformers.
 conformance: $(READY) conformance-oldest
