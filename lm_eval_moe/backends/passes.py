@@ -68,7 +68,7 @@ class RoutedPasses(RouterListener):
             RoutingBypassedError: It called no router, or fewer or more than there are.
             UserError: Router logits of a valid token are NaN or infinite.
         """
-        if not self._routed:
+        if not self._routed and self._calls != 0:  # a stage of a pipeline may have none
             raise _unseen("a forward pass called no router")
         if self._calls not in (None, self._routed):
             raise _unseen(f"a forward pass called {self._routed} routers, not {self._calls}")
@@ -130,7 +130,7 @@ class RoutedPasses(RouterListener):
 
     def _not_finite(self, wrong: NotFinite) -> UserError:
         layers = format_ranges([self._layers[position] for position in wrong.positions])
-        lineages = [self._forest.path(segment) for segment in wrong.segments]
+        lineages = [self._forest.path(segment) for segment in wrong.segments] if self._requests else []
         keys = list(dict.fromkeys(self._requests[s] for path in lineages for s in path if s in self._requests))
         where = f"task {keys[0].task}, document {keys[0].doc_id}, request {keys[0].idx}" if keys else None
         more = f"; {len(keys) - 1} more requests of the batch are like it" if len(keys) > 1 else ""

@@ -63,7 +63,8 @@ class Forest:
     def fold(self, segments: Sequence[int]) -> int:
         """Make one segment of consecutive ones that have begun, under the number of the first; give up the others.
 
-        The recorder has to fold them first (`Recorder.fold`).
+        The recorder has to fold them first (`Recorder.fold`). `path` knows nothing of folds: whoever folds keeps the
+        paths.
         """
         first, *others = segments
         self._segments[first].tokens += sum(self._segments[other].tokens for other in others)
@@ -73,8 +74,10 @@ class Forest:
 
     def path(self, segment: int) -> list[int]:
         """Return a segment with all those before it, the root first."""
-        path = []
+        path: list[int] = []
         while segment != NONE:
+            if segment in path:
+                raise ValueError(f"segment {segment} is behind one that was folded: its path is not known")
             path.append(segment)
             segment = self._segments[segment].parent
         return path[::-1]

@@ -250,6 +250,7 @@ ELSEWHERE: dict[str, str] = {
     "versions.transformers": "one version is installed",
     "versions.tokenizers": "one version is installed",
     "computation.engine": "vllm-moe alone has it: tested there",
+    "prompts.max_gen_toks": "vllm-moe alone takes it: tested there",
     "versions.vllm": "vllm-moe alone has it, and one version is installed",
     "versions.torch": "one version is installed",
     "versions.peft": "is there with an adapter only: changes together with model.peft",

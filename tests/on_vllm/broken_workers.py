@@ -62,17 +62,18 @@ def _heard_in_vain(wrapped: Any, routers: Any, layer: int) -> Any:
 class HoldsNothingBack(RoutedWorker):
     """Adds up the tokens of an answer as they come, though the engine may feed more than belong to it."""
 
-    def routing_begin(self, settings: str | None) -> None:
-        super().routing_begin(settings)
+    def routing_begin(self, settings: str | None) -> Any:
+        answer = super().routing_begin(settings)
         if self.routing is not None:
             self.routing._books._held_back = 0
+        return answer
 
 
 class Faulty(RoutedWorker):
     """Fails in its books from the second request of more than 60 tokens on."""
 
-    def routing_begin(self, settings: str | None) -> None:
-        super().routing_begin(settings)
+    def routing_begin(self, settings: str | None) -> Any:
+        answer = super().routing_begin(settings)
         if self.routing is not None:
             add = self.routing._books.add
 
@@ -82,3 +83,4 @@ class Faulty(RoutedWorker):
                 add(name, facts, prompt, *rest)
 
             self.routing._books.add = failing  # type: ignore[method-assign]
+        return answer

@@ -46,6 +46,7 @@ def test_an_engine_says_what_its_answers_depend_on(lm: VLLMMoE) -> None:
     engine = identity.parts["computation.engine"]
     assert (engine["compilation"], engine["max_num_seqs"], engine["prefix_caching"]) == ("NONE", 16, True)
     assert identity.parts["model.experts"]
+    assert identity.parts["prompts.max_gen_toks"] == lm.max_gen_toks
     assert Identity.from_dict(json.loads(json.dumps(identity.to_dict()))) == identity
 
 

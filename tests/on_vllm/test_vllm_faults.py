@@ -65,7 +65,7 @@ def test_a_fault_in_the_worker_is_one_error_and_the_engine_goes_on(broken: Calla
 
 
 def test_tokens_beyond_the_end_that_are_not_held_back(broken: Callable[..., Any]) -> None:
-    with closing(broken("HoldsNothingBack")) as lm, pytest.raises(AttributionError, match="fed 1 tokens more"):
+    with closing(broken("HoldsNothingBack")) as lm, pytest.raises(UserError, match="ended 1 tokens before"):
         lm.generate_until(STOPS.requests()["generate_until"])
 
 

@@ -156,6 +156,12 @@ class Workload:
         for number in range(self.choices):
             # Every third document has choices of one word, which share a row.
             context, length = (same if number == 1 else text(5 + 7 * number)), 1 + number % 3
+            if number % 5 == 3:  # words that begin alike: such choices differ in their last word only
+                begin = text(2)
+                scored += [
+                    named("loglikelihood", (context, f" {begin} {text(1)}"), number, choice) for choice in range(2)
+                ]
+                continue
             scored += [named("loglikelihood", (context, f" {text(length)}"), number, choice) for choice in range(2)]
         head = text(self.shared)
         answers = [

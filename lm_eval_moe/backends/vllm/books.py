@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.capture import NONE, AttributionError, Forest, Steered
+from lm_eval_moe.errors import UserError
 
 __all__ = ["HELD_BACK", "Books", "Ended", "RequestFacts", "Step"]
 
@@ -224,6 +225,7 @@ class Books:
 
         Raises:
             AttributionError: Nobody computed what a request found in the cache.
+            UserError: What it found was steered in another way than it shall be.
         """
         rows, total = [], 0
         for name in order:
@@ -286,9 +288,11 @@ class Books:
             )
         of_another_phase = any(piece.generated and piece.end <= request.facts.boundary for piece in request.pieces())
         if request.facts.by_phase and of_another_phase:
-            raise AttributionError(
-                f"row {request.facts.row} found tokens in the prefix cache that were steered as generated ones, but "
-                "are of its prompt; switch the cache off (enable_prefix_caching=False)"
+            raise UserError(
+                "a prompt begins with the answer to another one: the prefix cache has its tokens as they were steered "
+                "when they were generated, and the steering is not the same for prompts",
+                fix="add enable_prefix_caching=False",
+                where="--model_args enable_prefix_caching",
             )
 
     def _lay_out(self, request: _Request, segment: NDArray[np.int64]) -> None:

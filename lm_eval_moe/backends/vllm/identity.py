@@ -66,6 +66,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "model.device": _said(workers, "device"),
         **described_reading(lm),
         "prompts.truncation": False if lm.truncation_side == "left" else lm.truncation_side,
+        "prompts.max_gen_toks": lm.max_gen_toks,
         "computation.threads": max(worker["threads"] for worker in workers) or None,
         "computation.machine": _said(workers, "machine"),
         "computation.reuse": True,
@@ -91,6 +92,7 @@ def _engine(config: Any, runner: str) -> dict[str, Any]:
         "prefix_caching": bool(cache.enable_prefix_caching),
         "block_size": cache.block_size,
         "runner": runner,
+        "logprobs_mode": config.model_config.logprobs_mode,
         "seed": config.model_config.seed,
     }
 

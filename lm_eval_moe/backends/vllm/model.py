@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, product
@@ -61,6 +61,21 @@ _FILLINGS = 8
 
 _RECORD_BYTES = 1 << 29
 """Of records that workers hold before they are collected, roughly."""
+
+
+def _shareable(row: Sequence[int], requests: Sequence[Any]) -> list[list[int]]:
+    """Return a row of requests that differ in their last token only as rows that vLLM can answer.
+
+    Continuations of one token share a row that ends before them. A longer one is read to its end, and shares a row with
+    those that are the very same.
+    """
+    single = [place for place in row if len(requests[place][2]) == 1 and requests[place][1]]
+    rows = [single[start : start + _MAX_CHOICES] for start in range(0, len(single), _MAX_CHOICES)]
+    others: dict[tuple[int, ...], list[int]] = {}
+    for place in row:
+        if place not in single:
+            others.setdefault(tuple(requests[place][2]), []).append(place)
+    return [*rows, *others.values()]
 
 
 def _places_of(rows: Sequence[ExpectedRow], row: int, use: RowUse, span: Span) -> Sequence[int]:
@@ -187,7 +202,8 @@ class VLLMMoE(RoutedState, VLLM):
         answers: list[Any] = [None] * len(requests)
 
         def order(indices: Sequence[int]) -> list[list[int]]:
-            return likelihood_order([requests[index] for index in indices], grouped=True)
+            chosen = [requests[index] for index in indices]
+            return [part for row in likelihood_order(chosen, grouped=True) for part in _shareable(row, chosen)]
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
             places, scores = order(indices), {plan: [(0.0, False)] * len(indices) for plan in plans}
@@ -227,8 +243,8 @@ class VLLMMoE(RoutedState, VLLM):
             prompts, parameters, facts = [], [], []
             for row, requests in zip(rows[part], asked[part], strict=True):
                 tokens, ends = list(row.tokens or ()), sorted({request[2][-1] for request in requests})
-                choices = len(requests[0][2]) == 1 and len(ends) <= _MAX_CHOICES and bool(tokens)
-                prompts.append(tokens if choices else [*tokens, ends[0]])
+                choices = len(requests[0][2]) == 1 and bool(tokens)
+                prompts.append(tokens if choices else [*tokens, *ends])  # of which there is one
                 parameters.append(
                     SamplingParams(temperature=0, max_tokens=1, detokenize=False, logprob_token_ids=ends)
                     if choices
@@ -379,7 +395,7 @@ class VLLMMoE(RoutedState, VLLM):
             own.extra_args = {**(own.extra_args or {}), KEY: each.sent()}
             texts.append(TokensPrompt(prompt_token_ids=prompt, cache_salt=self._salt(each)))
         shown = self._bar is not None and not self._bar.disable
-        with running_engine():
+        with running_engine(), self._doubting():
             outputs: list[Any] = self.model.generate(
                 texts,
                 sampling_params=list(parameters),
@@ -407,9 +423,18 @@ class VLLMMoE(RoutedState, VLLM):
         )
         if settings != self._sent:
             silent = settings.arrays is None and not settings.plans
-            self._tell("routing_begin", None if silent else settings.sent())
+            self._stages.check(self._tell("routing_begin", None if silent else settings.sent()))
             self._sent = settings
             self._epoch += 1
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Begin anew after an error: what workers know and the cache has may be of passes that were not heard."""
+        try:
+            yield
+        except BaseException:
+            self._sent = None
+            raise
 
     def _tell(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every worker."""
@@ -436,7 +461,8 @@ class VLLMMoE(RoutedState, VLLM):
         if self._sent is None or (self._sent.arrays is None and not self._sent.plans):
             return
         wanted = [(each.row, ends) for each, ends in zip(facts, cuts, strict=True) if each.wanted]
-        sums = self._stages.merged(self._tell("routing_take", wanted))
+        with self._doubting():
+            sums = self._stages.merged(self._tell("routing_take", wanted))
 
         def sums_of(numbers: list[int]) -> list[SegmentSums]:
             return [sums[facts[number].row] for number in numbers]

@@ -65,6 +65,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         ("enable_return_routed_experts", "vLLM's own capture of experts cannot run beside this one"),
         ("kv_transfer_config", "blocks from elsewhere were computed by nobody who records"),
         ("worker_cls", "the worker class is the one that captures and steers"),
+        ("logits_processors", "what changes scores has no place in the identity of answers"),
         ("enable_sleep_mode", "a sleeping engine loses what it has recorded"),
     ):
         if _truthy(arguments.get(name)):

@@ -14,6 +14,7 @@ from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, Ended, RequestFacts
 from lm_eval_moe.capture import NONE, AttributionError, Forest, Recorder
 from lm_eval_moe.capture.packing import pack_sums
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.apply import Steerer
 from lm_eval_moe.steering.plan import received_plan
@@ -244,10 +245,10 @@ class WorkerRouting:
         groups, begin = [], 0
         for cut in cuts:
             if cut not in (0, *ends):
-                raise AttributionError(
-                    f"row {row} ends at {cut}, but the engine fed {ends[-1] - cut} tokens more before it knew; no more "
-                    f"than {HELD_BACK} are held back: set VLLM_ENABLE_V1_MULTIPROCESSING=0, so that it looks for stop "
-                    "strings itself"
+                raise UserError(
+                    f"an answer ended {ends[-1] - cut} tokens before the engine knew, and no more than {HELD_BACK} are "
+                    "held back: its record would not be that of its tokens",
+                    fix="set VLLM_ENABLE_V1_MULTIPROCESSING=0: the engine then looks for stop strings itself",
                 )
             place = ends.index(cut) + 1 if cut else 0
             groups.append(range(begin, place))

@@ -55,6 +55,18 @@ class Stages:
         """Return what the workers say of one thing, each once."""
         return {value for part in self.parts for value in part[name]}
 
+    @staticmethod
+    def check(answers: Sequence[Mapping[str, Any] | None]) -> None:
+        """Raise the error that a worker's answer holds, if one does.
+
+        Raises:
+            UserError: A worker met one.
+            AttributionError: Its records cannot be trusted.
+        """
+        for own in answers:
+            if own and "error" in own:
+                raise error_to_raise(own["error"])
+
     def merged(self, taken: Sequence[Mapping[str, Any]]) -> dict[int, SegmentSums]:
         """Return the sums of each row, all layers together.
 
@@ -65,9 +77,7 @@ class Stages:
             UserError: A worker met an error.
             AttributionError: A worker's records cannot be trusted.
         """
-        for own in taken:
-            if "error" in own:
-                raise error_to_raise(own["error"])
+        self.check(taken)
         stages = [(layers, dict(taken[worker]["sums"])) for layers, worker in self._stages.items()]
         merged = {}
         for row, data in stages[0][1].items():

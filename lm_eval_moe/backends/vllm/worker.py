@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from vllm.platforms import current_platform
-from vllm.v1.kv_cache_interface import FullAttentionSpec
+from vllm.v1.kv_cache_interface import is_full_attention_spec
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.vllm.books import HELD_BACK
@@ -140,7 +140,12 @@ class RoutedWorker(Worker):
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.routing is not None:
             given = dict(zip(("input_ids", "positions"), args, strict=False)) | kwargs
-            self.routing.begin(given["input_ids"], given["positions"], self._order)
+            tokens, positions = given["input_ids"], given["positions"]
+            if tokens is None:  # a later stage of a pipeline, or a model that is given embeddings
+                runner = self.model_runner
+                own = runner.input_ids.gpu if hasattr(runner, "input_ids") else runner.input_buffers.input_ids
+                tokens = own[: positions.shape[-1]]
+            self.routing.begin(tokens, positions, self._order)
 
     def _end(self, *_: Any) -> None:
         if self.routing is not None:
@@ -164,7 +169,7 @@ class RoutedWorker(Worker):
             return None
         groups = self.model_runner.kv_cache_config.kv_cache_groups
         for number, group in enumerate(groups):
-            if isinstance(group.kv_cache_spec, FullAttentionSpec):
+            if is_full_attention_spec(group.kv_cache_spec):
                 return number, group.kv_cache_spec.block_size
         raise UserError(
             "no layer of the model attends to whole sequences: what the prefix cache has cannot be told",
@@ -195,11 +200,15 @@ class RoutedWorker(Worker):
         """Return a hash over every element of this worker's parameters."""
         return hash_of_parameters(self.get_model())
 
-    def routing_begin(self, settings: str | None) -> None:
-        """Capture and steer from now on as the settings say; None: no longer."""
+    def routing_begin(self, settings: str | None) -> dict[str, Any] | None:
+        """Capture and steer from now on as the settings say; None: no longer. Return what went wrong, if anything."""
         self.routing = None
-        if settings is not None:
-            self._route(Settings.received(settings))
+        try:
+            if settings is not None:
+                self._route(Settings.received(settings))
+        except Exception as error:  # noqa: BLE001 - it would reach the user as one of vLLM's, without the message
+            return {"error": error_to_send(error)}
+        return None
 
     def _route(self, settings: Settings) -> None:
         self.routing = WorkerRouting(settings, self.routers, self.device, self._prefix_cache())
