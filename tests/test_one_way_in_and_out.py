@@ -18,6 +18,7 @@ WRITERS = {
     ("tables.py", "csv.writer"): "writes into memory",
     ("drawing/picture.py", "savefig"): "writes into memory",
     ("report/svg.py", "savefig"): "writes into memory",
+    ("doctor/sample.py", "savez"): "into a temporary folder, from one process of a comparison to the other",
     ("backends/cache/store.py", "sqlite3.connect"): "a database, whose transactions are whole or not at all",
 }
 # What may read YAML by other means, and why.

@@ -16,6 +16,7 @@ PUBLIC = {
     "lm_eval.api.registry.register_model",
     "lm_eval.api.task.ConfigurableTask",
     "lm_eval.models.huggingface.HFLM",
+    "lm_eval.models.vllm_causallms.VLLM",
     "lm_eval.tasks.TaskManager",
 }
 

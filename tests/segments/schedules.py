@@ -106,7 +106,9 @@ class Engine:
             nothing = np.full(EXPERTS, np.nan, np.float32)
             plain = torch.from_numpy(np.stack([model_logits(layer, s) if s else nothing for s in whole]))
             logits = self.steerer.edit(layer, plain)
-            weights, indices = logits.softmax(-1).nan_to_num(0.0).topk(TOP_K)
+            # Of experts whose logits are the same number, as two noises can make them, the first; so do the formulas.
+            indices = logits.nan_to_num(0.0).sort(stable=True, dim=-1, descending=True).indices[:, :TOP_K]
+            weights = logits.softmax(-1).nan_to_num(0.0).gather(-1, indices)
             self.recorder.logits(layer, logits)
             if self.steerer.acts_on(layer):
                 self.recorder.unchanged(layer, plain.nan_to_num(0.0).topk(TOP_K).indices)

@@ -61,7 +61,7 @@ def expected_record(request: Request, span: str) -> dict[str, np.ndarray | int]:
         for layer in range(LAYERS):
             scores = np.exp(logits[place, layer] - logits[place, layer].max())
             scores /= scores.sum()
-            top = np.argsort(-scores)[:TOP_K]
+            top = np.argsort(-logits[place, layer], kind="stable")[:TOP_K]
             counts[layer, top] += 1
             mass[layer, top] += scores[top]
             importance[layer, top] += scores[top] / scores[top].sum() / len(places)
@@ -91,7 +91,7 @@ def expected_steering(request: Request) -> dict[str, list[int]]:
         targets = {1: {0, 3, 6} | ({7} if request.language == "sw" and not generated else set())}
         targets |= {2: {1, 2}} if generated else {}
         for layer, experts in targets.items():
-            after = set(np.argsort(-steered[position, layer])[:TOP_K].tolist())
+            after = set(np.argsort(-steered[position, layer], kind="stable")[:TOP_K].tolist())
             plain = model_logits(layer, request.tokens[: position + 1])
             counted["targeted"][layer] += 1
             counted["hit"][layer] += bool(after & experts)
