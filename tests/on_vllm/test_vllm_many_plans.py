@@ -60,7 +60,7 @@ def test_many_plans_in_one_batch_give_what_each_gives_alone(
             together |= {name: outcome(lm, work, plan) for name, plan in plans.items() if name != "none"}
             assert not watched.plans
     for name, mine in together.items():
-        assert_alike(mine, alone[name])
+        assert_alike(mine, alone[name], work)
 
 
 @pytest.fixture(scope="module")

@@ -34,14 +34,14 @@ def counted(lm: Any) -> dict[str, int]:
 def test_chunked_prefill_and_preemption(lm: Any, reference: Callable[..., dict]) -> None:
     expected = reference("qwen3_moe", LONG, PLANS)
     for name in PLANS:
-        assert_alike(outcome(lm, LONG, plans_for(lm.routing_shape)[name]), expected[name])
+        assert_alike(outcome(lm, LONG, plans_for(lm.routing_shape)[name]), expected[name], LONG)
         assert counted(lm)["preempted"] > 0, name
 
 
 def test_blocks_that_are_found_in_the_prefix_cache(lm: Any, reference: Callable[..., dict]) -> None:
     expected = reference("qwen3_moe", SHARED, PLANS)
     for name in PLANS:
-        assert_alike(outcome(lm, SHARED, plans_for(lm.routing_shape)[name]), expected[name])
+        assert_alike(outcome(lm, SHARED, plans_for(lm.routing_shape)[name]), expected[name], SHARED)
         assert counted(lm)["found"] > 0, name
     # The blocks of another plan, or of a time when nothing was recorded, are not found.
     assert_parity(lm, SHARED, expected, ("none", "activate", "none"))
