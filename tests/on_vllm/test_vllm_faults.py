@@ -72,7 +72,7 @@ def test_tokens_beyond_the_end_that_are_not_held_back(broken: Callable[..., Any]
 def test_the_compile_cache_of_a_plain_model(
     model_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """Compiled code without operators is not taken for ours, since the settings name us: the check at the start passes."""
+    """Compiled code without operators is not taken for ours, since the settings name us: the check passes."""
     from vllm import LLM, EngineArgs
 
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
