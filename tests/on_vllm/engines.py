@@ -30,6 +30,12 @@ def words(text: str) -> list[str]:
     return _SPECIAL.sub(" ", text).split()
 
 
+def same_text(own: str, theirs: str) -> bool:
+    """Whether answers are the same; vLLM's leaves out the last letters where not all bytes of a letter are there."""
+    mine, its = " ".join(words(own)), " ".join(words(theirs))
+    return mine == its or (its.endswith("\N{REPLACEMENT CHARACTER}") and its.startswith(mine))
+
+
 def near_ties(mine: Outcome, expected: Outcome) -> set[Key]:
     """Return the requests of which a token selected another expert: its logits were nearly the same number.
 
@@ -58,7 +64,7 @@ def assert_alike(mine: Outcome, expected: Outcome, work: Workload) -> None:
             if (request.task_name, request.doc_id, request.idx) in ties:
                 continue
             if kind == "generate_until":
-                assert words(own) == words(theirs)
+                assert same_text(own, theirs), (own, theirs)
             elif kind == "loglikelihood":
                 assert own[1] == theirs[1]
                 assert own[0] == pytest.approx(theirs[0], abs=1e-3)

@@ -7,9 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-from engines import assert_parity, closing, engine
-from workload import Workload, read
-
 
 def with_second_runner() -> None:
     """Let vLLM's second model runner run on the CPU: Triton's kernels are interpreted."""
@@ -22,10 +19,15 @@ def with_second_runner() -> None:
     backends["cpu"] = SimpleNamespace(driver=driver, compiler=None)
 
 
+if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1":
+    with_second_runner()  # also in the processes that vLLM starts, which import this script
+
+from engines import assert_parity, closing, engine  # noqa: E402 - vLLM looks for Triton when it is imported
+from workload import Workload, read  # noqa: E402
+
+
 def main(pretrained: str, settings: str, work: str, file: str, plans: str) -> None:
     """Check an engine with settings; print what its workers counted."""
-    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1":
-        with_second_runner()
     told = json.loads(work)
     workload = Workload(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
     with closing(engine(pretrained, **json.loads(settings))) as lm:
