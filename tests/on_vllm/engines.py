@@ -40,7 +40,7 @@ def near_ties(mine: Outcome, expected: Outcome) -> set[Key]:
     """Return the requests of which a token selected another expert: its logits were nearly the same number.
 
     Noise of a thousandth decides between experts that are activated together, so that this happens to a token in ten
-    thousand. What differs must be little, and of one or two requests.
+    thousand, and to all requests that share it. What differs must be little, and of few requests.
     """
     found = set()
     for key, record in expected.records.items():
@@ -49,7 +49,7 @@ def near_ties(mine: Outcome, expected: Outcome) -> set[Key]:
             moved = np.abs(mine.records[key].counts - record.counts).sum() / 2
             assert moved <= 0.01 * record.counts.sum(), (key, moved)
             found.add(key)
-    assert len(found) <= 2, found
+    assert len(found) <= 4, found
     return found
 
 
