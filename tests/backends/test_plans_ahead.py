@@ -13,7 +13,7 @@ import yaml
 from toy_engine import ToyEngine
 
 from lm_eval_moe import parse_spec, resolve, simple_evaluate
-from lm_eval_moe.backends import routed_state
+from lm_eval_moe.backends import answered as answered_requests
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.backends.registry import BACKENDS, register_backend
@@ -185,7 +185,7 @@ def test_records_that_do_not_fit_into_memory_together_come_plan_by_plan(
 
     monkeypatch.setattr(CountingEngine, "_scored", counted)
     alone = [answered(lm, plan) for plan in plans]
-    monkeypatch.setattr(routed_state, "_AHEAD_BYTES", 1)
+    monkeypatch.setattr(answered_requests, "_AHEAD_BYTES", 1)
     runs.clear()
     with lm.ahead(plans):
         together = [answered(lm, plan) for plan in plans]

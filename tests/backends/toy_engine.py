@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 
 from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.backends.requests import TokenRequests, labels_of
+from lm_eval_moe.backends.requests import labels_of
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowUse
@@ -58,9 +58,7 @@ class ToyEngine(RoutedState, TemplateLM):
         raise NotImplementedError("the toy scores no whole texts")
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        labels = self._labels.take(len(requests))
-        languages = [self._language_for_steering(label.task) for label in labels]
-        known = TokenRequests(requests, labels, languages, self.max_length)
+        known = self._token_requests(requests, self.max_length)
 
         def run(numbers: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
             dice = random.Random(str([known.tokens(number) for number in numbers]))
@@ -73,14 +71,7 @@ class ToyEngine(RoutedState, TemplateLM):
                 scores.append((float(seen.gather(1, answer[:, None]).sum()), greedy))
             return [scores[len(numbers) * n : len(numbers) * (n + 1)] for n in range(len(plans))]
 
-        def depends_on(number: int) -> tuple[Any, ...]:
-            return *requests[number][1:], *self._kept_for(known.use(number), languages[number])
-
-        answers = self._answered(range(len(requests)), self._order, depends_on, known.use, run, quiet=True)
-        for number, language in enumerate(languages):
-            use, end = known.use(number), known.length(number)
-            self._count_steered(use.key, language, use.boundary, end - use.boundary)
-        return [(value, greedy) for value, greedy in answers]
+        return self._scores(known, self._order, run, quiet=True)
 
     def _scored(self, rows: list[ExpectedRow], dice: random.Random) -> list[torch.Tensor]:
         """Feed parts of any length of any request, until all are done."""
@@ -117,13 +108,7 @@ class ToyEngine(RoutedState, TemplateLM):
                 [self._generated(row, *requests[n].args) for n, row in zip(numbers, own, strict=True)] for own in rows
             ]
 
-        def depends_on(number: int) -> tuple[Any, ...]:
-            return *requests[number].args, *self._kept_for(uses[number], languages[number])
-
-        answers = self._answered(range(len(uses)), self._order, depends_on, uses.__getitem__, run, quiet=True)
-        for use, language, (_, prompt, after) in zip(uses, languages, answers, strict=True):
-            self._count_steered(use.key, language, prompt, after)
-        return [text for text, *_ in answers]
+        return self._texts(requests, uses, languages, self._order, run, quiet=True)
 
     def _generated(self, row: ExpectedRow, prompt: str, how: dict[str, Any]) -> tuple[str, int, int]:
         dice, left, answer, cache = random.Random(prompt), self.tok_encode(prompt), list[int](), DynamicCache()

@@ -24,13 +24,13 @@ from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.loading import model_path, modules_before_loading, shape_before_loading
 from lm_eval_moe.backends.ordering import generation_order, likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
+from lm_eval_moe.backends.requests import labels_of, window_labels
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.backends.weights import LoadedWeights
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowQueue, RowUse
 from lm_eval_moe.capture.layout import padded_batch, places_of
-from lm_eval_moe.harness.requests import is_sampled, prompt_of
+from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import RouterSite, find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.families import load_adapter
@@ -171,13 +171,10 @@ class HFMoE(RoutedState, HFLM):
     ) -> list[tuple[float, bool]]:
         if not self._active:
             return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        labels = self._labels.take(len(requests))
-        languages = [self._language_for_steering(label.task) for label in labels]
-        known = TokenRequests(requests, labels, languages, self.max_length)
-        answers: list[Any] = [None] * len(requests)
-        rounds: Sequence[Sequence[int]] = [range(len(requests))]
+        known = self._token_requests(requests, self.max_length)
+        rounds = None
         if self.logits_cache:  # requests can share a row
-            rounds = rounds_without_conflict(requests, lambda i: self._steered_as(languages[i], known.use(i)))
+            rounds = rounds_without_conflict(requests, lambda i: self._steered_as(known.languages[i], known.use(i)))
         plain = super()._loglikelihood_tokens
         quiet = disable_tqdm or self.response_cache is not None
 
@@ -190,18 +187,7 @@ class HFMoE(RoutedState, HFLM):
                 chosen = [requests[index] for index in indices]
                 return [plain(chosen, disable_tqdm=quiet, override_bs=override_bs)]
 
-        def depends_on(index: int) -> tuple[Any, ...]:
-            return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
-
-        for members in rounds:
-            results = self._answered(members, order, depends_on, known.use, run, quiet=disable_tqdm)
-            for index, (value, greedy) in zip(members, results, strict=True):
-                answers[index] = (value, greedy)
-        for index, language in enumerate(languages if self.coverage else ()):
-            use = known.use(index)
-            after = max(use.boundary, use.first)
-            self._count_steered(use.key, language, after - use.first, known.length(index) - after)
-        return answers
+        return self._scores(known, order, run, rounds=rounds, quiet=disable_tqdm)
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if not self._active:
@@ -246,7 +232,6 @@ class HFMoE(RoutedState, HFLM):
             return [[i] for i in generation_order([requests[index].args for index in indices], self.tok_encode)]
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
-            """Return texts with the tokens fed of each prompt and answer, which texts alone do not tell."""
             positions = order(indices)
             self._fed = []
             rows = (
@@ -258,23 +243,7 @@ class HFMoE(RoutedState, HFLM):
             fed = dict(zip((position for (position,) in positions), self._fed, strict=True))
             return [[(text, *fed[position]) for position, text in enumerate(texts)]]
 
-        def depends_on(index: int) -> tuple[Any, ...]:
-            use = uses[index]
-            repeat = use.key.repeat if use.key else None
-            return *requests[index].args, repeat, *self._kept_for(use, languages[index])
-
-        answers = self._answered(
-            range(len(requests)),
-            order,
-            depends_on,
-            uses.__getitem__,
-            run,
-            quiet=disable_tqdm,
-            sampled=any(is_sampled(request.args[1]) for request in requests),
-        )
-        for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
-            self._count_steered(use.key, language, prompt, generated)
-        return [text for text, *_ in answers]
+        return self._texts(requests, uses, languages, order, run, quiet=disable_tqdm)
 
     def _size_found_once(self, found: list[int]) -> AbstractContextManager[None]:
         """Keep ``batch_size=auto`` from being tried out anew for every block of the response cache."""

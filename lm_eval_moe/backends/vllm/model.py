@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, product
@@ -14,36 +14,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.registry import register_model
 
+from lm_eval_moe.backends.answered import drawn_by
 from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.loading import model_path, shape_before_loading
 from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict
-from lm_eval_moe.backends.requests import TokenRequests, labels_of, window_labels
-from lm_eval_moe.backends.routed_state import RoutedState
+from lm_eval_moe.backends.requests import labels_of, window_labels
 from lm_eval_moe.backends.vllm import refusals
-from lm_eval_moe.backends.vllm.books import RequestFacts
-from lm_eval_moe.backends.vllm.engine import as_lm_eval_asks, running_engine, starting_engine, vllm_version
+from lm_eval_moe.backends.vllm.batches import RoutedEngine
+from lm_eval_moe.backends.vllm.engine import as_lm_eval_asks, starting_engine, vllm_version
 from lm_eval_moe.backends.vllm.identity import model_parts
-from lm_eval_moe.backends.vllm.progress import as_part_of
-from lm_eval_moe.backends.vllm.routing import KEY, Settings
 from lm_eval_moe.backends.vllm.seeds import seed_of
 from lm_eval_moe.backends.vllm.stages import Stages
 from lm_eval_moe.backends.vllm.start import check_start
 from lm_eval_moe.backends.weights import LoadedWeights
-from lm_eval_moe.capture import NONE, ExpectedRow, RowQueue, RowUse, Span
+from lm_eval_moe.capture import ExpectedRow, RowQueue, RowUse, Span
 from lm_eval_moe.capture.layout import cut_points, places_of
-from lm_eval_moe.harness.requests import is_sampled, prompt_of, running_order
+from lm_eval_moe.harness.requests import prompt_of, running_order
 from lm_eval_moe.replacing import replaced
-from lm_eval_moe.steering.plan import sent_plan
 
 with as_lm_eval_asks():
     from lm_eval.models.vllm_causallms import VLLM
 
-from vllm import SamplingParams, TokensPrompt
+from vllm import SamplingParams
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from lm_eval_moe.capture.sums import SegmentSums
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
 __all__ = ["VLLMMoE"]
@@ -58,9 +54,6 @@ _PARTS_OF_AN_ANSWER: dict[Span, list[int]] = {"prompt": [0], "continuation": [1]
 
 _FILLINGS = 8
 """How often vLLM could fill its batch with what it is given at once."""
-
-_RECORD_BYTES = 1 << 29
-"""Of records that workers hold before they are collected, roughly."""
 
 
 def _shareable(row: Sequence[int], requests: Sequence[Any]) -> list[list[int]]:
@@ -83,7 +76,7 @@ def _places_of(rows: Sequence[ExpectedRow], row: int, use: RowUse, span: Span) -
 
 
 @register_model("vllm-moe")
-class VLLMMoE(RoutedState, VLLM):
+class VLLMMoE(RoutedEngine, VLLM):
     """A mixture-of-experts causal language model on vLLM whose routing is captured and, if asked for, steered.
 
     Takes every argument of lm-eval's `VLLM` and of vLLM's ``LLM`` with which routing can be followed.
@@ -127,14 +120,12 @@ class VLLMMoE(RoutedState, VLLM):
         with starting_engine():
             super().__init__(pretrained=path, **kwargs)
         self._arguments = kwargs
-        self._stages = Stages(self.model.collective_rpc("routing_parts"), shape)
+        self._begin_engine(Stages(self.model.collective_rpc("routing_parts"), shape))
         refusals.check_parts(self._stages)
         self.set_steering(steering)
         self._queue: RowQueue | None = None
         self._fed: list[tuple[int, int]] = []
         self._seeds: list[int] = []
-        self._sent: Settings | None = None
-        self._epoch = self._rows = 0
         check_start(self)
         if self.batch_size == 1:
             logger.warning(
@@ -196,10 +187,7 @@ class VLLMMoE(RoutedState, VLLM):
         return self.max_length - 2
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        labels = self._labels.take(len(requests))
-        languages = [self._language_for_steering(label.task) for label in labels]
-        known = TokenRequests(requests, labels, languages, self._longest)
-        answers: list[Any] = [None] * len(requests)
+        known = self._token_requests(requests, self._longest)
 
         def order(indices: Sequence[int]) -> list[list[int]]:
             chosen = [requests[index] for index in indices]
@@ -215,20 +203,9 @@ class VLLMMoE(RoutedState, VLLM):
                     scores[plan][place] = score
             return [scores[plan] for plan in plans]
 
-        def depends_on(index: int) -> tuple[Any, ...]:
-            return *requests[index][1:], *self._kept_for(known.use(index), languages[index])
-
-        rounds = rounds_without_conflict(requests, lambda i: self._steered_as(languages[i], known.use(i)))
+        rounds = rounds_without_conflict(requests, lambda i: self._steered_as(known.languages[i], known.use(i)))
         with self._progress("Running loglikelihood requests", len(requests), quiet=disable_tqdm):
-            for members in rounds:
-                results = self._answered(members, order, depends_on, known.use, run, quiet=disable_tqdm)
-                for index, (value, greedy) in zip(members, results, strict=True):
-                    answers[index] = (value, greedy)
-        for index, language in enumerate(languages if self.coverage else ()):
-            use = known.use(index)
-            after = max(use.boundary, use.first)
-            self._count_steered(use.key, language, after - use.first, known.length(index) - after)
-        return answers
+            return self._scores(known, order, run, rounds=rounds, quiet=disable_tqdm)
 
     def _scored(
         self, rows: Sequence[ExpectedRow], asked: Sequence[Sequence[Any]]
@@ -278,7 +255,6 @@ class VLLMMoE(RoutedState, VLLM):
             return [[request[2]] for request in running_order(numbered, lambda each: (-len(each[0]), each[1]))]
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
-            """Return texts with the tokens fed of each prompt and answer, which texts alone do not tell."""
             each = list(product(plans, indices))
             positions = [position for (position,) in order([index for _, index in each])]
             chosen = [requests[index] for _, index in each]
@@ -288,7 +264,8 @@ class VLLMMoE(RoutedState, VLLM):
                 for place, (plan, index) in ((place, each[place]) for place in positions)
             )
             self._fed = []
-            self._seeds = [seed_of(base, *drawn_by(each[place][1])) for place in positions]
+            drawn = (drawn_by(requests[index], uses[index]) for _, index in (each[place] for place in positions))
+            self._seeds = [seed_of(base, *own) for own in drawn]
             queue = RowQueue(rows, len(positions))
             size = self.batch_size * len(plans) if isinstance(self.batch_size, int) else self.batch_size
             with replaced(self, "_queue", queue), self.at_batch_size(size):
@@ -298,21 +275,8 @@ class VLLMMoE(RoutedState, VLLM):
             answers = [(text, *fed[place]) for place, text in enumerate(texts)]
             return [answers[len(indices) * n : len(indices) * (n + 1)] for n in range(len(plans))]
 
-        def drawn_by(index: int) -> tuple[Any, ...]:
-            key = uses[index].key
-            return *requests[index].args, key.repeat if key else None
-
-        def depends_on(index: int) -> tuple[Any, ...]:
-            return *drawn_by(index), *self._kept_for(uses[index], languages[index])
-
-        sampled = any(is_sampled(request.args[1]) for request in requests)
         with self._progress("Running generate_until requests", len(requests), quiet=disable_tqdm):
-            answers = self._answered(
-                range(len(requests)), order, depends_on, uses.__getitem__, run, quiet=disable_tqdm, sampled=sampled
-            )
-        for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
-            self._count_steered(use.key, language, prompt, generated)
-        return [text for text, *_ in answers]
+            return self._texts(requests, uses, languages, order, run, quiet=disable_tqdm)
 
     def _model_generate(
         self, requests: list[list[int]], generate: bool = False, sampling_params: Any = None
@@ -354,120 +318,6 @@ class VLLMMoE(RoutedState, VLLM):
 
     def _seed_draws(self, seed: int) -> None:
         """Do nothing: every request has a seed of its own."""
-
-    # ------------------------------------------------------------------ the common path
-
-    def _parts(self, rows: Sequence[Any]) -> Iterator[slice]:
-        """Yield which rows run together: as many as the workers can hold the records of."""
-        shape, arrays = self.routing_shape, self.captured.request.arrays
-        size = _RECORD_BYTES // (8 * 4 * len(shape.layers) * shape.experts * max(len(arrays), 1))
-        size = max(size, 256) if self._span is not None else max(len(rows), 1)
-        if isinstance(self.batch_size, int):
-            size = min(size, self.batch_size * len({row.plan for row in rows}))
-        for start in range(0, len(rows), size):
-            yield slice(start, start + size)
-
-    def _facts(
-        self, row: ExpectedRow, cuts: Sequence[int], boundary: int, *, shared: bool, held: bool = False
-    ) -> RequestFacts:
-        self._rows += 1
-        plan = self._plans[row.plan]
-        admitted = [i for i in plan.interventions if i.languages.admits(row.language)] if plan else []
-        return RequestFacts(
-            row=self._rows,
-            cuts=tuple(cuts),
-            boundary=boundary,
-            language=row.language,
-            plan=list(self._sent_plans).index(plan.hash) if plan and admitted else NONE,
-            wanted=self._span is not None and any(self._wants(use) for use in row.uses),
-            held=held,
-            shared=shared,
-            by_phase=any(i.tokens != "all" for i in admitted),
-        )
-
-    def _run(
-        self, prompts: Sequence[list[int]], parameters: Sequence[Any], facts: Sequence[RequestFacts], requests: int
-    ) -> list[Any]:
-        """Return vLLM's outputs of some prompts, which run in one continuous batch, of so many requests."""
-        self._configure()
-        texts = []
-        for prompt, own, each in zip(prompts, parameters, facts, strict=True):
-            own.extra_args = {**(own.extra_args or {}), KEY: each.sent()}
-            texts.append(TokensPrompt(prompt_token_ids=prompt, cache_salt=self._salt(each)))
-        shown = self._bar is not None and not self._bar.disable
-        with running_engine(), self._doubting():
-            outputs: list[Any] = self.model.generate(
-                texts,
-                sampling_params=list(parameters),
-                use_tqdm=as_part_of(self._bar, requests) if shown else False,
-                lora_request=self.lora_request,
-            )
-        return outputs
-
-    @property
-    def _sent_plans(self) -> dict[str, SteeringPlan]:
-        """The plans that the workers know, by hash: the same, in the same order, while one of a group is in force."""
-        return {plan.hash: plan for plan in (*self._ahead.plans, self._plan) if plan is not None}
-
-    def _configure(self) -> None:
-        """Tell the workers what to capture and how to steer, where that has changed."""
-        asked, shape = self.captured.request, self.routing_shape
-        settings = Settings(
-            shape.layers,
-            shape.experts,
-            shape.top_k,
-            shape.depth,
-            plans=tuple(map(sent_plan, self._sent_plans.values())),
-            arrays=tuple(sorted(asked.arrays)) if self._span is not None else None,
-            changes=asked.changes,
-        )
-        if settings != self._sent:
-            silent = settings.arrays is None and not settings.plans
-            self._stages.check(self._tell("routing_begin", None if silent else settings.sent()))
-            self._sent = settings
-            self._epoch += 1
-
-    @contextmanager
-    def _doubting(self) -> Iterator[None]:
-        """Begin anew after an error: what workers know and the cache has may be of passes that were not heard."""
-        try:
-            yield
-        except BaseException:
-            self._sent = None
-            raise
-
-    def _tell(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of every worker."""
-        with running_engine():
-            answers: list[Any] = self.model.collective_rpc(method, args=arguments)
-        return answers
-
-    def _salt(self, facts: RequestFacts) -> str:
-        """Return what has to agree, besides the tokens, where a request finds another's keys and values."""
-        if not facts.shared:
-            return f"{self._epoch} scored"
-        plan = list(self._sent_plans.values())[facts.plan] if facts.plan != NONE else None
-        admitted = [i.index for i in plan.interventions if i.languages.admits(facts.language)] if plan else []
-        return f"{self._epoch} {plan.hash if plan else ''} {admitted}"
-
-    def _collect(
-        self,
-        rows: Sequence[ExpectedRow],
-        facts: Sequence[RequestFacts],
-        cuts: Sequence[list[int]],
-        places: Callable[[int, RowUse, Span], Sequence[int]],
-    ) -> None:
-        """Take the records of rows that have run from the workers."""
-        if self._sent is None or (self._sent.arrays is None and not self._sent.plans):
-            return
-        wanted = [(each.row, ends) for each, ends in zip(facts, cuts, strict=True) if each.wanted]
-        with self._doubting():
-            sums = self._stages.merged(self._tell("routing_take", wanted))
-
-        def sums_of(numbers: list[int]) -> list[SegmentSums]:
-            return [sums[facts[number].row] for number in numbers]
-
-        self.captured.collect(self._span, rows, sums_of, places)
 
     # ------------------------------------------------------------------ what lm-eval asks for
 
