@@ -13,14 +13,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from schedules import ARRAYS, Engine, Request, Tokens, padded, requests_of
+from schedules import ARRAYS, SHAPE, Engine, Request, Tokens, padded, requests_of
 
+from lm_eval_moe import parse_spec, resolve
 from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, RequestFacts
 from lm_eval_moe.capture import AttributionError, RoutingRecord
 from lm_eval_moe.capture.packing import pack_sums, unpack_sums
 from lm_eval_moe.errors import UserError
 
 SIZE = 3
+ONE_PHASE = resolve(
+    parse_spec(
+        {
+            "version": 1,
+            "seed": 5,
+            "interventions": [{"layers": 2, "experts": {"ids": {2: list(range(8))}}, "action": "activate"}],
+        }
+    ),
+    SHAPE,
+)
+"""Noise decides everything in layer 2, and is that of the tokens before."""
+
 SPANS = {"prompt": [0], "continuation": [1], "all": [0, 1]}
 
 
@@ -31,6 +44,24 @@ class Served(Engine):
 
     def _sequence(self, segment: int, token: int) -> Tokens:
         return next(self.rows)
+
+
+def run_step(
+    engine: Served, books: Books, counts: dict[str, int], sequences: dict[str, Tokens], order: list[str] | None = None
+) -> None:
+    """Run the next step, of some tokens of each request; what is old enough is folded behind it."""
+    order = order or list(counts)
+    step = books.step(counts, order)
+    names = np.repeat(order, [counts[name] for name in order])
+    tokens = [sequences[name][place] for name, place in zip(names, step.position, strict=True)]
+    known = step.token >= 0
+    assert (step.token[known] == np.array(tokens)[known]).all()
+    engine.rows = iter([sequences[name][: place + 1] for name, place in zip(names, step.position, strict=True)])
+    engine.run(step.segment, np.array(tokens))
+    stretches = books.folded()
+    engine.recorder.fold(stretches)
+    engine.steerer.fold(stretches)
+    books.fold(stretches)
 
 
 @dataclass
@@ -104,22 +135,8 @@ class Scheduler:
             if not counts:
                 continue
             order = self.draw.sample(list(counts), len(counts))
-            step = self.books.step(counts, order)
-            by_name = {str(running.number): (running, count) for running, count in fed}
-            places = [
-                (by_name[name][0], by_name[name][0].computed - counts[name] + offset)
-                for name in order
-                for offset in range(counts[name])
-            ]
-            assert step.position.tolist() == [place for _, place in places]
-            for (running, place), token in zip(places, step.token.tolist(), strict=True):
-                assert token == (running.tokens[place] if place < len(running.request.prompt) else -1)
-            self.engine.rows = iter([running.tokens[: place + 1] for running, place in places])
-            self.engine.run(step.segment, np.array([running.tokens[place] for running, place in places]))
-            stretches = self.books.folded()
-            self.engine.recorder.fold(stretches)
-            self.engine.steerer.fold(stretches)
-            self.books.fold(stretches)
+            sequences = {str(running.number): running.tokens for running, _ in fed}
+            run_step(self.engine, self.books, counts, sequences, order)
             self.steps += 1
             for running in [running for running, _ in fed if running.computed == len(running.tokens)]:
                 left.remove(running)
@@ -255,6 +272,45 @@ def test_a_record_is_that_of_its_tokens(seed: int, shared: bool) -> None:
     for number, spans in records.items():
         for span, record in spans.items():
             assert_same(record, expected[number][span])
+
+
+def test_a_request_that_ends_while_it_is_preempted() -> None:
+    """Its blocks are somebody else's by then: the record is that of the moment at which it lost them."""
+    request = Request("en", PROMPT, (3, 2, 1))
+    scheduler = Scheduler([request], random.Random(0), pool=9, shared=False)
+    books, engine = scheduler.books, scheduler.engine
+    books.add("0", scheduler.all[0].facts, PROMPT, 0, [])
+    for count in (len(PROMPT), 1, 1, 1):
+        run_step(engine, books, {"0": count}, {"0": request.tokens})
+    scheduler._preempt(["0"])
+    books.add("1", facts(1, shared=False), (1, 1), 0, [])
+    run_step(engine, books, {"1": 2}, {"1": (1, 1)})
+    scheduler._read(["0"])
+    expected = padded([request], random.Random(0)).records[0]
+    for span, record in scheduler._records()[0].items():
+        assert_same(record, expected[span])
+
+
+def test_a_prompt_that_begins_with_an_answer_whose_tokens_were_folded() -> None:
+    """The next turn of a conversation: pairs and noise go on where the last token of the answer was."""
+    turn = PROMPT + tuple(random.Random(7).randrange(4) for _ in range(3 * HELD_BACK))
+    whole = (*turn, 1, 2, 3, 1)
+    engine = Served((ONE_PHASE,))
+    own = Books(engine.forest, block_size=SIZE)
+    blocks = list(range(1, -(-len(whole) // SIZE) + 1))
+    own.add("a", facts(plan=0, held=True, boundary=len(PROMPT)), PROMPT, 0, blocks)
+    for count in (len(PROMPT), *[1] * (len(turn) - len(PROMPT))):
+        run_step(engine, own, {"a": count}, {"a": turn})
+    found = (len(turn) - 2 * HELD_BACK) // SIZE * SIZE  # of blocks all of whose tokens are folded
+    own.add("b", facts(1, plan=0, boundary=len(whole)), whole, found, [*blocks[: found // SIZE], *range(50, 70)])
+    run_step(engine, own, {"b": len(whole) - found}, {"b": whole})
+    [ended] = own.end(["b"])
+    [shared] = engine.recorder.sums_of([[[segment for stretch in ended.stretches for segment in stretch]]])
+    alone = Engine((ONE_PHASE,))
+    only = alone.add()
+    alone.run(np.full(len(whole), only), np.array(whole))
+    [expected] = alone.recorder.sums_of([[only]])
+    assert_same(shared.take([0], [0], ARRAYS), expected.take([0], [0], ARRAYS))
 
 
 def test_the_schedules_are_eventful() -> None:

@@ -15,6 +15,7 @@ from scipy import stats
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import LayerTargets, SteeringPlan, parse_spec, resolve
+from lm_eval_moe.steering.plan import received_plan, sent_plan
 
 Planned = Callable[..., SteeringPlan]
 
@@ -323,3 +324,37 @@ def test_the_hash_changes_with_the_order_of_interventions(qwen3: RoutingShape) -
 
 def test_the_hash_stays_the_same_between_releases(qwen3: RoutingShape) -> None:
     assert hashed(qwen3)[:16] == "430b4b823b8d4363"
+
+
+# ---------------------------------------------------------------------- sent to another process
+
+SENT = {
+    "version": 1,
+    "name": "sent",
+    "seed": 3,
+    "interventions": [
+        {
+            "layers": "4-5",
+            "experts": {"ids": {4: {3: 0.41}, 5: {7: 0.2, 9: 1.5}}},
+            "action": {"proportional": 0.1},
+            "tokens": "generated",
+        },
+        {"layers": 2, "experts": {"ids": {2: [0]}}, "action": "mask", "languages": {"all_but": ["en"]}, "guard": True},
+        {"layers": 2, "experts": {"ids": {2: [1]}}, "action": {"soft": 0.022}, "languages": ["sw", "zh-Hant"]},
+    ],
+}
+
+
+def test_a_plan_that_is_sent_does_the_same_where_it_is_received(qwen3: RoutingShape) -> None:
+    plan = resolve(parse_spec(SENT), qwen3)
+    received = received_plan(sent_plan(plan), qwen3)
+    assert received.interventions == plan.interventions
+    assert (received.name, received.seed, received.hash) == (plan.name, plan.seed, plan.hash)
+
+
+def test_a_plan_that_is_changed_on_its_way_is_refused(qwen3: RoutingShape) -> None:
+    text = sent_plan(resolve(parse_spec(SENT), qwen3))
+    for own, other in (("0.1", "0.2"), ('"seed": 3', '"seed": 4'), ("[7, 9]", "[7, 8]"), ('"generated"', '"prompt"')):
+        assert own in text
+        with pytest.raises(ValueError, match="came out as"):
+            received_plan(text.replace(own, other), qwen3)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vllm import TokensPrompt
-
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.vllm.books import RequestFacts
 from lm_eval_moe.backends.vllm.engine import running_engine
@@ -81,7 +79,7 @@ class RoutedEngine(RoutedState):
         texts = []
         for prompt, own, each in zip(prompts, parameters, facts, strict=True):
             own.extra_args = {**(own.extra_args or {}), KEY: each.sent()}
-            texts.append(TokensPrompt(prompt_token_ids=prompt, cache_salt=self._salt(each)))
+            texts.append({"prompt_token_ids": prompt, "cache_salt": self._salt(each)})
         shown = self._bar is not None and not self._bar.disable
         with running_engine(), self._doubting():
             outputs: list[Any] = self.model.generate(
