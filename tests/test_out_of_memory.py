@@ -58,7 +58,7 @@ def little_memory(lm: Any) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
 def test_auto_recovers_as_hf_does_and_records_are_exact(kind: str) -> None:
-    auto = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16, max_length=96)
+    auto = HFMoE(pretrained="demo", batch_size="auto", max_batch_size=16, max_length=96, reuse="off")
     with little_memory(auto) as seen:
         answers = getattr(auto, kind)(requests(kind), disable_tqdm=True)
     assert max(seen) > ROWS, "the detection must have met the limit"

@@ -58,10 +58,12 @@ class Answered:
 
     Attributes:
         plans_at_once: By how many plans the backend steers the requests of one batch.
+        generates_ahead: Whether it generates under several plans at once, too.
         response_cache: Keeps answers, if there is one.
     """
 
     plans_at_once = 1
+    generates_ahead = True
     routing_shape: RoutingShape
     captured: Captured
     coverage: Coverage | None
@@ -145,6 +147,7 @@ class Answered:
         run: Run,
         *,
         rounds: Sequence[Sequence[int]] | None = None,
+        at_once: int | None = None,
         quiet: bool,
     ) -> list[tuple[float, bool]]:
         """Return the scores of token requests, and count what is steered of them.
@@ -154,6 +157,7 @@ class Answered:
             order: Returns their rows.
             run: Runs them; an answer is a log-likelihood, and whether the continuation is the most likely one.
             rounds: Requests that may run together; None: all of them.
+            at_once: How many rows run at once where answers are kept; None: `rows_at_once`.
             quiet: Whether to show no progress bar.
         """
 
@@ -163,7 +167,7 @@ class Answered:
         everything = range(len(known.requests))
         answers: list[Any] = [None] * len(everything)
         for members in [everything] if rounds is None else rounds:
-            results = self._answered(members, order, depends_on, known.use, run, quiet=quiet)
+            results = self._answered(members, order, depends_on, known.use, run, at_once=at_once, quiet=quiet)
             for index, (value, greedy) in zip(members, results, strict=True):
                 answers[index] = (value, greedy)
         for index in everything if self.coverage else ():
@@ -180,6 +184,7 @@ class Answered:
         order: Order,
         run: Run,
         *,
+        at_once: int | None = None,
         quiet: bool,
     ) -> list[str]:
         """Return the generated answers to requests, and count what is steered of them.
@@ -191,6 +196,7 @@ class Answered:
             order: Returns their rows.
             run: Runs them; an answer is a text, and how many tokens of the prompt and of the answer were fed, which
                 texts alone do not tell.
+            at_once: How many rows run at once where answers are kept; None: `rows_at_once`.
             quiet: Whether to show no progress bar.
         """
 
@@ -199,7 +205,15 @@ class Answered:
 
         sampled = any(is_sampled(request.args[1]) for request in requests)
         answers = self._answered(
-            range(len(requests)), order, depends_on, uses.__getitem__, run, quiet=quiet, sampled=sampled
+            range(len(requests)),
+            order,
+            depends_on,
+            uses.__getitem__,
+            run,
+            at_once=at_once,
+            quiet=quiet,
+            sampled=sampled,
+            ahead=self.generates_ahead,
         )
         for use, language, (_, prompt, generated) in zip(uses, languages, answers, strict=True):
             self._count_steered(use.key, language, prompt, generated)
@@ -219,8 +233,10 @@ class Answered:
         use: Callable[[int], RowUse],
         run: Run,
         *,
+        at_once: int | None = None,
         quiet: bool,
         sampled: bool = False,
+        ahead: bool = True,
     ) -> list[Any]:
         """Return the answers of requests under the plan in force, as far as they are known without running them.
 
@@ -232,13 +248,16 @@ class Answered:
             depends_on: Returns what a request's answer depends on besides the model; JSON-ready.
             use: Returns the row use of a request, by which its record is found.
             run: Runs some requests.
+            at_once: How many rows run at once where answers are kept; None: `rows_at_once`.
             quiet: Whether to show no progress bar.
             sampled: Whether answers are drawn at random: they then belong to the run's seeds, too, and a block has a
                 seed of its own.
+            ahead: Whether to run for the plans that come next, too; what is drawn at random never does.
         """
+        ahead = ahead and not sampled
         if self._span is not None:
             check_routed()
-        cache = self.response_cache or (None if sampled else self._ahead.cache)
+        cache = self.response_cache or (self._ahead.cache if ahead else None)
         if cache is None:
             return list(run(requests, [0])[0])
 
@@ -254,7 +273,7 @@ class Answered:
             if sampled:
                 self._seed_draws(int.from_bytes(keys[positions[0]][:7], "big"))
             numbers = [requests[position] for position in positions]
-            later = {} if sampled else {n: keys_under(p, numbers) for n, p in enumerate(self._plans) if n}
+            later = {n: keys_under(p, numbers) for n, p in enumerate(self._plans) if n and ahead}
             missing = [place for place, own in later.items() if len(cache.get(own)) < len({*own})]
             entries: dict[int, list[Entry]] = {}
             for places in in_groups([0, *missing], self._plans_in_memory(len(numbers))):
@@ -276,7 +295,7 @@ class Answered:
 
         quiet = quiet or self.rank != 0
         with self._progress("Answering with the response cache", len(keys), quiet=quiet) as bar:
-            return answers_by_block(cache, order(requests), keys, self.rows_at_once, compute, recall, bar)
+            return answers_by_block(cache, order(requests), keys, at_once or self.rows_at_once, compute, recall, bar)
 
     def _plans_in_memory(self, requests: int) -> int:
         """Return under how many plans so many requests may run at once, for their records to stay within bounds."""

@@ -255,7 +255,12 @@ class RoutedState(Answered):
 
     @property
     def _active(self) -> bool:
-        return self._span is not None or self._plan is not None or self.response_cache is not None
+        return self._listens or self.response_cache is not None
+
+    @property
+    def _listens(self) -> bool:
+        """Whether anything is recorded or steered."""
+        return self._span is not None or any(plan is not None for plan in self._plans)
 
     def _wants(self, use: RowUse) -> bool:
         return self.captured.request.wants(use.key)

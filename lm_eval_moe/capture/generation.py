@@ -57,9 +57,10 @@ class GenerationTracker:
 
     Args:
         forest: Where the segments go.
-        prompt_mask: ``[B, T0]`` attention mask of the left-padded prompts.
+        prompt_mask: ``[B, T0]`` attention mask of the left-padded prompts, behind what is in front of them.
         readings: One a row.
         languages: One a row.
+        front: The segments of what all rows have in front, computed before.
         thinks: Whether the thinking is told from the answer; there is no thinking otherwise.
 
     Attributes:
@@ -73,13 +74,16 @@ class GenerationTracker:
         readings: Sequence[Reading],
         languages: Sequence[str | None],
         *,
+        front: Sequence[int] = (),
         thinks: bool = False,
     ) -> None:
         self._forest, self._mask, self._readings, self._thinks = forest, prompt_mask, readings, thinks
         self._generated = [Steered(language, generated=True) for language in languages]
         self._columns = 0
-        self.paths = [[forest.add(NONE, Steered(language))] for language in languages]
-        self._parts: list[list[_Part]] = [["prompt"] for _ in languages]
+        before = front[-1] if front else NONE
+        self.paths = [[*front, forest.add(before, Steered(language))] for language in languages]
+        self._prompt = len(front) + 1  # segments of a prompt
+        self._parts: list[list[_Part]] = [["prompt"] * self._prompt for _ in languages]
 
     def places_of(self, row: int, span: Span) -> list[int]:
         """Return the places, in a row's path, of the segments that make up a span."""
@@ -91,8 +95,8 @@ class GenerationTracker:
 
     def fed(self, row: int) -> tuple[int, int]:
         """Return how many tokens of a row's prompt, and of what it generated, the model was called with."""
-        prompt, *generated = map(self._forest.tokens, self.paths[row])
-        return prompt, sum(generated)
+        tokens = [self._forest.tokens(segment) for segment in self.paths[row]]
+        return sum(tokens[: self._prompt]), sum(tokens[self._prompt :])
 
     def next_pass(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Return the segments ``[B, T]`` of the tokens of the next pass.
@@ -122,7 +126,7 @@ class GenerationTracker:
             )
         self._columns = start + width
         if start < prompt_width:
-            prompts = np.array([path[0] for path in self.paths])
+            prompts = np.array([path[self._prompt - 1] for path in self.paths])
             return np.where(self._mask[:, start : start + width], prompts[:, None], NONE)
         return np.array([[self._place(row, new[0])] for row, new in enumerate(tokens)])
 
@@ -150,7 +154,7 @@ class GenerationTracker:
         reading.add(int(token))
         thought = reading.thinking != before
         if thought:
-            parts[1:] = ["thinking"] * (len(parts) - 1)
+            parts[self._prompt :] = ["thinking"] * (len(parts) - self._prompt)
         if reading.ended:
             return None
         return "thinking" if thought else "after" if reading.stopped else "answer"

@@ -22,11 +22,17 @@ def cut_points(row: ExpectedRow) -> list[int]:
     return sorted({0, length, *(cut for use in row.uses for cut in (use.boundary, use.first) if 0 < cut < length)})
 
 
-def places_of(use: RowUse, row: ExpectedRow, span: Span) -> list[int]:
-    """Return the places, among a row's segments, of those that make up one use's span; there is no thinking in it."""
+def places_of(use: RowUse, bounds: Sequence[int], span: Span) -> list[int]:
+    """Return the places, among the segments of a sequence, of those that make up one use's span, thinking not known of.
+
+    Args:
+        use: The use.
+        bounds: Where segments begin and end, as `cut_points` returns them or finer.
+        span: The span.
+    """
     return [
         place
-        for place, (start, end) in enumerate(pairwise(cut_points(row)))
+        for place, (start, end) in enumerate(pairwise(bounds))
         if start >= use.first and (use.whole or span in ("all", "prompt" if end <= use.boundary else "continuation"))
     ]
 

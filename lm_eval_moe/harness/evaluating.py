@@ -21,6 +21,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.registry import get_model
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.harness.templates import templates_compiled_once
 from lm_eval_moe.harness.versions import warn_if_untested
 
 __all__ = ["HarnessRun", "check_routed", "knows_model", "route_evaluations", "stock_simple_evaluate"]
@@ -87,7 +88,8 @@ def route_evaluations(kind: type) -> None:
         tasks, groups = _members(arguments["task_dict"])
         bootstrap_iters = bound.arguments["bootstrap_iters"]
         run = HarnessRun(lm, tasks, groups, arguments, bootstrap_iters, lambda: stock(*args, **kwargs))
-        return resolve_name(_ROUTED_BY)(run)
+        with templates_compiled_once():
+            return resolve_name(_ROUTED_BY)(run)
 
     evaluate.reports_routing = True  # type: ignore[attr-defined]
     evaluator.evaluate = evaluate

@@ -18,7 +18,7 @@ from lm_eval_moe.backends.requests import labels_of
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowUse
-from lm_eval_moe.capture.layout import padded_batch, places_of
+from lm_eval_moe.capture.layout import cut_points, padded_batch, places_of
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.routers import find_sites, intercepted, routing_shape, shape_from_config
 from lm_eval_moe.shape import RoutingShape
@@ -89,7 +89,9 @@ class ToyEngine(RoutedState, TemplateLM):
                 passes.end_pass()
                 done[row] = part.stop
         sums = sums_by_row(recorder, paths)
-        self.captured.collect(self._span, rows, sums, lambda row, use, span: places_of(use, rows[row], span))
+        self.captured.collect(
+            self._span, rows, sums, lambda row, use, span: places_of(use, cut_points(rows[row]), span)
+        )
         return [torch.cat(parts) for parts in logits]
 
     def _listening(self, forest: Forest, steerer: Steerer | None) -> tuple[RoutedPasses, Recorder]:

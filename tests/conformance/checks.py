@@ -5,6 +5,7 @@ A check fails by an AssertionError or by any error of the package; it returns wh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import torch
 from families import Family, build
 from hf_cases import generated, likelihoods, scored
 from lm_eval.models.huggingface import HFLM
+from token_trees import drawn_requests
 
-from lm_eval_moe import HFMoE, parse_spec
+from lm_eval_moe import HFMoE, parse_spec, resolve
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.capture import RequestKey, RoutingRecord
 from lm_eval_moe.doctor import examine
@@ -368,6 +370,57 @@ def _importance(seen: native.Seen, experts: int) -> np.ndarray:
         routed = total[:, 0] > 0
         rows.append((dense[routed] / total[routed]).sum(0).double() / max(int(routed.sum()), 1))
     return torch.stack(rows).numpy()
+
+
+@check("contexts")
+def shared_contexts_answer_the_same(case: Case) -> bool:
+    """Requests that share contexts, a few-shot prefix and a pass of several plans answer and are recorded as alone; or
+    else the first of them show that they would not, it is said, and each is computed by itself.
+    """
+    given = {
+        "pretrained": case.model,
+        "tokenizer": case.tokenizer,
+        "batch_size": 4,
+        "max_length": 256,
+        "capture": "all",
+    }
+    lm, alone = HFMoE(**given), HFMoE(**given, reuse="off")
+    requests = [
+        (RequestKey("task", d, c), context, continuation)
+        for d, c, context, continuation in drawn_requests(0, lm.vocabulary(), documents=20, longest=80)
+    ]
+    last = lm.routing_shape.layers[-1]
+    specs = [{"layers": last, "experts": {"ids": {last: [1]}}, "action": {"soft": strength}} for strength in (0.2, 0.4)]
+    plans = [None, *(resolve(parse_spec({"version": 1, "interventions": [spec]}), lm.routing_shape) for spec in specs)]
+    with warnings.catch_warnings(record=True) as said, lm.ahead(plans):
+        warnings.simplefilter("always")
+        for plan in plans:
+            for each in (lm, alone):
+                each.set_steering(plan)
+                each.captured.clear()
+            mine, others = lm.score_tokens(requests), alone.score_tokens(requests)
+            np.testing.assert_allclose([value for value, _ in mine], [value for value, _ in others], atol=1e-3)
+            for key, *_ in requests:
+                record, other = lm.captured.record(key), alone.captured.record(key)
+                assert record.tokens == other.tokens
+                np.testing.assert_array_equal(record.counts, other.counts)
+                np.testing.assert_allclose(record.gate_mass, other.gate_mass, atol=1e-3)
+                np.testing.assert_allclose(record.overlap, other.overlap, atol=1e-6)
+        front = " ".join(context for context, _ in PAIRS) * 4
+        asked = [f"{front} {number} {context}" for number in range(4) for context in PROMPTS]
+        for each in (lm, alone):
+            each.set_steering(plans[1])
+            each.captured.clear()
+        asked = generated(asked, max_gen_toks=3)
+        assert lm.generate_until(asked, disable_tqdm=True) == alone.generate_until(asked, disable_tqdm=True)
+        for number in range(len(asked)):
+            record, other = (each.captured.record(RequestKey("task", number, 0)) for each in (lm, alone))
+            np.testing.assert_array_equal(record.counts, other.counts)
+    shared = lm._proof.refused is None
+    assert shared == bool(lm._proof.length)
+    assert [str(each.message) for each in said if "contexts are not shared" in str(each.message)][1:] == []
+    assert shared == (not any("contexts are not shared" in str(each.message) for each in said))
+    return shared
 
 
 @check("doctor")

@@ -17,7 +17,7 @@ __all__ = ["FOLDER", "PAGE", "Outcomes", "differences", "read_all", "render"]
 FOLDER = Path(__file__).with_name("found")
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Rates are of random models: another version of torch draws other weights.
 _TOLERANCE = 0.15
@@ -36,6 +36,8 @@ class Outcomes:
         entry["passed"].setdefault(dtype, []).append(check)
         if check == "reach":
             entry["reach"][dtype] = {name: round(rate, 2) for name, rate in found.items()}
+        if check == "contexts":
+            entry["contexts"] = found
 
     def document(self) -> dict[str, Any]:
         """Return the run as JSON-ready values."""
@@ -114,7 +116,8 @@ selection bias. *activate 1 / mask 3* are the shares of tokens at which one acti
 three masked ones, on a random model with random selection biases and, where the family has them, groups; *guarded* the
 same with `guard: true`, where 100 % and 0 % hold for as many activated experts as are selected, too, and for masks that
 leave no more than that. Without the guard 100 % and 0 % mean that logits alone decide (with K = 1, as in zaya, ties are
-broken at random); a trained model's rates differ, and `steered_selection` reports them.
+broken at random); a trained model's rates differ, and `steered_selection` reports them. *contexts* says whether
+requests can share what they begin with (docs/performance.md).
 """
 
 
@@ -179,8 +182,9 @@ def render(everything: dict[str, dict[str, Any]]) -> str:
             ),
             bf16=", ".join(f"*{name}*" for name in in_bf16),
         ),
-        "| model type | class | adapter | scoring | then | activate 1 / mask 3 | guarded | with transformers | notes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model type | class | adapter | scoring | then | activate 1 / mask 3 | guarded | contexts "
+        "| with transformers | notes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in sorted({name for found in everything.values() for name in found["families"]}):
         where = [version for version in versions if name in everything[version]["families"]]
@@ -196,6 +200,7 @@ def render(everything: dict[str, dict[str, Any]]) -> str:
                 f"{_percent(rates[f'activate {how}'])} / {_percent(rates[f'mask {how}'])}"
                 for how in ("unguarded", "guarded")
             ),
+            "shared" if entry["contexts"] else "each by itself",
             ", ".join(where),
             _all_notes({version: everything[version]["families"][name] for version in where}),
         ]

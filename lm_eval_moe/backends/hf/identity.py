@@ -64,7 +64,7 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
         "computation.batch_size": _batch_size(lm),
         "computation.threads": torch.get_num_threads() if lm.device.type == "cpu" else None,
         "computation.machine": machine(lm.device),
-        "computation.reuse": bool(lm.logits_cache),
+        "computation.reuse": ("contexts" if lm.reuse == "auto" else "rows") if lm.logits_cache else "nothing",
         "versions.peft": version("peft") if getattr(lm.model, "peft_config", None) else None,
     }
 

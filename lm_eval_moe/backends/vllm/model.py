@@ -72,7 +72,7 @@ def _shareable(row: Sequence[int], requests: Sequence[Any]) -> list[list[int]]:
 
 
 def _places_of(rows: Sequence[ExpectedRow], row: int, use: RowUse, span: Span) -> Sequence[int]:
-    return places_of(use, rows[row], span)
+    return places_of(use, cut_points(rows[row]), span)
 
 
 @register_model("vllm-moe")

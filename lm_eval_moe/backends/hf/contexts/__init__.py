@@ -1,0 +1,34 @@
+"""Shared contexts: what several requests begin with is computed once, their ends side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lm_eval_moe.backends.hf.contexts.prompts import BehindFront, Front, prompts_by_front
+from lm_eval_moe.backends.hf.contexts.proof import Proof
+from lm_eval_moe.backends.hf.contexts.scoring import SharedRows
+
+if TYPE_CHECKING:
+    from lm_eval_moe.backends.hf.contexts.host import Host
+    from lm_eval_moe.backends.requests import TokenRequests
+
+__all__ = ["BehindFront", "Front", "Proof", "SharedRows", "prompts_by_front", "shared_rows"]
+
+
+def shared_rows(lm: Host, known: TokenRequests, proof: Proof) -> SharedRows | None:
+    """Return requests planned as rows that share contexts; None where they have to run one by one.
+
+    Args:
+        lm: The model.
+        known: The requests.
+        proof: What has been shown of the model; more is shown where these requests need it.
+    """
+    if proof.refused is not None or not known.requests or not all(request[2] for request in known.requests):
+        return None
+    planned, plans = SharedRows(lm, known), len(lm._plans)
+    while (group := proof.lacks(planned.groups, planned.paths, plans=plans)) is not None:
+        if not proof.is_worth_it(group, planned.paths):
+            return None
+        proof.extend(lm, group, planned.paths, plans=plans)
+    planned.layers = proof.layers
+    return planned if proof.refused is None else None

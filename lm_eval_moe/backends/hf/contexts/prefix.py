@@ -1,0 +1,81 @@
+"""Keys and values of a prefix that many rows have in front, computed once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["cache_of_prefix", "in_front", "repeated"]
+
+
+class _InFront(DynamicLayer):
+    """One layer's keys and values of prefixes ``[C, heads, P, width]``, each in front of as many rows as the others.
+
+    Nothing of a row is kept, so that the same layer is in front of the next rows.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return the keys and values ``[C x rows, heads, P + T, width]`` that rows see."""
+        return _joined(self.keys, key_states), _joined(self.values, value_states)
+
+
+def _joined(prefix: Tensor, rows: Tensor) -> Tensor:
+    copies = len(rows) // len(prefix)
+    wide = prefix[:, None].expand(-1, copies, *prefix.shape[1:])
+    joined = rows.new_empty(*rows.shape[:-2], prefix.shape[-2] + rows.shape[-2], rows.shape[-1])
+    joined[..., : prefix.shape[-2], :].view(len(prefix), copies, *prefix.shape[1:]).copy_(wide)
+    joined[..., prefix.shape[-2] :, :] = rows
+    return joined
+
+
+def cache_of_prefix() -> DynamicCache:
+    """Return a cache that keeps everything, whatever windows the model's layers have."""
+    return DynamicCache()
+
+
+def in_front(cache: DynamicCache) -> DynamicCache:
+    """Return what puts the keys and values of a filled cache in front of rows.
+
+    Raises:
+        ValueError: A layer keeps something else than keys and values.
+    """
+    return _cache_of([_InFront(layer.keys, layer.values) for layer in _plain_layers(cache)])
+
+
+def repeated(cache: DynamicCache, rows: int) -> DynamicCache:
+    """Return a cache that goes on from the keys and values of one row in so many; nothing is copied before it does.
+
+    Raises:
+        ValueError: A layer keeps something else than keys and values.
+    """
+    layers = []
+    for layer in _plain_layers(cache):
+        own = DynamicLayer()
+        own.lazy_initialization(layer.keys, layer.values)
+        own.keys, own.values = (each.expand(rows, *each.shape[1:]) for each in (layer.keys, layer.values))
+        layers.append(own)
+    return _cache_of(layers)
+
+
+def _plain_layers(cache: DynamicCache) -> list[DynamicLayer]:
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        kinds = sorted({type(layer).__name__ for layer in cache.layers} - {"DynamicLayer"})
+        raise ValueError(f"what it keeps of a text is more than keys and values ({', '.join(kinds)})")
+    return list(cache.layers)
+
+
+def _cache_of(layers: list[DynamicLayer]) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = layers
+    cache.layer_class_to_replicate = None
+    return cache

@@ -1,0 +1,113 @@
+"""Prompts that begin alike: what they have in front is computed once, and `generate` goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
+from lm_eval_moe.backends.hf.contexts.cells import Copies
+from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix
+from lm_eval_moe.backends.hf.contexts.planning import Path, grouped
+from lm_eval_moe.backends.hf.contexts.prefix import repeated
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import DynamicCache
+
+    from lm_eval_moe.capture.token_rows import Indices
+
+__all__ = ["BehindFront", "Front", "prompts_by_front"]
+
+
+def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> list[tuple[Indices, list[int]]]:
+    """Return prompts that begin alike: what they begin with, which may be nothing, and their numbers.
+
+    Args:
+        prompts: Their tokens; those without any begin with nothing.
+        keys: What steers each; only prompts of the same key share anything.
+    """
+    paths = [Path.of(key, tokens, 1, ()) for key, tokens in zip(keys, prompts, strict=True)]
+    some = [number for number, path in enumerate(paths) if len(path)]
+    found = []
+    for group in grouped([paths[number] for number in some], rows=False):
+        numbers = sorted(some[number] for row in group.rows for number in row.requests)
+        found.append((paths[numbers[0]].tokens[: group.prefix], numbers))
+    empty = [number for number, path in enumerate(paths) if not len(path)]
+    return [*found, *([(paths[empty[0]].tokens, empty)] if empty else [])]
+
+
+@dataclass(frozen=True)
+class BehindFront:
+    """A batch of left-padded prompts whose padding has moved behind what they have in front.
+
+    Attributes:
+        tokens: ``[B, W]`` token ids, as many columns as before.
+        mask: ``[B, W]`` the attention mask.
+        own: ``[B, W - P]`` the part of the mask behind the front.
+        cache: The keys and values of the front, for every row.
+        attending: Makes a context in which what sees what does not depend on the padding.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    own: Tensor
+    cache: DynamicCache
+    attending: AbstractContextManager[None]
+
+    @property
+    def position(self) -> Tensor:
+        """``[B, W]`` the place of each token in its sequence."""
+        return _places(self.mask)
+
+
+class Front:
+    """What prompts have in front.
+
+    Args:
+        tokens: ``[P]`` token ids.
+    """
+
+    def __init__(self, tokens: Indices) -> None:
+        self.tokens = tokens
+        self._cache: DynamicCache | None = None
+
+    @property
+    def computed(self) -> bool:
+        """Whether its keys and values are there."""
+        return self._cache is not None
+
+    def compute(self, model: Any, device: torch.device) -> None:
+        """Compute its keys and values."""
+        self._cache = keys_of_prefix(model, self.tokens, Copies(), device)
+
+    def is_before(self, context: Tensor, mask: Tensor) -> bool:
+        """Whether all left-padded prompts ``[B, W]`` begin with it, and go on."""
+        size, width = len(self.tokens), context.shape[1]
+        padding = width - mask.sum(-1)
+        if not size or int(padding.max()) + size >= width:
+            return False
+        columns = padding[:, None] + torch.arange(size, device=context.device)
+        front = torch.from_numpy(self.tokens).to(context.device)
+        return bool((context.gather(1, columns) == front).all())
+
+    def before(self, context: Tensor, mask: Tensor) -> BehindFront:
+        """Return left-padded prompts that begin with it, behind its keys and values."""
+        assert self._cache is not None
+        size, (rows, width) = len(self.tokens), context.shape
+        padding = width - mask.sum(-1, keepdim=True)
+        columns = torch.arange(width, device=context.device).expand(rows, -1)
+        # Column c takes what was at: the front behind the padding, then the padding, then the rest where it was.
+        source = torch.where(columns < size, columns + padding, columns - size)
+        source = torch.where(columns >= size + padding, columns, source)
+        tokens, moved = context.gather(1, source), mask.gather(1, source)
+        attending = attention_by_place(_places(moved))
+        return BehindFront(tokens, moved, moved[:, size:], repeated(self._cache, rows), attending)
+
+
+def _places(mask: Tensor) -> Tensor:
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,253 @@
+"""Whether a model answers the same in rows that share contexts as in rows of their own: shown on its first requests."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
+from lm_eval_moe.backends.hf.contexts.cells import Copies, decoder_layers
+from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix, read_rows
+from lm_eval_moe.backends.hf.contexts.planning import Group
+from lm_eval_moe.backends.hf.contexts.prompts import Front
+from lm_eval_moe.backends.hf.contexts.tree import tree_batch
+from lm_eval_moe.errors import RoutingWarning
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lm_eval_moe.backends.hf.contexts.host import Host
+    from lm_eval_moe.backends.hf.contexts.planning import Path, Row
+    from lm_eval_moe.capture.token_rows import Indices
+
+__all__ = ["ALLOWED", "Proof"]
+
+_WORTH_A_PROOF = 4
+"""How many times the tokens of a proof requests must have for it to be made."""
+
+ALLOWED = {torch.float64: 1e-9, torch.float32: 3e-4, torch.float16: 0.05}
+"""By dtype, how far a request's log-probabilities may be apart: the root mean square over the vocabulary, on average.
+
+Where half precision is rounded otherwise, a token may be routed to other experts, all but equal ones.
+"""
+
+_ALLOWED_ELSE = 0.15  # bfloat16, and what is quantised
+
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a model's own code may make of rows that it was not written for."""
+
+_ATTENTION = ("eager", "sdpa")
+"""Implementations of attention that take any mask."""
+
+
+@dataclass
+class Proof:
+    """What has been shown of one loaded model.
+
+    Attributes:
+        length: Tokens of the longest sequence for which contexts were shared and the answers were the same.
+        prefixed: Whether a prefix was in front then.
+        refused: Why contexts are not shared; None: they are, as far as is known.
+        fronts: Tokens of the longest prompt that was generated from behind what others begin with, too.
+        fronts_refused: Why none is; None: they are, as far as is known.
+        layers: The decoder layers, if those below the first steered one can run once for several plans.
+    """
+
+    length: int = 0
+    prefixed: bool = False
+    refused: str | None = None
+    fronts: int = 0
+    fronts_refused: str | None = None
+    layers: Sequence[nn.Module] | None = None
+    _fanned: bool = field(default=False, repr=False)
+
+    def lacks(self, groups: Sequence[Group], paths: Sequence[Path], *, plans: int) -> Group | None:
+        """Return the rows, of one group, on which more has to be shown before requests run so; None: nothing has to.
+
+        Args:
+            groups: How the requests run.
+            paths: Of all requests.
+            plans: Under how many plans they run.
+        """
+        lengths = {number: _longest(group.rows, paths) for number, group in enumerate(groups)}
+        longest = max(lengths, key=lengths.__getitem__)
+        prefixed = [number for number in lengths if groups[number].prefix]
+        if self.refused is None and self.length < lengths[longest] / 2:
+            return _first_rows(groups[longest], paths)
+        if self.refused is None and prefixed and not self.prefixed:
+            return _first_rows(groups[max(prefixed, key=lengths.__getitem__)], paths)
+        if self.refused is None and plans > 1 and not self._fanned:
+            return _first_rows(groups[(prefixed or [longest])[0]], paths)
+        return None
+
+    @staticmethod
+    def is_worth_it(group: Group, paths: Sequence[Path]) -> bool:
+        """Return whether requests are many enough for a few of them to be run twice."""
+        ends = {number for row in group.rows for number in (row.requests[0], row.requests[-1])}
+        return sum(map(len, paths)) >= _WORTH_A_PROOF * sum(len(paths[number]) for number in ends)
+
+    def extend(self, lm: Host, group: Group, paths: Sequence[Path], *, plans: int) -> None:
+        """Run some rows both ways, and compare; say so in one warning if the answers differ.
+
+        Args:
+            lm: The model.
+            group: The rows.
+            paths: Of all requests.
+            plans: Under how many plans they run.
+        """
+        rows = group.rows
+
+        def difference() -> str | None:
+            plain = self._plain(lm, rows, paths)
+            found = _difference(plain, _shared(lm, group, rows, paths, Copies()), lm.model.dtype)
+            if found is None and plans > 1 and not self._fanned:
+                self._fan_out(lm, group, rows, paths, plain)
+            return found
+
+        self.refused = _seen(lm, difference)
+        if self.refused is not None:
+            warnings.warn(
+                f"contexts are not shared between requests: {type(lm.model).__name__} does not answer the same where "
+                f"they are ({self.refused}); every request is computed by itself, as with reuse=off",
+                RoutingWarning,
+                stacklevel=2,
+            )
+            return
+        self.length = max(self.length, _longest(rows, paths))
+        self.prefixed |= group.prefix > 0
+
+    def allows_fronts(
+        self, lm: Host, groups: Sequence[tuple[Indices, Sequence[int]]], prompts: Sequence[Sequence[int]]
+    ) -> bool:
+        """Return whether prompts may go on from what they begin with; where it is not known, see first.
+
+        Args:
+            lm: The model.
+            groups: What prompts begin with, and their numbers.
+            prompts: Their tokens.
+
+        Warns where the answers differ.
+        """
+        fronted = [(front, sorted(numbers, key=lambda n: len(prompts[n]))) for front, numbers in groups if len(front)]
+        if self.fronts_refused is not None or not fronted:
+            return self.fronts_refused is None
+        front, numbers = max(fronted, key=lambda group: len(prompts[group[1][-1]]))
+        ends = [prompts[numbers[0]], prompts[numbers[-1]]]  # of different lengths, if there are any
+        if self.fronts >= len(ends[1]) / 2:
+            return True
+        if sum(len(prompts[number]) for _, own in fronted for number in own) < _WORTH_A_PROOF * sum(map(len, ends)):
+            return False
+        self.fronts_refused = _seen(lm, lambda: _behind_front(lm, front, ends))
+        if self.fronts_refused is None:
+            self.fronts = len(ends[1])
+            return True
+        warnings.warn(
+            f"what prompts begin with is computed for each: {type(lm.model).__name__} does not go on the same "
+            f"from its keys and values ({self.fronts_refused})",
+            RoutingWarning,
+            stacklevel=2,
+        )
+        return False
+
+    def _fan_out(self, lm: Host, group: Group, rows: Sequence[Row], paths: Sequence[Path], plain: Any) -> None:
+        """See whether the upper half of the layers may go on with copies of the rows."""
+        self._fanned = True
+        layers = decoder_layers(lm.model, lm._sites)
+        if layers is None:
+            return
+        try:
+            copied = _shared(lm, group, rows, paths, Copies(2, layers[len(layers) // 2 :]))
+        except torch.OutOfMemoryError:
+            raise
+        except _FAILURES:
+            return  # all layers run once for each plan then
+        if _difference(plain, copied, lm.model.dtype) is None:
+            self.layers = layers
+
+    @staticmethod
+    def _plain(lm: Host, rows: Sequence[Row], paths: Sequence[Path]) -> dict[int, Tensor]:
+        """Return the log-probabilities ``[n, V]`` that are asked for by each row's first and last request."""
+        found = {}
+        with lm.running():
+            for number in {number for row in rows for number in (row.requests[0], row.requests[-1])}:
+                tokens = torch.from_numpy(paths[number].tokens[None]).to(lm.device)
+                found[number] = lm.model(tokens).logits[0, paths[number].first_scored :].float().log_softmax(-1)
+        return found
+
+
+def _seen(lm: Host, difference: Callable[[], str | None]) -> str | None:
+    """Return how answers differ, in words, or why there are none; None if they are the same."""
+    if lm.model.config._attn_implementation not in _ATTENTION:
+        return f"its attention, {lm.model.config._attn_implementation}, takes no masks but its own"
+    try:
+        return difference()
+    except torch.OutOfMemoryError:
+        raise
+    except _FAILURES as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _behind_front(lm: Host, tokens: Indices, prompts: Sequence[Sequence[int]]) -> str | None:
+    """Return how the next two tokens differ behind a front, in words; None if they do not."""
+    width, device = max(map(len, prompts)), lm.device
+    context, mask = torch.zeros((2, len(prompts), width), dtype=torch.long, device=device)
+    for row, prompt in enumerate(prompts):
+        context[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[row, width - len(prompt) :] = 1
+    front = Front(tokens)
+    with lm.running():
+        front.compute(lm.model, device)
+        behind = front.before(context, mask)
+        given, seen, place = behind.tokens[:, len(tokens) :], behind.mask, behind.position[:, len(tokens) :]
+        plain: dict[int, Tensor] = {}
+        shared: dict[int, list[Tensor]] = {}
+        for step in range(2):
+            with behind.attending if not step else attention_by_place(behind.position):
+                logits = lm.model(
+                    given, attention_mask=seen, position_ids=place, past_key_values=behind.cache, use_cache=True
+                ).logits[:, -1:]
+            for row, prompt in enumerate(prompts):
+                shared[2 * row + step] = [logits[row].float().log_softmax(-1)]
+                own = torch.tensor([[*prompt, *prompt[:step]]], device=device)
+                plain[2 * row + step] = lm.model(own).logits[0, -1:].float().log_softmax(-1)
+            given = torch.tensor([[prompt[0]] for prompt in prompts], device=device)
+            seen, place = torch.nn.functional.pad(seen, (0, 1), value=1), place[:, -1:] + 1
+    return _difference(plain, shared, lm.model.dtype)
+
+
+def _first_rows(group: Group, paths: Sequence[Path]) -> Group:
+    """Return two rows of a group, one with its longest sequence: no row is told from its neighbours by one."""
+    rows = sorted(group.rows, key=lambda row: -_longest([row], paths))[:2]
+    return Group(tuple(sorted(rows, key=lambda row: -row.tokens)), group.prefix)
+
+
+def _longest(rows: Sequence[Row], paths: Sequence[Path]) -> int:
+    return max(len(paths[number]) for row in rows for number in row.requests)
+
+
+def _shared(
+    lm: Host, group: Group, rows: Sequence[Row], paths: Sequence[Path], copies: Copies
+) -> dict[int, list[Tensor]]:
+    """Return the log-probabilities ``[n, V]`` that each request asks for, from every copy."""
+    batch = tree_batch(rows, paths, group.prefix)
+    with lm.running():
+        tokens = paths[batch.requests[0]].tokens[: group.prefix]
+        cache = keys_of_prefix(lm.model, tokens, copies, lm.device) if group.prefix else None
+        logits = read_rows(lm.model, batch, group.prefix, cache, copies, lm.device).float().log_softmax(-1)
+    return {
+        number: [own[torch.from_numpy(places).to(own.device)] for own in logits]
+        for number, places in zip(batch.requests, batch.scored, strict=True)
+    }
+
+
+def _difference(plain: dict[int, Tensor], shared: dict[int, list[Tensor]], dtype: torch.dtype) -> str | None:
+    """Return in words how far log-probabilities are apart, None if it is no further than rounding explains."""
+    apart = [(own - plain[n]).square().mean(-1).sqrt().mean().item() for n in plain for own in shared[n]]
+    allowed = ALLOWED.get(dtype, _ALLOWED_ELSE)
+    if all(each <= allowed for each in apart):  # NaN is not
+        return None
+    return f"log-probabilities differ by up to {max(apart):.2g}, where rounding explains {allowed:.2g}"

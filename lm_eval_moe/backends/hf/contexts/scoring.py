@@ -1,0 +1,307 @@
+"""Score continuations in rows that share contexts, under one plan or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lm_eval_moe.backends.ahead import in_groups
+from lm_eval_moe.backends.hf.contexts.cells import Copies, Parted, first_steered
+from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix, read_rows
+from lm_eval_moe.backends.hf.contexts.listening import Hearing
+from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, grouped
+from lm_eval_moe.backends.hf.contexts.tree import Branch, branch_in_front, tree_batch
+from lm_eval_moe.capture import ExpectedRow, Forest
+from lm_eval_moe.capture.layout import places_of
+from lm_eval_moe.capture.token_rows import Steered
+from lm_eval_moe.routers import intercepted
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import DynamicCache
+
+    from lm_eval_moe.backends.hf.contexts.host import Host
+    from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
+    from lm_eval_moe.backends.requests import TokenRequests
+    from lm_eval_moe.capture import RequestKey, RowUse, Span
+    from lm_eval_moe.capture.sums import SegmentSums
+
+__all__ = ["SharedRows", "filled"]
+
+_KEYS_PER_TOKEN = 4
+"""Keys and values in front of rows, of which a layer makes copies, for each token that the budget has."""
+
+_MUCH_SHORTER = 0.85
+"""The part of a pass's longest row that others shall have: what is missing is padding."""
+
+_ENOUGH = {"cpu": 1 << 9}
+"""Tokens that make a pass worth its while, by kind of device."""
+
+_ENOUGH_ELSE = 1 << 13
+
+_LOGITS = 1 << 26
+"""Logits of which the logarithm is taken at once."""
+
+
+def filled(rows: Sequence[Row], prefix: int, copies: int, budget: int, enough: int) -> Iterator[Sequence[Row]]:
+    """Yield the rows of one pass after another.
+
+    Args:
+        rows: All rows, the longest first.
+        prefix: Tokens in front of each.
+        copies: As how many each row goes on.
+        budget: Tokens of a pass, padding included; a single row may have more.
+        enough: Tokens that make a pass worth its while: from there on, it takes no row that is much shorter.
+    """
+    start = 0
+    while start < len(rows):
+        width = rows[start].tokens
+        most = min(budget // (width * copies), _KEYS_PER_TOKEN * budget // ((width + prefix) * copies))
+        end = start + 1
+        while end < min(start + most, len(rows)):
+            if rows[end].tokens < _MUCH_SHORTER * width and (end - start) * width * copies >= enough:
+                break
+            end += 1
+        yield rows[start:end]
+        start = end
+
+
+@dataclass(frozen=True)
+class _Front:
+    """What is in front of the rows of a group, once it has been computed, and who listens behind it."""
+
+    group: Group
+    plans: tuple[int, ...]
+    copies: Copies
+    first: int  # router from which on there are copies
+    branches: Sequence[Branch]
+    cache: DynamicCache | None
+    below: Hearing | None
+    above: Hearing | None
+
+
+class SharedRows:
+    """The requests of one call, planned; they run in any order, as often as need be.
+
+    Args:
+        lm: The model.
+        known: The requests.
+
+    Attributes:
+        paths: Their sequences.
+        groups: Which of them run together.
+        layers: The model's decoder layers, if those below the first steered one may run once for several plans.
+    """
+
+    def __init__(self, lm: Host, known: TokenRequests) -> None:
+        self._lm, self._known = lm, known
+        self.paths = [self._path(number) for number in range(len(known.requests))]
+        self.groups = grouped(self.paths)
+        self.layers: Sequence[nn.Module] | None = None
+        self._fronts: dict[tuple[int, ...], _Front] = {}  # of one group, by plans
+
+    @property
+    def longest(self) -> int:
+        """The number of a request with the longest sequence."""
+        return max(range(len(self.paths)), key=lambda number: len(self.paths[number]))
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """How many tokens the requests have, one by one, and how many are computed."""
+        computed = sum(group.prefix + sum(row.tokens for row in group.rows) for group in self.groups)
+        return sum(map(len, self.paths)), computed
+
+    def fill(self, budget: int) -> None:
+        """Say how many tokens a pass may have, padding included: which rows run together is then known."""
+        self._budget = budget
+        self._enough = _ENOUGH.get(self._lm.device.type, _ENOUGH_ELSE)
+        self._passes = [
+            (group, rows) for group in self.groups for rows in filled(group.rows, group.prefix, 1, budget, self._enough)
+        ]
+        self._pass_of = {row.requests[0]: number for number, (_, rows) in enumerate(self._passes) for row in rows}
+
+    def blocks(self, rows: int) -> list[list[int]]:
+        """Return the numbers of all requests, block by block: of whole passes, which have so many rows or more."""
+        blocks: list[list[int]] = []
+        count = rows
+        for _, members in self._passes:
+            if count >= rows:
+                blocks.append([])
+                count = 0
+            blocks[-1] += [number for row in members for number in row.requests]
+            count += len(members)
+        return blocks
+
+    def run(self, numbers: Sequence[int], plans: Sequence[int], bar: Any) -> list[list[tuple[float, bool]]]:
+        """Return the scores of some requests under each of some plans; their records are kept.
+
+        Args:
+            numbers: The requests; of a pass, all.
+            plans: Places of the plans among the model's.
+            bar: Counts requests.
+        """
+        scores: dict[int, dict[int, tuple[float, bool]]] = {plan: {} for plan in plans}
+        with self._lm.running():
+            for number in sorted({self._pass_of[number] for number in numbers if number in self._pass_of}):
+                group, rows = self._passes[number]
+                for some in in_groups(plans, max(1, self._budget // rows[0].tokens)):
+                    front = self._in_front(group, tuple(some))
+                    for batch in filled(rows, group.prefix, len(some), self._budget, self._enough):
+                        self._score(front, tree_batch(batch, self.paths, group.prefix), scores)
+                bar.update(sum(len(row.requests) for row in rows))
+        return [[scores[plan][number] for number in numbers] for plan in plans]
+
+    def _path(self, number: int) -> Path:
+        known, use = self._known, self._known.use(number)
+        steered = self._lm._steered_as(known.languages[number], use)
+        by_phase = any(own is not None and own[1] is not None for own in steered)
+        return Path.of(
+            tuple(own and own[0] for own in steered),
+            known.tokens(number),
+            len(known.requests[number][2]),
+            (use.boundary, use.first) if self._is_wanted(number) else (),
+            use.boundary if by_phase else None,
+        )
+
+    # ------------------------------------------------------------------ one prefix, one batch
+
+    def _in_front(self, group: Group, plans: tuple[int, ...]) -> _Front:
+        if any(front.group is not group for front in self._fronts.values()):
+            self._fronts.clear()
+        if plans not in self._fronts:
+            self._fronts[plans] = self._computed(group, plans)
+        return self._fronts[plans]
+
+    def _computed(self, group: Group, plans: tuple[int, ...]) -> _Front:
+        lm = self._lm
+        first = first_steered([lm._plans[plan] for plan in plans], lm._sites) if len(plans) > 1 else 0
+        layers = self.layers[lm._sites[first].layer :] if self.layers is not None and len(plans) > 1 else None
+        copies = Copies(len(plans), layers)
+        first = first if layers is not None else 0
+        wanted = any(self._is_wanted(number) for row in group.rows for number in row.requests)
+        below = self._hearing(wanted, None) if first else None
+        above = self._hearing(wanted, plans)
+        branches: list[Branch] = []
+        cache = None
+        if group.prefix:
+            numbers = [number for row in group.rows for number in row.requests]
+            branches, branch = branch_in_front(numbers, self.paths, group.prefix)
+            tokens = self.paths[numbers[0]].tokens[: group.prefix]
+            with self._heard(below, above, first, tokens[None], branches, branch[None]):
+                cache = keys_of_prefix(lm.model, tokens, copies, lm.device)
+            for hearing in (below, above):
+                if hearing is not None:
+                    hearing.keep_in_front()
+        return _Front(group, plans, copies, first, branches, cache, below, above)
+
+    def _hearing(self, wanted: bool, plans: tuple[int, ...] | None) -> Hearing | None:
+        """Return what hears the layers that see rows once for each plan; None: once, and as they are."""
+        lm, known = self._lm, self._known
+        if not lm._listens:
+            return None
+        forest = Forest()
+        requests: dict[int, RequestKey] = {}
+        passes, recorder = lm.listening(forest, wanted, requests, steered=plans is not None)
+
+        def steered(branch: Branch) -> list[Steered]:
+            if plans is None:
+                return [Steered()]
+            generated = self.paths[branch.request].is_generated(branch.start)
+            return [Steered(known.languages[branch.request], generated, plan) for plan in plans]
+
+        return Hearing(forest, passes, recorder, requests, steered, lambda number: known.use(number).key)
+
+    @contextmanager
+    def _heard(
+        self,
+        below: Hearing | None,
+        above: Hearing | None,
+        first: int,
+        tokens: np.ndarray[Any, Any],
+        branches: Sequence[Branch],
+        branch: np.ndarray[Any, Any],
+    ) -> Iterator[None]:
+        """Let a pass be heard inside the ``with`` block."""
+        if above is None:
+            yield
+            return
+        lm, hearings = self._lm, [each for each in (below, above) if each is not None]
+        listener = Parted(below.passes, above.passes, first) if below is not None else above.passes
+        with intercepted(lm._sites, listener, top_k=lm.routing_shape.top_k):
+            given = torch.from_numpy(tokens).to(lm.device)
+            for hearing in hearings:
+                hearing.begin(given, branches, branch)
+            yield
+            for hearing in hearings:
+                hearing.passes.end_pass()
+
+    def _score(self, front: _Front, batch: TreeBatch, scores: dict[int, dict[int, tuple[float, bool]]]) -> None:
+        lm = self._lm
+        with self._heard(front.below, front.above, front.first, batch.tokens, batch.branches, batch.branch):
+            logits = read_rows(lm.model, batch, front.group.prefix, front.cache, front.copies, lm.device)
+        for plan, found in zip(front.plans, self._read(batch, logits), strict=True):
+            scores[plan].update(zip(batch.requests, found, strict=True))
+        if front.above is not None:
+            self._collect(front, batch)
+            for hearing in (front.below, front.above):
+                if hearing is not None:
+                    hearing.release()
+
+    def _read(self, batch: TreeBatch, logits: Tensor) -> list[list[tuple[float, bool]]]:
+        """Return the scores of the batch's requests, copy by copy, from logits ``[C, S, V]``."""
+        at = np.concatenate(batch.scored)
+        targets = np.concatenate([self._known.requests[number][2] for number in batch.requests])
+        starts = np.cumsum([0, *map(len, batch.scored[:-1])])
+        scores = []
+        for own in logits:
+            value, greedy = self._log_probabilities(own, at, targets)
+            values, best = np.add.reduceat(value, starts), np.logical_and.reduceat(greedy, starts)
+            scores.append([(float(value), bool(greedy)) for value, greedy in zip(values, best, strict=True)])
+        return scores
+
+    def _log_probabilities(self, logits: Tensor, at: Any, targets: Any) -> tuple[Any, Any]:
+        """Return the log-probability of each target after a place of logits ``[S, V]``, and whether it is the best."""
+        device = logits.device
+        place, target = torch.from_numpy(at).to(device), torch.from_numpy(targets).to(device)
+        best = logits.argmax(-1)[place] == target
+        found = torch.empty(len(at), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+        size = max(1, _LOGITS // logits.shape[-1])
+        for start in range(0, len(logits), size):
+            inside = (place >= start) & (place < start + size)
+            some = logits[start : start + size].log_softmax(-1, dtype=self._lm.softmax_dtype)
+            found[inside] = some[place[inside] - start, target[inside]].to(found.dtype)
+        return found.cpu().numpy(), best.cpu().numpy()
+
+    # ------------------------------------------------------------------ records
+
+    def _is_wanted(self, number: int) -> bool:
+        return self._lm.captured.request.wants(self._known.use(number).key)
+
+    def _collect(self, front: _Front, batch: TreeBatch) -> None:
+        """Keep the records of the batch's requests."""
+        lm, above, below = self._lm, front.above, front.below
+        wanted = [place for place, number in enumerate(batch.requests) if self._is_wanted(number)]
+        if above is None or above.recorder is None or not wanted:
+            return
+        lines = [batch.lines[place] for place in wanted]
+        low = below.sums(lines)[0] if below is not None else None
+        rows: list[ExpectedRow] = []
+        bounds: list[list[int]] = []
+        sums: list[SegmentSums] = []
+        for plan, own in zip(front.plans, above.sums(lines), strict=True):
+            for index, (place, line) in enumerate(zip(wanted, lines, strict=True)):
+                number = batch.requests[place]
+                rows.append(ExpectedRow((self._known.use(number),), self._known.languages[number], plan=plan))
+                ends = [*(each.end for each in front.branches), *(batch.branches[n].end for n in line)]
+                bounds.append([0, *ends])
+                sums.append(own[index] if low is None else low[index].spliced(own[index], front.first))
+
+        def places(row: int, use: RowUse, span: Span) -> Sequence[int]:
+            return places_of(use, bounds[row], span)
+
+        lm.captured.collect(lm._span, rows, lambda kept: (sums[row] for row in kept), places)

@@ -1,0 +1,146 @@
+"""Rows of a batch whose requests branch: every token once, in the order in which a walk through the tree meets it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from lm_eval_moe.backends.hf.contexts.planning import Path, Row, common_length
+from lm_eval_moe.capture.token_rows import NONE, Indices
+
+__all__ = ["Branch", "TreeBatch", "branch_in_front", "branches_of", "tree_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A run of tokens that belong to the same requests, and that no record has to tell apart.
+
+    Attributes:
+        request: The first request whose sequence goes through it.
+        start: Place of its first token in the sequence.
+        end: Place behind its last one.
+        before: The branch of the row that comes before it; `NONE`: what is in front of the row, or nothing.
+    """
+
+    request: int
+    start: int
+    end: int
+    before: int
+
+
+def branches_of(row: Row, paths: Sequence[Path], prefix: int) -> tuple[list[Branch], list[list[int]]]:
+    """Return the branches of a row, each behind the one before it, and those that each of its requests goes through.
+
+    Args:
+        row: The row.
+        paths: Of all requests.
+        prefix: Tokens in front of the row.
+    """
+    own = [paths[number] for number in row.requests]
+    shared = [0, *(common_length(one.encoded, other.encoded) for one, other in pairwise(own)), 0]
+    cuts = [{*path.cuts, len(path), shared[place], shared[place + 1]} for place, path in enumerate(own)]
+    for places in (range(1, len(own)), range(len(own) - 1, 0, -1)):  # a cut is one of all that go through it
+        for place in places:
+            here, there = (place - 1, place) if places.step > 0 else (place, place - 1)
+            cuts[there] |= {cut for cut in cuts[here] if cut <= shared[place]}
+    branches: list[Branch] = []
+    lines: list[list[int]] = []
+    for place, path in enumerate(own):
+        ends = sorted(cut for cut in cuts[place] if prefix < cut <= len(path))
+        # What a sequence has in common with the one before it ends at a branch of both.
+        line = lines[-1][: bisect_left(ends, shared[place] + 1)] if lines else []
+        for start, end in pairwise([branches[line[-1]].end if line else prefix, *ends[len(line) :]]):
+            branches.append(Branch(row.requests[place], start, end, line[-1] if line else NONE))
+            line.append(len(branches) - 1)
+        lines.append(line)
+        assert len(path) == (branches[line[-1]].end if line else prefix)
+    return branches, lines
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """B rows of T tokens, padded on the right.
+
+    Attributes:
+        tokens: ``[B, T]`` token ids.
+        position: ``[B, T]`` the place of each token in its sequence.
+        until: ``[B, T]`` the column up to which (exclusive) tokens see it: the end of all that follows it.
+        branch: ``[B, T]`` the branch of each token, by number; `NONE` for padding.
+        branches: All branches; ``before`` is the number of one of them.
+        requests: All requests, in the order of rows.
+        lines: The branches that each request goes through behind the prefix, by number.
+        places: ``[S]`` where the tokens after which the next one is scored are, in the flat batch; each once.
+        scored: Of each request, which of the S they are, in the order of its sequence.
+    """
+
+    tokens: Indices
+    position: Indices
+    until: Indices
+    branch: Indices
+    branches: Sequence[Branch]
+    requests: Sequence[int]
+    lines: Sequence[Sequence[int]]
+    places: Indices
+    scored: Sequence[Indices]
+
+
+def tree_batch(rows: Sequence[Row], paths: Sequence[Path], prefix: int) -> TreeBatch:
+    """Lay out rows one below the other.
+
+    Args:
+        rows: The rows.
+        paths: Of all requests.
+        prefix: Tokens in front of every row.
+    """
+    grown = [branches_of(row, paths, prefix) for row in rows]
+    shape = len(rows), max(sum(each.end - each.start for each in own) for own, _ in grown)
+    tokens, position, until = np.zeros((3, *shape), np.int64)
+    branch = np.full(shape, NONE)
+    branches: list[Branch] = []
+    lines: list[list[int]] = []
+    places: list[Indices] = []  # of each request: where its tokens behind the prefix are
+    for index, (own, own_lines) in enumerate(grown):
+        first, column = len(branches), 0
+        starts: list[int] = []
+        for number, each in enumerate(own, first):
+            starts.append(column)
+            column += each.end - each.start
+            at = slice(starts[-1], column)
+            tokens[index, at] = paths[each.request].tokens[each.start : each.end]
+            position[index, at] = np.arange(each.start, each.end)
+            branch[index, at] = number
+            branches.append(replace(each, before=each.before + first) if each.before != NONE else each)
+        ends = [*starts[1:], column]
+        reached = list(ends)
+        for number in range(len(own) - 1, -1, -1):  # what follows a branch comes behind it
+            before = own[number].before
+            if before != NONE:
+                reached[before] = max(reached[before], reached[number])
+        for start, end, last in zip(starts, ends, reached, strict=True):
+            until[index, start:end] = last
+        for line in own_lines:
+            lines.append([first + number for number in line])
+            places.append(index * shape[1] + np.concatenate([np.arange(starts[n], ends[n]) for n in line]))
+    requests = [number for row in rows for number in row.requests]
+    asked = [own[paths[number].first_scored - prefix :] for number, own in zip(requests, places, strict=True)]
+    each_once, which = np.unique(np.concatenate(asked), return_inverse=True)
+    scored = np.split(which, np.cumsum([len(own) for own in asked])[:-1])
+    return TreeBatch(tokens, position, until, branch, branches, requests, lines, each_once, scored)
+
+
+def branch_in_front(requests: Sequence[int], paths: Sequence[Path], prefix: int) -> tuple[list[Branch], Indices]:
+    """Return the branches of a prefix, one behind the other, and the number of that of each token.
+
+    Args:
+        requests: All that it is in front of.
+        paths: Of all requests.
+        prefix: Its tokens.
+    """
+    cuts = {0, prefix, *(cut for number in requests for cut in paths[number].cuts if cut < prefix)}
+    bounds = list(pairwise(sorted(cuts)))
+    branches = [Branch(requests[0], start, end, number - 1) for number, (start, end) in enumerate(bounds)]
+    return branches, np.repeat(np.arange(len(bounds)), [end - start for start, end in bounds])

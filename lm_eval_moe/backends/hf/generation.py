@@ -1,0 +1,213 @@
+"""Generate on transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lm_eval_moe.backends.capturing import sums_by_row
+from lm_eval_moe.backends.hf.contexts import BehindFront, Front, prompts_by_front
+from lm_eval_moe.backends.hf.listening import Listening
+from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
+from lm_eval_moe.backends.ordering import generation_order
+from lm_eval_moe.backends.requests import labels_of
+from lm_eval_moe.backends.stopping import RowReading, StopRule
+from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, RowUse
+from lm_eval_moe.capture.token_rows import Steered
+from lm_eval_moe.harness.requests import is_sampled
+from lm_eval_moe.replacing import replaced
+from lm_eval_moe.routers import intercepted
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from torch import Tensor
+
+    from lm_eval_moe.backends.passes import RoutedPasses
+    from lm_eval_moe.capture import Recorder, RequestKey
+
+__all__ = ["Generations"]
+
+
+class _Begun:
+    """What listens to batches of prompts, and what has been computed in front of them.
+
+    Args:
+        front: What all of them begin with, if that is computed once.
+        language: Decides how it is steered.
+        wanted: Whether anything is recorded of any of them.
+    """
+
+    def __init__(self, lm: Generations, front: Front | None, language: str | None, wanted: bool) -> None:
+        self.front = front
+        self.forest = Forest()
+        self.requests: dict[int, RequestKey] = {}
+        self.passes: RoutedPasses
+        self.recorder: Recorder | None
+        self.passes, self.recorder = lm.listening(self.forest, wanted, self.requests)
+        self.segments: list[int] = []
+        if front is not None:
+            self.segments = [self.forest.add(steered=Steered(language))]
+            tokens = torch.from_numpy(front.tokens)[None].to(lm.device)
+            with lm.running(), intercepted(lm._sites, self.passes, top_k=lm.routing_shape.top_k):
+                rows = self.forest.begin_pass(front.tokens[None] * 0 + self.segments[0])
+                self.passes.start_pass(tokens, rows)
+                front.compute(lm.model, lm.device)
+                self.passes.end_pass()
+
+
+class Generations(Listening):
+    """The part of `HFMoE` that generates."""
+
+    generates_ahead = False
+
+    def _begin_generations(self) -> None:
+        self._prompts: list[str] = []
+        self._fed: list[tuple[int, int]] = []  # tokens fed of prompt and answer, row by row as they are generated
+        self._front: Front | None = None  # of the prompts that come
+        self._begun: _Begun | None = None  # what listens behind it
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Generate; prompts and generated tokens are recorded under each request's task, document and repeat."""
+        if not self._active:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        labels = labels_of(requests)
+        languages = [self._language_for_steering(label.task) for label in labels]
+        uses = [RowUse(label.key, 0) for label in labels]
+        plain = super().generate_until
+        groups = self._by_front(requests, languages, uses)
+
+        def members(indices: Sequence[int]) -> Iterator[tuple[Front | None, list[int]]]:
+            """Yield what some requests have in front, and the requests in running order."""
+            chosen = set(indices)
+            for front, numbers in groups:
+                own = [number for number in numbers if number in chosen]
+                if own:
+                    running = generation_order([requests[number].args for number in own], self.tok_encode)
+                    yield front, [own[place] for place in running]
+
+        def batches(indices: Sequence[int]) -> list[list[int]]:
+            found: list[list[int]] = []
+            for _, numbers in members(indices):
+                for _, alike in groupby(numbers, key=lambda number: repr(requests[number].args[1])):
+                    own, size = list(alike), int(self.batch_size_per_gpu)
+                    found += [own[start : start + size] for start in range(0, len(own), size)]
+            return found
+
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
+            answers: dict[int, tuple[str, int, int]] = {}
+            for front, numbers in members(indices):
+                self._fed = []
+                if front is not self._front:
+                    self._front, self._begun = front, None
+                rows = (ExpectedRow((uses[n],), languages[n], text=requests[n].args[0]) for n in numbers)
+                with self._expecting(rows, len(numbers)):
+                    # They are in order: lm-eval orders them the same way.
+                    texts = plain([requests[number] for number in numbers], disable_tqdm=True)
+                answers.update((n, (text, *fed)) for n, text, fed in zip(numbers, texts, self._fed, strict=True))
+            return [[answers[index] for index in indices]]
+
+        hidden = disable_tqdm or self.rank != 0
+        with (
+            self._progress("Running generate_until requests", len(requests), quiet=hidden),
+            self._size_found(),
+            replaced(self, "_front", None),
+            replaced(self, "_begun", None),
+        ):
+            return self._texts(requests, uses, languages, batches, run, at_once=1, quiet=hidden)
+
+    def _by_front(
+        self, requests: Sequence[Instance], languages: Sequence[str | None], uses: Sequence[RowUse]
+    ) -> list[tuple[Front | None, list[int]]]:
+        """Return what requests have in front that is computed once, if anything, and the numbers of these requests."""
+        everything: list[tuple[Front | None, list[int]]] = [(None, list(range(len(requests))))]
+        if not self._shares or any(is_sampled(request.args[1]) for request in requests):
+            return everything
+        prompts = [self.tok_encode(request.args[0]) for request in requests]
+        keys = [
+            tuple(steered and steered[0] for steered in self._steered_as(language, use))
+            for language, use in zip(languages, uses, strict=True)
+        ]
+        groups = prompts_by_front(prompts, keys)
+        if not self._proof.allows_fronts(self, groups, prompts):
+            return everything
+        return [(Front(tokens) if len(tokens) else None, numbers) for tokens, numbers in groups]
+
+    def _size_found(self) -> AbstractContextManager[None]:
+        """Let a size that has to be found by trying be found, once for all batches inside the ``with`` block."""
+        return self.at_batch_size(self._detect_batch_size()) if self.batch_size_per_gpu == "auto" else nullcontext()
+
+    def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""
+        self._prompts = list(strings)
+        return super().tok_batch_encode(strings, *args, **kwargs)
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        if not self._active or self._queue is None:
+            return super()._model_generate(context, max_length, stop, **generation_kwargs)
+        rows = self._queue.take_texts(self._prompts)
+        begun, behind = self._listening_behind(rows, context, generation_kwargs["attention_mask"])
+        mask = generation_kwargs["attention_mask"]
+        if behind is not None:
+            context, mask = behind.tokens, behind.own
+            generation_kwargs |= {"attention_mask": behind.mask, "past_key_values": behind.cache}
+        rule = StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs), self.think_end_token)
+        tracker = GenerationTracker(
+            begun.forest,
+            mask.bool().cpu().numpy(),
+            [RowReading(rule) for _ in rows],
+            [row.language for row in rows],
+            front=begun.segments,
+            thinks=rule.thinks,
+        )
+        prompts = [path[-1] for path in tracker.paths]
+        begun.requests.update((s, row.uses[0].key) for s, row in zip(prompts, rows, strict=True) if row.uses[0].key)
+        passes = begun.passes
+
+        def start(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
+            if tokens is None:  # prompt tuning feeds the prompt as embeddings, behind its virtual tokens
+                tokens = context
+            passes.start_pass(tokens, begun.forest.begin_pass(tracker.next_pass(tokens.tolist())))
+
+        def end(*_: Any) -> None:
+            passes.end_pass()
+
+        core = core_of(self.model)
+        generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
+        with (
+            uncompiled(self.model),
+            behind.attending if behind is not None else nullcontext(),
+            intercepted(self._sites, passes, top_k=self.routing_shape.top_k),
+            core.register_forward_pre_hook(start, with_kwargs=True),
+            core.register_forward_hook(end),
+        ):
+            generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
+        tracker.finish(generated[:, -1].tolist())
+        places, sums = tracker.places_of, sums_by_row(begun.recorder, tracker.paths)
+        self.captured.collect(self._span, rows, sums, lambda row, _, span: places(row, span), tracker.thinking)
+        self._fed += [tracker.fed(row) for row in range(len(rows))]
+        begun.forest.release(segment for path in tracker.paths for segment in path[len(begun.segments) :])
+        if self._bar is not None:
+            self._bar.update(len(rows))
+        return generated
+
+    def _listening_behind(
+        self, rows: Sequence[ExpectedRow], context: Tensor, mask: Tensor
+    ) -> tuple[_Begun, BehindFront | None]:
+        """Return what listens to a batch, and the batch behind its front, if it has one that is computed once."""
+        wanted = any(self._wants(use) for row in rows for use in row.uses)
+        # A prompt that is cut on the left begins with something else.
+        if self._front is None or not self._front.is_before(context, mask):
+            return _Begun(self, None, None, wanted), None
+        if self._begun is None:
+            self._begun = _Begun(self, self._front, rows[0].language, self._span is not None)
+        return self._begun, self._front.before(context, mask)
+
+    def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:
+        """Return the tokens at which ``generate`` ends a row; the tokenizer's own may not be among them."""
+        ids = generation_kwargs.get("eos_token_id", self.model.generation_config.eos_token_id)
+        return set(ids) if isinstance(ids, (list, tuple)) else {ids} - {None}

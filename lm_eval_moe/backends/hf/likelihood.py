@@ -1,0 +1,139 @@
+"""Score continuations and whole texts on transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lm_eval_moe.backends.capturing import sums_by_row
+from lm_eval_moe.backends.hf.contexts import SharedRows, shared_rows
+from lm_eval_moe.backends.hf.listening import Listening
+from lm_eval_moe.backends.hf.uncompiled import uncompiled
+from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict
+from lm_eval_moe.backends.requests import labels_of, window_labels
+from lm_eval_moe.capture import Forest
+from lm_eval_moe.capture.layout import cut_points, padded_batch, places_of
+from lm_eval_moe.harness.requests import prompt_of
+from lm_eval_moe.replacing import replaced
+from lm_eval_moe.routers import intercepted
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from torch import Tensor
+
+    from lm_eval_moe.backends.requests import TokenRequests
+    from lm_eval_moe.capture import RowUse, Span
+
+__all__ = ["Likelihoods"]
+
+logger = logging.getLogger(__name__)
+
+
+class Likelihoods(Listening):
+    """The part of `HFMoE` that scores."""
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations; each request's routing is recorded under its task, document and index."""
+        # lm-eval encodes the context of a document anew for each of its choices.
+        with replaced(self, "tok_encode", lru_cache(maxsize=256)(self.tok_encode)):
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts; the windows of a long text add up to one record, no token counted twice."""
+        self._check_span(requests)
+        texts = [self.tok_encode(prompt_of(request)) for request in requests]
+        with self._labelled(window_labels(labels_of(requests), texts, self.prefix_token_id, self.max_length)):
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+    def _loglikelihood_tokens(
+        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        if not self._active and not self._shares:
+            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        known = self._token_requests(requests, self.max_length)
+        quiet = disable_tqdm or self.response_cache is not None
+        shared = self._shared_rows(known, override_bs)
+        if shared is not None:
+            return self._scores_shared(known, shared, quiet=disable_tqdm)
+        plain = super()._loglikelihood_tokens
+        if not self._active:
+            return plain(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        rounds = None
+        if self.logits_cache:  # requests can share a row
+            rounds = rounds_without_conflict(requests, lambda i: self._steered_as(known.languages[i], known.use(i)))
+
+        def order(indices: Sequence[int]) -> list[list[int]]:
+            return likelihood_order([requests[index] for index in indices], grouped=self.logits_cache)
+
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
+            rows, chosen = order(indices), [requests[index] for index in indices]
+            answers = []
+            for plan in plans:
+                with self._expecting((replace(row, plan=plan) for row in known.rows(rows, indices)), len(rows)):
+                    answers.append(plain(chosen, disable_tqdm=quiet or plan != plans[0], override_bs=override_bs))
+            return answers
+
+        return self._scores(known, order, run, rounds=rounds, quiet=disable_tqdm)
+
+    def _shared_rows(self, known: TokenRequests, override_bs: int | None) -> SharedRows | None:
+        """Return requests planned as rows that share contexts; None where they run one by one."""
+        if not self._shares:
+            return None
+        shared, size = shared_rows(self, known, self._proof), self.batch_size_per_gpu
+        size = override_bs or size if isinstance(size, str) else size
+        # To find a size by trying, processes have to meet: they all go the same way.
+        if isinstance(size, str) and not all(self.gather(shared is not None)):
+            return None
+        if shared is None:
+            return None
+        if isinstance(size, str):
+            size = self._detect_batch_size([known.requests[shared.longest]])
+        shared.fill(size * known.length(shared.longest))
+        alone, computed = shared.tokens
+        logger.info("%d requests have %d tokens, of which %d are computed", len(known.requests), alone, computed)
+        if cut := sum(len(context) + len(own) > self.max_length + 1 for _, context, own in known.requests):
+            logger.warning("%d requests lose their first tokens: the model takes %d (max_length)", cut, self.max_length)
+        return shared
+
+    def _scores_shared(self, known: TokenRequests, shared: SharedRows, *, quiet: bool) -> list[tuple[float, bool]]:
+        def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
+            hidden = quiet or self.rank != 0 or bool(plans[0])
+            with self._progress("Running loglikelihood requests", len(indices), quiet=hidden) as bar:
+                return shared.run(indices, plans, bar)
+
+        # Whether answers are kept or not, the same requests run together.
+        return self._scores(known, lambda _: shared.blocks(self.rows_at_once), run, at_once=1, quiet=quiet)
+
+    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        if not self._active:
+            return super()._model_call(inps, attn_mask, labels)
+        forest = Forest()
+        if self._probing:
+            rows, paths = [], [[forest.add()] for _ in inps]
+            segment = np.repeat(np.array(paths), inps.shape[1], axis=1)
+        elif self._queue is not None:
+            rows = self._queue.take_tokens(inps.tolist())
+            segment, paths = padded_batch(forest, rows, inps.shape[1])
+        else:
+            raise RuntimeError("the model was called outside a request: routing cannot be attributed")
+        passes, recorder = self._listening_to(forest, rows, paths)
+        with uncompiled(self.model), intercepted(self._sites, passes, top_k=self.routing_shape.top_k):
+            passes.start_pass(inps, forest.begin_pass(segment))
+            logits = super()._model_call(inps, attn_mask, labels)
+            passes.end_pass()
+
+        def places(row: int, use: RowUse, span: Span) -> Sequence[int]:
+            return places_of(use, cut_points(rows[row]), span)
+
+        self.captured.collect(self._span, rows, sums_by_row(recorder, paths), places)
+        return logits
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        with replaced(self, "_probing", True):
+            size: int = super()._detect_batch_size(requests, pos)
+        return size

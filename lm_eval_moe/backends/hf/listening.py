@@ -1,0 +1,110 @@
+"""How the passes of a model on transformers are run and heard, whatever they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from lm_eval_moe.backends.hf.contexts import Proof
+from lm_eval_moe.backends.hf.uncompiled import uncompiled
+from lm_eval_moe.backends.passes import RoutedPasses
+from lm_eval_moe.backends.routed_state import RoutedState
+from lm_eval_moe.capture import ExpectedRow, Forest, Recorder, RowQueue
+from lm_eval_moe.replacing import replaced
+
+if TYPE_CHECKING:
+    from lm_eval_moe.capture import RequestKey
+    from lm_eval_moe.routers import RouterSite
+
+__all__ = ["Listening"]
+
+_MANY = 1 << 10
+"""Plans under which requests run at once: what bounds them is the room that a pass and their records have."""
+
+
+class Listening(RoutedState, HFLM):
+    """The part of `HFMoE` that scoring and generating have in common.
+
+    Attributes:
+        reuse: Whether requests share contexts: ``auto`` or ``off``.
+    """
+
+    reuse: str
+    batch_size_per_gpu: int | str  # set by HFLM
+    _sites: tuple[RouterSite, ...]
+    _scoring: str | None
+    _proof: Proof
+
+    def _begin_listening(self) -> None:
+        self._queue: RowQueue | None = None
+        self._probing = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the model run as it does in a pass of log-likelihood inside the ``with`` block."""
+        dtype = self.mixed_precision_dtype
+        with torch.no_grad(), uncompiled(self.model), torch.autocast(self.device.type, dtype, dtype is not None):
+            yield
+
+    def at_batch_size(self, size: int) -> AbstractContextManager[None]:
+        """Run batches of a size inside the ``with`` block."""
+        return replaced(self, "batch_size_per_gpu", size)
+
+    @property
+    def plans_at_once(self) -> int:  # type: ignore[override]
+        """Under how many plans requests run at once: as many as there are, where they share contexts."""
+        return _MANY if self._shares else 1
+
+    @property
+    def _shares(self) -> bool:
+        return self.reuse == "auto" and self.logits_cache and self._proof.refused is None
+
+    @contextmanager
+    def _expecting(self, rows: Iterator[ExpectedRow], count: int) -> Iterator[None]:
+        queue = RowQueue(rows, count)
+        with replaced(self, "_queue", queue):
+            yield
+        queue.finish()
+
+    def _listening_to(
+        self, forest: Forest, rows: Sequence[ExpectedRow], paths: Sequence[Sequence[int]]
+    ) -> tuple[RoutedPasses, Recorder | None]:
+        """Return what listens to the passes of a batch, and what records of it, if any of it is wanted."""
+        keys = zip((path[0] for path in paths), (row.uses[0].key for row in rows), strict=False)
+        wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)
+        return self.listening(forest, wanted, {segment: key for segment, key in keys if key is not None})
+
+    def listening(
+        self, forest: Forest, wanted: bool, requests: Mapping[int, RequestKey], *, steered: bool = True
+    ) -> tuple[RoutedPasses, Recorder | None]:
+        """Return what listens to passes, and what records of them.
+
+        Args:
+            forest: The segments.
+            wanted: Whether anything of them is to be recorded.
+            requests: Requests by a segment of theirs, for messages.
+            steered: Whether the model's plans steer them.
+        """
+        recorder = None
+        if self._span is not None and wanted:
+            recorder = Recorder(
+                forest,
+                len(self._sites),
+                self.routing_shape.experts,
+                arrays=self.captured.request.arrays,
+                sigmoid=self._scoring == "sigmoid",
+                skips=any(site.block.extra for site in self._sites),
+            )
+        passes = RoutedPasses(
+            recorder,
+            self._new_steerer() if steered else None,
+            compare=self.captured.request.changes,
+            layers=self.routing_shape.layers,
+            forest=forest,
+            requests=requests,
+        )
+        return passes, recorder

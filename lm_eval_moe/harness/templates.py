@@ -1,0 +1,17 @@
+"""Prompt templates are compiled once, and not for every document as lm-eval does."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import lru_cache
+
+from lm_eval import utils
+
+from lm_eval_moe.replacing import replaced
+
+__all__ = ["templates_compiled_once"]
+
+
+def templates_compiled_once() -> AbstractContextManager[None]:
+    """Keep what lm-eval compiles of templates inside the ``with`` block; what they render is the same."""
+    return replaced(utils.env, "from_string", lru_cache(maxsize=1024)(utils.env.from_string))

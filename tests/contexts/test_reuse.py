@@ -1,0 +1,284 @@
+"""``reuse=auto`` answers and records what ``reuse=off`` does, through the model class and through whole evaluations."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_models import make_model
+from token_trees import drawn_requests
+
+from lm_eval_moe import HFMoE, parse_spec, resolve, simple_evaluate
+from lm_eval_moe.backends.capturing import CaptureRequest
+from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.harness.task_index import TaskManager
+from lm_eval_moe.routing_record import ARRAYS
+
+FAMILIES = ("qwen3_moe", "gpt_oss", "deepseek_v3", "mixtral")
+LANGUAGES = {"en": "en", "sw": "sw"}
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "down", "all", "night", "and", "day")
+
+
+def both(family: str, tokenizer: Any, **more: Any) -> tuple[HFMoE, HFMoE]:
+    """The same weights, with contexts shared and without."""
+    model = make_model(family)
+    given = {"pretrained": model, "tokenizer": tokenizer, "batch_size": 4, "max_length": 120, "capture": "all", **more}
+    return HFMoE(**given), HFMoE(**given, reuse="off")
+
+
+def steering(lm: HFMoE, *interventions: dict[str, Any]) -> Any:
+    return resolve(parse_spec({"version": 1, "seed": 4, "interventions": list(interventions)}), lm.routing_shape)
+
+
+def plans_of(lm: HFMoE) -> list[Any]:
+    first, *_, last = lm.routing_shape.layers
+
+    def at(layer: int, action: Any, **more: Any) -> dict[str, Any]:
+        return {"layers": layer, "experts": {"ids": {layer: [1, 2]}}, "action": action, **more}
+
+    return [
+        None,
+        steering(lm, at(first, {"soft": 0.7})),
+        steering(lm, at(last, "activate", languages=["sw"]), at(first, "mask", tokens="prompt")),
+        steering(lm, at(last, "activate", tokens="generated"), at(first, "deactivate", languages={"all_but": ["sw"]})),
+    ]
+
+
+def run(lm: HFMoE, requests: Any, plans: Any) -> Iterator[tuple[list[tuple[float, bool]], Mapping[Any, Any], int]]:
+    for plan in plans:
+        lm.set_steering(plan)
+        with lm.capturing(CaptureRequest(languages=LANGUAGES, changes=True)) as captured:
+            answers = lm.score_tokens(requests)
+            records = {key: captured.record(key) for key, *_ in requests}
+        yield answers, records, captured.steered_pairs.total()
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    for (answers, records, pairs), (own, others, other_pairs) in zip(found, expected, strict=True):
+        np.testing.assert_allclose([a for a, _ in answers], [a for a, _ in own], atol=2e-4)
+        assert [greedy for _, greedy in answers] == [greedy for _, greedy in own]
+        assert pairs == other_pairs
+        for key, record in records.items():
+            other = others[key]
+            assert (record.tokens, record.counts.tolist()) == (other.tokens, other.counts.tolist())
+            for name in (*ARRAYS, "targeted", "hit", "changed"):
+                mine, theirs = (np.asarray(getattr(each, name), float) for each in (record, other))
+                np.testing.assert_allclose(mine, theirs, atol=2e-5, rtol=1e-4, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer: Any) -> dict[str, tuple[HFMoE, HFMoE]]:
+    return {family: both(family, tokenizer) for family in FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6))
+def test_random_trees(family: str, seed: int, models: dict[str, tuple[HFMoE, HFMoE]]) -> None:
+    """Under every plan, one by one and all in one pass; sequences are longer than the model takes now and then."""
+    lm, off = models[family]
+    drawn = drawn_requests(seed, lm.vocabulary(), documents=16, longest=100)
+    requests = [(RequestKey("sw" if d % 3 else "en", d, c), context, own) for d, c, context, own in drawn]
+    plans = plans_of(lm)
+    expected = list(run(off, requests, plans))
+    assert_alike(run(lm, requests, plans), expected)
+    with lm.ahead(plans):
+        assert_alike(run(lm, requests, plans), expected)
+    assert lm._proof.refused is None
+    assert lm._proof.length
+    assert lm._proof.layers is not None
+
+
+def test_a_run_that_is_too_small_for_a_proof_is_not_shared(tokenizer: Any) -> None:
+    lm, off = both("qwen3_moe", tokenizer)
+    requests = [(RequestKey("en", 0, choice), [1, 2, 3], [choice, 5]) for choice in range(2)]
+    assert lm.score_tokens(requests) == off.score_tokens(requests)
+    assert not lm._proof.length
+
+
+# ---------------------------------------------------------------------- whole evaluations
+
+
+def write_task(folder: Path, language: str, seed: int) -> str:
+    """Write a task whose documents share beginnings, repeat each other and have one to five choices."""
+    draw = random.Random(seed)
+    stories = [" ".join(draw.choices(WORDS, k=30)) for _ in range(2)] + [""]
+    rows = []
+    for _ in range(14):
+        question = f"{draw.choice(stories)} {' '.join(draw.choices(WORDS, k=draw.randint(1, 6)))} {language}"
+        choices = [" ".join(draw.choices(WORDS, k=draw.randint(1, 3))) for _ in range(draw.choice((1, 2, 4)))]
+        if draw.random() < 0.3:
+            choices.append(choices[0])
+        rows.append({"question": question.strip(), "choices": choices, "gold": draw.randrange(len(choices))})
+    rows += rows[:2]
+    data = folder / f"{language}.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    config = {
+        "task": f"trees_{language}",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(folder / "cache")},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "choices",
+        "doc_to_target": "gold",
+        "num_fewshot": 2,
+        "fewshot_split": "test",
+        "fewshot_config": {"sampler": draw.choice(("first_n", "default"))},
+        "metric_list": [{"metric": name} for name in ("acc", "acc_norm", "acc_mutual_info")],
+        "metadata": {"version": 1.0, "routing": {"language": language, "benchmark": f"trees{seed}", "item": "row"}},
+    }
+    (folder / f"trees_{language}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return f"trees_{language}"
+
+
+def numbers(results: Any, where: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number of the results that may depend on the model, with its key path."""
+    for key, value in results.items() if isinstance(results, Mapping) else enumerate(results):
+        path = f"{where}.{key}"
+        if isinstance(value, (Mapping, list, tuple)):
+            yield from numbers(value, path)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield path, float(value)
+
+
+def evaluated(lm: HFMoE, tasks: list[str], folder: Path, **more: Any) -> dict[str, float]:
+    given = {"task_manager": TaskManager(include_path=str(folder), include_defaults=False), "bootstrap_iters": 0}
+    results = simple_evaluate(lm, tasks=tasks, **given, routing_fields="all", allow_leak=True, **more)
+    assert results is not None
+    kept = {"results": results["results"], "tasks": results["routing"]["tasks"]}
+    samples = {task: [sample["resps"] for sample in own] for task, own in results["samples"].items()}
+    return dict(numbers({**kept, "samples": samples}))
+
+
+def assert_same_numbers(found: dict[str, float], expected: dict[str, float]) -> None:
+    assert found.keys() == expected.keys()
+    apart = {key: (found[key], expected[key]) for key in found if "samples" not in key}
+    assert {k: v for k, v in apart.items() if not np.isclose(*v, atol=1e-5, rtol=0, equal_nan=True)} == {}
+    samples = [(found[key], expected[key]) for key in found if "samples" in key]
+    assert np.abs(np.subtract(*np.array(samples).T)).max() < 2e-4
+
+
+@pytest.mark.filterwarnings("ignore:.*(falls short|no token in the span)")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("arguments", [{}, {"max_length": 60}, {"add_bos_token": True, "capture": "continuation"}])
+def test_every_result_field_is_that_without_reuse(
+    seed: int, arguments: dict[str, Any], tokenizer: Any, tmp_path: Path
+) -> None:
+    tasks = [write_task(tmp_path, language, seed) for language in ("en", "sw")]
+    lm, off = both(FAMILIES[seed], tokenizer, **arguments)
+    for plan in plans_of(lm):
+        for each in (lm, off):
+            each.set_steering(plan)
+        expected = evaluated(off, tasks, tmp_path)
+        assert any("routing_divergence" in key for key in expected)
+        assert_same_numbers(evaluated(lm, tasks, tmp_path), expected)
+    assert lm._proof.length
+
+
+def test_a_task_has_the_same_fields_whatever_is_in_the_run_beside_it(tokenizer: Any, tmp_path: Path) -> None:
+    tasks = [write_task(tmp_path, language, 5) for language in ("en", "sw", "de")]
+    lm, off = both("qwen3_moe", tokenizer)
+    kept = (".results.trees_sw", ".results.trees_en")
+    expected = {key: value for key, value in evaluated(off, tasks[:2], tmp_path).items() if key.startswith(kept)}
+    for own, size in ((tasks[:2], 1), (tasks, 3), (tasks, 64)):
+        with lm.at_batch_size(size):
+            found = {key: v for key, v in evaluated(lm, own, tmp_path).items() if key.startswith(kept)}
+        apart = {key: (found[key], value) for key, value in expected.items() if abs(found[key] - value) > 1e-5}
+        assert apart == {}
+    assert lm._proof.length
+
+
+def test_the_response_cache_keeps_what_was_computed_so(tokenizer: Any, tmp_path: Path) -> None:
+    tasks = [write_task(tmp_path, language, 6) for language in ("en", "sw")]
+    lm, off = both("qwen3_moe", tokenizer)
+    expected = evaluated(off, tasks, tmp_path)
+    first = evaluated(lm, tasks, tmp_path, use_cache=str(tmp_path / "answers"))
+    assert evaluated(lm, tasks, tmp_path, use_cache=str(tmp_path / "answers")) == first
+    assert_same_numbers(first, expected)
+    kept = (lm.identity().parts["computation.reuse"], off.identity().parts["computation.reuse"])
+    assert kept == ("contexts", "rows")
+
+
+# ---------------------------------------------------------------------- models that do not answer the same
+
+
+def neighbour_column(module: Any, args: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """A layer that mixes in the column before, as convolutions do."""
+    return hidden + 0.5 * torch.nn.functional.pad(hidden, (0, 0, 1, 0))[:, :-1]
+
+
+def neighbour_row(module: Any, args: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """A layer that mixes in the other rows of the batch."""
+    return hidden + 0.5 * hidden.mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize("wrong", [neighbour_column, neighbour_row])
+def test_a_model_that_answers_otherwise_is_seen_to(wrong: Any, tokenizer: Any) -> None:
+    lm, off = both("qwen3_moe", tokenizer)
+    lm.model.get_input_embeddings().register_forward_hook(wrong)
+    drawn = drawn_requests(1, lm.vocabulary(), documents=16, longest=100)
+    requests = [(RequestKey("en", d, c), context, own) for d, c, context, own in drawn]
+    with pytest.warns(RoutingWarning, match="log-probabilities differ by up to"):
+        answers = lm.score_tokens(requests)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert lm.score_tokens(requests) == answers == off.score_tokens(requests)
+    assert lm.plans_at_once == 1
+
+
+def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:
+    lm, off = both("qwen3_moe", tokenizer)
+    original = lm.model.model.forward
+
+    def forward(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        if position_ids is not None:
+            raise IndexError("places are counted here")
+        return original(*args, **kwargs)
+
+    lm.model.model.forward = forward
+    drawn = drawn_requests(1, lm.vocabulary(), documents=16, longest=100)
+    requests = [(RequestKey("en", d, c), context, own) for d, c, context, own in drawn]
+    with pytest.warns(RoutingWarning, match="IndexError: places are counted here"):
+        assert lm.score_tokens(requests) == off.score_tokens(requests)
+
+
+def test_a_longer_sequence_is_proven_anew(tokenizer: Any) -> None:
+    lm, _ = both("qwen3_moe", tokenizer)
+    for longest in (20, 100):
+        drawn = drawn_requests(3, lm.vocabulary(), documents=30, longest=longest)
+        requests = [(RequestKey("en", d, c), context, own) for d, c, context, own in drawn]
+        lm.score_tokens(requests)
+        assert lm._proof.length > longest // 2
+
+
+# ---------------------------------------------------------------------- what a user can say
+
+
+def test_another_word_than_auto_and_off_is_refused() -> None:
+    with pytest.raises(UserError, match="--model_args reuse: 'on' is not a way of sharing contexts"):
+        HFMoE("demo", reuse="on")
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", "auto"), (True, "auto"), ("off", "off"), (False, "off")])
+def test_what_is_said_is_kept(given: Any, kept: str, tokenizer: Any) -> None:
+    lm = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer, reuse=given)
+    assert lm.reuse == kept
+    assert (lm.plans_at_once > 1) == (kept == "auto")
+
+
+def test_rows_are_not_shared_where_lm_eval_is_told_to_share_none(tokenizer: Any) -> None:
+    lm = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer, logits_cache=False)
+    assert lm.plans_at_once == 1
+    assert lm.identity().parts["computation.reuse"] == "nothing"
