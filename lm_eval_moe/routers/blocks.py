@@ -8,6 +8,7 @@ says how; see ``docs/adapters.md``.
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -93,8 +94,9 @@ class RoutedBlock:
     @property
     def weight(self) -> Tensor:
         """The router's weight ``[E + extra, H]``, looked up anew each time: offloading replaces the parameter."""
-        weight: Tensor = self.owner.weight  # type: ignore[assignment]
-        return weight
+        # Asked for by every function that a router calls: first where parameters are, without the module's own search.
+        weight: Tensor | None = self.owner._parameters.get("weight")
+        return self.owner.weight if weight is None else weight  # type: ignore[return-value]
 
     def logits_of(self, projected: Tensor) -> Tensor:
         """Return the router logits ``[N, E]`` in what the router's linear gave, ``[.., E + extra]``."""
@@ -113,10 +115,14 @@ class RoutedBlock:
 
         An index of E or more stands for no routed expert. Asked only where `hands_on_selection` is set.
         """
-        names = _selection_arguments(self.experts) if self.experts is not None else None
-        assert names is not None, "hands_on_selection is set, but the experts take no selection"
-        indices, weights = (args[place] if len(args) > place else kwargs[name] for name, place in names)
+        assert self._selection is not None, "hands_on_selection is set, but the experts take no selection"
+        indices, weights = (args[place] if len(args) > place else kwargs[name] for name, place in self._selection)
         return indices, weights
+
+    @cached_property
+    def _selection(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
+        """Name and place of the indices and of the weights among the arguments of the experts' call."""
+        return None if self.experts is None else _selection_arguments(self.experts)
 
     def selection_returned(self, output: Any, top_k: int) -> tuple[Tensor, Tensor]:
         """Return indices ``[N, K]`` and combine weights ``[N, K]`` from what the router's call returned.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingBypassedError, UserError
@@ -121,6 +122,7 @@ class _Calls:
 
 def _router_forward(position: int, site: RouterSite, listener: RouterListener, calls: _Calls, top_k: int) -> _Wrapper:
     block = site.block
+    route, guarded = partial(listener.route, position), partial(listener.guarded, position)
 
     def run(mode: RouterMode, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with mode:
@@ -139,12 +141,7 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
             if listener.compares(position):
                 out = run(RouterMode(block, lambda logits: logits), original, args, kwargs)
                 listener.unchanged(position, block.selection_returned(out, top_k)[0])
-            mode = RouterMode(
-                block,
-                lambda logits: listener.route(position, logits),
-                lambda logits: listener.guarded(position, logits),
-                top_k,
-            )
+            mode = RouterMode(block, route, guarded, top_k)
             out = run(mode, original, args, kwargs)
             if mode.guard_missed:
                 raise UserError(

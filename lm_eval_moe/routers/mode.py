@@ -30,9 +30,15 @@ _SCORES = {
     F.sigmoid: "sigmoid",
     F.softplus: "softplus",
 }
-_TOP_KS = (torch.topk, torch.Tensor.topk)
 _TRANSPOSES = (torch.t, torch.Tensor.t, torch.Tensor.T.__get__, torch.Tensor.mT.__get__, torch.Tensor.transpose)  # type: ignore[attr-defined]
 _PRODUCTS = (torch.mm, torch.matmul, torch.Tensor.mm, torch.Tensor.matmul, torch.Tensor.__matmul__)
+_KINDS: dict[Any, str] = {
+    F.linear: "linear",
+    **dict.fromkeys(_PRODUCTS, "product"),
+    **dict.fromkeys(_TRANSPOSES, "transpose"),
+    **dict.fromkeys((torch.topk, torch.Tensor.topk), "top-k"),
+    **dict.fromkeys(_SCORES, "score"),
+}
 
 
 class RouterMode(TorchFunctionMode):
@@ -48,6 +54,16 @@ class RouterMode(TorchFunctionMode):
         top_k: Experts selected per token, K: tells the final top-k from the choice of groups.
     """
 
+    hits = 0
+    guarded = False
+    scoring: str | None = None
+    """How the logits were scored over all experts: softmax, sigmoid or softplus; None: not before the top-k."""
+
+    _guard: Guard | None = None
+    _logits: Tensor | None = None  # [N, E], as the model goes on with them
+    _projected: Tensor | None = None  # what the linear gave, edited
+    _scores: Tensor | None = None
+
     def __init__(
         self,
         block: RoutedBlock,
@@ -58,36 +74,32 @@ class RouterMode(TorchFunctionMode):
         super().__init__()
         self._block, self._edit = block, edit
         self._guard_of, self._top_k = guard, top_k
-        self._guard: Guard | None = None
-        self._logits: Tensor | None = None  # [N, E], as the model goes on with them
         self._weights: list[Tensor] = []  # casts of the weight (`self.weight.float()`) are the weight, too
         self._transposed: list[Tensor] = []
-        self._projected: Tensor | None = None  # what the linear gave, edited
-        self._scores: Tensor | None = None
-        self.hits = 0
-        self.guarded = False
-        self.scoring: str | None = None
-        """How the logits were scored over all experts: softmax, sigmoid or softplus; None: not before the top-k."""
 
+    # Every function that a router calls comes through here, in every layer of every pass: the less, the better.
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._guard is not None and func in _TOP_KS:
+        kind = _KINDS.get(func)
+        if kind == "top-k" and self._guard is not None:
             return self._guarded_top_k(func, args, kwargs)
         out = func(*args, **kwargs)
-        if func is F.linear or func in _PRODUCTS:
-            factors = (*args[1:], *kwargs.values())
-            if any(map(self._is_weight if func is F.linear else self._is_transposed, factors)):
+        if kind == "linear" or kind == "product":
+            is_factor = self._is_weight if kind == "linear" else self._is_transposed
+            if any(map(is_factor, (*args[1:], *kwargs.values()))):
                 self.hits += 1
                 return self._edited(out)
         elif args and isinstance(out, torch.Tensor):
-            if func in _TRANSPOSES and self._is_weight(args[0]):
-                self._transposed.append(out)
-            elif func in _SCORES and self._projected is not None and args[0].shape == self._projected.shape:
-                self._scores, self.scoring = out, _SCORES[func]
-            elif out.dim() == 2 and self._is_weight(args[0]) and out.shape == args[0].shape:
-                self._weights.append(out)
+            if kind == "score":
+                if self._projected is not None and args[0].shape == self._projected.shape:
+                    self._scores, self.scoring = out, _SCORES[func]
+            elif self._is_weight(args[0]):
+                if kind == "transpose":
+                    self._transposed.append(out)
+                elif out.dim() == 2 and out.shape == args[0].shape:
+                    self._weights.append(out)
         return out
 
     @property
@@ -96,7 +108,9 @@ class RouterMode(TorchFunctionMode):
         return self._guard is not None and not self.guarded
 
     def _is_weight(self, tensor: object) -> bool:
-        return tensor is self._block.weight or any(tensor is cast for cast in self._weights)
+        if tensor is self._block.weight:
+            return True
+        return bool(self._weights) and any(tensor is cast for cast in self._weights)
 
     def _is_transposed(self, tensor: object) -> bool:
         return any(tensor is transposed for transposed in self._transposed)
