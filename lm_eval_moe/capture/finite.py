@@ -51,7 +51,7 @@ class FiniteCheck:
     def see(self, position: int, logits: Tensor) -> None:
         """Take the logits ``[N, E]`` of a router."""
         # In float32 at least, since the sum of many large half-precision numbers is infinite in their own type.
-        dtype = torch.promote_types(logits.dtype, torch.float32)
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self._sums.append((position, logits.detach().sum(-1, dtype=dtype)))
 
     def end_pass(self) -> NotFinite | None:

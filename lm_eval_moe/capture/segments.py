@@ -12,7 +12,7 @@ sequence within a segment, and passes may stop and go on anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class Forest:
         self._segments: list[_Segment] = []
         self._free: list[int] = []
         self._reused: set[int] = set()  # numbers that were released and taken again, and have no token yet
+        self._step: TokenRows | None = None  # the last pass, if each of its segments went on by one token
+        self._given: tuple[tuple[int, ...], bytes] | None = None  # its segments
 
     def __len__(self) -> int:
         """How many numbers there are, those of released segments included."""
@@ -67,6 +69,7 @@ class Forest:
         paths.
         """
         first, *others = segments
+        self._step = None
         self._segments[first].tokens += sum(self._segments[other].tokens for other in others)
         self._segments[first].closed = self._segments[segments[-1]].closed
         self.release(others)
@@ -100,6 +103,11 @@ class Forest:
         Raises:
             ValueError: A segment grows after one that follows it has begun.
         """
+        given = (segment.shape, segment.tobytes())
+        self._step = self._next_step() if given == self._given else None
+        if self._step is not None:
+            return self._step
+        self._given = given
         flat = segment.reshape(-1)
         kept = np.flatnonzero(flat != NONE)
         own = flat[kept]
@@ -135,7 +143,7 @@ class Forest:
         offset = [self._begin(number) + self._segments[number].tokens for number in runs] - lengths - starts
         position = np.empty(own.size, dtype=np.int64)
         position[order] = np.arange(own.size) + np.repeat(offset.astype(np.int64), lengths)
-        return TokenRows(
+        rows = TokenRows(
             count=flat.size,
             batch=segment.shape if segment.ndim == 2 else None,
             kept=kept,
@@ -154,6 +162,22 @@ class Forest:
             reused=np.array(reused, dtype=np.int64),
             capacity=len(self),
         )
+        if len(runs) == own.size and np.array_equal(carried, own):
+            self._step = rows
+        return rows
+
+    def _next_step(self) -> TokenRows | None:
+        """Return the rows of a pass over the last one's segments, each of which goes on by one token again.
+
+        So are most passes of decoding, whose rows then are nearly free; None where it is not so.
+        """
+        last = self._step
+        segments = [] if last is None else [self._segments[number] for number in last.segment.tolist()]
+        if last is None or any(segment.closed or not segment.tokens for segment in segments):
+            return None
+        for segment in segments:
+            segment.tokens += 1
+        return replace(last, position=last.position + 1, capacity=len(self), _fitted={})
 
     def _before(self, number: int, run_of: dict[int, int]) -> tuple[int, int]:
         """Return what is before a segment's next token: a run of this pass, or a segment of an earlier one."""

@@ -117,18 +117,18 @@ class TokenRows:
     def on(self, device: torch.device) -> RowsOnDevice:
         """Return what reductions need of the rows as tensors on a device."""
         if device not in self._devices:
-            self._devices[device] = RowsOnDevice.of(self, device)
+            self._devices[device] = RowsOnDevice.of([self], device)
         return self._devices[device]
 
     def links_on(self, device: torch.device) -> LinksOnDevice:
         """Return which token lies before which, as tensors on a device."""
         if device not in self._links:
-            self._links[device] = LinksOnDevice.of(self, device)
+            self._links[device] = LinksOnDevice.of([self], device)
         return self._links[device]
 
 
 class RowsOnDevice(NamedTuple):
-    """What all reductions need of a pass, as int64 tensors.
+    """What all reductions need of consecutive passes, as int64 tensors; N and M are those of all of them together.
 
     Attributes:
         kept: ``[M]`` the rows that count; None: all of them.
@@ -139,22 +139,26 @@ class RowsOnDevice(NamedTuple):
     segment: Tensor
 
     @classmethod
-    def of(cls, rows: TokenRows, device: torch.device) -> RowsOnDevice:
-        """Return the tensors of some rows."""
-        kept, segment = _moved((rows.kept, rows.segment), device)
-        return cls(kept if rows.kept.size < rows.count else None, segment)
+    def of(cls, passes: Sequence[TokenRows], device: torch.device) -> RowsOnDevice:
+        """Return the tensors of the rows of consecutive passes."""
+        begins = _sums_before([rows.count for rows in passes])
+        kept = np.concatenate([rows.kept + begin for rows, begin in zip(passes, begins, strict=True)])
+        kept_rows, segment = _moved((kept, np.concatenate([rows.segment for rows in passes])), device)
+        return cls(kept_rows if kept.size < sum(rows.count for rows in passes) else None, segment)
 
 
 class LinksOnDevice(NamedTuple):
-    """What comparing consecutive tokens needs of a pass, as int64 tensors; P rows have a token before them.
+    """What comparing consecutive tokens needs of consecutive passes, as int64 tensors.
+
+    P of the M rows have a token before them.
 
     Attributes:
         linked: ``[P]`` the rows with a token before them, among the M; None: all of them.
         pair: ``[P]`` where their pairs are summed: twice the segment, plus 1 for the pair over a seam.
         carries: ``[C]`` segments whose last token, of an earlier pass, lies before a row.
         source: ``[P]`` where the token before is: behind the C carries, the M rows.
-        runs: ``[R]`` the segment of each run.
-        run_last: ``[R]`` each run's last row.
+        runs: ``[R]`` the segments that have rows.
+        run_last: ``[R]`` the last row of each.
     """
 
     linked: Tensor | None
@@ -165,16 +169,31 @@ class LinksOnDevice(NamedTuple):
     run_last: Tensor
 
     @classmethod
-    def of(cls, rows: TokenRows, device: torch.device) -> LinksOnDevice:
-        """Return the tensors of some rows."""
-        linked = np.flatnonzero((rows.previous != NONE) | (rows.carried != NONE))
-        carries, place = np.unique(rows.carried[linked], return_inverse=True)
+    def of(cls, passes: Sequence[TokenRows], device: torch.device) -> LinksOnDevice:
+        """Return the tensors of the rows of consecutive passes."""
+        last = np.full(passes[-1].capacity, NONE)  # of each segment, its last row so far
+        before, outside = [], []
+        for rows, begin in zip(passes, _sums_before([rows.kept.size for rows in passes]), strict=True):
+            carried = np.where(rows.carried == NONE, NONE, last[rows.carried])  # in one of these passes after all
+            before.append(np.where(rows.previous == NONE, carried, rows.previous + begin))
+            outside.append(np.where(carried == NONE, rows.carried, NONE))
+            last[rows.runs] = rows.run_last + begin
+        previous, carried = np.concatenate(before), np.concatenate(outside)
+        segment, joins = (np.concatenate([getattr(rows, name) for rows in passes]) for name in ("segment", "joins"))
+        linked = np.flatnonzero((previous != NONE) | (carried != NONE))
+        carries, place = np.unique(carried[linked], return_inverse=True)
         some = carries.size and carries[0] == NONE
         carries, place = (carries[1:], place - 1) if some else (carries, place)
-        source = np.where(rows.carried[linked] != NONE, place, carries.size + rows.previous[linked])
-        pair = 2 * rows.segment[linked] + rows.joins[linked]
-        linked_rows, *others = _moved((linked, pair, carries, source, rows.runs, rows.run_last), device)
-        return cls(linked_rows if linked.size < rows.kept.size else None, *others)
+        source = np.where(carried[linked] != NONE, place, carries.size + previous[linked])
+        pair = 2 * segment[linked] + joins[linked]
+        runs = np.flatnonzero(last != NONE)
+        linked_rows, *others = _moved((linked, pair, carries, source, runs, last[runs]), device)
+        return cls(linked_rows if linked.size < segment.size else None, *others)
+
+
+def _sums_before(sizes: Sequence[int]) -> Indices:
+    """Return, for each size, the sum of those before it."""
+    return np.cumsum([0, *sizes[:-1]])
 
 
 def _moved(arrays: Sequence[Indices], device: torch.device) -> Sequence[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,11 +49,13 @@ class Steerer:
 
     def __init__(self, plans: Sequence[SteeringPlan | None], constants: Constants | None = None) -> None:
         self._plans = tuple(plans)
+        self._rows: TokenRows | None = None
         self._active: list[_Active] = []
+        self._acting: dict[int, list[_Active]] = {}  # by router position
         self._prefixes = PrefixKeys()
         self._keys: Tensor | None = None
         self._constants: Constants = {} if constants is None else constants
-        self._tables: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[tuple[int, int, int, int, torch.device], tuple[Tensor, Tensor] | None] = {}
         self._masks: dict[tuple[int, int, int, torch.device], Tensor] = {}
         self._noisy = any(
             intervention.action.needs_noise for plan in self._plans if plan for intervention in plan.interventions
@@ -66,20 +68,27 @@ class Steerer:
             tokens: ``[N]`` token ids, the key of the tie-breaking noise.
             rows: Its rows; those that do not count are never steered.
         """
-        self._rows, self._active, self._masks = rows, [], {}
-        for number, plan in enumerate(self._plans):
-            for intervention in plan.interventions if plan else ():
-                runs = [
-                    steered.plan == number
-                    and intervention.languages.admits(steered.language)
-                    and (intervention.tokens == "all" or steered.generated == (intervention.tokens == "generated"))
-                    for steered in rows.steered
-                ]
-                if any(runs):
-                    in_force = np.array(runs)[rows.run]
-                    self._active.append(_Active(number, intervention, in_force, all(runs)))
+        last, self._rows = self._rows, rows
+        # Of a step of decoding the forest says by these two that nothing but the position differs from the last one.
+        if last is None or rows.run is not last.run or rows.steered is not last.steered:
+            self._active, self._acting, self._masks = list(self._in_force(rows)), {}, {}
         if self._noisy:
             self._keys = self._prefixes.keys(tokens, rows)
+
+    def _in_force(self, rows: TokenRows) -> Iterator[_Active]:
+        kinds = set(rows.steered)
+        for number, plan in enumerate(self._plans):
+            for intervention in plan.interventions if plan else ():
+                steered = {
+                    kind
+                    for kind in kinds
+                    if kind.plan == number
+                    and intervention.languages.admits(kind.language)
+                    and (intervention.tokens == "all" or kind.generated == (intervention.tokens == "generated"))
+                }
+                if steered:
+                    runs = np.array([kind in steered for kind in rows.steered])
+                    yield _Active(number, intervention, runs[rows.run], steered == kinds)
 
     def fold(self, stretches: Sequence[Sequence[int]]) -> None:
         """Follow the forest, which makes one segment of each stretch of them."""
@@ -89,7 +98,7 @@ class Steerer:
         """Whether any intervention is in force in this pass at a router."""
         return bool(self._at(position))
 
-    def targets(self, positions: slice, rows: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def targets(self, positions: slice, rows: Tensor) -> list[tuple[Tensor, Tensor, Tensor | None]]:
         """Return what is targeted at some routers, each intervention by itself, as bools.
 
         Args:
@@ -97,13 +106,14 @@ class Steerer:
             rows: What one of them saw, ``[N, ...]``; tells the number of tokens and the device.
 
         Returns:
-            Which routers ``[G]``, which experts at each ``[G, E]``, and at which tokens ``[N]``.
+            Which routers ``[G]``, which experts at each ``[G, E]`` (the same tensors in every pass), and at which
+            tokens ``[N]``; None: at all that count.
         """
         found = []
         for active in self._active:
-            routers, experts = self._table(active, rows.device)
-            if any(layer in active.intervention.targets for layer in self._layers_of(active)[positions]):
-                found.append((routers[positions], experts[positions], self._mask(active, rows)))
+            table = self._table(active, positions, rows.device)
+            if table is not None:
+                found.append((*table, None if active.everywhere else self._mask(active, rows)))
         return found
 
     def edit(self, position: int, logits: Tensor) -> Tensor:
@@ -148,16 +158,16 @@ class Steerer:
             ban[:, experts] = torch.where(here, not force_it, ban[:, experts])
         return force, ban
 
-    def _layers_of(self, active: _Active) -> tuple[int, ...]:
+    def _layer(self, active: _Active, position: int) -> int:
         plan = self._plans[active.plan]
         assert plan is not None
-        return plan.shape.layers
-
-    def _layer(self, active: _Active, position: int) -> int:
-        return self._layers_of(active)[position]
+        return plan.shape.layers[position]
 
     def _at(self, position: int) -> list[_Active]:
-        return [active for active in self._active if self._layer(active, position) in active.intervention.targets]
+        if position not in self._acting:
+            here = [active for active in self._active if self._layer(active, position) in active.intervention.targets]
+            self._acting[position] = here
+        return self._acting[position]
 
     def _tensors(self, active: _Active, position: int, device: torch.device) -> tuple[Tensor, Tensor]:
         key = (active.plan, active.intervention.index, position, device)
@@ -169,34 +179,42 @@ class Steerer:
             )
         return self._constants[key]
 
-    def _table(self, active: _Active, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return which of all routers an intervention targets, ``[L]``, and which experts there, ``[L, E]``."""
-        key = (active.plan, active.intervention.index, device)
+    def _table(self, active: _Active, positions: slice, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Return which of some routers an intervention targets, ``[G]``, and which experts there, ``[G, E]``.
+
+        None: it targets none of these routers.
+        """
+        key = (active.plan, active.intervention.index, positions.start, positions.stop, device)
         if key not in self._tables:
             plan = self._plans[active.plan]
             assert plan is not None
-            experts = np.zeros((len(plan.shape.layers), plan.shape.experts), dtype=bool)
             targets = active.intervention.targets
-            for position, layer in enumerate(plan.shape.layers):
+            experts = np.zeros((positions.stop - positions.start, plan.shape.experts), dtype=bool)
+            layers = plan.shape.layers[positions]
+            for place, layer in enumerate(layers):
                 if layer in targets:
-                    experts[position, list(targets[layer].experts)] = True
-            routers = np.array([layer in targets for layer in plan.shape.layers])
-            self._tables[key] = torch.from_numpy(routers).to(device), torch.from_numpy(experts).to(device)
+                    experts[place, list(targets[layer].experts)] = True
+            routers = np.array([layer in targets for layer in layers])
+            tables = torch.from_numpy(routers).to(device), torch.from_numpy(experts).to(device)
+            self._tables[key] = tables if routers.any() else None
         return self._tables[key]
 
     def _mask(self, active: _Active, logits: Tensor) -> Tensor:
         """Return ``[N]`` where the intervention is in force."""
         key = (active.plan, active.intervention.index, len(logits), logits.device)
         if key not in self._masks:
+            assert self._rows is not None
             here = self._rows.fitted(len(logits)).spread(active.rows)
             self._masks[key] = torch.from_numpy(here).to(logits.device)
         return self._masks[key]
 
     def _noise(self, active: _Active, position: int, experts: Tensor, logits: Tensor) -> Tensor:
-        plan, rows = self._plans[active.plan], self._rows.fitted(len(logits))
+        plan = self._plans[active.plan]
+        assert self._rows is not None
         assert self._keys is not None
         assert plan is not None
         keys = self._keys.to(logits.device)
-        if rows.kept.size < rows.count:  # tokens that do not count get the noise of some key or other
-            keys = keys.new_zeros(rows.count).index_copy(0, torch.from_numpy(rows.kept).to(keys.device), keys)
+        kept = self._rows.fitted(len(logits)).on(keys.device).kept
+        if kept is not None:  # tokens that do not count get the noise of some key or other
+            keys = keys.new_zeros(len(logits)).index_copy(0, kept, keys)
         return NOISE_STD * keyed_normal(plan.seed, self._layer(active, position), keys, experts)

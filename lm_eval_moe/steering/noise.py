@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,13 @@ def _mixed(value: Tensor) -> Tensor:
     return value ^ _shifted(value, 31)
 
 
+@lru_cache(1024)
+def _start(seed: int, layer: int) -> int:
+    import torch
+
+    return int(_mixed(_mixed(torch.tensor(_signed(seed + _STEP))) + _signed((layer + 1) * _STEP)))
+
+
 def keyed_normal(seed: int, layer: int, keys: Tensor, experts: Tensor) -> Tensor:
     """Draw standard normal noise, each draw a pure function of (seed, layer, key, expert).
 
@@ -65,10 +73,7 @@ def keyed_normal(seed: int, layer: int, keys: Tensor, experts: Tensor) -> Tensor
     """
     import torch
 
-    # One number on the CPU: it joins the keys on any device without a copy.
-    start = _mixed(torch.tensor(_signed(seed + _STEP)))
-    start = _mixed(start + _signed((layer + 1) * _STEP))
-    bits = _mixed(_mixed(keys ^ start)[:, None] + (experts + 1)[None, :] * _STEP)
+    bits = _mixed(_mixed(keys ^ _start(seed, layer))[:, None] + (experts + 1)[None, :] * _STEP)
     real = torch.float32 if keys.device.type == "mps" else torch.float64
     radius = ((_shifted(bits, 32) + 1).to(real) * 2.0**-32).log().mul(-2).sqrt()  # of a uniform in (0, 1]
     angle = (bits & 0xFFFFFFFF).to(real) * (2.0**-32 * math.tau)

@@ -33,7 +33,8 @@ def test_a_segment_takes_what_a_recorder_allocates(arrays: tuple[str, ...]) -> N
         recorder.logits(layer, torch.zeros(4, 8))
         recorder.selection(layer, torch.zeros(4, 2, dtype=torch.long), torch.ones(4, 2))
     recorder.end_pass()
-    allocated = sum(values.nbytes for values in recorder._sums.values())
+    recorder.sums_of([])
+    allocated = sum(values.nbytes for values in recorder._sums.by_name.values())
     assert allocated == len(forest) * (segment_bytes(2, 8, arrays) - 3 * 8 * 2)
 
 

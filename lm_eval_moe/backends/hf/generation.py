@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Generations"]
 
+_TOGETHER = 16
+"""Steps of decoding after which it is looked whether router logits were finite: a GPU waits for each look."""
+
 
 class _Begun:
     """What listens to batches of prompts, and what has been computed in front of them.
@@ -39,15 +42,18 @@ class _Begun:
         front: What all of them begin with, if that is computed once.
         language: Decides how it is steered.
         wanted: Whether anything is recorded of any of them.
+        together: How many passes are looked at together for logits that are not finite.
     """
 
-    def __init__(self, lm: Generations, front: Front | None, language: str | None, wanted: bool) -> None:
+    def __init__(
+        self, lm: Generations, front: Front | None, language: str | None, *, wanted: bool, together: int
+    ) -> None:
         self.front = front
         self.forest = Forest()
         self.requests: dict[int, RequestKey] = {}
         self.passes: RoutedPasses
         self.recorder: Recorder | None
-        self.passes, self.recorder = lm.listening(self.forest, wanted, self.requests)
+        self.passes, self.recorder = lm.listening(self.forest, wanted, self.requests, together=together)
         self.segments: list[int] = []
         if front is not None:
             self.segments = [self.forest.add(steered=Steered(language))]
@@ -149,7 +155,10 @@ class Generations(Listening):
         if not self._active or self._queue is None:
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
         rows = self._queue.take_texts(self._prompts)
-        begun, behind = self._listening_behind(rows, context, generation_kwargs["attention_mask"])
+        # Sampling raises an error of its own where logits are not finite, which would not say why.
+        sampled = generation_kwargs.get("do_sample") or generation_kwargs.get("temperature")
+        together = 1 if sampled else _TOGETHER
+        begun, behind = self._listening_behind(rows, context, generation_kwargs["attention_mask"], together)
         mask = generation_kwargs["attention_mask"]
         if behind is not None:
             context, mask = behind.tokens, behind.own
@@ -186,6 +195,7 @@ class Generations(Listening):
             core.register_forward_hook(end),
         ):
             generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
+        passes.look()
         tracker.finish(generated[:, -1].tolist())
         places, sums = tracker.places_of, sums_by_row(begun.recorder, tracker.paths)
         self.captured.collect(self._span, rows, sums, lambda row, _, span: places(row, span), tracker.thinking)
@@ -196,15 +206,16 @@ class Generations(Listening):
         return generated
 
     def _listening_behind(
-        self, rows: Sequence[ExpectedRow], context: Tensor, mask: Tensor
+        self, rows: Sequence[ExpectedRow], context: Tensor, mask: Tensor, together: int
     ) -> tuple[_Begun, BehindFront | None]:
         """Return what listens to a batch, and the batch behind its front, if it has one that is computed once."""
         wanted = any(self._wants(use) for row in rows for use in row.uses)
         # A prompt that is cut on the left begins with something else.
         if self._front is None or not self._front.is_before(context, mask):
-            return _Begun(self, None, None, wanted), None
+            return _Begun(self, None, None, wanted=wanted, together=together), None
         if self._begun is None:
-            self._begun = _Begun(self, self._front, rows[0].language, self._span is not None)
+            language, recorded = rows[0].language, self._span is not None
+            self._begun = _Begun(self, self._front, language, wanted=recorded, together=together)
         return self._begun, self._front.before(context, mask)
 
     def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:

@@ -79,7 +79,13 @@ class Listening(RoutedState, HFLM):
         return self.listening(forest, wanted, {segment: key for segment, key in keys if key is not None})
 
     def listening(
-        self, forest: Forest, wanted: bool, requests: Mapping[int, RequestKey], *, steered: bool = True
+        self,
+        forest: Forest,
+        wanted: bool,
+        requests: Mapping[int, RequestKey],
+        *,
+        steered: bool = True,
+        together: int = 1,
     ) -> tuple[RoutedPasses, Recorder | None]:
         """Return what listens to passes, and what records of them.
 
@@ -88,6 +94,7 @@ class Listening(RoutedState, HFLM):
             wanted: Whether anything of them is to be recorded.
             requests: Requests by a segment of theirs, for messages.
             steered: Whether the model's plans steer them.
+            together: How many passes are looked at together for logits that are not finite.
         """
         recorder = None
         if self._span is not None and wanted:
@@ -106,5 +113,6 @@ class Listening(RoutedState, HFLM):
             layers=self.routing_shape.layers,
             forest=forest,
             requests=requests,
+            together=together,
         )
         return passes, recorder

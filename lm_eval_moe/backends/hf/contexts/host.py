@@ -38,5 +38,11 @@ class Host(Protocol):
     def _steered_as(self, language: str | None, use: RowUse) -> tuple[Any, ...]: ...
     def running(self) -> AbstractContextManager[None]: ...
     def listening(
-        self, forest: Forest, wanted: bool, requests: Mapping[int, RequestKey], *, steered: bool = True
+        self,
+        forest: Forest,
+        wanted: bool,
+        requests: Mapping[int, RequestKey],
+        *,
+        steered: bool = True,
+        together: int = 1,
     ) -> tuple[RoutedPasses, Recorder | None]: ...
