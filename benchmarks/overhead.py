@@ -1,5 +1,8 @@
 """What capture and steering cost: the same requests through ``hf`` and ``hf-moe``, interleaved in one process.
 
+Beside them runs ``hf`` with ``output_router_logits=True`` and a copy of the logits to the host after each pass, as
+scripts do that look at routing; no records are made of them. ``--variants`` leaves out what a model does not have.
+
 Every round runs all variants once, in an order that rotates from round to round; a ratio is that of two neighbours of
 one round, so that a machine that slows down or speeds up does not favour anyone. Before anything is timed, the answers
 of ``hf`` and of unsteered ``hf-moe`` are compared: they must be identical.
@@ -23,6 +26,7 @@ from typing import Any
 import torch
 from workload import (
     VARIANTS,
+    RouterLogits,
     add_model_arguments,
     build,
     documents,
@@ -41,7 +45,7 @@ def main() -> None:
     args = _arguments()
     model, tokenizer = load(args)
     chosen = documents(args.documents, tokenizer, args.length)
-    models = {variant: build(variant, model, tokenizer, args) for variant in VARIANTS}
+    models = {variant: build(variant, model, tokenizer, args) for variant in ("hf", *args.variants)}
     print("  ".join(f"{name}={value}" for name, value in environment(args, model).items()))
     report: dict[str, Any] = {"environment": environment(args, model), "arguments": vars(args) | {"json": None}}
     for kind in args.kinds:
@@ -65,9 +69,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
     parser.add_argument("--kinds", nargs="+", choices=("loglikelihood", "generation"))
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS[1:], default=VARIANTS[1:], help="beside hf (default: all)"
+    )
     parser.add_argument("--documents", type=int, default=192, help="of four choices each (default: 192)")
     parser.add_argument("--gen_tokens", type=int, default=16, help="tokens to generate a document (default: 16)")
-    parser.add_argument("--rounds", type=int, default=12, help="timed rounds; a multiple of 4 is fair (default: 12)")
+    parser.add_argument("--rounds", type=int, default=10, help="timed rounds; a multiple of 5 is fair (default: 10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time")
     args = parser.parse_args()
     args.kinds = args.kinds or ["loglikelihood", "generation"]
@@ -90,11 +97,14 @@ class _Times:
 
 def _measure(kind: str, models: dict[str, Any], instances: list[Any], args: argparse.Namespace) -> _Times:
     answers = {variant: _run(kind, lm, instances) for variant, lm in models.items()}  # also warms up
-    for variant in ("capture off", "capture"):
-        if answers[variant] != answers["hf"]:
-            raise SystemExit(f"{kind}: the answers of hf-moe ({variant}) differ from those of hf")
-    if len(models["capture"].captured.records) == 0:
-        raise SystemExit(f"{kind}: nothing was captured")
+    for variant in models:
+        if not variant.endswith("steering") and answers[variant] != answers["hf"]:
+            raise SystemExit(f"{kind}: the answers of {variant} differ from those of hf")
+    for variant, lm in models.items():
+        if isinstance(lm, HFMoE) and variant != "capture off" and len(lm.captured.records) == 0:
+            raise SystemExit(f"{kind}: nothing was captured")
+        if isinstance(lm, RouterLogits) and not lm.copied:
+            raise SystemExit(f"{kind}: no router logits were returned")
     times = _Times({variant: [] for variant in models}, {variant: [] for variant in models})
     order = list(models)
     for number in range(args.rounds):
@@ -127,19 +137,28 @@ def _tokens(kind: str, instances: list[Any], tokenizer: Any, generated: int) -> 
 
 def _print(kind: str, requests: int, tokens: int, times: _Times) -> None:
     rounds = len(times.seconds["hf"])
-    print(f"\n{kind}: {requests} requests, {tokens} tokens, {rounds} rounds; ratios as median (middle half, min-max)\n")
-    print("| variant | wall time / hf | CPU time / hf | median s | tokens/s |")
-    print("|---|---|---|---|---|")
+    print(f"\n{kind}: {requests} requests, {tokens} tokens, {rounds} rounds; medians (middle half)\n")
+    print("| variant | wall time / hf | CPU time / hf | wall s | CPU s | tokens/s |")
+    print("|---|---|---|---|---|---|")
     for variant, own in times.seconds.items():
         wall, cpu = (_ratios(each[variant], each["hf"]) for each in (times.seconds, times.cpu_seconds))
-        median = statistics.median(own)
-        print(f"| {variant} | {wall} | {cpu} | {median:.3f} | {tokens / median:,.0f} |")
+        columns = (
+            wall,
+            cpu,
+            _middle(own),
+            _middle(times.cpu_seconds[variant]),
+            f"{tokens / statistics.median(own):,.0f}",
+        )
+        print(f"| {variant} | {' | '.join(columns)} |")
 
 
 def _ratios(own: list[float], base: list[float]) -> str:
-    ratios = [a / b for a, b in zip(own, base, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return f"{middle:.3f} ({low:.3f}-{high:.3f}, {min(ratios):.3f}-{max(ratios):.3f})"
+    return _middle([a / b for a, b in zip(own, base, strict=True)])
+
+
+def _middle(values: list[float]) -> str:
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return f"{middle:.3f} ({low:.3f}-{high:.3f})"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import argparse
 import logging
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -24,7 +26,7 @@ from lm_eval_moe.demo_model.words import LANGUAGES
 from lm_eval_moe.routing_fields import CURVES
 from lm_eval_moe.shape import RoutingShape
 
-VARIANTS = ("hf", "capture off", "capture", "capture + steering")
+VARIANTS = ("hf", "output_router_logits", "capture off", "capture", "capture + steering")
 TARGETS = 2  # steered experts a middle layer
 
 
@@ -87,11 +89,47 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     return model.to(args.device).eval(), tokenizer
 
 
+class RouterLogits(HFLM):
+    """What scripts do without us: the model returns every router's logits, which are copied to the host.
+
+    Each forward pass is copied by itself; nothing is made of the logits, neither records nor sums.
+    """
+
+    copied = 0
+    """Logits that were copied."""
+
+    def _model_call(self, *args: Any, **kwargs: Any) -> Any:
+        with self._returning():
+            return super()._model_call(*args, **kwargs)
+
+    def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self._returning():
+            return super()._model_generate(*args, **kwargs)
+
+    @contextmanager
+    def _returning(self) -> Iterator[None]:
+        def ask(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return args, {**kwargs, "output_router_logits": True}
+
+        def copy(_: Any, args: Any, output: Any) -> None:
+            if not output.router_logits:
+                raise SystemExit(f"{type(self.model).__name__} returns no router logits")
+            logits = [layer.float().cpu() for layer in output.router_logits]
+            self.copied += sum(layer.numel() for layer in logits)
+
+        # Asked for of the whole model, they enter a loss that fails with padding and a key-value cache.
+        body = self.model.base_model
+        with body.register_forward_pre_hook(ask, with_kwargs=True), body.register_forward_hook(copy):
+            yield
+
+
 def build(variant: str, model: Any, tokenizer: Any, args: argparse.Namespace) -> Any:
     """Return an lm-eval model around the shared weights: `HFMoE` intercepts only during its own calls."""
     given = {"pretrained": model, "tokenizer": tokenizer, "batch_size": args.batch_size, "device": args.device}
     if variant == "hf":
         return HFLM(**given)
+    if variant == "output_router_logits":
+        return RouterLogits(**given)
     lm = HFMoE(**given, capture=variant != "capture off")
     if variant.endswith("steering"):
         lm.set_steering(parse_spec(steering_spec(lm.routing_shape)))

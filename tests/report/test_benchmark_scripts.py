@@ -32,7 +32,7 @@ def test_overhead_times_every_variant_in_every_round(tmp_path: Path) -> None:
     for kind, requests in (("loglikelihood", 12), ("generation", 3)):
         assert report[kind]["requests"] == requests
         assert {name: len(times) for name, times in report[kind]["seconds"].items()} == dict.fromkeys(
-            ("hf", "capture off", "capture", "capture + steering"), 2
+            ("hf", "output_router_logits", "capture off", "capture", "capture + steering"), 2
         )
 
 
