@@ -12,34 +12,35 @@ from lm_eval_moe.profiles import EXTRA_ARRAYS, PROFILE_ARRAYS, Profile, ProfileI
 from lm_eval_moe.routing_record import RoutingRecord
 from lm_eval_moe.shape import RoutingShape
 
-__all__ = ["ItemRows", "PooledRow", "Rows", "records_of"]
+__all__ = ["ItemRows", "PooledRow", "records_of", "row_of"]
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class ItemRows:
-    """One row an item.
+def row_of(record: RoutingRecord, extra: Collection[str] = ()) -> Arrays:
+    """Return a record as a row of a profile: its arrays ``[L, E]``, extra ones ``[L]``, and ``tokens`` ``[]``.
 
     Args:
+        record: It has the arrays of a profile.
         extra: Which of the extra arrays to hold.
     """
+    fields = {**{name: name for name in PROFILE_ARRAYS}, **{name: EXTRA_ARRAYS[name] for name in extra}}
+    row = {name: getattr(record, field) for name, field in fields.items()}
+    return {**row, "tokens": np.array(record.tokens, dtype=np.int64)}
 
-    def __init__(self, extra: Collection[str] = ()) -> None:
+
+class ItemRows:
+    """One row an item, in memory."""
+
+    def __init__(self) -> None:
         self._items: list[ProfileItem] = []
-        self._fields = {**{name: name for name in PROFILE_ARRAYS}, **{name: EXTRA_ARRAYS[name] for name in extra}}
-        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*self._fields, "tokens")}
+        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in (*PROFILE_ARRAYS, "tokens")}
 
     def add(self, item: ProfileItem, record: RoutingRecord) -> None:
-        """Take a document."""
+        """Take an item."""
         self._items.append(item)
-        for name, field in self._fields.items():
-            self._columns[name].append(getattr(record, field)[None])
-        self._columns["tokens"].append(np.array([record.tokens], dtype=np.int64))
-
-    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from earlier rows."""
-        self._items = list(items)
-        self._columns = {name: [arrays[name]] for name in self._columns}
+        for name, values in row_of(record).items():
+            self._columns[name].append(values[None])
 
     def profile(self) -> tuple[list[ProfileItem], Arrays]:
         """Return the rows."""
@@ -47,8 +48,6 @@ class ItemRows:
         for parts in self._columns.values():
             parts[:] = [np.concatenate(parts)]
         return list(self._items), {name: parts[0] for name, parts in self._columns.items()}
-
-    state = profile
 
 
 class PooledRow:
@@ -85,13 +84,13 @@ class PooledRow:
             self._sums["consecutive_overlap"] += record.overlap.astype(np.float64) * record.consecutive
             self._sums["pairs"] += record.consecutive
 
-    def state(self) -> tuple[list[ProfileItem], Arrays]:
+    def state(self) -> Arrays:
         """Return the sums so far."""
-        return [], dict(self._sums)
+        return dict(self._sums)
 
-    def restore(self, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]) -> None:
+    def restore(self, sums: Mapping[str, NDArray[Any]]) -> None:
         """Go on from earlier sums."""
-        self._sums = {name: arrays[name].copy() for name in self._sums}
+        self._sums = {name: sums[name].copy() for name in self._sums}
 
     def profile(self) -> tuple[list[ProfileItem], Arrays]:
         """Return the one row, its importance a mean over tokens that sums to 1 in every layer."""
@@ -104,10 +103,6 @@ class PooledRow:
             pairs = float(arrays.pop("pairs")[0]) or np.nan  # single tokens have none
             arrays["consecutive_overlap"] = (arrays["consecutive_overlap"] / pairs).astype(np.float32)
         return [self._name], arrays
-
-
-Rows = ItemRows | PooledRow
-"""What documents add up to, in the order in which they come."""
 
 
 def records_of(profile: Profile) -> list[RoutingRecord]:

@@ -136,7 +136,10 @@ def _capture(args: argparse.Namespace) -> int:
             options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
             jobs = planned(lm, sources, args.output, options)
             warned.check()
-            lines = [_run(job) for job in jobs]
+            del sources
+            lines = []
+            while jobs:  # what a job held goes with it
+                lines.append(_run(jobs.pop(0)))
         print("\n".join(lines))
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.files import write_whole
+from lm_eval_moe.profiles.columns import Column, write_safetensors
 from lm_eval_moe.profiles.count_dump import read_count_dump
 from lm_eval_moe.profiles.header import FORMAT, ProfileHeader, ProfileItem, parse_metadata, profile_metadata
 from lm_eval_moe.profiles.profile import Profile
 
-__all__ = ["is_profile", "read_profile", "write_profile", "write_safetensors"]
+__all__ = ["is_profile", "read_profile", "write_profile"]
 
 
 def read_profile(path: Path, *, counts: bool = False) -> Profile:
@@ -53,7 +52,7 @@ def is_profile(path: Path) -> bool:
 
 
 def write_profile(
-    path: Path, header: ProfileHeader, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any]]
+    path: Path, header: ProfileHeader, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any] | Column]
 ) -> None:
     """Write a profile; it appears whole or not at all.
 
@@ -67,27 +66,3 @@ def write_profile(
         UserError: The file cannot be written.
     """
     write_safetensors(path, arrays, profile_metadata(header, items))
-
-
-def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Write arrays and metadata; the file appears whole or not at all, and its folder is made.
-
-    Equal content gives equal bytes.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    from safetensors.numpy import save
-
-    data = save(dict(arrays), dict(metadata))
-    size = int.from_bytes(data[:8], "little")
-    write_whole(path, [_in_order(data[8 : 8 + size]), memoryview(data)[8 + size :]], "profile")
-
-
-def _in_order(header: bytes) -> bytes:
-    """Return a safetensors header with its length, the metadata sorted: the library writes them in random order."""
-    entries = json.loads(header)
-    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
-    ordered = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    ordered += b" " * (-len(ordered) % 8)  # the arrays begin at a multiple of 8
-    return len(ordered).to_bytes(8, "little") + ordered

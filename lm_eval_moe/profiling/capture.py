@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.capture import RequestKey
-from lm_eval_moe.capture.profile_rows import ItemRows, PooledRow, Rows
+from lm_eval_moe.capture.profile_rows import PooledRow
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
@@ -25,18 +25,21 @@ from lm_eval_moe.profiles import (
     read_profile,
     write_profile,
 )
-from lm_eval_moe.profiles.unfinished import Unfinished, read_unfinished, unfinished_path, write_unfinished
+from lm_eval_moe.profiles.unfinished import (
+    Unfinished,
+    forget_unfinished,
+    read_unfinished,
+    refuse_older,
+    unfinished_path,
+)
 from lm_eval_moe.profiling.documents import Document, Source
+from lm_eval_moe.profiling.growing import Growing, GrowingRows, GrowingSums, Pace
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["Options", "ProfileJob", "planned"]
-
-_SAVING_SHARE = 20
-"""Saving takes at most about one part in so many of the time, however large the side file has become."""
-
 
 _COMPARED = ("language", "source", "span", "limit", "aggregate", "arrays")
 """The settings that must be the same; the others are there to be read, and the identity holds what counts of them."""
@@ -50,7 +53,8 @@ class Options:
         limit: Documents of a source at most.
         aggregate: Whether all documents of a language are pooled in one row.
         restart: Whether what is there already is replaced.
-        save_every: Seconds between two savings of an unfinished profile.
+        save_every: Seconds between two savings of an unfinished profile. Of rows that are not pooled, those of every
+            chunk of documents are saved; they then wait for the disk.
         arrays: Which extra arrays the profile shall hold.
     """
 
@@ -95,19 +99,18 @@ class ProfileJob:
         arrays = sorted((*PROFILE_ARRAYS, *options.arrays))
         parts = {**prompting_parts(lm, {"limit": options.limit}), "capture.arrays": arrays}
         self.identity = identity.with_parts(parts, source.parts)
-        self.done = 0
-        self._rows: Rows = self._new_rows()
-        self._side = unfinished_path(path)
+        self._state = Unfinished(self.settings, self.identity)
         if lm.coverage is not None and not lm.coverage.reaches(source.language):
             self._warn_of_no_reach()
         self.finished = not options.restart and path.exists()
         if self.finished:
             self._refuse_unlike()
-        if self._side.exists() and not options.restart and not self.finished:
-            state = read_unfinished(self._side)
-            self._refuse_other(state.settings, state.identity, self._side)
-            self._rows.restore(state.items, state.arrays)
-            self.done = state.done
+        if not options.restart and not self.finished:
+            refuse_older(path)
+            if (side := unfinished_path(path)).exists():
+                self._state = read_unfinished(side)
+                self._refuse_other(self._state.settings, self._state.identity, side)
+        self.done = self._state.done
 
     def run(self, progress: Callable[[int], object] = lambda count: None) -> tuple[int, int]:
         """Capture what is left and write the profile; return its rows and tokens.
@@ -120,22 +123,28 @@ class ProfileJob:
 
         Warns where steering acted at none of the tokens.
         """
-        lm, steered = self.lm, 0
-        saved, saving = time.monotonic(), 0.0
+        lm, steered = self.lm, self._state.steered
         documents = islice(self.source.documents(), self.done, None)
-        while chunk := list(islice(documents, lm.rows_at_once)):
-            steered += self._capture(chunk)
-            self.done += len(chunk)
-            progress(len(chunk))
-            pause = max(self.options.save_every, _SAVING_SHARE * saving) if self.options.save_every else 0.0
-            if time.monotonic() - saved >= pause:
-                start = time.monotonic()
-                write_unfinished(self._side, Unfinished(self.settings, self.identity, self.done, *self._rows.state()))
-                saved = time.monotonic()
-                saving = saved - start
-        if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not steered:
-            self._warn_of_no_reach()
-        return self._write()
+        with closing(self._growing()) as growing:
+            while chunk := list(islice(documents, lm.rows_at_once)):
+                steered += self._capture(chunk, growing)
+                self.done += len(chunk)
+                progress(len(chunk))
+                growing.save(self.done, steered)
+            if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not steered:
+                self._warn_of_no_reach()
+            content = growing.content()
+            if content.tokens:
+                write_profile(self.path, self._header(), content.items, content.arrays)
+        forget_unfinished(self.path)
+        if not content.tokens:
+            raise UserError(
+                f"none of the documents in {self.source.language!r} has a token in the span {lm.capture!r}",
+                fix="choose another --span",
+                where=str(self.path),
+            )
+        self.finished = True
+        return len(content.items), content.tokens
 
     def _settings(self) -> dict[str, Any]:
         """Return how the profile is made, JSON-ready; beside the identity it is the profile's provenance."""
@@ -156,8 +165,8 @@ class ProfileJob:
         text = self.lm.coverage.unreached(str(self.path), self.source.language)
         warnings.warn(text, RoutingWarning, stacklevel=2)
 
-    def _capture(self, chunk: Sequence[Document]) -> int:
-        """Add documents to the rows; return the (token, layer) pairs at which steering acted."""
+    def _capture(self, chunk: Sequence[Document], growing: Growing) -> int:
+        """Add documents to what is there; return the (token, layer) pairs at which steering acted."""
         requests = [
             (RequestKey(document.task, number, 0), *tokens)
             for number, document in enumerate(chunk)
@@ -172,32 +181,24 @@ class ProfileJob:
             if record is not None and record.tokens:  # none in a span that the document does not have
                 text = " ".join(document.hashes or (text_hash(document.text),))
                 name = ProfileItem(document.benchmark, document.item, self.source.language, document.task, text)
-                self._rows.add(name, record)
+                growing.add(name, record)
         return captured.steered_pairs.total()
 
-    def _write(self) -> tuple[int, int]:
-        items, arrays = self._rows.profile()
-        tokens = int(arrays["tokens"].sum()) if items else 0
-        if not tokens:
-            raise UserError(
-                f"none of the documents in {self.source.language!r} has a token in the span {self.lm.capture!r}",
-                fix="choose another --span",
-                where=str(self.path),
-            )
-        lm = self.lm
-        steering = lm.steering.hash if lm.steering else None
-        header = ProfileHeader(lm.model_id, lm.routing_shape, lm.capture, steering, self.settings, self.identity)
-        write_profile(self.path, header, items, arrays)
-        self._side.unlink(missing_ok=True)
-        self.finished = True
-        return len(items), tokens
-
-    def _new_rows(self) -> Rows:
-        if not self.options.aggregate:
-            return ItemRows(self.options.arrays)
+    def _growing(self) -> Growing:
+        """Return what documents are added to, with what is there of those taken so far."""
+        state, self._state = self._state, Unfinished(self.settings, self.identity)
+        path, options = unfinished_path(self.path), self.options
+        pace = Pace(options.save_every)
+        if not options.aggregate:
+            return GrowingRows(path, state, pace, options.arrays)
         benchmark, task = ", ".join(self.source.benchmarks), ", ".join(self.source.tasks)
         name = ProfileItem(benchmark, "", self.source.language, task)
-        return PooledRow(self.lm.routing_shape, name, self.options.arrays)
+        return GrowingSums(path, state, pace, PooledRow(self.lm.routing_shape, name, options.arrays))
+
+    def _header(self) -> ProfileHeader:
+        lm = self.lm
+        steering = lm.steering.hash if lm.steering else None
+        return ProfileHeader(lm.model_id, lm.routing_shape, lm.capture, steering, self.settings, self.identity)
 
     def _refuse_unlike(self) -> None:
         header = read_profile(self.path).header

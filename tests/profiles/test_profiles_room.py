@@ -99,7 +99,7 @@ def test_no_other_room_opens_safetensors_files() -> None:
 
 
 def test_profiles_need_neither_torch_nor_lm_eval() -> None:
-    modules = "files, store, show, merge, diff, unfinished, count_dump"
+    modules = "columns, count_dump, diff, files, frames, merge, show, store, unfinished"
     code = (
         f"import sys; from lm_eval_moe.profiles import {modules}\n"
         "assert not {'torch', 'lm_eval', 'transformers'} & set(sys.modules), sorted(sys.modules)\n"
