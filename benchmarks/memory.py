@@ -4,6 +4,12 @@ The demo's arithmetic in eight languages, as often as need be, in tasks of their
 English. Every figure is from a fresh process; each document keeps one record.
 
     python benchmarks/memory.py --documents 1440 5760 20000
+
+With ``--profile`` instead: what `lm-eval-moe profile` holds beside a model of 48 layers with 128 experts, which is
+otherwise tiny, for so many languages of so many sentences each. Finished profiles are counted and removed.
+
+    python benchmarks/memory.py --profile
+    python benchmarks/memory.py --profile --batch_size 256 --sizes 1x100 120x2000
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,36 +29,63 @@ import yaml
 
 _VARIANTS = ("hf", "capture", "capture + steering", "cache")
 _LABELS = {"cache": "capture, cache"}
+_PROFILED = {"random": "qwen3_moe", "layers": 48, "hidden": 64, "experts": 128, "top_k": 8}
 
 
 def main() -> None:
     """Run every variant and number of documents in a process of its own, and print a table."""
     args = _arguments()
     if args.child:
-        print(json.dumps(_child(args)))
+        print(json.dumps(_profiled(args) if args.child == "profile" else _child(args)))
         return
+    rows = _profiles(args) if args.profile else _evaluations(args)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+
+
+def _evaluations(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     columns = ["hf", *args.variants]
     print(f"{args.random or args.pretrained}, batches of {args.batch_size}, four choices a document, MiB\n")
     print("| documents (requests) | " + " | ".join(_LABELS.get(name, name) for name in columns) + " |")
     print("|---:|" + "---:|" * len(columns))
     for count in args.documents:
-        row = {"documents": count, **{variant: _peak_of(variant, count) for variant in columns}}
+        row = {"documents": count, **{name: _fresh(name, "--count", str(count))["peak_mib"] for name in columns}}
         peaks = [f"{row['hf']:.0f}", *(f"{row[name]:.0f} ({row[name] - row['hf']:+.0f})" for name in args.variants)]
         print(f"| {count:,} ({4 * count:,}) | " + " | ".join(peaks) + " |", flush=True)
         rows.append(row)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    return rows
 
 
-def _peak_of(variant: str, count: int) -> float:
+def _profiles(args: argparse.Namespace) -> list[dict[str, Any]]:
+    print(f"{args.layers} layers of {args.experts} experts, batches of {args.batch_size}, MiB\n")
+    print("| languages x sentences | rows | model | peak | above the model | more KiB a sentence | sentences/s |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    rows: list[dict[str, Any]] = []
+    for size in args.sizes:
+        languages, sentences = map(int, size.split("x"))
+        row = {"size": size, "sentences": languages * sentences, **_fresh("profile", "--sizes", size)}
+        row["above_mib"] = row["peak_mib"] - row["model_mib"]
+        further = row["sentences"] - rows[0]["sentences"] if rows else 0
+        growth = f"{1024 * (row['above_mib'] - rows[0]['above_mib']) / further:.2f}" if further else ""
+        print(
+            f"| {languages:,} x {sentences:,} | {row['rows_mib']:,.0f} | {row['model_mib']:.0f} | "
+            f"{row['peak_mib']:.0f} | {row['above_mib']:+.0f} | {growth} | {row['speed']:.0f} |",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
+def _fresh(child: str, *arguments: str) -> dict[str, Any]:
+    """Return what a process of its own measures."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", variant, "--count", str(count)]
-        done = subprocess.run([*command, "--folder", folder], capture_output=True, text=True)
+        command = [sys.executable, __file__, *sys.argv[1:], *arguments, "--child", child, "--folder", folder]
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    peak: float = json.loads(done.stdout.splitlines()[-1])["peak_mib"]
-    return peak
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,10 +98,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--variants", nargs="+", choices=_VARIANTS[1:], default=["capture"], help="beside hf (default: capture)"
     )
+    parser.add_argument("--profile", action="store_true", help="measure `profile` instead")
+    sizes = ["1x100", "1x2000", "20x100"]
+    parser.add_argument(
+        "--sizes", nargs="+", default=sizes, metavar="LxN", help=f"languages x sentences (default: {' '.join(sizes)})"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    parser.add_argument("--child", choices=_VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=(*_VARIANTS, "profile"), help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    if "--profile" in sys.argv:
+        parser.set_defaults(**_PROFILED)
     return parser.parse_args()
 
 
@@ -92,6 +133,34 @@ def _child(args: argparse.Namespace) -> dict[str, Any]:
     if args.child != "hf":
         assert results["routing"]["tasks"]
     return {"peak_mib": _peak_mib()}
+
+
+def _profiled(args: argparse.Namespace) -> dict[str, Any]:
+    from workload import build, documents, load
+
+    from lm_eval_moe.profiles import read_profile
+    from lm_eval_moe.profiling.capture import Options, planned
+    from lm_eval_moe.profiling.fields import Fields
+    from lm_eval_moe.profiling.text_files import TextFile
+
+    languages, sentences = map(int, args.sizes[0].split("x"))
+    model, tokenizer = load(args)
+    lm = build("capture", model, tokenizer, args)
+    texts = args.folder / "sentences.txt"
+    prompts = (request.prompt.replace("\n", " ") for request in documents(sentences, tokenizer, args.length))
+    texts.write_text("\n".join(prompts), encoding="utf-8")
+    loaded = _peak_mib()
+    sources = [TextFile(texts, f"l{number}", "memory", Fields(), limit=None) for number in range(languages)]
+    jobs = planned(lm, sources, args.folder, Options())
+    del sources
+    size, start = 0, time.monotonic()
+    while jobs:  # as the command does
+        job = jobs.pop(0)
+        assert job.run()[0] == len(read_profile(job.path).items) == sentences
+        size += job.path.stat().st_size
+        job.path.unlink()
+    speed = languages * sentences / (time.monotonic() - start)
+    return {"model_mib": loaded, "peak_mib": _peak_mib(), "rows_mib": size / 2**20, "speed": speed}
 
 
 def _write_tasks(args: argparse.Namespace, tokenizer: Any) -> list[str]:
