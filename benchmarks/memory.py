@@ -9,7 +9,7 @@ With ``--profile`` instead: what `lm-eval-moe profile` holds beside a model of 4
 otherwise tiny, for so many languages of so many sentences each. Finished profiles are counted and removed.
 
     python benchmarks/memory.py --profile
-    python benchmarks/memory.py --profile --batch_size 256 --sizes 1x100 120x2000
+    python benchmarks/memory.py --profile --batch_size 256 --sizes 1x2000 120x2000
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import yaml
 
 _VARIANTS = ("hf", "capture", "capture + steering", "cache")
 _LABELS = {"cache": "capture, cache"}
+_PROMPTS = 1440  # of the demo's arithmetic, without solved examples before them
 _PROFILED = {"random": "qwen3_moe", "layers": 48, "hidden": 64, "experts": 128, "top_k": 8}
 
 
@@ -99,7 +101,7 @@ def _arguments() -> argparse.Namespace:
         "--variants", nargs="+", choices=_VARIANTS[1:], default=["capture"], help="beside hf (default: capture)"
     )
     parser.add_argument("--profile", action="store_true", help="measure `profile` instead")
-    sizes = ["1x100", "1x2000", "20x100"]
+    sizes = ["1x200", "1x2000", "10x200"]
     parser.add_argument(
         "--sizes", nargs="+", default=sizes, metavar="LxN", help=f"languages x sentences (default: {' '.join(sizes)})"
     )
@@ -147,8 +149,9 @@ def _profiled(args: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer = load(args)
     lm = build("capture", model, tokenizer, args)
     texts = args.folder / "sentences.txt"
-    prompts = (request.prompt.replace("\n", " ") for request in documents(sentences, tokenizer, args.length))
-    texts.write_text("\n".join(prompts), encoding="utf-8")
+    # All about as long, however many they are: they come again, but never in one batch.
+    prompts = [request.prompt.replace("\n", " ") for request in documents(min(sentences, _PROMPTS), tokenizer, args.length)]
+    texts.write_text("\n".join(islice(cycle(prompts), sentences)), encoding="utf-8")
     loaded = _peak_mib()
     sources = [TextFile(texts, f"l{number}", "memory", Fields(), limit=None) for number in range(languages)]
     jobs = planned(lm, sources, args.folder, Options())

@@ -115,7 +115,8 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="how often to save what is there, to go on with after an interruption (default: 60)",
+        help="how often to wait until what is there is on the disk (default: 60); a kill of the command alone loses no "
+        "more than the last few batches, with --aggregate what was not saved yet",
     )
     parser.add_argument("--restart", action="store_true", help="replace what is there instead of going on with it")
     add_strict(parser)

@@ -86,9 +86,16 @@ def forget_unfinished(path: Path) -> None:
 
     Args:
         path: Of the profile.
+
+    Raises:
+        UserError: It cannot be removed.
     """
-    unfinished_path(path).unlink(missing_ok=True)
-    _older_path(path).unlink(missing_ok=True)
+    for file in (unfinished_path(path), _older_path(path)):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            problem = f"cannot be removed: {error.strerror or error}"
+            raise UserError(problem, fix="remove it: it is not needed any more", where=str(file)) from error
 
 
 def _older_path(path: Path) -> Path:

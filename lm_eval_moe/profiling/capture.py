@@ -91,7 +91,8 @@ class ProfileJob:
         done: Documents taken so far.
 
     Raises:
-        UserError: There is something else at the path, or a profile that was begun with other settings.
+        UserError: There is something else at the path, or a profile that was begun with other settings or by an older
+            version.
     """
 
     def __init__(self, lm: RoutedModel, source: Source, path: Path, options: Options, identity: Identity) -> None:
@@ -106,7 +107,8 @@ class ProfileJob:
         self.finished = not options.restart and path.exists()
         if self.finished:
             self._refuse_unlike()
-        if not options.restart and not self.finished:
+            forget_unfinished(path)  # left by a process that was killed just after it had written the profile
+        elif not options.restart:
             refuse_older(path)
             if (side := unfinished_path(path)).exists():
                 self._state = read_unfinished(side)
@@ -125,6 +127,8 @@ class ProfileJob:
         Warns where steering acted at none of the tokens.
         """
         lm, steered = self.lm, self._state.steered
+        if self.options.restart:
+            forget_unfinished(self.path)
         documents = islice(self.source.documents(), self.done, None)
         with closing(self._growing()) as growing, collecting() as collect:
             while chunk := list(islice(documents, lm.rows_at_once)):

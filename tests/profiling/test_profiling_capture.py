@@ -157,7 +157,9 @@ def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     side = unfinished_path(killed / "en.safetensors")
     try:
         deadline = time.monotonic() + 120
-        while not side.exists() and process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
+            if side.exists() and read_unfinished(side).done:
+                break
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
