@@ -150,7 +150,8 @@ def _profiled(args: argparse.Namespace) -> dict[str, Any]:
     lm = build("capture", model, tokenizer, args)
     texts = args.folder / "sentences.txt"
     # All about as long, however many they are: they come again, but never in one batch.
-    prompts = [request.prompt.replace("\n", " ") for request in documents(min(sentences, _PROMPTS), tokenizer, args.length)]
+    requests = documents(min(sentences, _PROMPTS), tokenizer, args.length)
+    prompts = [request.prompt.replace("\n", " ") for request in requests]
     texts.write_text("\n".join(islice(cycle(prompts), sentences)), encoding="utf-8")
     loaded = _peak_mib()
     sources = [TextFile(texts, f"l{number}", "memory", Fields(), limit=None) for number in range(languages)]
