@@ -68,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=("demo", "q8"), help="the demo model, or a random one of 8 layers")
     works = ("zero", "five-same", "five-drawn", "cells", "generation")
     parser.add_argument("--work", nargs="+", choices=works, default=list(works))
+    parser.add_argument("--band", default="middle", choices=("early", "middle", "late"), help="that is steered")
     parser.add_argument("--sides", nargs="+", choices=SIDES[1:], default=SIDES[1:], help="beside hf (default: all)")
     parser.add_argument("--limit", type=int, default=16, help="documents of each of four languages (default: 16)")
     parser.add_argument("--rounds", type=int, default=4, help="default: 4")
@@ -98,7 +99,7 @@ def _sides(
 
     def ours(reuse: str) -> Callable[[], list[dict[str, Any]]]:
         lm = HFMoE(**given, reuse=reuse)
-        spec = steering_spec(lm.routing_shape)
+        spec = steering_spec(lm.routing_shape, args.band)
         plans = []
         for cell in range(CELLS if work == "cells" else 1):
             spec["interventions"][0]["action"] = {"soft": 0.5 if work != "cells" else (cell + 1) / CELLS}

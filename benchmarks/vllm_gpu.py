@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vllm_models import SHAPES, Shape, write_model
+from random_models import SHAPES, Shape, write_model
 from vllm_side import Side, SideError
 from vllm_work import Work, decoding, fewshot, prefill, steering
 

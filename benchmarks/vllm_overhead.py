@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vllm_models import SHAPES, Shape, write_model
+from random_models import SHAPES, Shape, write_model
 from vllm_side import Side
 from vllm_work import CAPTURED, STEERED, Work, decoding, fewshot, steering
 

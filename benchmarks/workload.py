@@ -123,27 +123,27 @@ class RouterLogits(HFLM):
             yield
 
 
-def build(variant: str, model: Any, tokenizer: Any, args: argparse.Namespace) -> Any:
+def build(variant: str, model: Any, tokenizer: Any, args: argparse.Namespace, reuse: str = "off") -> Any:
     """Return an lm-eval model around the shared weights: `HFMoE` intercepts only during its own calls."""
     given = {"pretrained": model, "tokenizer": tokenizer, "batch_size": args.batch_size, "device": args.device}
     if variant == "hf":
         return HFLM(**given)
     if variant == "output_router_logits":
         return RouterLogits(**given)
-    lm = HFMoE(**given, capture=variant != "capture off")
+    lm = HFMoE(**given, capture=variant != "capture off", reuse=reuse)
     if variant.endswith("steering"):
         lm.set_steering(parse_spec(steering_spec(lm.routing_shape)))
     record_gold(lm, None)
     return lm
 
 
-def steering_spec(shape: RoutingShape) -> dict[str, Any]:
-    """Return soft steering of a few experts in every middle layer."""
-    ids = {layer: [(layer + i * 3) % shape.experts for i in range(TARGETS)] for layer in shape.band("middle")}
+def steering_spec(shape: RoutingShape, band: str = "middle") -> dict[str, Any]:
+    """Return soft steering of a few experts in every layer of a band."""
+    ids = {layer: [(layer + i * 3) % shape.experts for i in range(TARGETS)] for layer in shape.band(band)}
     return {
         "version": 1,
         "name": "benchmark",
-        "interventions": [{"layers": "middle", "experts": {"ids": ids}, "action": {"soft": 0.5}}],
+        "interventions": [{"layers": band, "experts": {"ids": ids}, "action": {"soft": 0.5}}],
     }
 
 

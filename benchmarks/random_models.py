@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -146,3 +147,18 @@ def write_model(folder: Path, shape: Shape, *, dtype: str = "float32", device: s
             shutil.copy(file, folder)
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == shape.layers
     return folder
+
+
+def main() -> None:
+    """Write a model of a shape into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shape", choices=sorted(SHAPES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    write_model(args.folder, SHAPES[args.shape], dtype=args.dtype, device=args.device)
+
+
+if __name__ == "__main__":
+    main()
