@@ -85,7 +85,7 @@ def _fresh(child: str, *arguments: str) -> dict[str, Any]:
         command = [sys.executable, __file__, *sys.argv[1:], *arguments, "--child", child, "--folder", folder]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(done.stderr)
+        sys.exit(done.stderr or f"ended with {done.returncode}")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
