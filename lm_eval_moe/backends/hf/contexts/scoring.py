@@ -44,6 +44,9 @@ _ENOUGH = {"cpu": 1 << 9}
 
 _ENOUGH_ELSE = 1 << 13
 
+_SUMS = 1 << 28
+"""Bytes of sums of the segments of a pass under several plans, roughly."""
+
 _LOGITS = 1 << 26
 """Logits of which the logarithm is taken at once."""
 
@@ -149,12 +152,19 @@ class SharedRows:
         with self._lm.running():
             for number in sorted({self._pass_of[number] for number in numbers if number in self._pass_of}):
                 group, rows = self._passes[number]
-                for some in in_groups(plans, max(1, self._budget // rows[0].tokens)):
+                for some in in_groups(plans, self._plans_at_once(rows)):
                     front = self._in_front(group, tuple(some))
                     for batch in filled(rows, group.prefix, len(some), self._budget, self._enough):
                         self._score(front, tree_batch(batch, self.paths, group.prefix), scores)
                 bar.update(sum(len(row.requests) for row in rows))
         return [[scores[plan][number] for number in numbers] for plan in plans]
+
+    def _plans_at_once(self, rows: Sequence[Row]) -> int:
+        """Return under how many plans a pass over some rows may run, for its tokens and what is summed of them."""
+        shape, arrays = self._lm.routing_shape, len(self._lm.captured.request.arrays)
+        segments = sum(2 * len(row.requests) + 1 for row in rows)
+        sums = 8 * len(shape.layers) * shape.experts * arrays * segments
+        return max(1, min(self._budget // rows[0].tokens, _SUMS // max(sums, 1)))
 
     def _path(self, number: int) -> Path:
         known, use = self._known, self._known.use(number)
