@@ -1,8 +1,8 @@
-"""Prompt templates are compiled once, and not for every document as lm-eval does."""
+"""Prompt templates are compiled once, and not for every document as lm-eval 0.4 does; 0.5 keeps what it compiles."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 from lm_eval import utils
@@ -14,4 +14,5 @@ __all__ = ["templates_compiled_once"]
 
 def templates_compiled_once() -> AbstractContextManager[None]:
     """Keep what lm-eval compiles of templates inside the ``with`` block; what they render is the same."""
-    return replaced(utils.env, "from_string", lru_cache(maxsize=1024)(utils.env.from_string))
+    env = getattr(utils, "env", None)
+    return nullcontext() if env is None else replaced(env, "from_string", lru_cache(maxsize=1024)(env.from_string))
