@@ -44,3 +44,16 @@ def test_the_memory_of_whole_evaluations_is_printed_and_written(tmp_path: Path) 
     assert row["documents"] == 16
     assert all(100 < row[variant] < 5000 for variant in ("hf", "cache"))
     assert f"| 16 (64) | {row['hf']:.0f} | {row['cache']:.0f} (" in text
+
+
+def test_end_to_end_compares_before_it_times(tmp_path: Path) -> None:
+    file = tmp_path / "endtoend.json"
+    work = ("--work", "zero", "cells", "generation", "--limit", "3", "--rounds", "1", "--tokens", "2")
+    text = run("endtoend.py", *work, "--sides", "auto", "--json", str(file))
+    assert text.count("| capture + soft, reuse=auto | ") == 3
+    found = json.loads(file.read_text())["work"]
+    assert {name: told["items"] for name, told in found.items()} == {"zero": 12, "cells": 120, "generation": 12}
+    for told in found.values():
+        assert told["decisions_differ"] == 0
+        assert told["fields"] < 1e-5
+        assert set(told["cpu_seconds"]) == set(told["wall_seconds"]) == {"hf", "auto"}
