@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported: this process and every process that a test starts then count their threads alike. What is
 # compared byte for byte depends on their number. One by default, since the models are tiny: a second one only waits.
@@ -19,6 +20,9 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from small_models import SENTENCES, SHARED, train_tokenizer
+
+settings.register_profile("untimed", deadline=None)  # a machine may be busy
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -155,7 +155,8 @@ def test_prompts_are_told_apart_by_what_steers_them() -> None:
         (examples, [0, 2, 4, 6]),
         (examples, [1, 3, 5, 7]),
     ]
-    assert [(f.tolist(), n) for f, n in prompts_by_front([[], *texts[:1]], [None] * 2)] == [([], [1]), ([], [0])]
+    assert [(f.tolist(), n) for f, n in prompts_by_front([[], *texts[:1]], [None] * 2)] == [([], [0, 1])]
+    assert [(f.tolist(), n) for f, n in prompts_by_front([[], []], [None] * 2)] == [([], [0, 1])]
 
 
 def test_padding_moves_behind_the_front() -> None:

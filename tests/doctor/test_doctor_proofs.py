@@ -27,7 +27,7 @@ from sabotage import (
 from small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.backends.hf import model as hf_model
+from lm_eval_moe.backends.hf import likelihood
 from lm_eval_moe.backends.stopping import RowReading
 from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
@@ -304,14 +304,14 @@ def test_wrong_weights_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_counted_padding_is_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = hf_model.padded_batch
+    original = likelihood.padded_batch
 
     def with_padding(forest: Forest, rows: Any, width: int) -> Any:
         segment, paths = original(forest, rows, width)
         last = np.array([[path[-1]] for path in paths])
         return np.where(segment < 0, last, segment), paths
 
-    monkeypatch.setattr(hf_model, "padded_batch", with_padding)
+    monkeypatch.setattr(likelihood, "padded_batch", with_padding)
     found = examine(build("qwen3_moe", tokenizer))
     assert "padding" in failed(found)
     assert "tokens were counted, it has" in finding(found, "padding").summary

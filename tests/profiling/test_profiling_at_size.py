@@ -176,6 +176,7 @@ def test_many_languages_do_not_accumulate(tokenizer: Any, tmp_path: Path) -> Non
     languages, count = [f"l{number}" for number in range(8)], 40
     row = 3 * 4 * len(lm.routing_shape.layers) * lm.routing_shape.experts
     jobs = planned(lm, [source(tmp_path, language, sentences(count)) for language in languages], tmp_path, Options())
+    gc.collect()  # what other tests left
     before = {kind: live(kind) for kind in (RoutingRecord, ProfileItem, Document, TextFile, ProfileJob)}
     during: list[int] = []
     traced: list[int] = []

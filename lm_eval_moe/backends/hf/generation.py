@@ -83,7 +83,7 @@ class Generations(Listening):
         labels = labels_of(requests)
         languages = [self._language_for_steering(label.task) for label in labels]
         uses = [RowUse(label.key, 0) for label in labels]
-        plain = super().generate_until
+        plain, found = super().generate_until, list[int]()
         groups = self._by_front(requests, languages, uses)
 
         def members(indices: Sequence[int]) -> Iterator[tuple[Front | None, list[int]]]:
@@ -96,12 +96,13 @@ class Generations(Listening):
                     yield front, [own[place] for place in running]
 
         def batches(indices: Sequence[int]) -> list[list[int]]:
-            found: list[list[int]] = []
+            size = self.batch_size_per_gpu if isinstance(self.batch_size_per_gpu, int) else self.rows_at_once
+            cut: list[list[int]] = []
             for _, numbers in members(indices):
                 for _, alike in groupby(numbers, key=lambda number: repr(requests[number].args[1])):
-                    own, size = list(alike), int(self.batch_size_per_gpu)
-                    found += [own[start : start + size] for start in range(0, len(own), size)]
-            return found
+                    own = list(alike)
+                    cut += [own[start : start + size] for start in range(0, len(own), size)]
+            return cut
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
             answers: dict[int, tuple[str, int, int]] = {}
@@ -110,7 +111,7 @@ class Generations(Listening):
                 if front is not self._front:
                     self._front, self._begun = front, None
                 rows = (ExpectedRow((uses[n],), languages[n], text=requests[n].args[0]) for n in numbers)
-                with self._expecting(rows, len(numbers)):
+                with self._expecting(rows, len(numbers)), self._size_found_once(found):
                     # They are in order: lm-eval orders them the same way.
                     texts = plain([requests[number] for number in numbers], disable_tqdm=True)
                 answers.update((n, (text, *fed)) for n, text, fed in zip(numbers, texts, self._fed, strict=True))
@@ -119,7 +120,6 @@ class Generations(Listening):
         hidden = disable_tqdm or self.rank != 0
         with (
             self._progress("Running generate_until requests", len(requests), quiet=hidden),
-            self._size_found(),
             replaced(self, "_front", None),
             replaced(self, "_begun", None),
         ):
@@ -142,9 +142,13 @@ class Generations(Listening):
             return everything
         return [(Front(tokens) if len(tokens) else None, numbers) for tokens, numbers in groups]
 
-    def _size_found(self) -> AbstractContextManager[None]:
-        """Let a size that has to be found by trying be found, once for all batches inside the ``with`` block."""
-        return self.at_batch_size(self._detect_batch_size()) if self.batch_size_per_gpu == "auto" else nullcontext()
+    def _size_found_once(self, found: list[int]) -> AbstractContextManager[None]:
+        """Keep ``batch_size=auto`` from being tried out anew for every block of requests, and every beginning."""
+        if self.batch_size_per_gpu != "auto":
+            return nullcontext()
+        if not found:
+            found.append(self._detect_batch_size())
+        return self.at_batch_size(found[0])
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
@@ -28,7 +29,7 @@ def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable])
     """Return prompts that begin alike: what they begin with, which may be nothing, and their numbers.
 
     Args:
-        prompts: Their tokens; those without any begin with nothing.
+        prompts: Their tokens; those without any are put with others, whose padding they need.
         keys: What steers each; only prompts of the same key share anything.
     """
     paths = [Path.of(key, tokens, 1, ()) for key, tokens in zip(keys, prompts, strict=True)]
@@ -38,7 +39,10 @@ def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable])
         numbers = sorted(some[number] for row in group.rows for number in row.requests)
         found.append((paths[numbers[0]].tokens[: group.prefix], numbers))
     empty = [number for number, path in enumerate(paths) if not len(path)]
-    return [*found, *([(paths[empty[0]].tokens, empty)] if empty else [])]
+    if not found:
+        return [(np.array([], dtype=np.int64), empty)]
+    front, numbers = found[-1]  # that without a front, if there is one
+    return [*found[:-1], (front, sorted([*numbers, *empty]))]
 
 
 @dataclass(frozen=True)
