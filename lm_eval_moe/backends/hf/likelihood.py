@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ class Likelihoods(Listening):
                 return shared.run(indices, plans, bar)
 
         # Whether answers are kept or not, the same requests run together.
-        return self._scores(known, lambda _: shared.blocks(self.rows_at_once), run, at_once=1, quiet=quiet)
+        with closing(shared):
+            return self._scores(known, lambda _: shared.blocks(self.rows_at_once), run, at_once=1, quiet=quiet)
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if not self._active:

@@ -159,6 +159,10 @@ class SharedRows:
                 bar.update(sum(len(row.requests) for row in rows))
         return [[scores[plan][number] for number in numbers] for plan in plans]
 
+    def close(self) -> None:
+        """Give up what is in front of rows, and what was summed of them: it may be the memory of a device."""
+        self._fronts.clear()
+
     def _plans_at_once(self, rows: Sequence[Row]) -> int:
         """Return under how many plans a pass over some rows may run, for its tokens and what is summed of them."""
         shape, arrays = self._lm.routing_shape, len(self._lm.captured.request.arrays)
