@@ -12,11 +12,12 @@ import pytest
 import torch
 from hf_cases import generated
 from small_models import make_model
+from transformers import DynamicCache
 
 from lm_eval_moe import HFMoE, parse_spec, resolve
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.backends.hf.contexts import Front, prompts_by_front
+from lm_eval_moe.backends.hf.contexts import Front, all_begin_with, prompts_by_front
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.routing_record import ARRAYS
 
@@ -162,14 +163,10 @@ def test_prompts_are_told_apart_by_what_steers_them() -> None:
 def test_padding_moves_behind_the_front() -> None:
     context = torch.tensor([[0, 0, 5, 6, 7], [5, 6, 8, 9, 3], [0, 5, 6, 4, 2]])
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]])
-    front = Front(np.array([5, 6]))
-    assert front.is_before(context, mask)
-    assert not Front(np.array([5, 7])).is_before(context, mask)
-    assert not Front(np.array([5, 6, 7])).is_before(context, mask)  # the first row would have nothing of its own
-    from transformers import DynamicCache
-
-    front._cache = DynamicCache()
-    behind = front.before(context, mask)
+    assert all_begin_with(np.array([5, 6]), context, mask)
+    assert not all_begin_with(np.array([5, 7]), context, mask)
+    assert not all_begin_with(np.array([5, 6, 7]), context, mask)  # the first row would have nothing of its own
+    behind = Front(2, DynamicCache()).before(context, mask)
     assert behind.tokens.tolist() == [[5, 6, 0, 0, 7], [5, 6, 8, 9, 3], [5, 6, 0, 4, 2]]
     assert behind.mask.tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [1, 1, 0, 1, 1]]
     assert behind.own.tolist() == [[0, 0, 1], [1, 1, 1], [0, 1, 1]]

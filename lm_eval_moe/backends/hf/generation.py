@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lm_eval_moe.backends.capturing import sums_by_row
-from lm_eval_moe.backends.hf.contexts import BehindFront, Front, prompts_by_front
-from lm_eval_moe.backends.hf.listening import Listening
+from lm_eval_moe.backends.hf.contexts import BehindFront, Front, all_begin_with, prompts_by_front
+from lm_eval_moe.backends.hf.sharing import Sharing
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.ordering import generation_order
 from lm_eval_moe.backends.requests import labels_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.backends.passes import RoutedPasses
     from lm_eval_moe.capture import Recorder, RequestKey
+    from lm_eval_moe.capture.token_rows import Indices
 
 __all__ = ["Generations"]
 
@@ -39,33 +41,32 @@ class _Begun:
     """What listens to batches of prompts, and what has been computed in front of them.
 
     Args:
-        front: What all of them begin with, if that is computed once.
+        tokens: What all of them begin with, if that is computed once.
         language: Decides how it is steered.
         wanted: Whether anything is recorded of any of them.
         together: How many passes are looked at together for logits that are not finite.
     """
 
     def __init__(
-        self, lm: Generations, front: Front | None, language: str | None, *, wanted: bool, together: int
+        self, lm: Generations, tokens: Indices | None, language: str | None, *, wanted: bool, together: int
     ) -> None:
-        self.front = front
         self.forest = Forest()
         self.requests: dict[int, RequestKey] = {}
         self.passes: RoutedPasses
         self.recorder: Recorder | None
         self.passes, self.recorder = lm.listening(self.forest, wanted, self.requests, together=together)
         self.segments: list[int] = []
-        if front is not None:
+        self.front: Front | None = None
+        if tokens is not None:
             self.segments = [self.forest.add(steered=Steered(language))]
-            tokens = torch.from_numpy(front.tokens)[None].to(lm.device)
+            rows = self.forest.begin_pass(np.full((1, len(tokens)), self.segments[0]))
             with lm.running(), intercepted(lm._sites, self.passes, top_k=lm.routing_shape.top_k):
-                rows = self.forest.begin_pass(front.tokens[None] * 0 + self.segments[0])
-                self.passes.start_pass(tokens, rows)
-                front.compute(lm.model, lm.device)
+                self.passes.start_pass(torch.from_numpy(tokens).to(lm.device), rows)
+                self.front = Front.of(lm.model, tokens, lm.device)
                 self.passes.end_pass()
 
 
-class Generations(Listening):
+class Generations(Sharing):
     """The part of `HFMoE` that generates."""
 
     generates_ahead = False
@@ -73,7 +74,7 @@ class Generations(Listening):
     def _begin_generations(self) -> None:
         self._prompts: list[str] = []
         self._fed: list[tuple[int, int]] = []  # tokens fed of prompt and answer, row by row as they are generated
-        self._front: Front | None = None  # of the prompts that come
+        self._front: Indices | None = None  # what the prompts that come begin with, if that is computed once
         self._begun: _Begun | None = None  # what listens behind it
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -86,7 +87,7 @@ class Generations(Listening):
         plain, found = super().generate_until, list[int]()
         groups = self._by_front(requests, languages, uses)
 
-        def members(indices: Sequence[int]) -> Iterator[tuple[Front | None, list[int]]]:
+        def members(indices: Sequence[int]) -> Iterator[tuple[Indices | None, list[int]]]:
             """Yield what some requests have in front, and the requests in running order."""
             chosen = set(indices)
             for front, numbers in groups:
@@ -127,9 +128,9 @@ class Generations(Listening):
 
     def _by_front(
         self, requests: Sequence[Instance], languages: Sequence[str | None], uses: Sequence[RowUse]
-    ) -> list[tuple[Front | None, list[int]]]:
+    ) -> list[tuple[Indices | None, list[int]]]:
         """Return what requests have in front that is computed once, if anything, and the numbers of these requests."""
-        everything: list[tuple[Front | None, list[int]]] = [(None, list(range(len(requests))))]
+        everything: list[tuple[Indices | None, list[int]]] = [(None, list(range(len(requests))))]
         if not self._shares or any(is_sampled(request.args[1]) for request in requests):
             return everything
         prompts = [self.tok_encode(request.args[0]) for request in requests]
@@ -140,7 +141,7 @@ class Generations(Listening):
         groups = prompts_by_front(prompts, keys)
         if not self._proof.allows_fronts(self, groups, prompts):
             return everything
-        return [(Front(tokens) if len(tokens) else None, numbers) for tokens, numbers in groups]
+        return [(tokens if len(tokens) else None, numbers) for tokens, numbers in groups]
 
     def _size_found_once(self, found: list[int]) -> AbstractContextManager[None]:
         """Keep ``batch_size=auto`` from being tried out anew for every block of requests, and every beginning."""
@@ -215,12 +216,13 @@ class Generations(Listening):
         """Return what listens to a batch, and the batch behind its front, if it has one that is computed once."""
         wanted = any(self._wants(use) for row in rows for use in row.uses)
         # A prompt that is cut on the left begins with something else.
-        if self._front is None or not self._front.is_before(context, mask):
+        if self._front is None or not all_begin_with(self._front, context, mask):
             return _Begun(self, None, None, wanted=wanted, together=together), None
         if self._begun is None:
             language, recorded = rows[0].language, self._span is not None
             self._begun = _Begun(self, self._front, language, wanted=recorded, together=together)
-        return self._begun, self._front.before(context, mask)
+        assert self._begun.front is not None
+        return self._begun, self._begun.front.before(context, mask)
 
     def _end_tokens(self, generation_kwargs: dict[str, Any]) -> set[int]:
         """Return the tokens at which ``generate`` ends a row; the tokenizer's own may not be among them."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.hf.contexts import SharedRows, shared_rows
-from lm_eval_moe.backends.hf.listening import Listening
+from lm_eval_moe.backends.hf.sharing import Sharing
 from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.requests import labels_of, window_labels
@@ -35,7 +35,7 @@ __all__ = ["Likelihoods"]
 logger = logging.getLogger(__name__)
 
 
-class Likelihoods(Listening):
+class Likelihoods(Sharing):
     """The part of `HFMoE` that scores."""
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -86,14 +86,16 @@ class Likelihoods(Listening):
         if not self._shares:
             return None
         shared, size = shared_rows(self, known, self._proof), self.batch_size_per_gpu
-        size = override_bs or size if isinstance(size, str) else size
-        # To find a size by trying, processes have to meet: they all go the same way.
-        if isinstance(size, str) and not all(self.gather(shared is not None)):
-            return None
+        if isinstance(size, str) and not override_bs:
+            # To find a size by trying, processes have to meet: they all go the same way, now and later.
+            told = self.gather((shared is not None, self._proof.refused))
+            self._proof.refused = next((why for _, why in told if why is not None), None)
+            if not all(shares for shares, _ in told):
+                return None
         if shared is None:
             return None
         if isinstance(size, str):
-            size = self._detect_batch_size([known.requests[shared.longest]])
+            size = override_bs or self._detect_batch_size([known.requests[shared.longest]])
         shared.fill(size * known.length(shared.longest))
         alone, computed = shared.tokens
         logger.info("%d requests have %d tokens, of which %d are computed", len(known.requests), alone, computed)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_moe.backends.hf.contexts import Proof
 from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.routed_state import RoutedState
@@ -22,22 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Listening"]
 
-_MANY = 1 << 10
-"""Plans under which requests run at once: what bounds them is the room that a pass and their records have."""
-
 
 class Listening(RoutedState, HFLM):
-    """The part of `HFMoE` that scoring and generating have in common.
+    """The part of `HFMoE` that scoring and generating have in common."""
 
-    Attributes:
-        reuse: Whether requests share contexts: ``auto`` or ``off``.
-    """
-
-    reuse: str
     batch_size_per_gpu: int | str  # set by HFLM
     _sites: tuple[RouterSite, ...]
     _scoring: str | None
-    _proof: Proof
 
     def _begin_listening(self) -> None:
         self._queue: RowQueue | None = None
@@ -53,15 +43,6 @@ class Listening(RoutedState, HFLM):
     def at_batch_size(self, size: int) -> AbstractContextManager[None]:
         """Run batches of a size inside the ``with`` block."""
         return replaced(self, "batch_size_per_gpu", size)
-
-    @property
-    def plans_at_once(self) -> int:  # type: ignore[override]
-        """Under how many plans requests run at once: as many as there are, where they share contexts."""
-        return _MANY if self._shares else 1
-
-    @property
-    def _shares(self) -> bool:
-        return self.reuse == "auto" and self.logits_cache and self._proof.refused is None
 
     @contextmanager
     def _expecting(self, rows: Iterator[ExpectedRow], count: int) -> Iterator[None]:

@@ -13,7 +13,6 @@ from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.base import TorchModules
 from lm_eval_moe.backends.hf import refusals
 from lm_eval_moe.backends.hf.checkpoint import checked_loading
-from lm_eval_moe.backends.hf.contexts import Proof
 from lm_eval_moe.backends.hf.generation import Generations
 from lm_eval_moe.backends.hf.identity import code_parts, model_parts
 from lm_eval_moe.backends.hf.likelihood import Likelihoods
@@ -95,8 +94,8 @@ class HFMoE(Likelihoods, Generations):
         self._scoring = probe(self.model, self._sites, self.routing_shape, self.device)
         self.code = code_parts(self.model, self.tokenizer, adapter)
         self.set_steering(steering)
-        self._proof = Proof(refused=refusals.why_alone(self))
         self._begin_listening()
+        self._begin_sharing()
         self._begin_generations()
 
     def _create_model(self, *args: Any, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval_moe.backends.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError
 
-__all__ = ["check_arguments", "check_device", "check_think_end", "checked_reuse", "why_alone"]
+__all__ = ["check_arguments", "check_device", "check_think_end", "checked_reuse"]
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -80,17 +80,3 @@ def checked_reuse(given: str | bool) -> str:
             where="--model_args reuse",
         )
     return reuse
-
-
-def why_alone(lm: Any) -> str | None:
-    """Return why the model cannot be given rows that share contexts, in words; None if that has to be seen.
-
-    Args:
-        lm: The model, an `HFMoE`.
-    """
-    kinds = {type(module).__name__ for module in lm.model.modules()}
-    if any(kind.startswith(("FSDP", "FullyShardedDataParallel")) for kind in kinds):
-        return "its processes have to make as many passes as each other (FSDP)"
-    if getattr(getattr(lm.model, "active_peft_config", None), "is_prompt_learning", False):
-        return "its adapter puts virtual tokens in front of every row"
-    return None

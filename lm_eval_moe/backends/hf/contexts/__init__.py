@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.backends.hf.contexts.prompts import BehindFront, Front, prompts_by_front
+from lm_eval_moe.backends.hf.contexts.prompts import BehindFront, Front, all_begin_with, prompts_by_front
 from lm_eval_moe.backends.hf.contexts.proof import Proof
 from lm_eval_moe.backends.hf.contexts.scoring import SharedRows
 
 if TYPE_CHECKING:
-    from lm_eval_moe.backends.hf.contexts.host import Host
+    from lm_eval_moe.backends.hf.listening import Listening
     from lm_eval_moe.backends.requests import TokenRequests
 
-__all__ = ["BehindFront", "Front", "Proof", "SharedRows", "prompts_by_front", "shared_rows"]
+__all__ = ["BehindFront", "Front", "Proof", "SharedRows", "all_begin_with", "prompts_by_front", "shared_rows"]
 
 
-def shared_rows(lm: Host, known: TokenRequests, proof: Proof) -> SharedRows | None:
+def shared_rows(lm: Listening, known: TokenRequests, proof: Proof) -> SharedRows | None:
     """Return requests planned as rows that share contexts; None where they have to run one by one.
 
     Args:

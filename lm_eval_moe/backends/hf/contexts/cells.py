@@ -81,16 +81,16 @@ class Parted(RouterListener):
     """Routers below a place are heard by one listener, those from it on by another.
 
     Args:
-        below: For routers below the place; None: nobody.
+        below: For routers below the place.
         above: For the others.
         place: The first router of those.
     """
 
-    def __init__(self, below: RoutedPasses | None, above: RoutedPasses, place: int) -> None:
+    def __init__(self, below: RoutedPasses, above: RoutedPasses, place: int) -> None:
         self._below, self._above, self._place = below, above, place
 
-    def _of(self, position: int) -> RoutedPasses | RouterListener:
-        return self._above if position >= self._place else self._below or _NOBODY
+    def _of(self, position: int) -> RoutedPasses:
+        return self._above if position >= self._place else self._below
 
     def route(self, position: int, logits: Tensor) -> Tensor:
         """Let the position's listener steer the logits."""
@@ -111,6 +111,3 @@ class Parted(RouterListener):
     def unchanged(self, position: int, indices: Tensor) -> None:
         """Tell the position's listener of the selection without steering."""
         self._of(position).unchanged(position, indices)
-
-
-_NOBODY = RouterListener()

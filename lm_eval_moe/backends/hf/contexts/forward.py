@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from lm_eval_moe.backends.hf.contexts.attention import tree_attention
 from lm_eval_moe.backends.hf.contexts.cells import Copies, fanned_out
 from lm_eval_moe.backends.hf.contexts.head import logits_at
-from lm_eval_moe.backends.hf.contexts.prefix import cache_of_prefix, in_front
+from lm_eval_moe.backends.hf.contexts.prefix import in_front
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import DynamicCache
 
     from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
     from lm_eval_moe.capture.token_rows import Indices
@@ -31,7 +31,7 @@ def keys_of_prefix(model: Any, tokens: Indices, copies: Copies, device: torch.de
         copies: What becomes of it.
         device: Where inputs go.
     """
-    cache = cache_of_prefix()
+    cache = DynamicCache()  # which keeps everything, whatever windows the model's layers have
     inputs = torch.from_numpy(tokens).to(device).expand(copies.given, -1)
     last = torch.tensor([len(tokens) - 1], device=device)
     with fanned_out(copies, 1), logits_at(model, last):

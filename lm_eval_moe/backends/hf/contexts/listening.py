@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lm_eval_moe.backends.hf.contexts.cells import Parted
 from lm_eval_moe.capture.token_rows import NONE, Indices, Steered
+from lm_eval_moe.routers import intercepted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,8 +19,9 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.passes import RoutedPasses
     from lm_eval_moe.capture import Forest, Recorder, RequestKey
     from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.routers import RouterSite
 
-__all__ = ["Hearing"]
+__all__ = ["Hearing", "Hearings"]
 
 
 class Hearing:
@@ -47,36 +51,25 @@ class Hearing:
         self._own: list[list[int]] = []  # of each copy: the segments of the batch's branches
 
     def begin(self, tokens: Tensor, branches: Sequence[Branch], branch: Indices) -> None:
-        """Begin a pass over rows whose branches follow the prefix, if there was one.
-
-        Args:
-            tokens: ``[B, T]`` token ids.
-            branches: The branches; ``before`` is the number of one of them.
-            branch: ``[B, T]`` the branch of each token; `NONE` for padding.
-        """
-        self._own = []
-        for number, each in enumerate(branches):
-            for copy, steered in enumerate(self._steered(each)):
-                if not number:
-                    self._own.append([])
-                own, front = self._own[copy], self._front[copy] if self._front else []
-                before = own[each.before] if each.before != NONE else front[-1] if front else NONE
-                own.append(self._forest.add(before, steered))
-                if (key := self._key(each.request)) is not None:
+        """Begin a pass; see `Hearings.passing`."""
+        steered = [self._steered(each) for each in branches]
+        self._own = [[] for _ in steered[0]]
+        fronts = [front[-1] for front in self._front] or [NONE] * len(self._own)
+        for each, kinds in zip(branches, steered, strict=True):
+            key = self._key(each.request)
+            for own, front, kind in zip(self._own, fronts, kinds, strict=True):
+                own.append(self._forest.add(own[each.before] if each.before != NONE else front, kind))
+                if key is not None:
                     self._requests[own[-1]] = key
         segment = np.concatenate([np.array([*own, NONE])[branch] for own in self._own])
         self.passes.start_pass(tokens.repeat(len(self._own), 1), self._forest.begin_pass(segment))
 
     def keep_in_front(self) -> None:
-        """Let the branches of the pass be what is in front of the rows to come."""
+        """See `Hearings.keep_in_front`."""
         self._front, self._own = self._own, []
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
-        """Return the sums of whole sequences, copy by copy.
-
-        Args:
-            lines: The branches of each behind the prefix, by number.
-        """
+        """Return the sums of whole sequences, copy by copy; see `Hearings.sums`."""
         assert self.recorder is not None
         front = self._front or [[] for _ in self._own]
         paths = [
@@ -86,9 +79,73 @@ class Hearing:
         return [found[start : start + len(lines)] for start in range(0, len(found), len(lines))]
 
     def release(self) -> None:
-        """Give up the segments of the pass."""
+        """See `Hearings.release`."""
         for own in self._own:
             self._forest.release(own)
             for segment in own:
                 self._requests.pop(segment, None)
         self._own = []
+
+
+class Hearings:
+    """All layers: those below the first that sees copies, and the others.
+
+    Args:
+        sites: The model's routers.
+        top_k: Experts selected per token.
+        above: Hears the routers that see copies.
+        below: Hears those that do not, if there are any.
+        first: The first router that sees copies, by place.
+    """
+
+    def __init__(
+        self, sites: tuple[RouterSite, ...], top_k: int, above: Hearing, below: Hearing | None, first: int
+    ) -> None:
+        self._sites, self._top_k, self._first = sites, top_k, first
+        self._above, self._below = above, below
+        self._all = [above] if below is None else [below, above]
+
+    @property
+    def records(self) -> bool:
+        """Whether anything is summed."""
+        return self._above.recorder is not None
+
+    @contextmanager
+    def passing(self, tokens: Tensor, branches: Sequence[Branch], branch: Indices) -> Iterator[None]:
+        """Hear the pass inside the ``with`` block, over rows whose branches follow the prefix, if there was one.
+
+        Args:
+            tokens: ``[B, T]`` token ids.
+            branches: The branches; ``before`` is the number of one of them.
+            branch: ``[B, T]`` the branch of each token; `NONE` for padding.
+        """
+        above, below = self._above.passes, self._below.passes if self._below is not None else None
+        listener = above if below is None else Parted(below, above, self._first)
+        with intercepted(self._sites, listener, top_k=self._top_k):
+            for hearing in self._all:
+                hearing.begin(tokens, branches, branch)
+            yield
+            for hearing in self._all:
+                hearing.passes.end_pass()
+
+    def keep_in_front(self) -> None:
+        """Let the branches of the pass be what is in front of the rows to come."""
+        for hearing in self._all:
+            hearing.keep_in_front()
+
+    def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
+        """Return the sums of whole sequences, copy by copy.
+
+        Args:
+            lines: The branches of each behind the prefix, by number.
+        """
+        copies = self._above.sums(lines)
+        if self._below is None:
+            return copies
+        [below] = self._below.sums(lines)
+        return [[low.spliced(high, self._first) for low, high in zip(below, own, strict=True)] for own in copies]
+
+    def release(self) -> None:
+        """Give up the segments of the pass."""
+        for hearing in self._all:
+            hearing.release()

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["cache_of_prefix", "in_front", "repeated"]
+__all__ = ["in_front", "repeated"]
 
 
 class _InFront(DynamicLayer):
@@ -36,11 +36,6 @@ def _joined(prefix: Tensor, rows: Tensor) -> Tensor:
     joined[..., : prefix.shape[-2], :].view(len(prefix), copies, *prefix.shape[1:]).copy_(wide)
     joined[..., prefix.shape[-2] :, :] = rows
     return joined
-
-
-def cache_of_prefix() -> DynamicCache:
-    """Return a cache that keeps everything, whatever windows the model's layers have."""
-    return DynamicCache()
 
 
 def in_front(cache: DynamicCache) -> DynamicCache:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.capture.token_rows import Indices
 
-__all__ = ["BehindFront", "Front", "prompts_by_front"]
+__all__ = ["BehindFront", "Front", "all_begin_with", "prompts_by_front"]
 
 
 def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> list[tuple[Indices, list[int]]]:
@@ -69,48 +69,44 @@ class BehindFront:
         return _places(self.mask)
 
 
-class Front:
-    """What prompts have in front.
+def all_begin_with(tokens: Indices, context: Tensor, mask: Tensor) -> bool:
+    """Return whether left-padded prompts ``[B, W]`` begin with tokens ``[P]``, and go on."""
+    size, width = len(tokens), context.shape[1]
+    padding = width - mask.sum(-1)
+    if int(padding.max()) + size >= width:
+        return False
+    columns = padding[:, None] + torch.arange(size, device=context.device)
+    return bool((context.gather(1, columns) == torch.from_numpy(tokens).to(context.device)).all())
 
-    Args:
-        tokens: ``[P]`` token ids.
+
+@dataclass(frozen=True)
+class Front:
+    """What prompts have in front, computed.
+
+    Attributes:
+        size: Its tokens, P.
+        cache: Their keys and values.
     """
 
-    def __init__(self, tokens: Indices) -> None:
-        self.tokens = tokens
-        self._cache: DynamicCache | None = None
+    size: int
+    cache: DynamicCache
 
-    @property
-    def computed(self) -> bool:
-        """Whether its keys and values are there."""
-        return self._cache is not None
-
-    def compute(self, model: Any, device: torch.device) -> None:
-        """Compute its keys and values."""
-        self._cache = keys_of_prefix(model, self.tokens, Copies(), device)
-
-    def is_before(self, context: Tensor, mask: Tensor) -> bool:
-        """Whether all left-padded prompts ``[B, W]`` begin with it, and go on."""
-        size, width = len(self.tokens), context.shape[1]
-        padding = width - mask.sum(-1)
-        if not size or int(padding.max()) + size >= width:
-            return False
-        columns = padding[:, None] + torch.arange(size, device=context.device)
-        front = torch.from_numpy(self.tokens).to(context.device)
-        return bool((context.gather(1, columns) == front).all())
+    @classmethod
+    def of(cls, model: Any, tokens: Indices, device: torch.device) -> Front:
+        """Compute the front of tokens ``[P]``."""
+        return cls(len(tokens), keys_of_prefix(model, tokens, Copies(), device))
 
     def before(self, context: Tensor, mask: Tensor) -> BehindFront:
-        """Return left-padded prompts that begin with it, behind its keys and values."""
-        assert self._cache is not None
-        size, (rows, width) = len(self.tokens), context.shape
+        """Return left-padded prompts ``[B, W]`` that begin with it, behind its keys and values."""
+        rows, width = context.shape
         padding = width - mask.sum(-1, keepdim=True)
         columns = torch.arange(width, device=context.device).expand(rows, -1)
         # Column c takes what was at: the front behind the padding, then the padding, then the rest where it was.
-        source = torch.where(columns < size, columns + padding, columns - size)
-        source = torch.where(columns >= size + padding, columns, source)
+        source = torch.where(columns < self.size, columns + padding, columns - self.size)
+        source = torch.where(columns >= self.size + padding, columns, source)
         tokens, moved = context.gather(1, source), mask.gather(1, source)
         attending = attention_by_place(_places(moved))
-        return BehindFront(tokens, moved, moved[:, size:], repeated(self._cache, rows), attending)
+        return BehindFront(tokens, moved, moved[:, self.size :], repeated(self.cache, rows), attending)
 
 
 def _places(mask: Tensor) -> Tensor:

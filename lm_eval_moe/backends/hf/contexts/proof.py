@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +21,13 @@ from lm_eval_moe.errors import RoutingWarning
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lm_eval_moe.backends.hf.contexts.host import Host
     from lm_eval_moe.backends.hf.contexts.planning import Path, Row
+    from lm_eval_moe.backends.hf.listening import Listening
     from lm_eval_moe.capture.token_rows import Indices
 
 __all__ = ["ALLOWED", "Proof"]
+
+logger = logging.getLogger(__name__)
 
 _WORTH_A_PROOF = 4
 """How many times the tokens of a proof requests must have for it to be made."""
@@ -90,7 +93,7 @@ class Proof:
         ends = {number for row in group.rows for number in (row.requests[0], row.requests[-1])}
         return sum(map(len, paths)) >= _WORTH_A_PROOF * sum(len(paths[number]) for number in ends)
 
-    def extend(self, lm: Host, group: Group, paths: Sequence[Path], *, plans: int) -> None:
+    def extend(self, lm: Listening, group: Group, paths: Sequence[Path], *, plans: int) -> None:
         """Run some rows both ways, and compare; say so in one warning if the answers differ.
 
         Args:
@@ -121,7 +124,7 @@ class Proof:
         self.prefixed |= group.prefix > 0
 
     def allows_fronts(
-        self, lm: Host, groups: Sequence[tuple[Indices, Sequence[int]]], prompts: Sequence[Sequence[int]]
+        self, lm: Listening, groups: Sequence[tuple[Indices, Sequence[int]]], prompts: Sequence[Sequence[int]]
     ) -> bool:
         """Return whether prompts may go on from what they begin with; where it is not known, see first.
 
@@ -153,23 +156,21 @@ class Proof:
         )
         return False
 
-    def _fan_out(self, lm: Host, group: Group, rows: Sequence[Row], paths: Sequence[Path], plain: Any) -> None:
+    def _fan_out(self, lm: Listening, group: Group, rows: Sequence[Row], paths: Sequence[Path], plain: Any) -> None:
         """See whether the upper half of the layers may go on with copies of the rows."""
         self._fanned = True
         layers = decoder_layers(lm.model, lm._sites)
-        if layers is None:
-            return
-        try:
-            copied = _shared(lm, group, rows, paths, Copies(2, layers[len(layers) // 2 :]))
-        except torch.OutOfMemoryError:
-            raise
-        except _FAILURES:
-            return  # all layers run once for each plan then
-        if _difference(plain, copied, lm.model.dtype) is None:
+        why: str | None = "they are not found"
+        if layers is not None:
+            copies = Copies(2, layers[len(layers) // 2 :])
+            why = _seen(lm, lambda: _difference(plain, _shared(lm, group, rows, paths, copies), lm.model.dtype))
+        if why is None:
             self.layers = layers
+        else:
+            logger.info("several plans share no layers of %s: %s", type(lm.model).__name__, why)
 
     @staticmethod
-    def _plain(lm: Host, rows: Sequence[Row], paths: Sequence[Path]) -> dict[int, Tensor]:
+    def _plain(lm: Listening, rows: Sequence[Row], paths: Sequence[Path]) -> dict[int, Tensor]:
         """Return the log-probabilities ``[n, V]`` that are asked for by each row's first and last request."""
         found = {}
         with lm.running():
@@ -179,7 +180,7 @@ class Proof:
         return found
 
 
-def _seen(lm: Host, difference: Callable[[], str | None]) -> str | None:
+def _seen(lm: Listening, difference: Callable[[], str | None]) -> str | None:
     """Return how answers differ, in words, or why there are none; None if they are the same."""
     if lm.model.config._attn_implementation not in _ATTENTION:
         return f"its attention, {lm.model.config._attn_implementation}, takes no masks but its own"
@@ -191,17 +192,15 @@ def _seen(lm: Host, difference: Callable[[], str | None]) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
-def _behind_front(lm: Host, tokens: Indices, prompts: Sequence[Sequence[int]]) -> str | None:
+def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int]]) -> str | None:
     """Return how the next two tokens differ behind a front, in words; None if they do not."""
     width, device = max(map(len, prompts)), lm.device
     context, mask = torch.zeros((2, len(prompts), width), dtype=torch.long, device=device)
     for row, prompt in enumerate(prompts):
         context[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
-    front = Front(tokens)
     with lm.running():
-        front.compute(lm.model, device)
-        behind = front.before(context, mask)
+        behind = Front.of(lm.model, tokens, device).before(context, mask)
         given, seen, place = behind.tokens[:, len(tokens) :], behind.mask, behind.position[:, len(tokens) :]
         plain: dict[int, Tensor] = {}
         shared: dict[int, list[Tensor]] = {}
@@ -230,7 +229,7 @@ def _longest(rows: Sequence[Row], paths: Sequence[Path]) -> int:
 
 
 def _shared(
-    lm: Host, group: Group, rows: Sequence[Row], paths: Sequence[Path], copies: Copies
+    lm: Listening, group: Group, rows: Sequence[Row], paths: Sequence[Path], copies: Copies
 ) -> dict[int, list[Tensor]]:
     """Return the log-probabilities ``[n, V]`` that each request asks for, from every copy."""
     batch = tree_batch(rows, paths, group.prefix)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +11,24 @@ import numpy as np
 import torch
 
 from lm_eval_moe.backends.ahead import in_groups
-from lm_eval_moe.backends.hf.contexts.cells import Copies, Parted, first_steered
+from lm_eval_moe.backends.hf.contexts.cells import Copies, first_steered
 from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix, read_rows
-from lm_eval_moe.backends.hf.contexts.listening import Hearing
+from lm_eval_moe.backends.hf.contexts.listening import Hearing, Hearings
 from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, grouped
 from lm_eval_moe.backends.hf.contexts.tree import Branch, branch_in_front, tree_batch
 from lm_eval_moe.capture import ExpectedRow, Forest
 from lm_eval_moe.capture.layout import places_of
 from lm_eval_moe.capture.token_rows import Steered
-from lm_eval_moe.routers import intercepted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import DynamicCache
 
-    from lm_eval_moe.backends.hf.contexts.host import Host
     from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
+    from lm_eval_moe.backends.hf.listening import Listening
     from lm_eval_moe.backends.requests import TokenRequests
     from lm_eval_moe.capture import RequestKey, RowUse, Span
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.capture.token_rows import Indices
 
 __all__ = ["SharedRows", "filled"]
 
@@ -81,11 +80,9 @@ class _Front:
     group: Group
     plans: tuple[int, ...]
     copies: Copies
-    first: int  # router from which on there are copies
     branches: Sequence[Branch]
     cache: DynamicCache | None
-    below: Hearing | None
-    above: Hearing | None
+    hearings: Hearings | None
 
 
 class SharedRows:
@@ -101,7 +98,7 @@ class SharedRows:
         layers: The model's decoder layers, if those below the first steered one may run once for several plans.
     """
 
-    def __init__(self, lm: Host, known: TokenRequests) -> None:
+    def __init__(self, lm: Listening, known: TokenRequests) -> None:
         self._lm, self._known = lm, known
         self.paths = [self._path(number) for number in range(len(known.requests))]
         self.groups = grouped(self.paths)
@@ -192,79 +189,60 @@ class SharedRows:
         return self._fronts[plans]
 
     def _computed(self, group: Group, plans: tuple[int, ...]) -> _Front:
-        lm = self._lm
-        first = first_steered([lm._plans[plan] for plan in plans], lm._sites) if len(plans) > 1 else 0
-        layers = self.layers[lm._sites[first].layer :] if self.layers is not None and len(plans) > 1 else None
+        lm, first, layers = self._lm, 0, None
+        if len(plans) > 1 and self.layers is not None:
+            first = first_steered([lm._plans[plan] for plan in plans], lm._sites)
+            layers = self.layers[lm._sites[first].layer :]
         copies = Copies(len(plans), layers)
-        first = first if layers is not None else 0
-        wanted = any(self._is_wanted(number) for row in group.rows for number in row.requests)
-        below = self._hearing(wanted, None) if first else None
-        above = self._hearing(wanted, plans)
+        hearings = self._hearings(group, plans, first) if lm._listens else None
         branches: list[Branch] = []
         cache = None
         if group.prefix:
             numbers = [number for row in group.rows for number in row.requests]
             branches, branch = branch_in_front(numbers, self.paths, group.prefix)
             tokens = self.paths[numbers[0]].tokens[: group.prefix]
-            with self._heard(below, above, first, tokens[None], branches, branch[None]):
+            with self._heard(hearings, tokens[None], branches, branch[None]):
                 cache = keys_of_prefix(lm.model, tokens, copies, lm.device)
-            for hearing in (below, above):
-                if hearing is not None:
-                    hearing.keep_in_front()
-        return _Front(group, plans, copies, first, branches, cache, below, above)
+            if hearings is not None:
+                hearings.keep_in_front()
+        return _Front(group, plans, copies, branches, cache, hearings)
 
-    def _hearing(self, wanted: bool, plans: tuple[int, ...] | None) -> Hearing | None:
-        """Return what hears the layers that see rows once for each plan; None: once, and as they are."""
-        lm, known = self._lm, self._known
-        if not lm._listens:
-            return None
-        forest = Forest()
-        requests: dict[int, RequestKey] = {}
-        passes, recorder = lm.listening(forest, wanted, requests, steered=plans is not None)
+    def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> Hearings:
+        """Return what hears the layers from the first router on once for each plan, and those below it once."""
+        lm, known, paths = self._lm, self._known, self.paths
+        wanted = any(self._is_wanted(number) for row in group.rows for number in row.requests)
 
-        def steered(branch: Branch) -> list[Steered]:
-            if plans is None:
-                return [Steered()]
-            generated = self.paths[branch.request].is_generated(branch.start)
+        def as_planned(branch: Branch) -> list[Steered]:
+            generated = paths[branch.request].is_generated(branch.start)
             return [Steered(known.languages[branch.request], generated, plan) for plan in plans]
 
-        return Hearing(forest, passes, recorder, requests, steered, lambda number: known.use(number).key)
+        def hearing(steered: Callable[[Branch], Sequence[Steered]] | None) -> Hearing:
+            forest = Forest()
+            requests: dict[int, RequestKey] = {}
+            passes, recorder = lm.listening(forest, wanted, requests, steered=steered is not None)
+            kinds = steered or (lambda branch: [Steered()])
+            return Hearing(forest, passes, recorder, requests, kinds, lambda number: known.use(number).key)
 
-    @contextmanager
+        return Hearings(lm._sites, lm.routing_shape.top_k, hearing(as_planned), hearing(None) if first else None, first)
+
     def _heard(
-        self,
-        below: Hearing | None,
-        above: Hearing | None,
-        first: int,
-        tokens: np.ndarray[Any, Any],
-        branches: Sequence[Branch],
-        branch: np.ndarray[Any, Any],
-    ) -> Iterator[None]:
-        """Let a pass be heard inside the ``with`` block."""
-        if above is None:
-            yield
-            return
-        lm, hearings = self._lm, [each for each in (below, above) if each is not None]
-        listener = Parted(below.passes, above.passes, first) if below is not None else above.passes
-        with intercepted(lm._sites, listener, top_k=lm.routing_shape.top_k):
-            given = torch.from_numpy(tokens).to(lm.device)
-            for hearing in hearings:
-                hearing.begin(given, branches, branch)
-            yield
-            for hearing in hearings:
-                hearing.passes.end_pass()
+        self, hearings: Hearings | None, tokens: Indices, branches: Sequence[Branch], branch: Indices
+    ) -> AbstractContextManager[None]:
+        """Let a pass be heard inside the ``with`` block, if anything is recorded or steered."""
+        if hearings is None:
+            return nullcontext()
+        return hearings.passing(torch.from_numpy(tokens).to(self._lm.device), branches, branch)
 
     def _score(self, front: _Front, batch: TreeBatch, scores: dict[int, dict[int, tuple[float, bool]]]) -> None:
         lm = self._lm
-        with self._heard(front.below, front.above, front.first, batch.tokens, batch.branches, batch.branch):
+        with self._heard(front.hearings, batch.tokens, batch.branches, batch.branch):
             logits = read_rows(lm.model, batch, front.group.prefix, front.cache, front.copies, lm.device)
         for plan, found in zip(front.plans, self._read(batch, logits), strict=True):
             scores[plan].update(zip(batch.requests, found, strict=True))
-        if front.above is not None:
-            self._collect(front, batch)
-            for hearing in (front.below, front.above):
-                if hearing is not None:
-                    hearing.release()
+        if front.hearings is not None:
+            if front.hearings.records:
+                self._collect(front, front.hearings, batch)
+            front.hearings.release()
 
     def _read(self, batch: TreeBatch, logits: Tensor) -> list[list[tuple[float, bool]]]:
         """Return the scores of the batch's requests, copy by copy, from logits ``[C, S, V]``."""
@@ -296,26 +274,20 @@ class SharedRows:
     def _is_wanted(self, number: int) -> bool:
         return self._lm.captured.request.wants(self._known.use(number).key)
 
-    def _collect(self, front: _Front, batch: TreeBatch) -> None:
+    def _collect(self, front: _Front, hearings: Hearings, batch: TreeBatch) -> None:
         """Keep the records of the batch's requests."""
-        lm, above, below = self._lm, front.above, front.below
+        lm, known = self._lm, self._known
         wanted = [place for place, number in enumerate(batch.requests) if self._is_wanted(number)]
-        if above is None or above.recorder is None or not wanted:
+        if not wanted:
             return
         lines = [batch.lines[place] for place in wanted]
-        low = below.sums(lines)[0] if below is not None else None
-        rows: list[ExpectedRow] = []
-        bounds: list[list[int]] = []
-        sums: list[SegmentSums] = []
-        for plan, own in zip(front.plans, above.sums(lines), strict=True):
-            for index, (place, line) in enumerate(zip(wanted, lines, strict=True)):
-                number = batch.requests[place]
-                rows.append(ExpectedRow((self._known.use(number),), self._known.languages[number], plan=plan))
-                ends = [*(each.end for each in front.branches), *(batch.branches[n].end for n in line)]
-                bounds.append([0, *ends])
-                sums.append(own[index] if low is None else low[index].spliced(own[index], front.first))
+        uses = [(known.use(batch.requests[place]), known.languages[batch.requests[place]]) for place in wanted]
+        rows = [ExpectedRow((use,), language, plan=plan) for plan in front.plans for use, language in uses]
+        prefix = [0, *(each.end for each in front.branches)]
+        bounds = [[*prefix, *(batch.branches[number].end for number in line)] for line in lines]
+        sums = [own for copy in hearings.sums(lines) for own in copy]
 
         def places(row: int, use: RowUse, span: Span) -> Sequence[int]:
-            return places_of(use, bounds[row], span)
+            return places_of(use, bounds[row % len(bounds)], span)
 
         lm.captured.collect(lm._span, rows, lambda kept: (sums[row] for row in kept), places)
