@@ -121,7 +121,7 @@ def _child(args: argparse.Namespace) -> dict[str, Any]:
     from lm_eval_moe import simple_evaluate
 
     model, tokenizer = load(args)
-    lm = build("capture" if args.child == "cache" else args.child, model, tokenizer, args)
+    lm = build("capture" if args.child == "cache" else args.child, model, tokenizer, args, reuse="auto")
     names = _write_tasks(args, tokenizer)
     results = simple_evaluate(
         lm,
@@ -147,7 +147,7 @@ def _profiled(args: argparse.Namespace) -> dict[str, Any]:
 
     languages, sentences = map(int, args.sizes[0].split("x"))
     model, tokenizer = load(args)
-    lm = build("capture", model, tokenizer, args)
+    lm = build("capture", model, tokenizer, args, reuse="auto")
     texts = args.folder / "sentences.txt"
     # All about as long, however many they are: they come again, but never in one batch.
     requests = documents(min(sentences, _PROMPTS), tokenizer, args.length)

@@ -33,7 +33,6 @@ from lm_eval_moe.profiles.unfinished import (
     unfinished_path,
 )
 from lm_eval_moe.profiling.documents import Document, Source
-from lm_eval_moe.profiling.garbage import collecting
 from lm_eval_moe.profiling.growing import Growing, GrowingRows, GrowingSums, Pace
 from lm_eval_moe.text_hash import text_hash
 
@@ -130,13 +129,12 @@ class ProfileJob:
         if self.options.restart:
             forget_unfinished(self.path)
         documents = islice(self.source.documents(), self.done, None)
-        with closing(self._growing()) as growing, collecting() as collect:
+        with closing(self._growing()) as growing:
             while chunk := list(islice(documents, lm.rows_at_once)):
                 steered += self._capture(chunk, growing)
                 self.done += len(chunk)
                 progress(len(chunk))
                 growing.save(self.done, steered)
-                collect()
             if lm.coverage is not None and lm.coverage.reaches(self.source.language) and not steered:
                 self._warn_of_no_reach()
             content = growing.content()

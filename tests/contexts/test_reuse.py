@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hf_cases import generated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import make_model
-from token_trees import drawn_requests
+from token_trees import Drawn, drawn_requests
+from transformers import DynamicCache
 
 from lm_eval_moe import HFMoE, parse_spec, resolve, simple_evaluate
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.backends.hf.contexts import SharedRows, scoring
+from lm_eval_moe.capture import Forest, Recorder, RequestKey
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.task_index import TaskManager
 from lm_eval_moe.routing_record import ARRAYS
@@ -62,6 +66,10 @@ def run(lm: HFMoE, requests: Any, plans: Any) -> Iterator[tuple[list[tuple[float
             answers = lm.score_tokens(requests)
             records = {key: captured.record(key) for key, *_ in requests}
         yield answers, records, captured.steered_pairs.total()
+
+
+def keyed(drawn: Sequence[Drawn]) -> list[Any]:
+    return [(RequestKey("en", document, choice), context, own) for document, choice, context, own in drawn]
 
 
 def assert_alike(found: Any, expected: Any) -> None:
@@ -211,6 +219,61 @@ def test_the_response_cache_keeps_what_was_computed_so(tokenizer: Any, tmp_path:
     assert kept == ("contexts", "rows")
 
 
+# ---------------------------------------------------------------------- what is held, and for how long
+
+
+def test_nothing_of_a_run_is_held_once_it_has_ended(tokenizer: Any) -> None:
+    """Sums may be those of thousands of segments on a device: they must not wait for Python to look for cycles."""
+    lm, _ = both("qwen3_moe", tokenizer)
+    requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
+    asked = generated([f"{' '.join(WORDS * 4)} {word}" for word in WORDS], max_gen_toks=2)
+    lm.score_tokens(requests)  # after which nothing has to be shown any more
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        with lm.ahead(plans_of(lm)[:2]):
+            lm.score_tokens(requests)
+        lm.generate_until(asked, disable_tqdm=True)
+        assert lm._proof.fronts
+        assert held() == before
+    finally:
+        gc.enable()
+
+
+def held() -> int:
+    return sum(type(thing) in (Recorder, Forest, DynamicCache) for thing in gc.get_objects())
+
+
+def test_a_pass_under_several_plans_is_bounded_by_its_tokens_and_its_sums(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, _ = both("qwen3_moe", tokenizer)
+    known = lm._token_requests([(None, [1, 2, 3], [4]), (None, [5] * 10, [6])], lm.max_length)
+    shared = SharedRows(lm, known)
+    shared.fill(40)
+    rows = shared.groups[0].rows  # of 10 and 3 tokens
+    assert shared._plans_at_once(rows) == 4
+    assert shared._plans_at_once(rows[1:]) == 13
+    segment = 8 * len(lm.routing_shape.layers) * lm.routing_shape.experts * len(ARRAYS)
+    monkeypatch.setattr(scoring, "_SUMS", 3 * segment * 6)  # each row has three segments at most
+    assert shared._plans_at_once(rows) == 3
+    monkeypatch.setattr(scoring, "_SUMS", 1)
+    assert shared._plans_at_once(rows) == 1
+
+
+def test_processes_that_find_a_size_by_trying_refuse_together(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that went its own way would wait for the others for ever."""
+    lm, off = both("qwen3_moe", tokenizer)
+    requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
+    monkeypatch.setattr(lm, "batch_size_per_gpu", "auto")
+    monkeypatch.setattr(lm, "gather", lambda own: [own, (False, "another model")])
+    monkeypatch.setattr(lm, "_detect_batch_size", lambda *_: 4)
+    answers = lm.score_tokens(requests)
+    assert answers == off.score_tokens(requests)
+    assert lm._proof.refused == "another model"
+
+
 # ---------------------------------------------------------------------- models that do not answer the same
 
 
@@ -228,8 +291,7 @@ def neighbour_row(module: Any, args: Any, hidden: torch.Tensor) -> torch.Tensor:
 def test_a_model_that_answers_otherwise_is_seen_to(wrong: Any, tokenizer: Any) -> None:
     lm, off = both("qwen3_moe", tokenizer)
     lm.model.get_input_embeddings().register_forward_hook(wrong)
-    drawn = drawn_requests(1, lm.vocabulary(), documents=16, longest=100)
-    requests = [(RequestKey("en", d, c), context, own) for d, c, context, own in drawn]
+    requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
     with pytest.warns(RoutingWarning, match="log-probabilities differ by up to"):
         answers = lm.score_tokens(requests)
     with warnings.catch_warnings():
@@ -248,8 +310,7 @@ def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:
         return original(*args, **kwargs)
 
     lm.model.model.forward = forward
-    drawn = drawn_requests(1, lm.vocabulary(), documents=16, longest=100)
-    requests = [(RequestKey("en", d, c), context, own) for d, c, context, own in drawn]
+    requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
     with pytest.warns(RoutingWarning, match="IndexError: places are counted here"):
         assert lm.score_tokens(requests) == off.score_tokens(requests)
 
@@ -257,9 +318,7 @@ def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:
 def test_a_longer_sequence_is_proven_anew(tokenizer: Any) -> None:
     lm, _ = both("qwen3_moe", tokenizer)
     for longest in (20, 100):
-        drawn = drawn_requests(3, lm.vocabulary(), documents=30, longest=longest)
-        requests = [(RequestKey("en", d, c), context, own) for d, c, context, own in drawn]
-        lm.score_tokens(requests)
+        lm.score_tokens(keyed(drawn_requests(3, lm.vocabulary(), documents=30, longest=longest)))
         assert lm._proof.length > longest // 2
 
 

@@ -214,6 +214,7 @@ def test_the_command_lets_go_of_a_language_when_the_next_one_begins(
         return run(job, *arguments)
 
     monkeypatch.setattr(ProfileJob, "run", counted)
+    gc.collect()  # what other tests left
     before = live(TextFile)
     texts = [f"{language}={source(tmp_path, language, sentences(2)).path}" for language in ("en", "sw", "de", "fr")]
     command = ["profile", "--model_args", "pretrained=demo", "--texts", *texts, "--output", str(tmp_path / "out")]
