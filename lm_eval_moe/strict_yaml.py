@@ -16,7 +16,7 @@ import yaml
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.yaml_limits import MAX_BYTES, Limited
 
-__all__ = ["read_yaml", "yaml_value"]
+__all__ = ["read_yaml", "yaml_text", "yaml_value"]
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
@@ -91,6 +91,21 @@ class _Loader(Limited):
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper for readers of either YAML: quotes are around each text that 1.1 or 1.2 takes for more."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # Without quotes, PyYAML writes this character as it is, and readers take it for the end of a line.
+        return self.represent_scalar(_TAG + "str", text, style='"' if "\x85" in text else None)
+
+
+for _resolvers in (yaml.SafeDumper, _Loader):
+    for _first, _of_tags in _resolvers.yaml_implicit_resolvers.items():
+        for _tag, _pattern in _of_tags:
+            _Dumper.add_implicit_resolver(_tag, _pattern, [_first])
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def _short(key: Hashable) -> str:
     text = repr(key)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -111,6 +126,11 @@ def yaml_value(text: str, *, where: str) -> Any:
         raise UserError(f"not valid YAML: {problem}{at}", fix="correct it there", where=where) from error
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair, which is no text
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", fix="remove it", where=where) from error
+
+
+def yaml_text(value: Any) -> str:
+    """Write a value of plain types so that `yaml_value` and readers of YAML 1.1 read the same from it."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=78)
 
 
 def read_yaml(path: Path, kind: str) -> Any:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-import yaml
-
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.results.marks import steered
 from lm_eval_moe.results.routing import ModelShape
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import is_number
 from lm_eval_moe.shape import format_ranges
+from lm_eval_moe.strict_yaml import yaml_text
 
 __all__ = ["SteeringFacts", "facts", "mismatches", "steering_facts", "task_facts"]
 
@@ -74,9 +73,7 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
             (str(layer), format_ranges(sorted(experts)))
             for layer, experts in sorted(run.steering.experts.items(), key=lambda entry: int(entry[0]))
         )
-        spec = yaml.safe_dump(
-            _plain(run.steering.spec), sort_keys=False, default_flow_style=None, allow_unicode=True, width=78
-        )
+        spec = yaml_text(_plain(run.steering.spec))
         profiles = tuple(f"{each.get('given')}, SHA-256 {each.get('sha256')}" for each in run.steering.profiles)
         name, digest = run.steering.name or "steering", run.steering.hash or "not said"
         found.append(SteeringFacts(run.label, name, digest, by_experts, spec, profiles))
@@ -195,7 +192,7 @@ def _documents(run: Run, task: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as `yaml.safe_dump` wants it, and layers as numbers again: JSON has made them texts."""
+    """Return a value as `yaml_text` wants it, and layers as numbers again: JSON has made them texts."""
     if isinstance(value, Mapping):
         return {int(key) if _LAYER.fullmatch(str(key)) else str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -22,7 +22,7 @@ from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import LanguageFilter, SteeringSpec, load_spec, parse_spec, resolve
 from lm_eval_moe.steering.actions import Action, ActionTargets
 from lm_eval_moe.steering.actions._base import SwitchAction
-from lm_eval_moe.strict_yaml import yaml_value
+from lm_eval_moe.strict_yaml import yaml_text, yaml_value
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "steering_configs"
 CONTRACT = """
@@ -434,7 +434,7 @@ SPECS = st.fixed_dictionaries(
 @given(SPECS)
 def test_a_spec_survives_dumping_and_parsing(given: dict[str, Any]) -> None:
     spec = parse_spec(given)
-    as_json, as_yaml = json.dumps(spec.to_dict()), yaml.safe_dump(spec.to_dict(), allow_unicode=True)
+    as_json, as_yaml = json.dumps(spec.to_dict()), yaml_text(spec.to_dict())
     for read in (json.loads(as_json), yaml_value(as_yaml, where="f")):
         again = parse_spec(read)
         assert again == spec

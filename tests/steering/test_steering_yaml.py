@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lm_eval_moe import yaml_limits
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import load_spec
-from lm_eval_moe.strict_yaml import read_yaml, yaml_value
+from lm_eval_moe.strict_yaml import read_yaml, yaml_text, yaml_value
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 8)}]\n" for level in range(1, 9)
@@ -127,3 +127,25 @@ def test_no_text_ends_in_any_other_error(text: str) -> None:
         assert error.where == "f"  # noqa: PT017  (either outcome is right, no other error is)
     else:
         assert value is None or isinstance(value, bool | int | float | str | list | dict)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64)
+        | st.floats(allow_nan=False)
+        | st.text(st.characters(exclude_categories=["Cs"]))
+        | st.sampled_from(
+            ["1e-3", "no", "8:35", "=", "<<", "012", "0o7", "2026-01-01", "1_000", "~", "", "\x85", " \x85a", "a\x85 b"]
+        ),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(0, 99), inner, max_size=3)
+        ),
+        max_leaves=6,
+    )
+)
+def test_what_is_written_reads_the_same_by_either_yaml(value: object) -> None:
+    text = yaml_text(value)
+    assert yaml_value(text, where="f") == value
+    assert yaml.safe_load(text) == value
