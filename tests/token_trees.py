@@ -19,7 +19,7 @@ class Drawn(NamedTuple):
 
 
 def drawn_requests(seed: int, tokens: Sequence[int], documents: int = 12, longest: int = 40) -> list[Drawn]:
-    """Return documents with choices: some behind the same examples, some equal, some with one choice or one token."""
+    """Return documents with choices: half behind the same examples, some equal, some with one choice or one token."""
     draw = random.Random(seed)
 
     def text(low: int, high: int) -> list[int]:
@@ -31,7 +31,8 @@ def drawn_requests(seed: int, tokens: Sequence[int], documents: int = 12, longes
     found: list[Drawn] = []
     for document in range(documents):
         again = bool(contexts) and draw.random() < 0.2
-        contexts.append(draw.choice(contexts) if again else draw.choice(starts) + text(1, 12))
+        start = starts[2] if document % 2 else draw.choice(starts)
+        contexts.append(draw.choice(contexts) if again else start + text(1, 12))
         kind = draw.choice(("few", "one token", "one", "long", "in the context"))
         choices = [text(1, {"one token": 1, "long": 15}.get(kind, 4)) for _ in range(1 if kind == "one" else 4)]
         if draw.random() < 0.3:

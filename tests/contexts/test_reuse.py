@@ -23,7 +23,7 @@ from transformers import DynamicCache
 
 from lm_eval_moe import HFMoE, parse_spec, resolve, simple_evaluate
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.backends.hf.contexts import SharedRows, scoring
+from lm_eval_moe.backends.hf.contexts import SharedRows, planning, scoring
 from lm_eval_moe.capture import Forest, Recorder, RequestKey
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.task_index import TaskManager
@@ -85,11 +85,28 @@ def assert_alike(found: Any, expected: Any) -> None:
                 np.testing.assert_allclose(mine, theirs, atol=2e-5, rtol=1e-4, err_msg=name)
 
 
+def cells_of(lm: HFMoE) -> list[Any]:
+    """Plans that leave all layers but the last two as they are."""
+    *_, one, last = lm.routing_shape.layers
+    soft = {"layers": one, "experts": {"ids": {one: [1]}}, "action": {"soft": 0.4}}
+    activate = {"layers": last, "experts": {"ids": {last: [0, 3]}}, "action": "activate", "tokens": "generated"}
+    return [None, steering(lm, activate), steering(lm, soft, activate)]
+
+
+@pytest.fixture
+def _rows_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes are worth it for few documents, as they are for the many of an evaluation."""
+    monkeypatch.setattr(planning, "_SMALL_ROW", 1)
+    monkeypatch.setattr(planning, "_LONG_ROW", 1.25)
+    monkeypatch.setattr(planning, "_WORTH_A_PREFIX", 32)
+
+
 @pytest.fixture(scope="module")
 def models(tokenizer: Any) -> dict[str, tuple[HFMoE, HFMoE]]:
     return {family: both(family, tokenizer) for family in FAMILIES}
 
 
+@pytest.mark.usefixtures("_rows_are_small")
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6))
@@ -98,14 +115,14 @@ def test_random_trees(family: str, seed: int, models: dict[str, tuple[HFMoE, HFM
     lm, off = models[family]
     drawn = drawn_requests(seed, lm.vocabulary(), documents=16, longest=100)
     requests = [(RequestKey("sw" if d % 3 else "en", d, c), context, own) for d, c, context, own in drawn]
-    plans = plans_of(lm)
-    expected = list(run(off, requests, plans))
-    assert_alike(run(lm, requests, plans), expected)
-    with lm.ahead(plans):
+    for plans in (plans_of(lm), cells_of(lm)):
+        expected = list(run(off, requests, plans))
         assert_alike(run(lm, requests, plans), expected)
+        with lm.ahead(plans):
+            assert_alike(run(lm, requests, plans), expected)
     assert lm._proof.refused is None
-    assert lm._proof.length
     assert lm._proof.layers is not None
+    assert lm._proof.prefixed
 
 
 def test_a_run_that_is_too_small_for_a_proof_is_not_shared(tokenizer: Any) -> None:
@@ -179,6 +196,7 @@ def assert_same_numbers(found: dict[str, float], expected: dict[str, float]) -> 
 
 
 @pytest.mark.filterwarnings("ignore:.*(falls short|no token in the span)")
+@pytest.mark.usefixtures("_rows_are_small")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("arguments", [{}, {"max_length": 60}, {"add_bos_token": True, "capture": "continuation"}])
 def test_every_result_field_is_that_without_reuse(
@@ -193,6 +211,7 @@ def test_every_result_field_is_that_without_reuse(
         assert any("routing_divergence" in key for key in expected)
         assert_same_numbers(evaluated(lm, tasks, tmp_path), expected)
     assert lm._proof.length
+    assert lm._proof.prefixed or "max_length" in arguments  # what is cut on the left may begin with something else
 
 
 def test_a_task_has_the_same_fields_whatever_is_in_the_run_beside_it(tokenizer: Any, tmp_path: Path) -> None:
@@ -298,6 +317,22 @@ def test_a_model_that_answers_otherwise_is_seen_to(wrong: Any, tokenizer: Any) -
         warnings.simplefilter("error")  # it is said once
         assert lm.score_tokens(requests) == answers == off.score_tokens(requests)
     assert lm.plans_at_once == 1
+
+
+def test_rows_that_branch_are_seen_to_by_themselves(tokenizer: Any) -> None:
+    """What holds for sequences one behind the other, and behind a prefix, need not hold for those side by side."""
+    lm, off = both("qwen3_moe", tokenizer)
+    lm.model.get_input_embeddings().register_forward_hook(neighbour_column)
+    one_choice = [(RequestKey("en", document, 0), [document, 9, 8], [4, 5]) for document in range(16)]
+    lm.score_tokens(one_choice)
+    assert (lm._proof.length, lm._proof.branched, lm._proof.refused) == (4, False, None)
+    choices = [
+        (RequestKey("en", document, choice), [7, 5, document], [choice, 4])
+        for document in range(16)
+        for choice in range(3)
+    ]
+    with pytest.warns(RoutingWarning, match="log-probabilities differ by up to"):
+        assert lm.score_tokens(choices) == off.score_tokens(choices)
 
 
 def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:

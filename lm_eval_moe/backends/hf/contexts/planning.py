@@ -24,8 +24,11 @@ _GENERATED = 1 << 31
 _WORTH_A_ROW = 0.2
 """The part of their tokens that requests save at least by running in one row: attention pays for what it masks."""
 
+_LONG_ROW = 2.0
+"""How many times as long as the longest sequence in it a row may be."""
+
 _SMALL_ROW = 512
-"""Tokens up to which a row may be longer than twice the longest sequence in it."""
+"""Tokens up to which a row may be longer than that."""
 
 _WORTH_A_PREFIX = 256
 """Tokens that a prefix has to save: it is a forward pass of its own."""
@@ -221,7 +224,7 @@ def _take_rows(node: _Node, numbers: Sequence[int], paths: Sequence[Path], *, sh
     node.tokens = sum(child.depth - node.depth + child.tokens for child in node.children)
     together = node.depth + node.tokens
     apart = sum(node.depth + row.tokens for row in node.rows)
-    fits = together <= max(_SMALL_ROW, 2 * node.longest)
+    fits = together <= max(_SMALL_ROW, _LONG_ROW * node.longest)
     if shared and len(node.rows) > 1 and fits and apart - together >= _WORTH_A_ROW * apart:
         node.rows = [Row(tuple(number for row in node.rows for number in row.requests), node.tokens)]
 

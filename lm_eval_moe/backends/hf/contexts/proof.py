@@ -53,6 +53,7 @@ class Proof:
 
     Attributes:
         length: Tokens of the longest sequence for which contexts were shared and the answers were the same.
+        branched: Whether a row had requests that go on from the same token then.
         prefixed: Whether a prefix was in front then.
         refused: Why contexts are not shared; None: they are, as far as is known.
         fronts: Tokens of the longest prompt that was generated from behind what others begin with, too.
@@ -61,6 +62,7 @@ class Proof:
     """
 
     length: int = 0
+    branched: bool = False
     prefixed: bool = False
     refused: str | None = None
     fronts: int = 0
@@ -76,15 +78,19 @@ class Proof:
             paths: Of all requests.
             plans: Under how many plans they run.
         """
-        lengths = {number: _longest(group.rows, paths) for number, group in enumerate(groups)}
-        longest = max(lengths, key=lengths.__getitem__)
-        prefixed = [number for number in lengths if groups[number].prefix]
-        if self.refused is None and self.length < lengths[longest] / 2:
-            return _first_rows(groups[longest], paths)
-        if self.refused is None and prefixed and not self.prefixed:
-            return _first_rows(groups[max(prefixed, key=lengths.__getitem__)], paths)
-        if self.refused is None and plans > 1 and not self._fanned:
-            return _first_rows(groups[(prefixed or [longest])[0]], paths)
+        if self.refused is not None:
+            return None
+        longest_first = sorted(groups, key=lambda group: -_longest(group.rows, paths))
+        prefixed = [group for group in longest_first if group.prefix]
+        branched = [group for group in longest_first if any(_branches(row, group, paths) for row in group.rows)]
+        if self.length < _longest(longest_first[0].rows, paths) / 2:
+            return _first_rows(longest_first[0], paths)
+        if prefixed and not self.prefixed:
+            return _first_rows(prefixed[0], paths)
+        if branched and not self.branched:
+            return _first_rows(branched[0], paths)
+        if plans > 1 and not self._fanned:
+            return _first_rows((prefixed or longest_first)[0], paths)
         return None
 
     @staticmethod
@@ -121,6 +127,7 @@ class Proof:
             )
             return
         self.length = max(self.length, _longest(rows, paths))
+        self.branched |= any(_branches(row, group, paths) for row in rows)
         self.prefixed |= group.prefix > 0
 
     def allows_fronts(
@@ -219,9 +226,16 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
 
 
 def _first_rows(group: Group, paths: Sequence[Path]) -> Group:
-    """Return two rows of a group, one with its longest sequence: no row is told from its neighbours by one."""
-    rows = sorted(group.rows, key=lambda row: -_longest([row], paths))[:2]
+    """Return two rows of a group, the longest sequence's and one that branches: by one, no neighbour row would show."""
+    longest_first = sorted(group.rows, key=lambda row: -_longest([row], paths))
+    branched = next((row for row in longest_first[1:] if _branches(row, group, paths)), None)
+    rows = [longest_first[0], *([branched] if branched is not None else longest_first[1:2])]
     return Group(tuple(sorted(rows, key=lambda row: -row.tokens)), group.prefix)
+
+
+def _branches(row: Row, group: Group, paths: Sequence[Path]) -> bool:
+    """Whether the last request of a row goes on from another token than the one in the column before."""
+    return group.prefix + row.tokens > _longest([row], paths)
 
 
 def _longest(rows: Sequence[Row], paths: Sequence[Path]) -> int:
