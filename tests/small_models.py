@@ -63,12 +63,34 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """What makes each family small and a mixture of experts, beside what all have in common."""
 
+STATEFUL: dict[str, dict[str, Any]] = {
+    "lfm2_moe": {
+        **_EIGHT,
+        "num_dense_layers": 1,
+        "conv_L_cache": 3,
+        "layer_types": ["conv", "full_attention", "conv"],
+    },
+    "granitemoehybrid": {
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 16,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "position_embedding_type": "rope",
+        "mamba_n_heads": 4,
+        "mamba_d_state": 8,
+        "mamba_d_conv": 2,
+        "mamba_expand": 2,
+        "mamba_chunk_size": 8,
+    },
+}
+"""The same of families some of whose layers keep a state instead of keys and values."""
+
 
 def make_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """Build a random model of a family; biases that start at zero get values, so that they matter."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(family, **{**_SMALL, **FAMILIES[family]})
+    config = AutoConfig.for_model(family, **{**_SMALL, **(FAMILIES | STATEFUL)[family]})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():

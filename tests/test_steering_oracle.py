@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import steered_oracle
+import torch
 from hf_cases import CHOICES, PAIRS, build, likelihoods, scored
 from small_models import FAMILIES, make_model
 from steered_oracle import Change, log_likelihood, spec_of, steered
 
+from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.steering import parse_spec
@@ -88,6 +90,22 @@ def test_an_action_equals_its_formula(name: str, case: tuple[str, Any, Any, list
         assert not record.targeted[others].any()
         assert not record.hit[others].any()
         assert not record.changed[others].any()
+
+
+@pytest.mark.parametrize("name", [*CASES, "guarded"])
+def test_a_model_in_double_precision_is_steered_alike(name: str, tokenizer: Any) -> None:
+    values = {}
+    for dtype in (torch.float32, torch.float64):
+        model = make_model("qwen3_moe", dtype=dtype)
+        model.set_experts_implementation("eager")  # the other ones take no double precision
+        lm = HFMoE(pretrained=model, tokenizer=tokenizer, batch_size=3)
+        if name == "guarded":
+            spec = spec_of([*CASES["activate"], *CASES["mask"]], guard=True)
+        else:
+            spec = spec_of(CASES[name])
+        lm.set_steering(parse_spec(spec))
+        values[dtype] = likelihoods(lm, scored(REQUESTS))
+    np.testing.assert_allclose(values[torch.float64], values[torch.float32], atol=1e-4)
 
 
 # Elsewhere the sign of the noise decides which group wins, or which expert SparseMixer takes first.

@@ -150,7 +150,7 @@ class RouterMode(TorchFunctionMode):
             return func(*args, **kwargs)  # the choice of groups
         self.guarded = True
         flat = scores.reshape(-1, width)
-        logits = F.pad(self._logits.float(), (0, beyond), value=-torch.inf)
+        logits = F.pad(_precise(self._logits), (0, beyond), value=-torch.inf)
         force, ban = F.pad(force, (0, beyond)), F.pad(ban, (0, beyond))
         full = self._scores if self._scores is not None else self._projected
         assert full is not None
@@ -158,7 +158,7 @@ class RouterMode(TorchFunctionMode):
         left_out = (flat == -torch.inf) | ((flat == 0) & (full != 0))
         ranks = logits.argsort(dim=-1).argsort(dim=-1) / width
         limit = torch.finfo(torch.float32).max
-        chosen = torch.where(left_out, limit * (ranks / 4 - 0.75), flat.float())
+        chosen = torch.where(left_out, limit * (ranks / 4 - 0.75), _precise(flat))
         chosen = torch.where(force, limit * (ranks / 4 + 0.5), chosen).masked_fill(ban, -torch.inf)
         indices = func(chosen.reshape(scores.shape), *args[1:], **kwargs).indices
         # Some routers take the combine weights from here: an expert brought back has the score that it had before.
@@ -171,7 +171,7 @@ def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor) -> Tensor:
 
     For routers whose choice follows the logits alone. The lift is a few units in the last place of the logits' type.
     """
-    precise = logits.float()
+    precise = _precise(logits)
     others = precise.masked_fill(force, -torch.inf).amax(-1, keepdim=True)
     lowest = precise.masked_fill(~force, torch.inf).amin(-1, keepdim=True)
     margin = 4 * torch.finfo(logits.dtype).eps * others.abs().clamp_min(1.0)
@@ -180,3 +180,8 @@ def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor) -> Tensor:
     limit = torch.finfo(logits.dtype).max
     guarded = torch.where(force, precise + lift, precise).masked_fill(ban, -limit)
     return guarded.clamp(-limit, limit).to(logits.dtype)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Return values in float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -121,7 +121,7 @@ class Steerer:
         actives = self._at(position)
         if not actives:
             return logits
-        steered = logits.float()
+        steered = logits.to(torch.promote_types(logits.dtype, torch.float32))
         may_be_masked = False
         for active in actives:
             experts, coefficients = self._tensors(active, position, logits.device)

@@ -373,9 +373,10 @@ def _importance(seen: native.Seen, experts: int) -> np.ndarray:
 
 
 @check("contexts")
-def shared_contexts_answer_the_same(case: Case) -> bool:
-    """Requests that share contexts, a few-shot prefix and a pass of several plans answer and are recorded as alone; or
-    else the first of them show that they would not, it is said, and each is computed by itself.
+def shared_contexts_answer_the_same(case: Case) -> str | None:
+    """Requests that share contexts, a few-shot prefix and a pass of several plans answer and are recorded as alone,
+    in rows that branch or from copies of a cache; or else the first of them show that they would not, it is said, and
+    each is computed by itself.
     """
     given = {
         "pretrained": case.model,
@@ -399,13 +400,14 @@ def shared_contexts_answer_the_same(case: Case) -> bool:
                 each.set_steering(plan)
                 each.captured.clear()
             mine, others = lm.score_tokens(requests), alone.score_tokens(requests)
-            np.testing.assert_allclose([value for value, _ in mine], [value for value, _ in others], atol=1e-3)
-            for key, *_ in requests:
+            apart = _selected_otherwise(lm, alone, [key for key, *_ in requests])
+            for (key, *_), (value, _), (expected, _) in zip(requests, mine, others, strict=True):
                 record, other = lm.captured.record(key), alone.captured.record(key)
                 assert record.tokens == other.tokens
-                np.testing.assert_array_equal(record.counts, other.counts)
-                np.testing.assert_allclose(record.gate_mass, other.gate_mass, atol=1e-3)
-                np.testing.assert_allclose(record.overlap, other.overlap, atol=1e-6)
+                if key not in apart:
+                    assert abs(value - expected) < 1e-3
+                    np.testing.assert_allclose(record.gate_mass, other.gate_mass, atol=1e-3)
+                    np.testing.assert_allclose(record.overlap, other.overlap, atol=1e-6)
         front = " ".join(context for context, _ in PAIRS) * 4
         asked = [f"{front} {number} {context}" for number in range(4) for context in PROMPTS]
         for each in (lm, alone):
@@ -413,14 +415,22 @@ def shared_contexts_answer_the_same(case: Case) -> bool:
             each.captured.clear()
         asked = generated(asked, max_gen_toks=3)
         assert lm.generate_until(asked, disable_tqdm=True) == alone.generate_until(asked, disable_tqdm=True)
-        for number in range(len(asked)):
-            record, other = (each.captured.record(RequestKey("task", number, 0)) for each in (lm, alone))
-            np.testing.assert_array_equal(record.counts, other.counts)
+        _selected_otherwise(lm, alone, [RequestKey("task", number, 0) for number in range(len(asked))])
     shared = lm._proof.refused is None
     assert shared == bool(lm._proof.length)
     assert [str(each.message) for each in said if "contexts are not shared" in str(each.message)][1:] == []
     assert shared == (not any("contexts are not shared" in str(each.message) for each in said))
-    return shared
+    assert lm._proof.prefixed == shared
+    return None if not shared else "copies of a cache" if lm._proof.forks else "rows that branch"
+
+
+def _selected_otherwise(lm: HFMoE, other: HFMoE, keys: list[RequestKey]) -> set[RequestKey]:
+    """Return where selections differ, which is next to nowhere: two experts may be equal but for the last bit, which is
+    another one on another processor.
+    """
+    apart = {key: np.abs(lm.captured.record(key).counts - other.captured.record(key).counts).sum() for key in keys}
+    assert sum(apart.values()) <= 0.005 * sum(other.captured.record(key).counts.sum() for key in keys)
+    return {key for key, count in apart.items() if count}
 
 
 @check("doctor")

@@ -17,7 +17,7 @@ __all__ = ["FOLDER", "PAGE", "Outcomes", "differences", "read_all", "render"]
 FOLDER = Path(__file__).with_name("found")
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # Rates are of random models: another version of torch draws other weights.
 _TOLERANCE = 0.15
@@ -116,8 +116,8 @@ selection bias. *activate 1 / mask 3* are the shares of tokens at which one acti
 three masked ones, on a random model with random selection biases and, where the family has them, groups; *guarded* the
 same with `guard: true`, where 100 % and 0 % hold for as many activated experts as are selected, too, and for masks that
 leave no more than that. Without the guard 100 % and 0 % mean that logits alone decide (with K = 1, as in zaya, ties are
-broken at random); a trained model's rates differ, and `steered_selection` reports them. *contexts* says whether
-requests can share what they begin with (docs/performance.md).
+broken at random); a trained model's rates differ, and `steered_selection` reports them. *contexts* says how
+requests share what they begin with (docs/performance.md).
 """
 
 
@@ -200,7 +200,7 @@ def render(everything: dict[str, dict[str, Any]]) -> str:
                 f"{_percent(rates[f'activate {how}'])} / {_percent(rates[f'mask {how}'])}"
                 for how in ("unguarded", "guarded")
             ),
-            "shared" if entry["contexts"] else "each by itself",
+            entry["contexts"] or "each by itself",
             ", ".join(where),
             _all_notes({version: everything[version]["families"][name] for version in where}),
         ]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from token_trees import drawn_requests
 
-from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, grouped
+from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, forked, grouped
 from lm_eval_moe.backends.hf.contexts.scoring import filled
-from lm_eval_moe.backends.hf.contexts.tree import branch_in_front, tree_batch
+from lm_eval_moe.backends.hf.contexts.tree import branches_in_front, tokens_of_prefixes, tree_batch
 from lm_eval_moe.capture.token_rows import NONE
 
 SEEDS = st.integers(0, 10**6)
@@ -56,11 +56,50 @@ def test_a_prefix_is_that_of_all_and_before_all_that_is_scored(seed: int) -> Non
         assert group.prefix <= min(paths[n].first_scored for n in numbers)
 
 
+@given(SEEDS, st.integers(1, 300))
+def test_prefixes_of_one_length_run_side_by_side_within_a_budget(seed: int, budget: int) -> None:
+    paths = paths_of(seed)
+    groups = forked(paths)
+    assert len({group.prefix for group in groups}) == len(groups)
+    parts = [part for group in groups for part in group.parts(budget)]
+    assert sorted(n for part in parts for row in part.rows for n in row.requests) == list(range(len(paths)))
+    ends = {(paths[row.requests[-1]].key, paths[row.requests[-1]].encoded) for part in parts for row in part.rows}
+    assert len(ends) == sum(len(part.rows) for part in parts)
+    for part in parts:
+        assert len(part.fronts) <= 1 or len(part.fronts) * part.prefix <= budget
+        assert [row.tokens for row in part.rows] == sorted((row.tokens for row in part.rows), reverse=True)
+        for row in part.rows:
+            path = paths[row.requests[-1]]
+            assert part.prefix + row.tokens == len(path)
+            assert all(path.encoded.startswith(paths[number].encoded) for number in row.requests)
+            assert part.prefix <= min(paths[number].first_scored for number in row.requests)
+            if part.prefix:
+                assert path.tokens[: part.prefix].tolist() == tokens_of_prefixes(part, paths)[row.front].tolist()
+    alone = sum(map(len, paths))
+    assert sum(group.tokens for group in groups) <= alone
+    assert sum(part.tokens for part in parts) == sum(group.tokens for group in groups)
+
+
+def test_a_fork_takes_up_to_an_eighth_of_a_prefix_less() -> None:
+    def lengths(*contexts: int) -> list[tuple[int, int]]:
+        paths = [
+            Path.of(None, [number, *range(100, 99 + length), choice], 1, ())
+            for number, length in enumerate(contexts)
+            for choice in range(4)
+        ]
+        return sorted((group.prefix, len(group.fronts)) for group in forked(paths))
+
+    assert lengths(112, 116, 119) == [(112, 3)]
+    assert lengths(112, 120) == [(112, 1), (120, 1)]
+    assert lengths(15, 16, 17) == [(15, 1), (16, 2)]
+    assert lengths(10) == [(0, 0)]  # which saves too little
+
+
 @given(SEEDS)
 def test_sharing_never_computes_more_than_each_request_by_itself(seed: int) -> None:
     paths = paths_of(seed)
     alone = sum(len(paths[n]) for n in range(len(paths)))
-    assert sum(group.prefix + sum(row.tokens for row in group.rows) for group in grouped(paths)) <= alone
+    assert sum(group.tokens for group in grouped(paths)) <= alone
 
 
 def test_the_same_examples_before_every_document_are_a_prefix() -> None:
@@ -73,7 +112,7 @@ def test_the_same_examples_before_every_document_are_a_prefix() -> None:
     [group] = grouped(paths)
     assert (group.prefix, len(group.rows)) == (301, 40)
     assert all(row.tokens == 2 + 4 * 2 for row in group.rows)
-    [group] = grouped(paths, rows=False)
+    [group] = grouped(paths, rows="single")
     assert (group.prefix, len(group.rows)) == (301, 160)
 
 
@@ -124,16 +163,17 @@ def test_a_token_of_a_tree_row_sees_its_sequence_and_nothing_else(seed: int) -> 
 @given(SEEDS)
 def test_a_prefix_is_cut_where_records_need_it(seed: int) -> None:
     paths = paths_of(seed)
-    for group in grouped(paths):
-        if group.prefix:
-            numbers = [n for row in group.rows for n in row.requests]
-            branches, branch = branch_in_front(numbers, paths, group.prefix)
-            assert [(each.start, each.end) for each in branches] == list(
-                pairwise(sorted({0, group.prefix, *(c for n in numbers for c in paths[n].cuts if c < group.prefix)}))
-            )
-            assert [branches[n].start <= place < branches[n].end for place, n in enumerate(branch)] == [True] * len(
-                branch
-            )
+    for group in [*grouped(paths), *forked(paths)]:
+        if not group.prefix:
+            continue
+        branches, branch, lines = branches_in_front(group, paths)
+        for front, line in enumerate(lines):
+            numbers = [n for row in group.rows for n in row.requests if row.front == front]
+            cuts = {0, group.prefix, *(c for n in numbers for c in paths[n].cuts if c < group.prefix)}
+            assert [(branches[n].start, branches[n].end) for n in line] == list(pairwise(sorted(cuts)))
+            assert [branches[n].before for n in line] == [NONE, *line[:-1]]
+            assert all(branches[n].start <= place < branches[n].end for place, n in enumerate(branch[front]))
+            assert all(paths[n].key == paths[branches[line[0]].request].key for n in numbers)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import yaml
 from hf_cases import generated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_models import make_model
+from small_models import STATEFUL, make_model
 from token_trees import Drawn, drawn_requests
 from transformers import DynamicCache
 
@@ -29,14 +29,15 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.task_index import TaskManager
 from lm_eval_moe.routing_record import ARRAYS
 
-FAMILIES = ("qwen3_moe", "gpt_oss", "deepseek_v3", "mixtral")
+FAMILIES = ("qwen3_moe", "gpt_oss", "deepseek_v3", "mixtral", *STATEFUL)
 LANGUAGES = {"en": "en", "sw": "sw"}
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "down", "all", "night", "and", "day")
 
 
 def both(family: str, tokenizer: Any, **more: Any) -> tuple[HFMoE, HFMoE]:
-    """The same weights, with contexts shared and without."""
-    model = make_model(family)
+    """The same weights, with contexts shared and without; in double precision no two experts are all but equal."""
+    model = make_model(family, dtype=torch.float64)
+    model.set_experts_implementation("eager")
     given = {"pretrained": model, "tokenizer": tokenizer, "batch_size": 4, "max_length": 120, "capture": "all", **more}
     return HFMoE(**given), HFMoE(**given, reuse="off")
 
@@ -121,8 +122,8 @@ def test_random_trees(family: str, seed: int, models: dict[str, tuple[HFMoE, HFM
         with lm.ahead(plans):
             assert_alike(run(lm, requests, plans), expected)
     assert lm._proof.refused is None
-    assert lm._proof.layers is not None
     assert lm._proof.prefixed
+    assert lm._proof.forks == (lm._proof.layers is None) == (family in STATEFUL)
 
 
 def test_a_run_that_is_too_small_for_a_proof_is_not_shared(tokenizer: Any) -> None:
@@ -197,7 +198,7 @@ def assert_same_numbers(found: dict[str, float], expected: dict[str, float]) -> 
 
 @pytest.mark.filterwarnings("ignore:.*(falls short|no token in the span)")
 @pytest.mark.usefixtures("_rows_are_small")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])
 @pytest.mark.parametrize("arguments", [{}, {"max_length": 60}, {"add_bos_token": True, "capture": "continuation"}])
 def test_every_result_field_is_that_without_reuse(
     seed: int, arguments: dict[str, Any], tokenizer: Any, tmp_path: Path
@@ -335,19 +336,37 @@ def test_rows_that_branch_are_seen_to_by_themselves(tokenizer: Any) -> None:
         assert lm.score_tokens(choices) == off.score_tokens(choices)
 
 
-def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:
-    lm, off = both("qwen3_moe", tokenizer)
+def failing(lm: HFMoE, *names: str) -> None:
+    """Make the model fail where it is given any of some arguments."""
     original = lm.model.model.forward
 
-    def forward(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
-        if position_ids is not None:
-            raise IndexError("places are counted here")
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if given := [name for name in names if kwargs.get(name) is not None]:
+            raise IndexError(f"{given[0]} is not for this model")
         return original(*args, **kwargs)
 
     lm.model.model.forward = forward
+
+
+def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:
+    lm, off = both("qwen3_moe", tokenizer)
+    failing(lm, "position_ids", "past_key_values")
     requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
-    with pytest.warns(RoutingWarning, match="IndexError: places are counted here"):
+    both_ways = "side by side: IndexError: position_ids is .* from copies of a cache: IndexError: past_key_values is"
+    with pytest.warns(RoutingWarning, match=both_ways):
         assert lm.score_tokens(requests) == off.score_tokens(requests)
+    assert lm.plans_at_once == 1
+
+
+def test_a_model_that_takes_no_rows_that_branch_goes_on_from_copies_of_its_cache(tokenizer: Any) -> None:
+    lm, off = both("qwen3_moe", tokenizer)
+    failing(lm, "position_ids")
+    requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
+    plans = [*plans_of(lm)[:2], None]
+    assert_alike(run(lm, requests, plans), list(run(off, requests, plans)))
+    assert (lm._proof.forks, lm._proof.refused) == (True, None)
+    documents = [(RequestKey("en", document, 0), [document, 9, 8], [4, 5]) for document in range(16)]
+    assert lm.score_tokens(documents) == off.score_tokens(documents)  # which have nothing in common
 
 
 def test_a_longer_sequence_is_proven_anew(tokenizer: Any) -> None:

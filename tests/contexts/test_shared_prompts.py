@@ -26,7 +26,10 @@ TASKS = ("en", "sw")
 
 
 def both(family: str, tokenizer: Any, **more: Any) -> tuple[HFMoE, HFMoE]:
-    given = {"pretrained": make_model(family), "tokenizer": tokenizer, "batch_size": 4, "max_length": 300, **more}
+    """The same weights, with contexts shared and without; in double precision no two experts are all but equal."""
+    model = make_model(family, dtype=torch.float64)
+    model.set_experts_implementation("eager")
+    given = {"pretrained": model, "tokenizer": tokenizer, "batch_size": 4, "max_length": 300, **more}
     return HFMoE(**{"capture": "all", **given}), HFMoE(**{"capture": "all", **given}, reuse="off")
 
 

@@ -25,10 +25,14 @@ def shared_rows(lm: Listening, known: TokenRequests, proof: Proof) -> SharedRows
     """
     if proof.refused is not None or not known.requests or not all(request[2] for request in known.requests):
         return None
-    planned, plans = SharedRows(lm, known), len(lm._plans)
+    planned, plans = SharedRows(lm, known, forks=proof.forks), len(lm._plans)
     while (group := proof.lacks(planned.groups, planned.paths, plans=plans)) is not None:
         if not proof.is_worth_it(group, planned.paths):
             return None
         proof.extend(lm, group, planned.paths, plans=plans)
+        if proof.forks != planned.forks:
+            planned = SharedRows(lm, known, forks=proof.forks)
+    if proof.refused is not None or (proof.forks and not any(group.prefix for group in planned.groups)):
+        return None
     planned.layers = proof.layers
-    return planned if proof.refused is None else None
+    return planned

@@ -1,62 +1,76 @@
-"""The forward passes: over a prefix, and over tree rows behind it."""
+"""The forward passes: over prefixes, and over rows behind them."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from lm_eval_moe.backends.hf.contexts.attention import tree_attention
 from lm_eval_moe.backends.hf.contexts.cells import Copies, fanned_out
 from lm_eval_moe.backends.hf.contexts.head import logits_at
-from lm_eval_moe.backends.hf.contexts.prefix import in_front
+from lm_eval_moe.backends.hf.contexts.prefix import forked, in_front
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lm_eval_moe.backends.hf.contexts.planning import Group
     from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
     from lm_eval_moe.capture.token_rows import Indices
 
-__all__ = ["keys_of_prefix", "read_rows"]
+__all__ = ["cache_of_prefixes", "read_rows"]
 
 
-def keys_of_prefix(model: Any, tokens: Indices, copies: Copies, device: torch.device) -> DynamicCache:
-    """Return the keys and values of a prefix.
+def cache_of_prefixes(model: Any, tokens: Indices, copies: Copies, device: torch.device, *, forks: bool) -> Cache:
+    """Return what a model keeps of prefixes.
 
     Args:
         model: The model.
-        tokens: ``[P]`` the prefix.
-        copies: What becomes of it.
+        tokens: ``[G, P]`` the prefixes.
+        copies: What becomes of them.
         device: Where inputs go.
+        forks: Whether the cache is one of the model's own; otherwise it has keys and values, all of them, whatever
+            windows the model's layers have.
     """
-    cache = DynamicCache()  # which keeps everything, whatever windows the model's layers have
-    inputs = torch.from_numpy(tokens).to(device).expand(copies.given, -1)
-    last = torch.tensor([len(tokens) - 1], device=device)
-    with fanned_out(copies, 1), logits_at(model, last):
-        model(inputs, past_key_values=cache, use_cache=True)
+    inputs = torch.from_numpy(tokens).to(device).repeat(copies.given, 1)
+    last = torch.tensor([tokens.shape[1] - 1], device=device)
+    with fanned_out(copies, len(tokens)), logits_at(model, last):
+        cache = model(inputs, past_key_values=None if forks else DynamicCache(), use_cache=True).past_key_values
+    if not isinstance(cache, Cache):
+        raise TypeError(f"what it keeps of a text is {type(cache).__name__}, not a cache of transformers")
     return cache
 
 
 def read_rows(
-    model: Any, batch: TreeBatch, prefix: int, cache: DynamicCache | None, copies: Copies, device: torch.device
+    model: Any,
+    batch: TreeBatch,
+    group: Group,
+    cache: Cache | None,
+    copies: Copies,
+    device: torch.device,
+    *,
+    forks: bool,
 ) -> Tensor:
     """Return the logits after which something is scored.
 
     Args:
         model: The model.
         batch: B rows of T tokens.
-        prefix: Tokens in front of them, P.
-        cache: Its keys and values; None where there is no prefix.
+        group: Has P tokens in front of them.
+        cache: What the model keeps of its prefixes; None where there are none.
         copies: What becomes of each row.
         device: Where inputs go.
+        forks: Whether each row goes on from a cache of its own, as the model does when it generates; otherwise rows
+            are trees behind the same keys and values.
 
     Returns:
         ``[C, S, V]``.
 
     Raises:
-        ValueError: The model returns something else, or keeps more of a prefix than keys and values.
+        ValueError: The model returns something else, or keeps more of a prefix than keys and values of it.
     """
     rows, width = batch.tokens.shape
 
@@ -64,20 +78,21 @@ def read_rows(
         return torch.from_numpy(array).to(device).repeat(copies.given, 1)
 
     places = batch.places + rows * width * np.arange(copies.count)[:, None]
-    position, until = given(batch.position), given(batch.until)
-    with (
-        tree_attention(position, until, prefix),
-        fanned_out(copies, rows),
-        logits_at(model, torch.from_numpy(places.ravel()).to(device)),
-    ):
-        logits: Tensor = model(
-            given(batch.tokens),
-            # Says nothing, and keeps models from taking places that begin anew for sequences of their own.
-            attention_mask=torch.ones(rows * copies.given, prefix + width, dtype=torch.long, device=device),
-            position_ids=position,
-            past_key_values=None if cache is None else in_front(cache),
-            use_cache=cache is not None,
-        ).logits
+    more: dict[str, Any] = {"use_cache": cache is not None}
+    attending: AbstractContextManager[None] = nullcontext()
+    if cache is not None and forks:
+        number = np.arange(copies.given)[:, None] * len(group.fronts) + np.array(batch.fronts)
+        more["past_key_values"] = forked(cache, torch.from_numpy(number.ravel()).to(device))
+    elif cache is not None:
+        more["past_key_values"] = in_front(cache)
+    if not forks:
+        position = given(batch.position)
+        attending = tree_attention(position, given(batch.until), group.prefix)
+        # Says nothing, and keeps models from taking places that begin anew for sequences of their own.
+        mask = torch.ones(rows * copies.given, group.prefix + width, dtype=torch.long, device=device)
+        more |= {"position_ids": position, "attention_mask": mask}
+    with attending, fanned_out(copies, rows), logits_at(model, torch.from_numpy(places.ravel()).to(device)):
+        logits: Tensor = model(given(batch.tokens), **more).logits
     if logits.shape[:2] != (1, places.size):
         raise ValueError(f"it returns logits of shape {tuple(logits.shape)} for {places.size} places")
     return logits.view(*places.shape, -1)

@@ -47,33 +47,38 @@ class Hearing:
     ) -> None:
         self.passes, self.recorder = passes, recorder
         self._forest, self._requests, self._steered, self._key = forest, requests, steered, key
-        self._front: list[list[int]] = []  # of each copy: the segments of the prefix
+        self._fronts: list[list[list[int]]] = []  # of each copy: the segments of each prefix
         self._own: list[list[int]] = []  # of each copy: the segments of the batch's branches
+        self._branches: Sequence[Branch] = ()
 
     def begin(self, tokens: Tensor, branches: Sequence[Branch], branch: Indices) -> None:
         """Begin a pass; see `Hearings.passing`."""
         steered = [self._steered(each) for each in branches]
-        self._own = [[] for _ in steered[0]]
-        fronts = [front[-1] for front in self._front] or [NONE] * len(self._own)
+        self._own, self._branches = [[] for _ in steered[0]], branches
         for each, kinds in zip(branches, steered, strict=True):
             key = self._key(each.request)
-            for own, front, kind in zip(self._own, fronts, kinds, strict=True):
-                own.append(self._forest.add(own[each.before] if each.before != NONE else front, kind))
+            for copy, (own, kind) in enumerate(zip(self._own, kinds, strict=True)):
+                if each.before != NONE:
+                    before = own[each.before]
+                else:
+                    before = self._fronts[copy][each.front][-1] if self._fronts else NONE
+                own.append(self._forest.add(before, kind))
                 if key is not None:
                     self._requests[own[-1]] = key
         segment = np.concatenate([np.array([*own, NONE])[branch] for own in self._own])
         self.passes.start_pass(tokens.repeat(len(self._own), 1), self._forest.begin_pass(segment))
 
-    def keep_in_front(self) -> None:
+    def keep_in_front(self, lines: Sequence[Sequence[int]]) -> None:
         """See `Hearings.keep_in_front`."""
-        self._front, self._own = self._own, []
+        self._fronts, self._own = [[[own[n] for n in line] for line in lines] for own in self._own], []
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
         """Return the sums of whole sequences, copy by copy; see `Hearings.sums`."""
         assert self.recorder is not None
-        front = self._front or [[] for _ in self._own]
         paths = [
-            [*begin, *(own[n] for n in line)] for begin, own in zip(front, self._own, strict=True) for line in lines
+            [*(self._fronts[copy][self._branches[line[0]].front] if self._fronts else ()), *(own[n] for n in line)]
+            for copy, own in enumerate(self._own)
+            for line in lines
         ]
         found = self.recorder.sums_of(paths)
         return [found[start : start + len(lines)] for start in range(0, len(found), len(lines))]
@@ -128,10 +133,10 @@ class Hearings:
             for hearing in self._all:
                 hearing.passes.end_pass()
 
-    def keep_in_front(self) -> None:
-        """Let the branches of the pass be what is in front of the rows to come."""
+    def keep_in_front(self, lines: Sequence[Sequence[int]]) -> None:
+        """Let the branches of the pass be what is in front of the rows to come: those of each prefix, by number."""
         for hearing in self._all:
-            hearing.keep_in_front()
+            hearing.keep_in_front(lines)
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
         """Return the sums of whole sequences, copy by copy.

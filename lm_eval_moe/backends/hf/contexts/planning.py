@@ -9,14 +9,17 @@ a tree.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from lm_eval_moe.capture.token_rows import Indices
 
-__all__ = ["Group", "Path", "Row", "common_length", "grouped"]
+__all__ = ["Group", "Path", "Row", "common_length", "forked", "grouped"]
+
+_Rows = Literal["trees", "lines", "single"]
 
 _GENERATED = 1 << 31
 """Marks a token that is steered as part of a continuation: it is another one than the same token of a prompt."""
@@ -32,6 +35,9 @@ _SMALL_ROW = 512
 
 _WORTH_A_PREFIX = 256
 """Tokens that a prefix has to save: it is a forward pass of its own."""
+
+_WORTH_A_FORK = 32
+"""The same where prefixes of one length run side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +101,50 @@ class Row:
     Attributes:
         requests: Their numbers, in the order of their sequences.
         tokens: How many the row has, behind what is in front of it.
+        front: Which of its group's prefixes that is.
     """
 
     requests: tuple[int, ...]
     tokens: int
+    front: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that have the same prefix in front.
+    """Rows that have a prefix in front, which they share, or several prefixes of the same length.
 
     Attributes:
         rows: The rows, the longest first.
-        prefix: Tokens of the prefix, with which the sequence of every request begins; 0: none.
+        prefix: Tokens of a prefix, with which the sequence of every request begins; 0: none.
+        fronts: A request that begins with it, of each prefix.
     """
 
     rows: tuple[Row, ...]
     prefix: int = 0
+    fronts: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], prefix: int) -> Group:
+        """Return rows in any order as a group; a row's ``front`` may be any number that tells prefixes apart."""
+        ordered = sorted(rows, key=lambda row: (-row.tokens, row.requests))
+        first = {row.front: row.requests[0] for row in reversed(ordered)}
+        number = {front: place for place, front in enumerate(sorted(first))}
+        own = tuple(replace(row, front=number[row.front]) for row in ordered)
+        return cls(own, prefix, tuple(first[front] for front in sorted(first)) if prefix else ())
+
+    @property
+    def tokens(self) -> int:
+        """How many are computed, padding left aside."""
+        return len(self.fronts) * self.prefix + sum(row.tokens for row in self.rows)
+
+    def parts(self, budget: int) -> Iterator[Group]:
+        """Yield the group cut into some whose prefixes have up to so many tokens altogether, one prefix at least."""
+        most = max(1, budget // max(self.prefix, 1))
+        by_part: dict[int, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            by_part[row.front // most].append(row)
+        for part in sorted(by_part):
+            yield Group.of(by_part[part], self.prefix)
 
 
 @dataclass(slots=True)
@@ -146,12 +179,29 @@ def common_length(one: bytes, other: bytes) -> int:
     return int(differs.argmax())
 
 
-def grouped(paths: Sequence[Path], *, rows: bool = True) -> list[Group]:
+def forked(paths: Sequence[Path]) -> list[Group]:
+    """Return which requests run together where no row branches: prefixes of one length side by side.
+
+    A prefix is cut to one of few lengths, which takes up to an eighth of what it saves.
+
+    Args:
+        paths: Of all requests.
+    """
+    by_length: dict[int, list[Row]] = defaultdict(list)
+    for front, group in enumerate(grouped(paths, rows="lines", worth=_WORTH_A_FORK)):
+        cut = group.prefix % (1 << max(0, group.prefix.bit_length() - 4))
+        own = [replace(row, tokens=row.tokens + cut, front=front) for row in group.rows]
+        by_length[group.prefix - cut] += own
+    return [Group.of(rows, prefix) for prefix, rows in by_length.items()]
+
+
+def grouped(paths: Sequence[Path], *, rows: _Rows = "trees", worth: int | None = None) -> list[Group]:
     """Return which requests run together, so that few tokens are computed twice.
 
     Args:
         paths: Of all requests.
-        rows: Whether requests may share a row; prefixes are all that they share otherwise.
+        rows: Which requests may share a row beside prefixes: any, those that are the beginning of one another, none.
+        worth: Tokens that a prefix has to save.
 
     Returns:
         Groups that have every request in one row of one group; rows without prefix, whatever steers them, are one.
@@ -163,28 +213,41 @@ def grouped(paths: Sequence[Path], *, rows: bool = True) -> list[Group]:
     single: list[Row] = []
     for numbers in by_key.values():
         numbers.sort(key=lambda number: paths[number].encoded)
-        root = _tree(numbers, paths)
+        leaves = _leaves(numbers, paths, lines=rows == "lines")
+        root = _tree(leaves, paths)
         for node in _postorder(root):
-            _take_rows(node, numbers, paths, shared=rows)
-        own, rest = _prefixed(root)
+            _take_rows(node, leaves, paths, shared=rows == "trees")
+        own, rest = _prefixed(root, _WORTH_A_PREFIX if worth is None else worth)
         groups += own
         single += rest
     if single:
-        groups.append(Group(_longest_first(single)))
+        groups.append(Group.of(single, 0))
     return groups
 
 
-def _tree(numbers: Sequence[int], paths: Sequence[Path]) -> _Node:
+def _leaves(numbers: Sequence[int], paths: Sequence[Path], *, lines: bool) -> list[tuple[int, ...]]:
+    """Return sorted sequences, those that are the beginning of the next one together with it, if they may be."""
+    leaves: list[tuple[int, ...]] = []
+    for number in numbers:
+        if lines and leaves and paths[number].encoded.startswith(paths[leaves[-1][-1]].encoded):
+            leaves[-1] = (*leaves[-1], number)
+        else:
+            leaves.append((number,))
+    return leaves
+
+
+def _tree(leaves: Sequence[tuple[int, ...]], paths: Sequence[Path]) -> _Node:
     """Return the tree of sorted sequences; its leaves are the sequences themselves."""
+    own = [paths[leaf[-1]] for leaf in leaves]
 
     def leaf(place: int) -> _Node:
-        return _Node(len(paths[numbers[place]]), place)
+        return _Node(len(own[place]), place)
 
     opened: list[_Node] = []
     node = leaf(0)
-    for place in range(1, len(numbers) + 1):
-        more = place < len(numbers)
-        shared = common_length(paths[numbers[place - 1]].encoded, paths[numbers[place]].encoded) if more else 0
+    for place in range(1, len(own) + 1):
+        more = place < len(own)
+        shared = common_length(own[place - 1].encoded, own[place].encoded) if more else 0
         while opened and (opened[-1].depth > shared or not more):
             parent = opened.pop()
             parent.children.append(node)
@@ -210,11 +273,12 @@ def _postorder(root: _Node) -> Iterator[_Node]:
             waiting += [(child, False) for child in node.children]
 
 
-def _take_rows(node: _Node, numbers: Sequence[int], paths: Sequence[Path], *, shared: bool) -> None:
+def _take_rows(node: _Node, leaves: Sequence[tuple[int, ...]], paths: Sequence[Path], *, shared: bool) -> None:
     """Give a node its rows, and what else is known once its children's are."""
     if not node.children:
-        path = paths[numbers[node.first]]
-        node.rows, node.longest, node.unscored = [Row((numbers[node.first],), 0)], len(path), path.first_scored
+        own = leaves[node.first]
+        node.rows, node.longest = [Row(own, 0)], len(paths[own[-1]])
+        node.unscored = min(paths[number].first_scored for number in own)
         return
     node.longest = max(child.longest for child in node.children)
     node.unscored = min(child.unscored for child in node.children)
@@ -229,14 +293,14 @@ def _take_rows(node: _Node, numbers: Sequence[int], paths: Sequence[Path], *, sh
         node.rows = [Row(tuple(number for row in node.rows for number in row.requests), node.tokens)]
 
 
-def _prefixed(root: _Node) -> tuple[list[Group], list[Row]]:
+def _prefixed(root: _Node, worth: int) -> tuple[list[Group], list[Row]]:
     """Return the groups whose prefixes save the most tokens altogether, and the rows that are in none."""
     best: dict[int, tuple[int, int]] = {}  # by node: what prefixes save in it; the one in front of all of it, if any
     for node in _postorder(root):
         prefix = min(node.depth, node.unscored)
         saved = prefix * (len(node.rows) - 1)
         below = sum(best[id(child)][0] for child in node.children) if len(node.rows) > 1 else 0
-        best[id(node)] = (saved, prefix) if saved >= max(_WORTH_A_PREFIX, below) else (below, 0)
+        best[id(node)] = (saved, prefix) if saved >= max(worth, below) else (below, 0)
     groups: list[Group] = []
     single: list[Row] = []
     waiting = [root]
@@ -248,11 +312,7 @@ def _prefixed(root: _Node) -> tuple[list[Group], list[Row]]:
             continue
         rows = [Row(row.requests, row.tokens + node.depth - prefix) for row in node.rows]
         if prefix:
-            groups.append(Group(_longest_first(rows), prefix))
+            groups.append(Group.of(rows, prefix))
         else:
             single += rows
     return groups, single
-
-
-def _longest_first(rows: Sequence[Row]) -> tuple[Row, ...]:
-    return tuple(sorted(rows, key=lambda row: (-row.tokens, row.requests)))

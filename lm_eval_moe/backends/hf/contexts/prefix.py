@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from transformers import DynamicCache
@@ -9,8 +10,9 @@ from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import Cache
 
-__all__ = ["in_front", "repeated"]
+__all__ = ["forked", "in_front", "repeated"]
 
 
 class _InFront(DynamicLayer):
@@ -38,7 +40,7 @@ def _joined(prefix: Tensor, rows: Tensor) -> Tensor:
     return joined
 
 
-def in_front(cache: DynamicCache) -> DynamicCache:
+def in_front(cache: Cache) -> DynamicCache:
     """Return what puts the keys and values of a filled cache in front of rows.
 
     Raises:
@@ -47,7 +49,14 @@ def in_front(cache: DynamicCache) -> DynamicCache:
     return _cache_of([_InFront(layer.keys, layer.values) for layer in _plain_layers(cache)])
 
 
-def repeated(cache: DynamicCache, rows: int) -> DynamicCache:
+def forked(cache: Cache, rows: Tensor) -> Cache:
+    """Return a cache that goes on from that of some rows ``[B]`` of a batch, whatever a model keeps of a text."""
+    own = copy.deepcopy(cache)  # states are written over where they are
+    own.reorder_cache(rows)
+    return own
+
+
+def repeated(cache: Cache, rows: int) -> DynamicCache:
     """Return a cache that goes on from the keys and values of one row in so many; nothing is copied before it does.
 
     Raises:
@@ -62,7 +71,7 @@ def repeated(cache: DynamicCache, rows: int) -> DynamicCache:
     return _cache_of(layers)
 
 
-def _plain_layers(cache: DynamicCache) -> list[DynamicLayer]:
+def _plain_layers(cache: Cache) -> list[DynamicLayer]:
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
         kinds = sorted({type(layer).__name__ for layer in cache.layers} - {"DynamicLayer"})
         raise ValueError(f"what it keeps of a text is more than keys and values ({', '.join(kinds)})")

@@ -12,13 +12,13 @@ import torch
 
 from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
 from lm_eval_moe.backends.hf.contexts.cells import Copies
-from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix
+from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes
 from lm_eval_moe.backends.hf.contexts.planning import Path, grouped
 from lm_eval_moe.backends.hf.contexts.prefix import repeated
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import DynamicCache
+    from transformers import Cache, DynamicCache
 
     from lm_eval_moe.capture.token_rows import Indices
 
@@ -35,7 +35,7 @@ def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable])
     paths = [Path.of(key, tokens, 1, ()) for key, tokens in zip(keys, prompts, strict=True)]
     some = [number for number, path in enumerate(paths) if len(path)]
     found = []
-    for group in grouped([paths[number] for number in some], rows=False):
+    for group in grouped([paths[number] for number in some], rows="single"):
         numbers = sorted(some[number] for row in group.rows for number in row.requests)
         found.append((paths[numbers[0]].tokens[: group.prefix], numbers))
     empty = [number for number, path in enumerate(paths) if not len(path)]
@@ -89,12 +89,12 @@ class Front:
     """
 
     size: int
-    cache: DynamicCache
+    cache: Cache
 
     @classmethod
     def of(cls, model: Any, tokens: Indices, device: torch.device) -> Front:
         """Compute the front of tokens ``[P]``."""
-        return cls(len(tokens), keys_of_prefix(model, tokens, Copies(), device))
+        return cls(len(tokens), cache_of_prefixes(model, tokens[None], Copies(), device, forks=False))
 
     def before(self, context: Tensor, mask: Tensor) -> BehindFront:
         """Return left-padded prompts ``[B, W]`` that begin with it, behind its keys and values."""

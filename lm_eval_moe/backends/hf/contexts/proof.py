@@ -6,16 +6,16 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
 from lm_eval_moe.backends.hf.contexts.cells import Copies, decoder_layers
-from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix, read_rows
+from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
 from lm_eval_moe.backends.hf.contexts.planning import Group
 from lm_eval_moe.backends.hf.contexts.prompts import Front
-from lm_eval_moe.backends.hf.contexts.tree import tree_batch
+from lm_eval_moe.backends.hf.contexts.tree import tokens_of_prefixes, tree_batch
 from lm_eval_moe.errors import RoutingWarning
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ logger = logging.getLogger(__name__)
 _WORTH_A_PROOF = 4
 """How many times the tokens of a proof requests must have for it to be made."""
 
-ALLOWED = {torch.float64: 1e-9, torch.float32: 3e-4, torch.float16: 0.05}
+ALLOWED = {torch.float64: 1e-5, torch.float32: 3e-4, torch.float16: 0.05}
 """By dtype, how far a request's log-probabilities may be apart: the root mean square over the vocabulary, on average.
 
-Where half precision is rounded otherwise, a token may be routed to other experts, all but equal ones.
+Where half precision is rounded otherwise, a token may be routed to other experts, all but equal ones. What is in
+float64 has parts in float32.
 """
 
 _ALLOWED_ELSE = 0.15  # bfloat16, and what is quantised
@@ -52,6 +53,8 @@ class Proof:
     """What has been shown of one loaded model.
 
     Attributes:
+        forks: Whether requests share what is in front of them as a cache, of which each goes on from a copy of its
+            own; otherwise rows are trees. It is what is tried where trees are not answered the same.
         length: Tokens of the longest sequence for which contexts were shared and the answers were the same.
         branched: Whether a row had requests that go on from the same token then.
         prefixed: Whether a prefix was in front then.
@@ -61,6 +64,7 @@ class Proof:
         layers: The decoder layers, if those below the first steered one can run once for several plans.
     """
 
+    forks: bool = False
     length: int = 0
     branched: bool = False
     prefixed: bool = False
@@ -69,6 +73,7 @@ class Proof:
     fronts_refused: str | None = None
     layers: Sequence[nn.Module] | None = None
     _fanned: bool = field(default=False, repr=False)
+    _no_trees: str = field(default="", repr=False)
 
     def lacks(self, groups: Sequence[Group], paths: Sequence[Path], *, plans: int) -> Group | None:
         """Return the rows, of one group, on which more has to be shown before requests run so; None: nothing has to.
@@ -78,9 +83,11 @@ class Proof:
             paths: Of all requests.
             plans: Under how many plans they run.
         """
-        if self.refused is not None:
-            return None
         longest_first = sorted(groups, key=lambda group: -_longest(group.rows, paths))
+        if self.forks:  # by which nothing is shared but prefixes
+            longest_first = [group for group in longest_first if group.prefix]
+        if self.refused is not None or not longest_first:
+            return None
         prefixed = [group for group in longest_first if group.prefix]
         branched = [group for group in longest_first if any(_branches(row, group, paths) for row in group.rows)]
         if self.length < _longest(longest_first[0].rows, paths) / 2:
@@ -89,7 +96,7 @@ class Proof:
             return _first_rows(prefixed[0], paths)
         if branched and not self.branched:
             return _first_rows(branched[0], paths)
-        if plans > 1 and not self._fanned:
+        if plans > 1 and not self._fanned and not self.forks:
             return _first_rows((prefixed or longest_first)[0], paths)
         return None
 
@@ -112,13 +119,19 @@ class Proof:
 
         def difference() -> str | None:
             plain = self._plain(lm, rows, paths)
-            found = _difference(plain, _shared(lm, group, rows, paths, Copies()), lm.model.dtype)
-            if found is None and plans > 1 and not self._fanned:
-                self._fan_out(lm, group, rows, paths, plain)
+            found = _difference(plain, self._shared(lm, group, paths, Copies()), lm.model.dtype)
+            if found is None and plans > 1 and not self._fanned and not self.forks:
+                self._fan_out(lm, group, paths, plain)
             return found
 
-        self.refused = _seen(lm, difference)
-        if self.refused is not None:
+        why = _seen(difference) if self.forks else _masked(lm, difference)
+        if why is not None and not self.forks:
+            self.forks, self._no_trees, self.fronts_refused = True, why, why
+            self.length, self.branched, self.prefixed, self.layers = 0, False, False, None
+            logger.info("requests share no rows of %s: %s", type(lm.model).__name__, why)
+            return
+        if why is not None:
+            self.refused = f"side by side: {self._no_trees}; from copies of a cache: {why}"
             warnings.warn(
                 f"contexts are not shared between requests: {type(lm.model).__name__} does not answer the same where "
                 f"they are ({self.refused}); every request is computed by itself, as with reuse=off",
@@ -151,7 +164,7 @@ class Proof:
             return True
         if sum(len(prompts[number]) for _, own in fronted for number in own) < _WORTH_A_PROOF * sum(map(len, ends)):
             return False
-        self.fronts_refused = _seen(lm, lambda: _behind_front(lm, front, ends))
+        self.fronts_refused = _masked(lm, lambda: _behind_front(lm, front, ends))
         if self.fronts_refused is None:
             self.fronts = len(ends[1])
             return True
@@ -163,14 +176,14 @@ class Proof:
         )
         return False
 
-    def _fan_out(self, lm: Listening, group: Group, rows: Sequence[Row], paths: Sequence[Path], plain: Any) -> None:
+    def _fan_out(self, lm: Listening, group: Group, paths: Sequence[Path], plain: dict[int, Tensor]) -> None:
         """See whether the upper half of the layers may go on with copies of the rows."""
         self._fanned = True
         layers = decoder_layers(lm.model, lm._sites)
         why: str | None = "they are not found"
         if layers is not None:
             copies = Copies(2, layers[len(layers) // 2 :])
-            why = _seen(lm, lambda: _difference(plain, _shared(lm, group, rows, paths, copies), lm.model.dtype))
+            why = _seen(lambda: _difference(plain, self._shared(lm, group, paths, copies), lm.model.dtype))
         if why is None:
             self.layers = layers
         else:
@@ -183,14 +196,34 @@ class Proof:
         with lm.running():
             for number in {number for row in rows for number in (row.requests[0], row.requests[-1])}:
                 tokens = torch.from_numpy(paths[number].tokens[None]).to(lm.device)
-                found[number] = lm.model(tokens).logits[0, paths[number].first_scored :].float().log_softmax(-1)
+                found[number] = _log_probabilities(lm.model(tokens).logits[0, paths[number].first_scored :])
         return found
 
+    def _shared(self, lm: Listening, group: Group, paths: Sequence[Path], copies: Copies) -> dict[int, list[Tensor]]:
+        """Return the log-probabilities ``[n, V]`` that each request asks for, from every copy."""
+        batch = tree_batch(group.rows, paths, group.prefix)
+        cache = None
+        with lm.running():
+            if group.prefix:
+                tokens = tokens_of_prefixes(group, paths)
+                cache = cache_of_prefixes(lm.model, tokens, copies, lm.device, forks=self.forks)
+            logits = read_rows(lm.model, batch, group, cache, copies, lm.device, forks=self.forks)
+        found = _log_probabilities(logits)
+        return {
+            number: [own[torch.from_numpy(places).to(own.device)] for own in found]
+            for number, places in zip(batch.requests, batch.scored, strict=True)
+        }
 
-def _seen(lm: Listening, difference: Callable[[], str | None]) -> str | None:
-    """Return how answers differ, in words, or why there are none; None if they are the same."""
+
+def _masked(lm: Listening, difference: Callable[[], str | None]) -> str | None:
+    """Return what `_seen` does, of answers that stand on masks of ours."""
     if lm.model.config._attn_implementation not in _ATTENTION:
         return f"its attention, {lm.model.config._attn_implementation}, takes no masks but its own"
+    return _seen(difference)
+
+
+def _seen(difference: Callable[[], str | None]) -> str | None:
+    """Return how answers differ, in words, or why there are none; None if they are the same."""
     try:
         return difference()
     except torch.OutOfMemoryError:
@@ -217,20 +250,19 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
                     given, attention_mask=seen, position_ids=place, past_key_values=behind.cache, use_cache=True
                 ).logits[:, -1:]
             for row, prompt in enumerate(prompts):
-                shared[2 * row + step] = [logits[row].float().log_softmax(-1)]
+                shared[2 * row + step] = [_log_probabilities(logits[row])]
                 own = torch.tensor([[*prompt, *prompt[:step]]], device=device)
-                plain[2 * row + step] = lm.model(own).logits[0, -1:].float().log_softmax(-1)
+                plain[2 * row + step] = _log_probabilities(lm.model(own).logits[0, -1:])
             given = torch.tensor([[prompt[0]] for prompt in prompts], device=device)
             seen, place = torch.nn.functional.pad(seen, (0, 1), value=1), place[:, -1:] + 1
     return _difference(plain, shared, lm.model.dtype)
 
 
 def _first_rows(group: Group, paths: Sequence[Path]) -> Group:
-    """Return two rows of a group, the longest sequence's and one that branches: by one, no neighbour row would show."""
-    longest_first = sorted(group.rows, key=lambda row: -_longest([row], paths))
-    branched = next((row for row in longest_first[1:] if _branches(row, group, paths)), None)
-    rows = [longest_first[0], *([branched] if branched is not None else longest_first[1:2])]
-    return Group(tuple(sorted(rows, key=lambda row: -row.tokens)), group.prefix)
+    """Return two rows of a group, the longest sequence's and one that differs: by one, no neighbour row would show."""
+    first, *others = sorted(group.rows, key=lambda row: -_longest([row], paths))
+    unlike = (row for row in others if row.front != first.front or _branches(row, group, paths))
+    return Group.of([first, *(next(unlike, row) for row in others[:1])], group.prefix)
 
 
 def _branches(row: Row, group: Group, paths: Sequence[Path]) -> bool:
@@ -242,19 +274,8 @@ def _longest(rows: Sequence[Row], paths: Sequence[Path]) -> int:
     return max(len(paths[number]) for row in rows for number in row.requests)
 
 
-def _shared(
-    lm: Listening, group: Group, rows: Sequence[Row], paths: Sequence[Path], copies: Copies
-) -> dict[int, list[Tensor]]:
-    """Return the log-probabilities ``[n, V]`` that each request asks for, from every copy."""
-    batch = tree_batch(rows, paths, group.prefix)
-    with lm.running():
-        tokens = paths[batch.requests[0]].tokens[: group.prefix]
-        cache = keys_of_prefix(lm.model, tokens, copies, lm.device) if group.prefix else None
-        logits = read_rows(lm.model, batch, group.prefix, cache, copies, lm.device).float().log_softmax(-1)
-    return {
-        number: [own[torch.from_numpy(places).to(own.device)] for own in logits]
-        for number, places in zip(batch.requests, batch.scored, strict=True)
-    }
+def _log_probabilities(logits: Tensor) -> Tensor:
+    return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def _difference(plain: dict[int, Tensor], shared: dict[int, list[Tensor]], dtype: torch.dtype) -> str | None:

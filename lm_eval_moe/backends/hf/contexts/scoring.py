@@ -12,17 +12,17 @@ import torch
 
 from lm_eval_moe.backends.ahead import in_groups
 from lm_eval_moe.backends.hf.contexts.cells import Copies, first_steered
-from lm_eval_moe.backends.hf.contexts.forward import keys_of_prefix, read_rows
+from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
 from lm_eval_moe.backends.hf.contexts.listening import Hearing, Hearings
-from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, grouped
-from lm_eval_moe.backends.hf.contexts.tree import Branch, branch_in_front, tree_batch
+from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, forked, grouped
+from lm_eval_moe.backends.hf.contexts.tree import Branch, branches_in_front, tokens_of_prefixes, tree_batch
 from lm_eval_moe.capture import ExpectedRow, Forest
 from lm_eval_moe.capture.layout import places_of
 from lm_eval_moe.capture.token_rows import Steered
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import DynamicCache
+    from transformers import Cache
 
     from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
     from lm_eval_moe.backends.hf.listening import Listening
@@ -75,13 +75,13 @@ def filled(rows: Sequence[Row], prefix: int, copies: int, budget: int, enough: i
 
 @dataclass(frozen=True)
 class _Front:
-    """What is in front of the rows of a group, once it has been computed, and who listens behind it."""
+    """What is in front of the rows of a group, once it has been computed, and what listens behind it."""
 
     group: Group
     plans: tuple[int, ...]
     copies: Copies
-    branches: Sequence[Branch]
-    cache: DynamicCache | None
+    bounds: Sequence[Sequence[int]]  # of each prefix: where its branches end, from 0 on
+    cache: Cache | None
     hearings: Hearings | None
 
 
@@ -91,6 +91,8 @@ class SharedRows:
     Args:
         lm: The model.
         known: The requests.
+        forks: Whether each row goes on from a cache of its own, as the model does when it generates; otherwise rows
+            are trees behind the same keys and values.
 
     Attributes:
         paths: Their sequences.
@@ -98,10 +100,10 @@ class SharedRows:
         layers: The model's decoder layers, if those below the first steered one may run once for several plans.
     """
 
-    def __init__(self, lm: Listening, known: TokenRequests) -> None:
-        self._lm, self._known = lm, known
+    def __init__(self, lm: Listening, known: TokenRequests, *, forks: bool = False) -> None:
+        self._lm, self._known, self.forks = lm, known, forks
         self.paths = [self._path(number) for number in range(len(known.requests))]
-        self.groups = grouped(self.paths)
+        self.groups = forked(self.paths) if forks else grouped(self.paths)
         self.layers: Sequence[nn.Module] | None = None
         self._fronts: dict[tuple[int, ...], _Front] = {}  # of one group, by plans
 
@@ -113,15 +115,17 @@ class SharedRows:
     @property
     def tokens(self) -> tuple[int, int]:
         """How many tokens the requests have, one by one, and how many are computed."""
-        computed = sum(group.prefix + sum(row.tokens for row in group.rows) for group in self.groups)
-        return sum(map(len, self.paths)), computed
+        return sum(map(len, self.paths)), sum(group.tokens for group in self.groups)
 
     def fill(self, budget: int) -> None:
         """Say how many tokens a pass may have, padding included: which rows run together is then known."""
         self._budget = budget
         self._enough = _ENOUGH.get(self._lm.device.type, _ENOUGH_ELSE)
         self._passes = [
-            (group, rows) for group in self.groups for rows in filled(group.rows, group.prefix, 1, budget, self._enough)
+            (part, rows)
+            for group in self.groups
+            for part in group.parts(budget)
+            for rows in filled(part.rows, part.prefix, 1, budget, self._enough)
         ]
         self._pass_of = {row.requests[0]: number for number, (_, rows) in enumerate(self._passes) for row in rows}
 
@@ -195,17 +199,17 @@ class SharedRows:
             layers = self.layers[lm._sites[first].layer :]
         copies = Copies(len(plans), layers)
         hearings = self._hearings(group, plans, first) if lm._listens else None
-        branches: list[Branch] = []
+        bounds: list[list[int]] = [[0]]
         cache = None
         if group.prefix:
-            numbers = [number for row in group.rows for number in row.requests]
-            branches, branch = branch_in_front(numbers, self.paths, group.prefix)
-            tokens = self.paths[numbers[0]].tokens[: group.prefix]
-            with self._heard(hearings, tokens[None], branches, branch[None]):
-                cache = keys_of_prefix(lm.model, tokens, copies, lm.device)
+            branches, branch, lines = branches_in_front(group, self.paths)
+            bounds = [[0, *(branches[number].end for number in line)] for line in lines]
+            tokens = tokens_of_prefixes(group, self.paths)
+            with self._heard(hearings, tokens, branches, branch):
+                cache = cache_of_prefixes(lm.model, tokens, copies, lm.device, forks=self.forks)
             if hearings is not None:
-                hearings.keep_in_front()
-        return _Front(group, plans, copies, branches, cache, hearings)
+                hearings.keep_in_front(lines)
+        return _Front(group, plans, copies, bounds, cache, hearings)
 
     def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> Hearings:
         """Return what hears the layers from the first router on once for each plan, and those below it once."""
@@ -236,7 +240,7 @@ class SharedRows:
     def _score(self, front: _Front, batch: TreeBatch, scores: dict[int, dict[int, tuple[float, bool]]]) -> None:
         lm = self._lm
         with self._heard(front.hearings, batch.tokens, batch.branches, batch.branch):
-            logits = read_rows(lm.model, batch, front.group.prefix, front.cache, front.copies, lm.device)
+            logits = read_rows(lm.model, batch, front.group, front.cache, front.copies, lm.device, forks=self.forks)
         for plan, found in zip(front.plans, self._read(batch, logits), strict=True):
             scores[plan].update(zip(batch.requests, found, strict=True))
         if front.hearings is not None:
@@ -283,8 +287,10 @@ class SharedRows:
         lines = [batch.lines[place] for place in wanted]
         uses = [(known.use(batch.requests[place]), known.languages[batch.requests[place]]) for place in wanted]
         rows = [ExpectedRow((use,), language, plan=plan) for plan in front.plans for use, language in uses]
-        prefix = [0, *(each.end for each in front.branches)]
-        bounds = [[*prefix, *(batch.branches[number].end for number in line)] for line in lines]
+        bounds = [
+            [*front.bounds[batch.branches[line[0]].front], *(batch.branches[number].end for number in line)]
+            for line in lines
+        ]
         sums = [own for copy in hearings.sums(lines) for own in copy]
 
         def places(row: int, use: RowUse, span: Span) -> Sequence[int]:

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from lm_eval_moe.backends.hf.contexts.planning import Path, Row, common_length
+from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, common_length
 from lm_eval_moe.capture.token_rows import NONE, Indices
 
-__all__ = ["Branch", "TreeBatch", "branch_in_front", "branches_of", "tree_batch"]
+__all__ = ["Branch", "TreeBatch", "branches_in_front", "branches_of", "tokens_of_prefixes", "tree_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,14 @@ class Branch:
         start: Place of its first token in the sequence.
         end: Place behind its last one.
         before: The branch of the row that comes before it; `NONE`: what is in front of the row, or nothing.
+        front: Which of the group's prefixes is in front of the row.
     """
 
     request: int
     start: int
     end: int
     before: int
+    front: int = 0
 
 
 def branches_of(row: Row, paths: Sequence[Path], prefix: int) -> tuple[list[Branch], list[list[int]]]:
@@ -54,7 +56,7 @@ def branches_of(row: Row, paths: Sequence[Path], prefix: int) -> tuple[list[Bran
         # What a sequence has in common with the one before it ends at a branch of both.
         line = lines[-1][: bisect_left(ends, shared[place] + 1)] if lines else []
         for start, end in pairwise([branches[line[-1]].end if line else prefix, *ends[len(line) :]]):
-            branches.append(Branch(row.requests[place], start, end, line[-1] if line else NONE))
+            branches.append(Branch(row.requests[place], start, end, line[-1] if line else NONE, row.front))
             line.append(len(branches) - 1)
         lines.append(line)
         assert len(path) == (branches[line[-1]].end if line else prefix)
@@ -75,6 +77,7 @@ class TreeBatch:
         lines: The branches that each request goes through behind the prefix, by number.
         places: ``[S]`` where the tokens after which the next one is scored are, in the flat batch; each once.
         scored: Of each request, which of the S they are, in the order of its sequence.
+        fronts: Which of the group's prefixes is in front of each row.
     """
 
     tokens: Indices
@@ -86,6 +89,7 @@ class TreeBatch:
     lines: Sequence[Sequence[int]]
     places: Indices
     scored: Sequence[Indices]
+    fronts: Sequence[int]
 
 
 def tree_batch(rows: Sequence[Row], paths: Sequence[Path], prefix: int) -> TreeBatch:
@@ -129,18 +133,32 @@ def tree_batch(rows: Sequence[Row], paths: Sequence[Path], prefix: int) -> TreeB
     asked = [own[paths[number].first_scored - prefix :] for number, own in zip(requests, places, strict=True)]
     each_once, which = np.unique(np.concatenate(asked), return_inverse=True)
     scored = np.split(which, np.cumsum([len(own) for own in asked])[:-1])
-    return TreeBatch(tokens, position, until, branch, branches, requests, lines, each_once, scored)
+    fronts = [row.front for row in rows]
+    return TreeBatch(tokens, position, until, branch, branches, requests, lines, each_once, scored, fronts)
 
 
-def branch_in_front(requests: Sequence[int], paths: Sequence[Path], prefix: int) -> tuple[list[Branch], Indices]:
-    """Return the branches of a prefix, one behind the other, and the number of that of each token.
+def tokens_of_prefixes(group: Group, paths: Sequence[Path]) -> Indices:
+    """Return the tokens of a group's prefixes ``[G, P]``."""
+    return np.stack([paths[number].tokens[: group.prefix] for number in group.fronts])
+
+
+def branches_in_front(group: Group, paths: Sequence[Path]) -> tuple[list[Branch], Indices, list[list[int]]]:
+    """Return the branches of a group's prefixes, and which are those of each token ``[G, P]`` and of each prefix.
 
     Args:
-        requests: All that it is in front of.
+        group: The group, with G prefixes of P tokens.
         paths: Of all requests.
-        prefix: Its tokens.
     """
-    cuts = {0, prefix, *(cut for number in requests for cut in paths[number].cuts if cut < prefix)}
-    bounds = list(pairwise(sorted(cuts)))
-    branches = [Branch(requests[0], start, end, number - 1) for number, (start, end) in enumerate(bounds)]
-    return branches, np.repeat(np.arange(len(bounds)), [end - start for start, end in bounds])
+    cuts: list[set[int]] = [{0, group.prefix} for _ in group.fronts]
+    for row in group.rows:
+        cuts[row.front] |= {cut for number in row.requests for cut in paths[number].cuts if cut < group.prefix}
+    branches: list[Branch] = []
+    branch = np.zeros((len(cuts), group.prefix), np.int64)
+    lines: list[list[int]] = []
+    for front, (request, own) in enumerate(zip(group.fronts, cuts, strict=True)):
+        lines.append([])
+        for start, end in pairwise(sorted(own)):
+            branch[front, start:end] = len(branches)
+            branches.append(Branch(request, start, end, lines[-1][-1] if lines[-1] else NONE))
+            lines[-1].append(len(branches) - 1)
+    return branches, branch, lines
