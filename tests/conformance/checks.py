@@ -22,8 +22,10 @@ from token_trees import drawn_requests
 
 from lm_eval_moe import HFMoE, parse_spec, resolve
 from lm_eval_moe.backends.capturing import CaptureRequest
+from lm_eval_moe.backends.hf.contexts import planning
 from lm_eval_moe.capture import RequestKey, RoutingRecord
 from lm_eval_moe.doctor import examine
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import intercepted, shape_from_config
 
 __all__ = ["CHECKS", "Case"]
@@ -393,7 +395,12 @@ def shared_contexts_answer_the_same(case: Case) -> str | None:
     last = lm.routing_shape.layers[-1]
     specs = [{"layers": last, "experts": {"ids": {last: [1]}}, "action": {"soft": strength}} for strength in (0.2, 0.4)]
     plans = [None, *(resolve(parse_spec({"version": 1, "interventions": [spec]}), lm.routing_shape) for spec in specs)]
-    with warnings.catch_warnings(record=True) as said, lm.ahead(plans):
+    # Prefixes are worth it for few documents, as they are for the many of an evaluation.
+    small = [
+        replaced(planning, name, value)
+        for name, value in (("_SMALL_ROW", 1), ("_LONG_ROW", 1.25), ("_WORTH_A_PREFIX", 32))
+    ]
+    with warnings.catch_warnings(record=True) as said, lm.ahead(plans), small[0], small[1], small[2]:
         warnings.simplefilter("always")
         for plan in plans:
             for each in (lm, alone):

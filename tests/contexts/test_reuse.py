@@ -326,7 +326,7 @@ def test_rows_that_branch_are_seen_to_by_themselves(tokenizer: Any) -> None:
     lm.model.get_input_embeddings().register_forward_hook(neighbour_column)
     one_choice = [(RequestKey("en", document, 0), [document, 9, 8], [4, 5]) for document in range(16)]
     lm.score_tokens(one_choice)
-    assert (lm._proof.length, lm._proof.branched, lm._proof.refused) == (4, False, None)
+    assert (lm._proof.length, lm._proof.apart, lm._proof.refused) == (4, False, None)
     choices = [
         (RequestKey("en", document, choice), [7, 5, document], [choice, 4])
         for document in range(16)

@@ -56,7 +56,7 @@ class Proof:
         forks: Whether requests share what is in front of them as a cache, of which each goes on from a copy of its
             own; otherwise rows are trees. It is what is tried where trees are not answered the same.
         length: Tokens of the longest sequence for which contexts were shared and the answers were the same.
-        branched: Whether a row had requests that go on from the same token then.
+        apart: Whether requests went on from the same token side by side then, or from different prefixes.
         prefixed: Whether a prefix was in front then.
         refused: Why contexts are not shared; None: they are, as far as is known.
         fronts: Tokens of the longest prompt that was generated from behind what others begin with, too.
@@ -66,7 +66,7 @@ class Proof:
 
     forks: bool = False
     length: int = 0
-    branched: bool = False
+    apart: bool = False
     prefixed: bool = False
     refused: str | None = None
     fronts: int = 0
@@ -89,13 +89,13 @@ class Proof:
         if self.refused is not None or not longest_first:
             return None
         prefixed = [group for group in longest_first if group.prefix]
-        branched = [group for group in longest_first if any(_branches(row, group, paths) for row in group.rows)]
+        apart = [group for group in longest_first if _apart(group, paths)]
         if self.length < _longest(longest_first[0].rows, paths) / 2:
             return _first_rows(longest_first[0], paths)
         if prefixed and not self.prefixed:
             return _first_rows(prefixed[0], paths)
-        if branched and not self.branched:
-            return _first_rows(branched[0], paths)
+        if apart and not self.apart:
+            return _first_rows(apart[0], paths)
         if plans > 1 and not self._fanned and not self.forks:
             return _first_rows((prefixed or longest_first)[0], paths)
         return None
@@ -119,7 +119,9 @@ class Proof:
 
         def difference() -> str | None:
             plain = self._plain(lm, rows, paths)
-            found = _difference(plain, self._shared(lm, group, paths, Copies()), lm.model.dtype)
+            # Of a cache, there are copies then that are not as many as its rows.
+            copies = Copies(2 if self.forks else 1)
+            found = _difference(plain, self._shared(lm, group, paths, copies), lm.model.dtype)
             if found is None and plans > 1 and not self._fanned and not self.forks:
                 self._fan_out(lm, group, paths, plain)
             return found
@@ -127,7 +129,7 @@ class Proof:
         why = _seen(difference) if self.forks else _masked(lm, difference)
         if why is not None and not self.forks:
             self.forks, self._no_trees, self.fronts_refused = True, why, why
-            self.length, self.branched, self.prefixed, self.layers = 0, False, False, None
+            self.length, self.apart, self.prefixed, self.layers = 0, False, False, None
             logger.info("requests share no rows of %s: %s", type(lm.model).__name__, why)
             return
         if why is not None:
@@ -140,7 +142,7 @@ class Proof:
             )
             return
         self.length = max(self.length, _longest(rows, paths))
-        self.branched |= any(_branches(row, group, paths) for row in rows)
+        self.apart |= _apart(group, paths)
         self.prefixed |= group.prefix > 0
 
     def allows_fronts(
@@ -259,10 +261,20 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
 
 
 def _first_rows(group: Group, paths: Sequence[Path]) -> Group:
-    """Return two rows of a group, the longest sequence's and one that differs: by one, no neighbour row would show."""
+    """Return a few rows of a group: one with its longest sequence, one behind the same prefix, one behind another.
+
+    By one, no neighbour row would show; by one behind each prefix, no cache whose rows are left as they were.
+    """
     first, *others = sorted(group.rows, key=lambda row: -_longest([row], paths))
-    unlike = (row for row in others if row.front != first.front or _branches(row, group, paths))
-    return Group.of([first, *(next(unlike, row) for row in others[:1])], group.prefix)
+    beside = sorted(
+        (row for row in others if row.front == first.front), key=lambda row: not _branches(row, group, paths)
+    )
+    elsewhere = [row for row in others if row.front != first.front]
+    return Group.of([first, *beside[:1], *elsewhere[:1]], group.prefix)
+
+
+def _apart(group: Group, paths: Sequence[Path]) -> bool:
+    return len(group.fronts) > 1 or any(_branches(row, group, paths) for row in group.rows)
 
 
 def _branches(row: Row, group: Group, paths: Sequence[Path]) -> bool:
