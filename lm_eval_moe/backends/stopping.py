@@ -56,6 +56,12 @@ class StopRule:
         """Whether the model may think before it answers."""
         return self.think_end is not None
 
+    def is_unread(self, string: str) -> bool:
+        """Whether a stop string cannot be seen in a text, and is no token that ends a row either."""
+        if not is_left_out(self._tokenizer, string):
+            return False
+        return not self.token_ids.intersection(self._tokenizer.encode(string, add_special_tokens=False))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return tokens as lm-eval reads them."""
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)

@@ -44,7 +44,7 @@ def _unknown_decoding(problem: str) -> UserError:
 
 
 class GenerationTracker:
-    """Follows one ``generate`` call from pass to pass.
+    """Follows the rows of one batch, from pass to pass and from token to token.
 
     What counts is what lm-eval scores, and the thinking before it. The token that completes a stop string or ends the
     row is generated but, in a batch of one, never fed back; it and all that follows is not counted. The continuation
@@ -80,6 +80,8 @@ class GenerationTracker:
         self._forest, self._mask, self._readings, self._thinks = forest, prompt_mask, readings, thinks
         self._generated = [Steered(language, generated=True) for language in languages]
         self._columns = 0
+        self._rows = list(range(len(languages)))  # that are left
+        self._new: list[_Part | None] = []  # of each of them: what the token is that it has generated
         before = front[-1] if front else NONE
         self.paths = [[*front, forest.add(before, Steered(language))] for language in languages]
         self._prompt = len(front) + 1  # segments of a prompt
@@ -98,21 +100,21 @@ class GenerationTracker:
         tokens = [self._forest.tokens(segment) for segment in self.paths[row]]
         return sum(tokens[: self._prompt]), sum(tokens[self._prompt :])
 
-    def next_pass(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    def next_pass(self, rows: int, width: int) -> NDArray[np.int64]:
         """Return the segments ``[B, T]`` of the tokens of the next pass.
 
         Args:
-            tokens: ``[B][T]`` their ids.
+            rows: B, the rows that are left.
+            width: T, a part of the prompt, or 1 for the token that was generated and read last.
 
         Raises:
             UserError: The pass is neither a part of the prompt nor one new token a row.
         """
-        rows, width = len(tokens), len(tokens[0])
         prompt_width = self._mask.shape[1]
         start = self._columns
-        if rows != len(self._mask):
+        if rows != len(self._rows):
             raise _unknown_decoding(
-                f"generation runs {rows} rows for {len(self._mask)} prompts, as beam search and several return "
+                f"generation runs {rows} rows for {len(self._rows)} prompts, as beam search and several return "
                 "sequences do"
             )
         if width == 0:
@@ -128,16 +130,26 @@ class GenerationTracker:
         if start < prompt_width:
             prompts = np.array([path[self._prompt - 1] for path in self.paths])
             return np.where(self._mask[:, start : start + width], prompts[:, None], NONE)
-        return np.array([[self._place(row, new[0])] for row, new in enumerate(tokens)])
+        if len(self._new) != rows:
+            raise RuntimeError("a token is fed that was not read")
+        new, self._new = self._new, []
+        return np.array([[self._place(row, part)] for row, part in zip(self._rows, new, strict=True)])
 
-    def finish(self, tokens: Sequence[int]) -> None:
-        """Read each row's last token, which is never fed but may end the thinking."""
-        for row, token in enumerate(tokens):
-            self._read(row, token)
+    def read(self, tokens: Sequence[int]) -> list[bool]:
+        """Read the token that each row has generated; return which rows have ended.
 
-    def _place(self, row: int, token: int) -> int:
+        The last one is never fed, but may end the thinking.
+        """
+        self._new = [self._read(row, token) for row, token in zip(self._rows, tokens, strict=True)]
+        return [self._readings[row].ended for row in self._rows]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with some of the rows that are left, by their places among these."""
+        self._rows = [self._rows[place] for place in places]
+        self._new = [self._new[place] for place in places]
+
+    def _place(self, row: int, part: _Part | None) -> int:
         """Return the segment of the next token of a row, `NONE` where it does not count."""
-        part = self._read(row, token)
         if part is None:
             return NONE
         if part != self._parts[row][-1]:

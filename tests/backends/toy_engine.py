@@ -122,14 +122,14 @@ class ToyEngine(RoutedState, TemplateLM):
             while left:
                 chunk = torch.tensor([left[: dice.randint(1, len(left))]])
                 left = left[chunk.shape[1] :]
-                passes.start_pass(chunk, forest.begin_pass(tracker.next_pass(chunk.tolist())))
+                passes.start_pass(chunk, forest.begin_pass(tracker.next_pass(1, chunk.shape[1])))
                 logits = self.model(chunk, past_key_values=cache, use_cache=True).logits[0, -1]
                 passes.end_pass()
                 if not left:
                     answer.append(int(logits.argmax()))
+                    tracker.read(answer[-1:])
                     ended.add(answer[-1])
                     left = [] if ended.ended or len(answer) == how["max_gen_toks"] else answer[-1:]
-        tracker.finish(answer[-1:])
         places, sums = tracker.places_of, sums_by_row(recorder, tracker.paths)
         self.captured.collect(self._span, [row], sums, lambda row, _, span: places(row, span))
         text = rule.decode(answer)

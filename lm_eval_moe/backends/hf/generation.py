@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 
 from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.hf.contexts import BehindFront, Front, all_begin_with, prompts_by_front
+from lm_eval_moe.backends.hf.leaving import EndOfRows, divides, generated
 from lm_eval_moe.backends.hf.sharing import Sharing
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.ordering import generation_order
@@ -20,6 +22,7 @@ from lm_eval_moe.backends.stopping import RowReading, StopRule
 from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, RowUse
 from lm_eval_moe.capture.token_rows import Steered
 from lm_eval_moe.harness.requests import is_sampled
+from lm_eval_moe.harness.stopping import stopping_by
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import intercepted
 
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from lm_eval_moe.capture.token_rows import Indices
 
 __all__ = ["Generations"]
+
+_ANYWHERE = {"attention_mask", "do_sample", "temperature", "top_k", "top_p", "past_key_values", "disable_compile"}
+"""What is said of a generation without counting tokens from the end of the prompt: it may go on from any token."""
 
 _TOGETHER = 16
 """Steps of decoding after which it is looked whether router logits were finite: a GPU waits for each look."""
@@ -76,6 +82,7 @@ class Generations(Sharing):
         self._fed: list[tuple[int, int]] = []  # tokens fed of prompt and answer, row by row as they are generated
         self._front: Indices | None = None  # what the prompts that come begin with, if that is computed once
         self._begun: _Begun | None = None  # what listens behind it
+        self._divides = False  # whether rows can leave a batch: the first one shows it
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate; prompts and generated tokens are recorded under each request's task, document and repeat."""
@@ -164,14 +171,15 @@ class Generations(Sharing):
         sampled = generation_kwargs.get("do_sample") or generation_kwargs.get("temperature")
         together = 1 if sampled else _TOGETHER
         begun, behind = self._listening_behind(rows, context, generation_kwargs["attention_mask"], together)
-        mask = generation_kwargs["attention_mask"]
+        mask = generation_kwargs.pop("attention_mask")
+        own, position = mask, None
         if behind is not None:
-            context, mask = behind.tokens, behind.own
-            generation_kwargs |= {"attention_mask": behind.mask, "past_key_values": behind.cache}
+            context, mask, own, position = behind.tokens, behind.mask, behind.own, behind.position
+            generation_kwargs["past_key_values"] = behind.cache
         rule = StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs), self.think_end_token)
         tracker = GenerationTracker(
             begun.forest,
-            mask.bool().cpu().numpy(),
+            own.bool().cpu().numpy(),
             [RowReading(rule) for _ in rows],
             [row.language for row in rows],
             front=begun.segments,
@@ -185,30 +193,38 @@ class Generations(Sharing):
             tokens = kwargs["input_ids"] if "input_ids" in kwargs else args[0]
             if tokens is None:  # prompt tuning feeds the prompt as embeddings, behind its virtual tokens
                 tokens = context
-            passes.start_pass(tokens, begun.forest.begin_pass(tracker.next_pass(tokens.tolist())))
+            passes.start_pass(tokens, begun.forest.begin_pass(tracker.next_pass(*tokens.shape)))
 
         def end(*_: Any) -> None:
             passes.end_pass()
 
         core = core_of(self.model)
         generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
+        # What is drawn at random depends on all that was drawn before.
+        ends = self._shares and not sampled
+        looked_for = [text for text in stop if rule.thinks or not ends or rule.is_unread(text)]
+        halves = self._divides and not looked_for and generation_kwargs.keys() <= _ANYWHERE
+        reading = EndOfRows(tracker, ends=ends, halves=halves)
         with (
             uncompiled(self.model),
-            behind.attending if behind is not None else nullcontext(),
+            stopping_by(reading, looked_for),
             intercepted(self._sites, passes, top_k=self.routing_shape.top_k),
             core.register_forward_pre_hook(start, with_kwargs=True),
             core.register_forward_hook(end),
         ):
-            generated = super()._model_generate(context, max_length, stop, **generation_kwargs)
+            call = partial(super()._model_generate, stop=stop)
+            padding = self.tokenizer.pad_token_id
+            how = {"max_length": max_length, "padding": padding, **generation_kwargs}
+            texts, cache = generated(call, context, mask, position, reading, tracker, **how)
         passes.look()
-        tracker.finish(generated[:, -1].tolist())
+        self._divides = divides(cache)
         places, sums = tracker.places_of, sums_by_row(begun.recorder, tracker.paths)
         self.captured.collect(self._span, rows, sums, lambda row, _, span: places(row, span), tracker.thinking)
         self._fed += [tracker.fed(row) for row in range(len(rows))]
         begun.forest.release(segment for path in tracker.paths for segment in path[len(begun.segments) :])
         if self._bar is not None:
             self._bar.update(len(rows))
-        return generated
+        return texts
 
     def _listening_behind(
         self, rows: Sequence[ExpectedRow], context: Tensor, mask: Tensor, together: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
 from lm_eval_moe.backends.hf.contexts.prompts import BehindFront, Front, all_begin_with, prompts_by_front
 from lm_eval_moe.backends.hf.contexts.proof import Proof
 from lm_eval_moe.backends.hf.contexts.scoring import SharedRows
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.listening import Listening
     from lm_eval_moe.backends.requests import TokenRequests
 
-__all__ = ["BehindFront", "Front", "Proof", "SharedRows", "all_begin_with", "prompts_by_front", "shared_rows"]
+__all__ = [
+    "BehindFront",
+    "Front",
+    "Proof",
+    "SharedRows",
+    "all_begin_with",
+    "attention_by_place",
+    "prompts_by_front",
+    "shared_rows",
+]
 
 
 def shared_rows(lm: Listening, known: TokenRequests, proof: Proof) -> SharedRows | None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
 from lm_eval_moe.backends.hf.contexts.cells import Copies
 from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes
 from lm_eval_moe.backends.hf.contexts.planning import Path, grouped
@@ -54,19 +52,17 @@ class BehindFront:
         mask: ``[B, W]`` the attention mask.
         own: ``[B, W - P]`` the part of the mask behind the front.
         cache: The keys and values of the front, for every row.
-        attending: Makes a context in which what sees what does not depend on the padding.
     """
 
     tokens: Tensor
     mask: Tensor
     own: Tensor
     cache: DynamicCache
-    attending: AbstractContextManager[None]
 
     @property
     def position(self) -> Tensor:
-        """``[B, W]`` the place of each token in its sequence."""
-        return _places(self.mask)
+        """``[B, W]`` the place of each token in its sequence: what sees what goes by it, not by the padding."""
+        return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def all_begin_with(tokens: Indices, context: Tensor, mask: Tensor) -> bool:
@@ -105,9 +101,4 @@ class Front:
         source = torch.where(columns < self.size, columns + padding, columns - self.size)
         source = torch.where(columns >= self.size + padding, columns, source)
         tokens, moved = context.gather(1, source), mask.gather(1, source)
-        attending = attention_by_place(_places(moved))
-        return BehindFront(tokens, moved, moved[:, self.size :], repeated(self.cache, rows), attending)
-
-
-def _places(mask: Tensor) -> Tensor:
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+        return BehindFront(tokens, moved, moved[:, self.size :], repeated(self.cache, rows))

@@ -247,7 +247,7 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
         plain: dict[int, Tensor] = {}
         shared: dict[int, list[Tensor]] = {}
         for step in range(2):
-            with behind.attending if not step else attention_by_place(behind.position):
+            with attention_by_place(behind.position):
                 logits = lm.model(
                     given, attention_mask=seen, position_ids=place, past_key_values=behind.cache, use_cache=True
                 ).logits[:, -1:]
