@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.utils import make_table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_moe.cli import main
+from lm_eval_moe.demo_model import demo_model_path
 
 pytestmark = pytest.mark.long
 
@@ -41,8 +45,11 @@ def _closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logging.raiseExceptions", False)
 
 
-def run(*arguments: str, tasks: str = "demo_arith_en,demo_arith_sw", model: str = "hf-moe") -> int:
-    return main(["run", "--model", model, "--tasks", tasks, "--limit", "3", "--batch_size", "8", *arguments])
+def run(
+    *arguments: str, tasks: str = "demo_arith_en,demo_arith_sw", model: str = "hf-moe", limit: str | None = "3"
+) -> int:
+    limited = ["--limit", limit] if limit else []
+    return main(["run", "--model", model, "--tasks", tasks, *limited, "--batch_size", "8", *arguments])
 
 
 def results_in(folder: Path) -> dict[str, Any]:
@@ -144,7 +151,32 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
 ) -> None:
     cases = [
         (["--model_args", f"pretrained={dense_model(tmp_path / 'dense', tokenizer)}"], {}, "dense model"),
-        (["--model_args", "pretrained=demo"], {"tasks": "demo_aritth"}, "Tasks not found: demo_aritth"),
+        (
+            ["--model_args", "pretrained=demo"],
+            {"tasks": "demo_aritth,nothing_like_it"},
+            "no task 'demo_aritth' (did you mean 'demo_arith'?) and no task 'nothing_like_it'\n  -> `lm-eval-moe ls`",
+        ),
+        (["--model_args", "pretrained=demo,dtype=float9"], {}, "dtype: 'float9' is not a data type of torch"),
+        (["--model_args", "pretrained=demo,steerin=x"], {}, "'steerin' (did you mean 'steering'?)"),
+        (["--model_args", "pretrained=demo", "--apply_chat_template"], {}, "tokenizer has no chat template"),
+        (["--model_args", "pretrained=demo", "--check_integrity"], {}, "Unable to find package root"),
+        (
+            ["--model_args", "pretrained=demo", "--samples", '{"demo_arith_en": [999]}'],
+            {"limit": None, "tasks": "demo_arith_en"},
+            "k=180",
+        ),
+        (
+            ["--model_args", "pretrained=demo", "--gen_kwargs", "max_gen_toks=5000"],
+            {"tasks": "demo_arith_gen_en"},
+            "max tokens to generate (5000) must be less",
+        ),
+        *(
+            (["--model_args", "pretrained=demo", "--device", device], {}, f"there is no device {device}")
+            for device, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+            if not there
+        ),
+        *([] if find_spec("wandb") else [(["--wandb_args", "project=x"], {}, "wandb is not installed")]),
+        (["--model_args", f"pretrained={cut_off(tmp_path)}"], {}, "SafetensorError"),
         (["--model_args", "pretrained=demo,capture=promt"], {}, "did you mean 'prompt'"),
         (["--model_args", f"pretrained={tmp_path}/nowhere"], {}, "cannot load the config"),
         (["--steering", str(steering), "--model_args", "pretrained=x"], {"model": "hf"}, "use --model hf-moe"),
@@ -155,6 +187,74 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
         said = capsys.readouterr().err
         assert words in said
         assert "Traceback" not in said
+
+
+def cut_off(folder: Path) -> Path:
+    """Return the demo model with weights that were not copied to their end."""
+    damaged = shutil.copytree(demo_model_path(), folder / "damaged")
+    [weights] = damaged.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return damaged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--tasks", "x", "--limti", "2"], "run does not take '--limti' (did you mean '--limit'?)"),
+        (["report", "x", "--otuput=x"], "report does not take '--otuput=x' (did you mean '--output'?)"),
+        (["ls", "tasks", "more"], "ls does not take 'more'"),
+        (["--tsaks", "x"], "run does not take '--tsaks' (did you mean '--tasks'?)"),
+    ],
+)
+def test_an_argument_that_a_command_does_not_have_is_named_with_the_nearest(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"error: {words}\n  -> see lm-eval-moe {words.split()[0]} --help" in said
+
+
+def test_a_file_of_options_may_have_all_of_them(
+    tmp_path: Path, steering: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a model's name it is ours; what the command line says wins."""
+    options = {
+        **{"model_args": {"pretrained": "demo"}, "tasks": ["demo_arith_en", "demo_arith_de"], "limit": 2},
+        **{"steering": str(steering), "set": "interventions.0.action.soft=0.25", "control": "random:1"},
+        **{"routing_fields": "all", "routing_reference": "sw", "output_path": str(tmp_path / "out")},
+    }
+    file = tmp_path / "options.yaml"
+    file.write_text(json.dumps(options), encoding="utf-8")
+    assert main(["run", "--config", str(file), "--routing_reference", "de", "--batch_size", "8"]) == 0
+    capsys.readouterr()
+    [written] = (tmp_path / "out").rglob("results_*.json")
+    found = json.loads(written.read_text(encoding="utf-8"))
+    assert found["config"]["model"] == "hf-moe"
+    assert found["routing"]["reference"] == "de"
+    assert found["routing"]["steering"]["spec"]["interventions"][0]["action"] == {"soft": 0.25}
+    assert "acc_gain_over_control,none" in found["results"]["demo_arith_en"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"routing_refrence": "en"}, "'routing_refrence' is not an option of run (did you mean 'routing_reference'?)"),
+        ({"--control": "random:1"}, "'--control' is not an option of run (did you mean 'control'?)"),
+        ({"steering": 3}, "steering: expected a text, got 3"),
+        ({"allow_leak": "no"}, "allow_leak: expected true or false, got 'no'"),
+        ({"parallel": [1]}, "parallel: expected a text or a list of texts, got [1]"),
+        ({"control": "random:0", "tasks": "demo_arith_en"}, "--control"),
+    ],
+)
+def test_a_mistake_in_a_file_of_options_is_one_message(
+    options: dict[str, Any], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(json.dumps(options), encoding="utf-8")
+    assert main(["run", "--config", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
 
 
 def test_help_answers_at_once_and_imports_nothing_heavy() -> None:

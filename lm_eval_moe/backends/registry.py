@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from lm_eval_moe.backends.base import missing_from
 from lm_eval_moe.discovery import Registry, failing_as_user_error
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
@@ -92,6 +95,13 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def _nearest(kind: type, arguments: Mapping[str, Any], said: str) -> str:
+    """Return which argument was meant by one that an error names and that no class of a backend takes."""
+    known = {name for each in kind.__mro__ for name in signature(vars(each).get("__init__", each)).parameters}
+    unknown = [name for name in arguments if name not in known and repr(name) in said]
+    return "".join(did_you_mean(name, known) for name in unknown)
+
+
 def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
     """Load a model.
 
@@ -107,10 +117,10 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
     kind = backend(name)
     try:
         model = kind(**arguments)
-    except (TypeError, ValueError, OSError) as error:
-        # Engines and lm-eval say so when an argument is unknown or files are missing.
+    except (TypeError, ValueError, OSError, SafetensorError) as error:
+        # Engines and lm-eval say so when an argument is unknown or files are missing or damaged.
         raise UserError(
-            f"the model cannot be loaded: {type(error).__name__}: {error}",
+            f"the model cannot be loaded: {type(error).__name__}: {error}{_nearest(kind, arguments, str(error))}",
             fix="correct the arguments; they are those of `lm-eval-moe run`",
             where="--model_args",
         ) from error

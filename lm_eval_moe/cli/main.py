@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.errors import UserError
+from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.escaping import printable
 
 __all__ = ["main"]
@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.append("--help")
     command = arguments[0] if arguments else None
     try:
-        args = _parser(command).parse_args(arguments)
+        parser = _parser(command)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            raise _unknown(unknown, command, parser)
         return args.func(args) or 0
     except UserError as error:
         # What is quoted may come from a file of somebody else's: no control character reaches the terminal.
@@ -54,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         how = _GOES_ON.get(command or "", "nothing was left half done")
         print(f"lm-eval-moe: interrupted; {how}", file=sys.stderr)
         return 130
+
+
+def _unknown(arguments: Sequence[str], command: str | None, parser: argparse.ArgumentParser) -> UserError:
+    """Return the error for arguments that a command does not have, with those that are nearest."""
+    subparsers = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    known = [
+        flag for flag in getattr(subparsers.choices.get(command or ""), "_option_string_actions", ()) if len(flag) > 2
+    ]
+    wrong = [each for each in arguments if each.startswith("-")] or list(arguments)
+    named = ", ".join(f"{each!r}{did_you_mean(each.partition('=')[0], known)}" for each in wrong)
+    return UserError(f"{command} does not take {named}", fix=f"see lm-eval-moe {command} --help")
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:

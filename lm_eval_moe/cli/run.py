@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.backends.registry import BACKENDS, usual_batch_size
+from lm_eval_moe.backends.registry import BACKENDS, DEFAULT, usual_batch_size
 from lm_eval_moe.cli._shared import add_overrides, add_parallel, add_strict, warnings_as_lines
 from lm_eval_moe.errors import FlawedResultsError, UserError
 from lm_eval_moe.escaping import printable
@@ -17,11 +18,16 @@ from lm_eval_moe.strict import StrictError
 
 __all__ = ["add_parser"]
 
-_OURS = (
-    *("steering", "set", "parallel", "allow_leak", "control", "strict"),
-    *("routing_reference", "routing_fields", "routing_include_reference", "routing_profile"),
-)
-"""Our flags; `simple_evaluate` calls them the same, but for ``--set``."""
+_OURS: dict[str, Any] = {
+    **dict.fromkeys(("steering", "control", "routing_fields", "routing_profile")),
+    **dict.fromkeys(("allow_leak", "strict", "routing_include_reference"), False),
+    "set": [],
+    "parallel": [],
+    "routing_reference": "en",
+}
+"""Our flags, with what they are by default; `simple_evaluate` calls them the same, but for ``--set``."""
+
+_KINDS: dict[type, str] = {str: "a text", bool: "true or false", list: "a text or a list of texts"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,34 +36,56 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Evaluate a model on tasks. Takes all that `lm_eval run` takes, and:"
+    parser.description = (
+        f"Evaluate a model on tasks. Takes all that `lm_eval run` takes (--model is {DEFAULT} here), and:"
+    )
     parser.usage = (
-        "lm-eval-moe run --model hf-moe --model_args pretrained=<model> --tasks <task> ... [--steering FILE] [options]"
+        "lm-eval-moe run --model_args pretrained=<model> --tasks <task> ... [--model NAME] [--steering FILE] [options]"
     )
     parser.epilog = (
         "examples:\n"
-        "  $ lm-eval-moe run --model hf-moe --model_args pretrained=demo --tasks demo_arith\n"
-        "  $ lm-eval-moe run --model hf-moe --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 \\\n"
+        "  $ lm-eval-moe run --model_args pretrained=demo --tasks demo_arith\n"
+        "  $ lm-eval-moe run --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 \\\n"
         "      --tasks mgsm_direct_en,mgsm_direct_sw --steering steer.yaml --set interventions.0.action.soft=0.25\n"
     )
     _add_routing_arguments(parser.add_argument_group("routing and steering (with a routed model such as hf-moe)"))
 
 
 def _execute(args: argparse.Namespace) -> int:
+    config = options_in(args.config, _OURS) if args.config else {}
     options = {flag: vars(args).pop(flag) for flag in _OURS}  # lm-eval's command knows none of them
+    options |= {flag: value for flag, value in _ours_in(config, args.config).items() if options[flag] == _OURS[flag]}
     options["steering_overrides"] = options.pop("set")
     set_up_logging()
     with warnings_as_lines(strict=options["strict"]) as warned:
-        _check(options, args)
+        _check(options, args.model_args or config.get("model_args"))
         warned.check()
-        _complete(args)
-        if _run(args, options) and warned.texts:
+        _complete(args, config)
+        if _run(args, config, options) and warned.texts:
             # Above the table there were log lines and bars: what it lacks is said below it, too.
             print("\n".join(f"Warning: {printable(' '.join(text.split()))}" for text in warned.texts))
     return 0
 
 
-def _run(args: argparse.Namespace, options: dict[str, Any]) -> bool:
+def _ours_in(config: dict[str, Any], path: str | None) -> dict[str, Any]:
+    """Take our options out of those of a file."""
+    found = {flag: config.pop(flag) for flag in _OURS if flag in config}
+    for flag, value in found.items():
+        usual = _OURS[flag]
+        kind: type = str if usual is None else type(usual)
+        if kind is list and isinstance(value, str):
+            found[flag] = value = [value]
+        texts = value if isinstance(value, list) else []
+        if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                f"expected {_KINDS[kind]}, got {value!r}",
+                fix="write it as on the command line",
+                where=f"{path}: {flag}",
+            )
+    return found
+
+
+def _run(args: argparse.Namespace, config: dict[str, Any], options: dict[str, Any]) -> bool:
     """Run lm-eval's command; return whether this process has printed results.
 
     Raises:
@@ -78,7 +106,7 @@ def _run(args: argparse.Namespace, options: dict[str, Any]) -> bool:
         printed = results is not None
         return results
 
-    run_command(args, evaluate)
+    run_command(args, config, evaluate)
     if wrong is not None and not isinstance(wrong, StrictError):  # whose warnings are counted below the table
         raise wrong
     return printed
@@ -125,13 +153,13 @@ def _add_routing_arguments(group: Any) -> None:
     add_strict(group)
 
 
-def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
+def _check(options: dict[str, Any], model_args: Any) -> None:
     """Find mistakes in our flags before lm-eval reads its thousands of task files."""
     from lm_eval_moe.evaluation.options import RoutingOptions, check_options
 
     check_options(
         RoutingOptions(
-            steering=options["steering"] or (args.model_args or {}).get("steering"),
+            steering=options["steering"] or (model_args.get("steering") if isinstance(model_args, dict) else None),
             overrides=options["steering_overrides"],
             reference=options["routing_reference"],
             fields=options["routing_fields"],
@@ -141,12 +169,15 @@ def _check(options: dict[str, Any], args: argparse.Namespace) -> None:
     )
 
 
-def _complete(args: argparse.Namespace) -> None:
-    """Add the folders of our tasks and of plug-ins' before the user's, which wins, and the backend's batch size."""
-    given = (options_in(args.config) if args.config else {}) | {name: v for name, v in vars(args).items() if v}
-    folder, model = given.get("include_path"), given.get("model")
+def _complete(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Add the folders of our tasks and of plug-ins' before the user's, which wins, the model and its batch size."""
+    given = config | {name: value for name, value in vars(args).items() if value}
+    if given.get("wandb_args") and find_spec("wandb") is None:
+        raise UserError("wandb is not installed", fix="pip install wandb, or leave it out", where="--wandb_args")
+    args.model = given.setdefault("model", DEFAULT)
+    folder, model = given.get("include_path"), given["model"]
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"{folder!r} is not a directory", fix="give a folder of task files", where="--include_path")
     args.include_path = [*map(str, tasks_dirs()), *([str(folder)] if folder else [])]
-    if model is not None and model in BACKENDS and not given.get("batch_size"):
+    if model in BACKENDS and not given.get("batch_size"):
         args.batch_size = usual_batch_size(model, 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_bytes
@@ -70,7 +71,7 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     samples = arguments.get("samples")
     return {
         "prompts.chat_template": {
-            "template": hash_of_bytes(lm.chat_template(template).encode()) if template else None,
+            "template": hash_of_bytes(_template(lm, template).encode()) if template else None,
             "arguments": plain(getattr(lm, "chat_template_args", {})) if template else None,
         },
         "prompts.system_instruction": hash_of_bytes(str(system).encode()) if system else None,
@@ -88,6 +89,22 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
             )
         },
     }
+
+
+def _template(lm: Any, asked: bool | str) -> str:
+    """Return the chat template that lm-eval finds.
+
+    Raises:
+        UserError: There is none.
+    """
+    template: str | None = lm.chat_template(asked)
+    if template is None:
+        raise UserError(
+            "the model's tokenizer has no chat template",
+            fix="leave it out, or give a model with one (an instruction-tuned model)",
+            where="--apply_chat_template",
+        )
+    return template
 
 
 def _whole(limit: Any) -> Any:

@@ -6,10 +6,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from lm_eval_moe.backends.stopping import is_left_out
-from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.errors import RoutingWarning, UserError, did_you_mean
 
 __all__ = ["check_arguments", "check_device", "check_think_end", "checked_reuse"]
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -24,6 +28,14 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             fix="leave out tp_plan; use parallelize=True or device_map=auto for a model that needs several devices",
             where="--model_args tp_plan",
         )
+    dtype = arguments.get("dtype")
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise UserError(
+            f"{dtype!r} is not a data type of torch{did_you_mean(dtype, _DTYPES)}",
+            fix=f"use {', '.join(_DTYPES)}, or auto: as the checkpoint has it",
+            where="--model_args dtype",
+        )
+    _check_device(arguments.get("device"))
     if arguments.get("enable_thinking") and arguments.get("think_end_token") is None:
         raise UserError(
             "enable_thinking=True needs to know where the thinking ends: it would be scored as the answer otherwise",
@@ -38,6 +50,17 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
                 f"quantization_config=BitsAndBytesConfig({name}=True) and give it as pretrained",
                 where=f"--model_args {name}",
             )
+
+
+def _check_device(device: Any) -> None:
+    # Of a number, such as its own default cuda:0, lm-eval sees to it that the device is there.
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(str(device), True):
+        raise UserError(
+            f"there is no device {device}",
+            fix="leave it out, or use cpu; a GPU needs a build of torch for it and its driver",
+            where="--device",
+        )
 
 
 def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
