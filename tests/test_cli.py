@@ -214,6 +214,25 @@ def test_an_argument_that_a_command_does_not_have_is_named_with_the_nearest(
     assert f"error: {words}\n  -> see lm-eval-moe {words.split()[0]} --help" in said
 
 
+def test_validate_says_what_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("task: mine\ntag: ours\ndataset_path: json\n", encoding="utf-8")
+    assert main(["validate", "--tasks", "demo_arith,demo_arith_s*,mine,ours", "--include_path", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["demo_arith", "group"],
+        ["demo_arith_sw", "task"],
+        ["mine", "task"],
+        ["ours", "tag"],
+    ]
+    for arguments, words in (
+        (["demo_arth"], "there is no task 'demo_arth' (did you mean 'demo_arith'?)"),
+        (["x", "--include_path", "nowhere"], "'nowhere' is not a directory"),
+        ([","], "no task is named"),
+    ):
+        assert main(["validate", "--tasks", *arguments]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_a_file_of_options_may_have_all_of_them(
     tmp_path: Path, steering: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

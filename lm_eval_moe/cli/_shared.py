@@ -33,6 +33,7 @@ __all__ = [
     "add_strict",
     "check_at_least",
     "check_folder",
+    "check_task_folder",
     "loaded",
     "model_arguments",
     "quiet_libraries",
@@ -118,6 +119,16 @@ def check_folder(path: Path | None, flag: str) -> None:
     """
     if path is not None and path.exists() and not path.is_dir():
         raise UserError(f"{path} is not a folder", fix="give a folder, new or existing", where=flag)
+
+
+def check_task_folder(path: str | Path | None) -> None:
+    """Refuse a folder of task files that is not there.
+
+    Raises:
+        UserError: It is not.
+    """
+    if path is not None and not Path(path).is_dir():
+        raise UserError(f"{str(path)!r} is not a directory", fix="give a folder of task files", where="--include_path")
 
 
 def model_arguments(args: argparse.Namespace) -> dict[str, Any]:

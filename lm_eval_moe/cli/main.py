@@ -18,6 +18,7 @@ _COMMANDS = {
     "run": "evaluate a model on tasks, with routing capture and steering (the default)",
     "doctor": "prove on your model that routing is captured and steered as said",
     "ls": "list the multilingual tasks, groups and languages",
+    "validate": "see whether tasks exist, before a model is loaded",
     "profile": "capture routing over texts or tasks without scoring; show, merge, compare, analyse them",
     "experts": "select experts by a rule, show why, write an explicit steering file",
     "sweep": "a grid over a steering file's fields, every cell beside its random controls",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.backends.registry import BACKENDS, DEFAULT, usual_batch_size
-from lm_eval_moe.cli._shared import add_overrides, add_parallel, add_strict, warnings_as_lines
+from lm_eval_moe.cli._shared import add_overrides, add_parallel, add_strict, check_task_folder, warnings_as_lines
 from lm_eval_moe.errors import FlawedResultsError, UserError
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.harness.command import add_run_command, options_in, run_command, set_up_logging
@@ -176,8 +175,7 @@ def _complete(args: argparse.Namespace, config: dict[str, Any]) -> None:
         raise UserError("wandb is not installed", fix="pip install wandb, or leave it out", where="--wandb_args")
     args.model = given.setdefault("model", DEFAULT)
     folder, model = given.get("include_path"), given["model"]
-    if folder is not None and not Path(folder).is_dir():
-        raise UserError(f"{folder!r} is not a directory", fix="give a folder of task files", where="--include_path")
+    check_task_folder(folder)
     args.include_path = [*map(str, tasks_dirs()), *([str(folder)] if folder else [])]
     if model in BACKENDS and not given.get("batch_size"):
         args.batch_size = usual_batch_size(model, 1)

@@ -1,0 +1,40 @@
+"""``lm-eval-moe validate``: whether tasks exist."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``validate``."""
+    parser = subparsers.add_parser(
+        "validate",
+        description="See whether tasks, groups and tags exist, among this package's, lm-eval's and your own, and what "
+        "they are. Neither data nor a model is loaded.",
+        epilog="example:\n  lm-eval-moe validate --tasks mgsm_direct_sw,my_task --include_path my_tasks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--tasks", "-t", required=True, metavar="NAMES", help="names or patterns, with commas between")
+    parser.add_argument("--include_path", metavar="DIR", help="folder of further task files")
+    parser.set_defaults(func=_validate)
+
+
+def _validate(args: argparse.Namespace) -> None:
+    from lm_eval_moe.cli._shared import check_task_folder, quiet_libraries
+    from lm_eval_moe.errors import UserError
+    from lm_eval_moe.harness.task_index import task_manager
+
+    names = [name for name in args.tasks.split(",") if name]
+    if not names:
+        raise UserError("no task is named", fix="give names with commas between", where="--tasks")
+    check_task_folder(args.include_path)
+    with quiet_libraries():
+        manager = task_manager(names, [args.include_path] if args.include_path else [])
+    kinds = {"group": manager.all_groups, "tag": manager.all_tags}
+    found = list(dict.fromkeys(each for name in names for each in manager.match_tasks([name])))
+    width = max(map(len, found))
+    for name in found:
+        print(f"{name:{width}}  {next((kind for kind, known in kinds.items() if name in known), 'task')}")
