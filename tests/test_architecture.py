@@ -6,16 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_models import ROOT
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PACKAGE = ROOT / "lm_eval_moe"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -158,6 +158,7 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
         ),
         (["--model_args", "pretrained=demo,dtype=float9"], {}, "dtype: 'float9' is not a data type of torch"),
         (["--model_args", "pretrained=demo,steerin=x"], {}, "'steerin' (did you mean 'steering'?)"),
+        (["--model_args", "pretrained=demo,num_experts_per_tok=99"], {}, "is to select 99 of 16 experts per token"),
         (["--model_args", "pretrained=demo", "--apply_chat_template"], {}, "tokenizer has no chat template"),
         (["--model_args", "pretrained=demo", "--check_integrity"], {}, "Unable to find package root"),
         (

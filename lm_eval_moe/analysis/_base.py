@@ -12,7 +12,7 @@ from lm_eval_moe.discovery import Registry
 from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Analysis", "jsonable"]
 

@@ -11,7 +11,7 @@ from lm_eval_moe.profiles import Activity, Profile, ProfilePath, ProfileStore
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from lm_eval_moe.results import Run
 

@@ -17,7 +17,7 @@ from lm_eval_moe.number_text import p_text
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["FamilyAgreement", "LanguageClusters", "adjusted_rand_index", "family_agreement"]
 

@@ -17,7 +17,7 @@ from lm_eval_moe.statistics.correlation import LEAST_POINTS, ResampledCorrelatio
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from lm_eval_moe.results import Run
 

@@ -15,7 +15,7 @@ from lm_eval_moe.metrics import normalized_js_divergence, where_routed
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["DivergenceCurves", "Shape", "shape_of"]
 

@@ -16,7 +16,7 @@ from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Exclusivity"]
 

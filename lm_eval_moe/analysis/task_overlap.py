@@ -19,7 +19,7 @@ from lm_eval_moe.steering.selectors.task import TaskExperts
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["SetOverlap", "TaskOverlap", "overlap_of_sets"]
 

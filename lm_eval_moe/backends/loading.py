@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["model_path", "modules_before_loading", "shape_before_loading"]
 
 
+_OF_LOADING = ("pretrained", "revision", "subfolder", "trust_remote_code", "gguf_file", "dtype", "max_length")
+"""Arguments that say how a model is loaded, although its config may have them, too."""
+
+
 def model_path(pretrained: Any) -> Any:
     """Return where the model lies: the bundled one for ``demo``, otherwise what was given."""
     if pretrained != "demo":
@@ -30,7 +34,7 @@ def _config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
     import transformers
 
     try:
-        return transformers.AutoConfig.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(
             pretrained,
             revision=str(arguments.get("revision") or "main"),
             subfolder=arguments.get("subfolder") or "",
@@ -43,6 +47,11 @@ def _config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
             fix="give a hub id, a local directory with a config.json, or demo",
             where="--model_args pretrained",
         ) from error
+    # As transformers does when it loads the weights: what the config has is overridden there.
+    for name, value in arguments.items():
+        if name not in _OF_LOADING and hasattr(config, name):
+            setattr(config, name, value)
+    return config
 
 
 def modules_before_loading(arguments: Mapping[str, Any]) -> nn.Module:

@@ -58,7 +58,7 @@ def judge(
         candidate: What the candidate is called.
         notes: What else to tell.
     """
-    day = today or datetime.datetime.now(datetime.timezone.utc).date()
+    day = today or datetime.datetime.now(datetime.UTC).date()
     allow = Allowances(policy.allow, day)
     tests = _tests(policy, evidence, allow)
     family = [test for test in tests if test.allowed is None]

@@ -21,7 +21,9 @@ _HINT = "Custom kwargs can be passed to"
 
 @contextmanager
 def quiet_harness() -> Iterator[None]:
-    """Keep lm-eval from giving a hint once a task, and from describing the machine again every time."""
+    """Keep lm-eval from giving a hint once a task, from describing the machine again every time, and from letting git
+    complain where there is no repository.
+    """
 
     def is_no_hint(record: logging.LogRecord) -> bool:
         return _HINT not in record.getMessage()
@@ -29,13 +31,17 @@ def quiet_harness() -> Iterator[None]:
     # A task's module is one in 0.4, and a package whose parts have loggers of their own in 0.5.
     loggers = [logging.getLogger(f"lm_eval.api.task{part}") for part in ("", "._task")]
     original = getattr(evaluator, "add_env_info", None)  # another lm-eval may do without
+    here = Path.cwd()
     with ExitStack() as stack:
         for logger in loggers:
             logger.addFilter(is_no_hint)
             stack.callback(logger.removeFilter, is_no_hint)
         if original is not None:
-            known = partial(_environment, original, Path.cwd())
+            known = partial(_environment, original, here)
             stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(known())))
+        commit = getattr(evaluator, "get_git_commit_hash", None)
+        if commit is not None and not any((folder / ".git").exists() for folder in (here, *here.parents)):
+            stack.enter_context(replaced(evaluator, "get_git_commit_hash", lambda: None))
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from lm_eval_moe.report.wording import listing
@@ -183,7 +183,7 @@ def _thousands(count: object) -> str | None:
 def _date(date: object) -> str | None:
     if not is_number(date) or not 0 <= date < _YEAR_3000:
         return None
-    return datetime.fromtimestamp(date, tz=timezone.utc).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(date, tz=UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _documents(run: Run, task: str) -> str:

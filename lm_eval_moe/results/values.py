@@ -42,7 +42,8 @@ def is_number(value: object) -> TypeGuard[float]:
     """Return whether a value of a results file is a number that can be reckoned with."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
-    return bool(abs(value) <= LARGEST)
+    number: Any = value  # an integer may be too large for a float
+    return bool(abs(number) <= LARGEST)
 
 
 def number_of(value: object) -> float | None:

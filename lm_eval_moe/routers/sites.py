@@ -108,7 +108,7 @@ def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingSha
     """Return the routing shape of a model (real or on the meta device).
 
     Raises:
-        UserError: The number of experts per token is stated neither by the router nor by the config.
+        UserError: The number of experts per token is stated neither by the router nor by the config, or is impossible.
     """
     config: Any = model.config
     text_config = config.get_text_config()
@@ -119,6 +119,11 @@ def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingSha
         raise UserError(
             f"{type(model).__name__} does not say how many experts it selects per token",
             fix=f"{NEEDS_ADAPTER}, whose router has the attribute top_k",
+        )
+    if top_k > block.num_experts:
+        raise UserError(
+            f"{type(model).__name__} is to select {top_k} of {block.num_experts} experts per token",
+            fix="correct the number of experts per token in its config, or among the model arguments",
         )
     return RoutingShape(
         layers=tuple(site.layer for site in sites), experts=block.num_experts, top_k=top_k, depth=sites[0].depth

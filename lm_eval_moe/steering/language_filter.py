@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.checked_fields import Field, show
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["LanguageFilter", "canonical", "parse_language"]
 

@@ -11,7 +11,7 @@ from lm_eval_moe.errors import did_you_mean
 from lm_eval_moe.shape import BANDS, RoutingShape, format_ranges
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["LayerExpression", "LayerPart"]
 

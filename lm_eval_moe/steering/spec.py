@@ -18,7 +18,7 @@ from lm_eval_moe.steering.selectors import Selector, parse_selector
 from lm_eval_moe.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["VERSION", "InterventionSpec", "Manner", "ModelBlock", "SteeringSpec", "Tokens", "load_spec", "parse_spec"]
 

@@ -105,6 +105,22 @@ def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None
     assert found["notes"]
 
 
+def test_an_argument_that_overrides_the_config_is_heeded_before_the_weights_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "steer.yaml"
+    file.write_text(
+        "{version: 1, model: {top_k: 4}, interventions: [{layers: 1, experts: {ids: {1: [0]}}, action: mask}]}"
+    )
+    arguments = ("--config-only", "--steering", str(file), "--model_args")
+    assert doctor(*arguments, "pretrained=demo") == 2
+    assert "model.top_k" in capsys.readouterr().err
+    assert doctor(*arguments, "pretrained=demo,num_experts_per_tok=4") == 0
+    assert "top_k: 4}" in capsys.readouterr().out
+    lm = HFMoE("demo", num_experts_per_tok=4)
+    assert lm.routing_shape.top_k == 4
+
+
 def test_config_only_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor("--model_args", config_only(tmp_path), "--config-only") == 0
     out = capsys.readouterr().out

@@ -11,8 +11,9 @@ from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.discovery import Registry
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import Tensor
-    from typing_extensions import Self
 
 __all__ = [
     "Action",

@@ -11,8 +11,9 @@ from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.steering.actions._base import ActionTargets, StrengthAction, std_logit
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import Tensor
-    from typing_extensions import Self
 
 __all__ = ["Soft"]
 

@@ -16,7 +16,7 @@ from lm_eval_moe.profiles import ProfileStore
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["MISSING", "Choice", "Compared", "Flag", "Option", "Scope", "Selector", "parse_selector"]
 

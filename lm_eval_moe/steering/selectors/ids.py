@@ -13,7 +13,7 @@ from lm_eval_moe.steering.overrides import key_of
 from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Ids"]
 

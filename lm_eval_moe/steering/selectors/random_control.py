@@ -12,7 +12,7 @@ from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector, parse_selector
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["RandomControl", "draw"]
 

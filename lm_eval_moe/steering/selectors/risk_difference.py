@@ -20,7 +20,7 @@ from lm_eval_moe.steering.selectors._profiles import Sample, all_items, require_
 from lm_eval_moe.steering.selectors._thresholds import difference, meeting
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["RiskDifference"]
 
