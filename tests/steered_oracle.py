@@ -38,7 +38,7 @@ class Change:
             "layers": sorted(self.experts),
             "experts": {"ids": self.experts if self.action == "proportional" else listed},
             "action": self.action
-            if self.action in ("activate", "deactivate", "mask")
+            if self.action in ("activate", "deactivate", "mask", "activate_log_prob", "deactivate_log_prob")
             else {self.action: self.strength},
             "tokens": self.tokens,
             **more,
@@ -53,6 +53,8 @@ class Change:
             epsilon = 0.0 if noise is None else noise[column]
             if self.action == "activate":
                 new[expert] = alive.max() + epsilon
+            elif self.action == "activate_log_prob":
+                new[expert] = alive.max() + 0.01
             elif self.action == "mask":
                 new[expert] = _MASKED
             elif old <= _MASKED / 2:
@@ -63,6 +65,8 @@ class Change:
                 new[expert] = old + self.strength
             elif self.action == "proportional":
                 new[expert] = old + self.strength * coefficient * old.abs()
+            elif self.action == "deactivate_log_prob":
+                new[expert] = alive.min() - 0.01
             elif self.action == "deactivate":
                 new[expert] = alive.min() - abs(epsilon)
             else:

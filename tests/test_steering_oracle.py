@@ -28,6 +28,8 @@ CASES: dict[str, list[Change]] = {
     "activate": [Change("activate", ONE)],
     "deactivate": [Change("deactivate", TARGETS)],
     "mask": [Change("mask", TARGETS)],
+    "activate by log-probability": [Change("activate_log_prob", ONE)],
+    "deactivate by log-probability": [Change("mask", ONE), Change("deactivate_log_prob", TARGETS)],
     "bias": [Change("bias", TARGETS, 1.5)],
     "proportional": [Change("proportional", WEIGHTED, 0.7)],
     "each on the result of the last": [

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import Action, ActionTargets, actions, parse_spec
@@ -35,6 +36,10 @@ def edited(given: Any, z: float, seen: list[float], s: float, noise: float) -> f
         return max(seen) + noise
     if given == "deactivate":
         return min(seen) - abs(noise)
+    if given == "activate_log_prob":
+        return max(seen) + 0.01
+    if given == "deactivate_log_prob":
+        return min(seen) - 0.01
     if given == "mask":
         return -1e9
     ((name, strength),) = given.items()
@@ -50,7 +55,7 @@ def oracle(given: Any, case: dict[str, Any]) -> NDArray[np.float64]:
     for t, logits in enumerate(z):
         seen = logits[~masked[t]].tolist()
         for i, k in enumerate(case["experts"]):
-            if given == "activate" or not masked[t, k]:
+            if given in ("activate", "activate_log_prob") or not masked[t, k]:
                 out[t, k] = edited(given, logits[k], seen, float(case["s"][i]), float(case["noise"][t, i]))
     return out
 
@@ -88,6 +93,8 @@ ACTIONS: list[Any] = [
     "activate",
     "deactivate",
     "mask",
+    "activate_log_prob",
+    "deactivate_log_prob",
     {"bias": 1.25},
     {"bias": -3},
     {"proportional": 0.022},
@@ -177,18 +184,19 @@ def test_a_spread_with_nobody_masked_is_that_of_an_empty_mask_in_every_bit(logit
     assert plain.numpy().tobytes() == empty.numpy().tobytes()
 
 
-@pytest.mark.parametrize("given", [each for each in ACTIONS if each != "activate"], ids=str)
+@pytest.mark.parametrize("given", [each for each in ACTIONS if not str(each).startswith("activate")], ids=str)
 def test_a_masked_expert_stays_masked(given: Any) -> None:
     z = torch.tensor([[1.0, MASKED, 4.0]])
     where = ActionTargets(torch.tensor([1]), torch.ones(1), torch.full((1, 1), 0.5), masked_experts(z))
     assert torch.equal(action(given).apply(z, where), z)
 
 
-def test_activate_brings_a_masked_expert_back_to_the_top() -> None:
+@pytest.mark.parametrize(("given", "lifted"), [("activate", 4.5), ("activate_log_prob", 4.0 + 0.01)])
+def test_activate_brings_a_masked_expert_back_to_the_top(given: str, lifted: float) -> None:
     z = torch.tensor([[1.0, MASKED, 4.0]])
     where = ActionTargets(torch.tensor([1]), torch.ones(1), torch.full((1, 1), 0.5), masked_experts(z))
-    found = action("activate").apply(z, where)
-    assert found.tolist() == [[1.0, 4.5, 4.0]]
+    found = action(given).apply(z, where)
+    assert found[0].tolist() == pytest.approx([1.0, lifted, 4.0])
     assert not masked_experts(found).any()
 
 
@@ -209,10 +217,23 @@ def test_no_tokens_are_no_trouble(given: Any) -> None:
     assert action(given).apply(torch.zeros(0, 4), where).shape == (0, 4)
 
 
+@pytest.mark.parametrize(("given", "edge"), [("activate_log_prob", np.max), ("deactivate_log_prob", np.min)])
+def test_probabilities_are_those_of_edited_log_probabilities(given: str, edge: Any) -> None:
+    case = drawn(3, masks=False)
+    found = action(given).apply(torch.from_numpy(case["z"]), targets(case, masked=False))
+    log_probabilities = np.log(softmax(case["z"].astype(np.float64), axis=1))
+    step = 0.01 if given.startswith("activate") else -0.01
+    log_probabilities[:, case["experts"]] = edge(log_probabilities, axis=1, keepdims=True) + step
+    np.testing.assert_allclose(softmax(found.numpy(), axis=1), softmax(log_probabilities, axis=1), rtol=1e-5)
+
+
 def test_every_module_of_the_folder_is_one_action() -> None:
     modules = {module.name for module in pkgutil.iter_modules(actions.__path__) if not module.name.startswith("_")}
     assert {each.__module__.rpartition(".")[2] for each in Action.registry.values()} == modules
-    assert sorted(Action.registry) == ["activate", "bias", "deactivate", "mask", "proportional", "soft"]
+    assert sorted(Action.registry) == [
+        *("activate", "activate_log_prob", "bias", "deactivate", "deactivate_log_prob"),
+        *("mask", "proportional", "soft"),
+    ]
 
 
 def test_a_new_action_is_one_class_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

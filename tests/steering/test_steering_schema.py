@@ -128,7 +128,9 @@ def test_coefficients_that_an_action_does_not_use_are_refused(name: str, experts
 
 def test_an_action_that_says_it_heeds_coefficients_does() -> None:
     """And the others are equal in every bit whatever they are."""
-    assert UNWEIGHTED == ["activate", "bias", "deactivate", "mask", "soft"]
+    assert [
+        *("activate", "activate_log_prob", "bias", "deactivate", "deactivate_log_prob", "mask", "soft")
+    ] == UNWEIGHTED
     logits, experts = torch.randn(5, 8), torch.tensor([2, 6])
     for name, action in Action.registry.items():
         made = action() if issubclass(action, SwitchAction) else action(0.5)
