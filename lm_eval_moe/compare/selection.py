@@ -71,9 +71,10 @@ def choose_runs(
             found, superseded = latest(found)
             for each in superseded:
                 which = f"{len(each.tasks)} tasks" if len(each.tasks) > 3 else ", ".join(each.tasks)
+                unchecked = "" if each.checked else _UNCHECKED
                 notes.append(
                     f"{each.label}: of several dates the newest counts, {each.newer}; {each.older} ({which}) is left "
-                    f"aside. Show all with --all-dates{_UNCHECKED if not each.checked else ''}"
+                    f"aside. Give the files themselves to have all, or compare --all-dates{unchecked}"
                 )
         if name:
             found = [replace(run, label=name if len(found) == 1 else f"{name}: {run.label}") for run in found]

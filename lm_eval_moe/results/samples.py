@@ -153,6 +153,9 @@ def _gathered(
     return TaskSamples(found, documents, _names(columns, pairing, shared), _task_hash(columns), source)
 
 
+_WITHOUT = "do without it: move it away, or compare --no-samples"
+
+
 def _unit(source: Path | None) -> str:
     return "line" if source else "sample"
 
@@ -165,7 +168,7 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
         wrong = next(number for number, value in enumerate(ids) if type(value) is not int)
         raise UserError(
             f"{unit} {columns.places[at[wrong]]} has no whole number as doc_id, but {ids[wrong]!r:.60}",
-            fix="give the log as lm-eval wrote it, or leave samples out with --no-samples",
+            fix=f"give the log as lm-eval wrote it, or {_WITHOUT}",
             where=where,
         )
     if len(set(ids)) < len(ids):
@@ -174,8 +177,7 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
         raise UserError(
             f"document {ids[again]} occurs twice under the filter {under!r}: {unit}s {first} and "
             f"{columns.places[at[again]]}",
-            fix="a document may be logged once a filter; were two logs joined? Evaluate again, or leave samples out "
-            "with --no-samples",
+            fix=f"a document may be logged once a filter; were two logs joined? Evaluate again, or {_WITHOUT}",
             where=where,
         )
     return ids
