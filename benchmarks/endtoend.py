@@ -1,7 +1,9 @@
 """How long whole evaluations take: lm-eval's own ``hf``, and ``hf-moe`` with capture and steering.
 
 Four-choice topic classification in four languages, without examples, with the same five examples before every
-document, and with five drawn for each; ten cells of a sweep; and answers that are generated behind eight examples.
+document, and with five drawn for each; ten cells of a sweep, without examples and with the same; and answers that are
+generated behind eight examples.
+
 Every round runs all sides once, in an order that rotates; a ratio is that of one round. Before anything is timed,
 decisions and routing fields of ``reuse=auto`` are compared with those of ``reuse=off``.
 
@@ -66,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
     parser.add_argument("--model", choices=("demo", "q8"), help="the demo model, or a random one of 8 layers")
-    works = ("zero", "five-same", "five-drawn", "cells", "generation")
+    works = ("zero", "five-same", "five-drawn", "cells", "cells-same", "generation")
     parser.add_argument("--work", nargs="+", choices=works, default=list(works))
     parser.add_argument("--band", default="middle", choices=("early", "middle", "late"), help="that is steered")
     parser.add_argument("--sides", nargs="+", choices=SIDES[1:], default=SIDES[1:], help="beside hf (default: all)")
@@ -83,7 +85,8 @@ def _sides(
 ) -> dict[str, Callable[[], list[dict[str, Any]]]]:
     """Return what each side does: it returns the results of its runs."""
     given = {"pretrained": model, "tokenizer": tokenizer, "batch_size": args.batch_size, "device": args.device}
-    tasks = [f"endtoend_{'zero' if work == 'cells' else work}_{language}" for language in LANGUAGES]
+    kind, cells = {"cells": ("zero", CELLS), "cells-same": ("five-same", CELLS)}.get(work, (work, 1))
+    tasks = [f"endtoend_{kind}_{language}" for language in LANGUAGES]
 
     def evaluate(lm: Any) -> dict[str, Any]:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
@@ -95,14 +98,14 @@ def _sides(
 
     def stock() -> list[dict[str, Any]]:
         lm = HFLM(**given)
-        return [evaluate(lm) for _ in range(CELLS if work == "cells" else 1)]
+        return [evaluate(lm) for _ in range(cells)]
 
     def ours(reuse: str) -> Callable[[], list[dict[str, Any]]]:
         lm = HFMoE(**given, reuse=reuse)
         spec = steering_spec(lm.routing_shape, args.band)
         plans = []
-        for cell in range(CELLS if work == "cells" else 1):
-            spec["interventions"][0]["action"] = {"soft": 0.5 if work != "cells" else (cell + 1) / CELLS}
+        for cell in range(cells):
+            spec["interventions"][0]["action"] = {"soft": 0.5 if cells == 1 else (cell + 1) / cells}
             plans.append(resolve(parse_spec(spec), lm.routing_shape))
 
         def run() -> list[dict[str, Any]]:
