@@ -16,8 +16,9 @@ import yaml
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.yaml_limits import MAX_BYTES, Limited
 
-__all__ = ["read_yaml", "yaml_text", "yaml_value"]
+__all__ = ["read_yaml", "yaml_key", "yaml_quoted", "yaml_text", "yaml_value"]
 
+_LONGEST_KEY = 1000
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 _SCALARS: dict[str, tuple[re.Pattern[str], str]] = {  # tag -> the text it may have, its possible first characters
@@ -131,6 +132,20 @@ def yaml_value(text: str, *, where: str) -> Any:
 def yaml_text(value: Any) -> str:
     """Write a value of plain types so that `yaml_value` and readers of YAML 1.1 read the same from it."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=78)
+
+
+def yaml_quoted(text: str) -> str:
+    """Write a text in double quotes, on one line."""
+    return yaml.dump(text, Dumper=_Dumper, default_style='"', allow_unicode=True, width=10**9).strip()
+
+
+def yaml_key(text: str, indent: int = 0) -> str:
+    """Write a key, indented and in quotes where it needs them; a colon and the value follow."""
+    space = " " * indent
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) and yaml_text(text).startswith(f"{text}\n")
+    written = text if plain else yaml_quoted(text)
+    # A longer key would not be known for one before its colon.
+    return f"{space}{written}" if len(written) <= _LONGEST_KEY else f"{space}? {written}\n{space}"
 
 
 def read_yaml(path: Path, kind: str) -> Any:

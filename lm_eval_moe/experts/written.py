@@ -7,8 +7,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import yaml
-
 from lm_eval_moe.experts.selection import Found, FoundByRule
 from lm_eval_moe.experts.words import count, file_name, layers_in_words, profile_in_words, rule_in_words
 from lm_eval_moe.shape import format_ranges
@@ -16,7 +14,7 @@ from lm_eval_moe.steering import parse_spec, resolve
 from lm_eval_moe.steering.plan import PlannedIntervention
 from lm_eval_moe.steering.selected_on import selected_on
 from lm_eval_moe.steering.spec import VERSION
-from lm_eval_moe.strict_yaml import yaml_value
+from lm_eval_moe.strict_yaml import yaml_key, yaml_quoted, yaml_value
 from lm_eval_moe.wrapping import hanging
 
 __all__ = ["explicit_document", "explicit_yaml"]
@@ -39,7 +37,7 @@ def explicit_yaml(found: Found) -> str:
     lines = [line for comment in comments for line in _comment(comment)]
     lines += [
         f"version: {document['version']}",
-        f"name: {_quoted(document['name'])}",
+        f"name: {yaml_quoted(document['name'])}",
         *_text("description", document["description"]),
         *(_text("source", document["source"]) if document["source"] else []),
         f"model: {_flow(document['model'])}",
@@ -47,7 +45,7 @@ def explicit_yaml(found: Found) -> str:
         *_selected_on(document["selected_on"]),
         *_names("selected_on_texts", document["selected_on_texts"]),
         *_names("selected_on_unknown", document["selected_on_unknown"]),
-        *([f"control_of: {_quoted(document['control_of'])}"] if "control_of" in document else []),
+        *([f"control_of: {yaml_quoted(document['control_of'])}"] if "control_of" in document else []),
         "",
         "interventions:",
     ]
@@ -100,7 +98,7 @@ def _selected_on(items: dict[str, list[str]]) -> Iterator[str]:
     if items:
         yield "selected_on:"
     for benchmark, keys in items.items():
-        yield from _names(f"  {_quoted(benchmark)}", keys)
+        yield from _names(yaml_key(benchmark, indent=2), keys)
 
 
 def _names(key: str, names: Sequence[str]) -> Iterator[str]:
@@ -109,7 +107,7 @@ def _names(key: str, names: Sequence[str]) -> Iterator[str]:
         return
     line, indent = f"{key}: [", " " * (len(key) - len(key.lstrip()) + 2)
     for place, name in enumerate(names):
-        entry = _quoted(name) + (", " if place < len(names) - 1 else "]")
+        entry = yaml_quoted(name) + (", " if place < len(names) - 1 else "]")
         if len(line) + len(entry.rstrip()) > _WIDTH and line.strip():
             yield line.rstrip()
             line = indent
@@ -179,15 +177,11 @@ def _flow(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _quoted(text: str) -> str:
-    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=10**9).strip()
-
-
 def _text(key: str, text: str) -> list[str]:
     """Write a text over several lines where it is one plain paragraph, otherwise in quotes."""
     paragraph = text.isprintable() and text == " ".join(text.split())
     if not paragraph or len(key) + len(text) + 4 <= _WIDTH:
-        return [f"{key}: {_quoted(text)}"]
+        return [f"{key}: {yaml_quoted(text)}"]
     return [f"{key}: >-", *hanging("  ", text, _WIDTH)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from lm_eval_moe.escaping import printable
 from lm_eval_moe.gate.power import WANTED, Planned, change_variance
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.statistics.power import mean_stderr
+from lm_eval_moe.strict_yaml import yaml_key, yaml_quoted
 
 __all__ = ["DRIFT_SHARE", "noise_margin", "policy_text"]
 
@@ -69,7 +69,7 @@ def policy_text(
     for benchmark in dict.fromkeys(each.benchmark for each in planned):
         own = [each for each in planned if each.benchmark == benchmark]
         averaged = [each for each in own if each.language is not None]
-        lines = [f"  {_quoted(benchmark)}:", f"    metric: {_quoted(metrics[benchmark])}"]
+        lines = [f"{yaml_key(benchmark, indent=2)}:", f"    metric: {yaml_quoted(metrics[benchmark])}"]
         lines.append(f"    minimum_items: {min(each.items for each in own)}")
         lines.append("    margins:")
         if averaged:
@@ -86,7 +86,7 @@ def policy_text(
         wanted=WANTED,
         correlation=correlation,
         between=between,
-        name=_quoted(printable(f"as good as {label}")),
+        name=yaml_quoted(printable(f"as good as {label}")),
         alpha=alpha,
         samples=_SAMPLES[samples],
         minimum_items=min(each.items for each in planned),
@@ -121,9 +121,3 @@ def _about(planned: Planned, margin: float) -> str:
     scale = Scale(planned, plain=True)
     baseline = f"{planned.items} items, {scale.value(planned.score)}"
     return f"{margin:g}  # {scale.size_in_words(margin)}; {baseline}"
-
-
-def _quoted(text: str) -> str:
-    """Return text as a YAML scalar: JSON's strings are YAML's."""
-    plain = text.replace("_", "").isalnum() and text.isascii() and not text[0].isdigit()
-    return text if plain else json.dumps(text, ensure_ascii=False)

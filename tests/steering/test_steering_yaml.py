@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lm_eval_moe import yaml_limits
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import load_spec
-from lm_eval_moe.strict_yaml import read_yaml, yaml_text, yaml_value
+from lm_eval_moe.strict_yaml import read_yaml, yaml_key, yaml_quoted, yaml_text, yaml_value
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 8)}]\n" for level in range(1, 9)
@@ -149,3 +149,12 @@ def test_what_is_written_reads_the_same_by_either_yaml(value: object) -> None:
     text = yaml_text(value)
     assert yaml_value(text, where="f") == value
     assert yaml.safe_load(text) == value
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+    | st.sampled_from(["no", "true", "null", "x1", "a" * 3000])
+)
+def test_a_key_and_a_quoted_text_read_back_wherever_they_stand(text: str) -> None:
+    document = f"outer:\n{yaml_key(text, indent=2)}:\n    name: {yaml_quoted(text)}\n"
+    assert yaml_value(document, where="f") == yaml.safe_load(document) == {"outer": {text: {"name": text}}}
