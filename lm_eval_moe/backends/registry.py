@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from lm_eval_moe.backends.base import missing_from
 from lm_eval_moe.discovery import Registry, failing_as_user_error
 from lm_eval_moe.errors import UserError, did_you_mean
@@ -117,8 +115,10 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
     kind = backend(name)
     try:
         model = kind(**arguments)
-    except (TypeError, ValueError, OSError, SafetensorError) as error:
-        # Engines and lm-eval say so when an argument is unknown or files are missing or damaged.
+    except Exception as error:
+        # Engines, lm-eval and safetensors say so when an argument is unknown or files are missing or damaged.
+        if not isinstance(error, (TypeError, ValueError, OSError)) and type(error).__name__ != "SafetensorError":
+            raise
         raise UserError(
             f"the model cannot be loaded: {type(error).__name__}: {error}{_nearest(kind, arguments, str(error))}",
             fix="correct the arguments; they are those of `lm-eval-moe run`",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lm_eval.models import huggingface
 
-from lm_eval_moe.replacing import replaced
+from lm_eval_moe.replacing import Changeable
 
 __all__ = ["stopping_by"]
 
 
-@contextmanager
-def stopping_by(criterion: Any, looked_for: Collection[str]) -> Iterator[None]:
+_CRITERIA = Changeable(vars(huggingface), "stop_sequences_criteria")
+
+
+def stopping_by(criterion: Any, looked_for: Collection[str]) -> AbstractContextManager[None]:
     """Let ``generate`` ask a criterion after each token inside the ``with`` block.
 
     Args:
@@ -22,11 +24,12 @@ def stopping_by(criterion: Any, looked_for: Collection[str]) -> Iterator[None]:
         looked_for: The stop strings that lm-eval goes on looking for: it decodes the last tokens of all rows for each,
             and ends a batch once all rows have had the same one.
     """
-    stock = huggingface.stop_sequences_criteria
 
-    def criteria(tokenizer: Any, stop: list[str], *args: Any) -> Any:
-        strings = [string for string in stop if string in looked_for]
-        return type(found := stock(tokenizer, strings, *args))([*found, criterion])
+    def with_it(stock: Callable[..., Any]) -> Callable[..., Any]:
+        def criteria(tokenizer: Any, stop: list[str], *args: Any) -> Any:
+            found = stock(tokenizer, [string for string in stop if string in looked_for], *args)
+            return type(found)([*found, criterion])
 
-    with replaced(huggingface, "stop_sequences_criteria", criteria):
-        yield
+        return criteria
+
+    return _CRITERIA.changed(with_it)

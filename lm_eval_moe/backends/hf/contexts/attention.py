@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from lm_eval_moe.replacing import Changeable
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["attention_by_place", "tree_attention"]
 
+_MASKS = [Changeable(ALL_MASK_ATTENTION_FUNCTIONS, name) for name in ("eager", "sdpa")]
 _Sees = Callable[[Any, Any, Any, Any], Any]
 
 
@@ -71,8 +74,6 @@ def _masks(change: Callable[[_Sees], _Sees], **given: Any) -> Iterator[None]:
         return mask
 
     with ExitStack() as stack:
-        for name in ("eager", "sdpa"):
-            original = ALL_MASK_ATTENTION_FUNCTIONS[name]
-            stack.callback(ALL_MASK_ATTENTION_FUNCTIONS.__setitem__, name, original)
-            ALL_MASK_ATTENTION_FUNCTIONS[name] = masking(original)
+        for function in _MASKS:
+            stack.enter_context(function.changed(masking))
         yield
