@@ -85,6 +85,7 @@ class TaskRouting(Written):
     curve_documents: Mapping[str, int] = field(default_factory=dict)  # with a value in any layer, by curve
     curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)  # means by layer
     thinking: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)  # of generated answers
+    field_documents: Mapping[str, int] = field(default_factory=dict, metadata=OPTIONAL)  # with a value, by result field
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class GroupRouting(Written):
     clustered_stderr: Mapping[str, float | None] = field(default_factory=dict, metadata=OPTIONAL)  # by metric
     # By language, of how many documents the divergence is, where these are not all.
     partial: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
+    field_documents: Mapping[str, int] = field(default_factory=dict, metadata=OPTIONAL)  # of all tasks together
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from lm_eval_moe.statistics.control_gain import (
     same_items,
 )
 from lm_eval_moe.statistics.correlation import pearson
-from lm_eval_moe.statistics.differences import Z95, ClusteredValues, Difference, Estimate, independent_mean, unpaired
-from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired
+from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, independent_mean, unpaired
+from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired, reach
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import exact_test, max_sign_flip, mcnemar, paired_test, sign_flip
 
 __all__ = [
     "ALPHA",
-    "Z95",
     "ClusteredValues",
     "ControlGain",
     "Difference",
@@ -41,6 +40,7 @@ __all__ = [
     "mean_gain",
     "paired_test",
     "pearson",
+    "reach",
     "same_items",
     "sign_flip",
     "unpaired",

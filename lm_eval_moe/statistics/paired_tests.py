@@ -110,8 +110,14 @@ def sign_flip(sums: Sequence[float] | NDArray[np.float64], *, draws: int = DRAWS
     All patterns are gone through for at most 14 sums that are not 0. Otherwise p is ``(1 + hits) / (1 + draws)`` over
     random patterns (B. Phipson and G. Smyth, Permutation P-values Should Never Be Zero, 2010). The order of the sums
     makes no difference, nor which of the two runs is the first.
+
+    Raises:
+        ValueError: A sum is not finite.
     """
-    moved = _moved(np.asarray(sums, dtype=float))
+    given = np.asarray(sums, dtype=float)
+    if not np.isfinite(given).all():
+        raise ValueError("clusters have finite sums")
+    moved = _moved(given)
     if not len(moved):
         return PairedTest(1.0, "identical")
     reached = abs(math.fsum(moved)) * (1 - _RELATIVE)
