@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from member_names import member_of
 from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.evaluation.control import control_count
+from lm_eval_moe.evaluation.control import control_count, few_draws
 from lm_eval_moe.resources import steering_configs_dir
 from lm_eval_moe.statistics import ClusteredValues, judge
 from lm_eval_moe.steering import SteeringPlan, resolve
@@ -78,6 +79,9 @@ def test_the_gain_is_that_of_separate_runs(lm: HFMoE, manager: TaskManager) -> N
         assert found["results"][task]["acc_gain_over_control,none"] == pytest.approx(gain)
         assert entry["low"] <= gain <= entry["high"]
         assert entry["covers_draws"]
+        assert entry["new_draw_low"] <= entry["low"] <= entry["high"] <= entry["new_draw_high"]
+        ranked = (1 + sum(of >= entry["steered"] for of in entry["per_control"])) / 3
+        assert (entry["rank_p"], entry["least_rank_p"]) == (pytest.approx(ranked), pytest.approx(1 / 3))
     assert found["routing"]["steering"]["hash"] == chosen.hash
     assert found["routing"]["control"]["hashes"] == [random_control(chosen, seed).hash for seed in (1, 2)]
 
@@ -112,12 +116,22 @@ def test_a_single_control_gives_the_paired_interval(lm: HFMoE, manager: TaskMana
     entry = found["routing"]["control"]["tasks"][TASKS[0]]["acc,none"]
     judged = judge(ClusteredValues.of([[(i, a - b) for i, (a, b) in enumerate(zip(*acc, strict=True))]]))
     assert (entry["low"], entry["high"]) == pytest.approx(judged.interval or (None, None))
+    assert (entry["new_draw_low"], entry["new_draw_high"], entry["new_draw_p"]) == (None, None, None)
 
 
 @pytest.mark.parametrize("given", ["random:0", "random:", "shuffled:2", "3", "random:-1", "random:1001", "random:2.5"])
 def test_other_controls_are_refused(given: str) -> None:
     with pytest.raises(UserError, match="write random:N"):
         control_count(given)
+
+
+@pytest.mark.parametrize(("count", "least"), [(1, "1 random draw: .* 0.5 at least"), (18, "18 random draws: .* 0.053")])
+def test_too_few_draws_for_a_rank_p_of_5_per_cent_are_named(count: int, least: str) -> None:
+    said = few_draws(count)
+    assert said is not None
+    assert re.search(least, said)
+    assert "0.05 takes 19 (random:19)" in said
+    assert few_draws(19) is None
 
 
 def test_a_control_needs_steering(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,10 @@ def test_the_hash_is_of_the_rows_and_their_content(lm: HFMoE, manager: TaskManag
     assert three["demo_arith_en"] in seen  # whatever the task's name
 
 
-def test_a_divergence_over_some_documents_says_so(lm: HFMoE, manager: TaskManager) -> None:
+def test_a_divergence_over_some_documents_says_so(
+    lm: HFMoE, manager: TaskManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lm_eval_moe")
     samples = {"demo_arith_en": [0, 1, 2], "demo_arith_ru": [0, 1, 2], "demo_arith_sw": [2, 3, 4, 5]}
     with pytest.warns(RoutingWarning) as caught:
         found = routing(lm, manager, samples=samples)
@@ -78,6 +81,10 @@ def test_a_divergence_over_some_documents_says_so(lm: HFMoE, manager: TaskManage
     assert counts["demo_arith_sw"] == {"divergence": 1, "entropy": 4, "overlap": 1}
     assert counts["demo_arith_ru"] == {"divergence": 3, "entropy": 3, "overlap": 3}
     assert counts["demo_arith_en"] == {"entropy": 3}
+    fields = {task: entry["field_documents"] for task, entry in found["tasks"].items()}
+    assert fields["demo_arith_sw"] == {"routing_divergence": 1, "routing_entropy": 4}
+    assert fields["demo_arith_en"] == {"routing_entropy": 3}
+    assert "demo_arith_sw: of 4 documents routing_divergence over 1" in caplog.text
     assert found["tasks"]["demo_arith_sw"]["evaluated_documents"] == 4
 
 
@@ -88,6 +95,9 @@ def test_averages_name_the_languages_that_are_partial(lm: HFMoE, manager: TaskMa
         groups = routing(lm, manager, ["demo_arith"], samples=samples)["groups"]
     assert groups["demo_arith"]["partial"] == {"sw": "1 of 3"}
     assert groups["demo_arith_non_english"]["partial"] == {"sw": "1 of 3"}
+    others = len(languages) - 2
+    assert groups["demo_arith_non_english"]["field_documents"]["routing_divergence"] == 2 * others + 1
+    assert groups["demo_arith_non_english"]["field_documents"]["routing_entropy"] == 2 * others + 3
     apart = [name for name, entry in groups.items() if "sw" not in entry["languages"]]
     assert apart
     assert not any("partial" in groups[name] for name in apart)

@@ -132,6 +132,8 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
 
 
 def _announce(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell]) -> None:
+    from lm_eval_moe.evaluation.control import few_draws
+
     hashes = {plan.hash for cell in cells for plan in (cell.plan, *cell.controls)}
     left_out = f", {len(empty)} without experts left out" if empty else ""
     print(
@@ -139,6 +141,8 @@ def _announce(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell
         f"{len(hashes) + 1} runs with the baseline",
         file=sys.stderr,
     )
+    if sweep.controls and (few := few_draws(sweep.controls)):
+        print(f"{few}, and more with the correction over the cells", file=sys.stderr)
     if not sweep.controls:
         warnings.warn("without random controls no gain can be put down to the experts", RoutingWarning, stacklevel=2)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.compare.board import Board, Head, Row, Section
 from lm_eval_moe.compare.cells import Cell, Change
-from lm_eval_moe.number_text import Scale, per_cent
+from lm_eval_moe.number_text import Scale, p_number, p_text, per_cent
 from lm_eval_moe.results.marks import legend, listed, signs_of
+from lm_eval_moe.statistics import ALPHA, draws_needed
 
 __all__ = [
     "MISSING",
@@ -63,17 +64,19 @@ def interval_text(change: Change | None, head: Head) -> str:
 
 
 def control_text(row: Row, head: Head) -> tuple[str, str]:
-    """Return a run's average gain over random controls with its marks, and its interval."""
+    """Return a run's average gain over random controls with its marks; its interval of a new draw, and its rank."""
     gain = row.control.average if row.control else None
     if gain is None:
         return MISSING, ""
     mark = ""
-    if gain.beyond:
-        mark = _BETTER if (gain.value > 0) == head.higher_is_better else _WORSE
+    if gain.differs_from_draw:
+        mark = _BETTER if (gain.gain > 0) == head.higher_is_better else _WORSE
     # The first column is over the run's languages, too.
     mark = f"{mark} {signs_of(row.cells[0].marks)}".rstrip()
     scale = Scale(head.metric)
-    return scale.change(gain.value) + mark, scale.interval((gain.low, gain.high))
+    interval = scale.interval((gain.new_draw_low, gain.new_draw_high))
+    rank = "" if gain.rank_p is None else f"rank {p_text(gain.rank_p)}"
+    return scale.change(gain.gain) + mark, ", ".join(filter(None, (interval, rank)))
 
 
 def caption(section: Section) -> str:
@@ -186,8 +189,13 @@ def _controls(section: Section) -> Iterator[str]:
     if not gains:
         return
     draws = sorted({each.seeds for each in gains})
-    text = f"vs random control: gain over {' or '.join(map(str, draws))} random draws of as many experts, "
-    text += "with its 95 % interval; marked where that leaves out 0."
+    ranks = " or ".join(p_number(1 / (each + 1)) for each in draws)
+    yield (
+        f"vs random control: gain over the mean of {' or '.join(map(str, draws))} random draws of as many experts, "
+        "with its 95 % prediction interval for a new random draw; marked where that leaves out 0. The rank p is (1 + "
+        f"draws at least as good) / (draws + 1), {ranks} at least; {per_cent(ALPHA)} takes {draws_needed()} draws."
+    )
+    if 1 in draws:
+        yield "One draw cannot tell how much the draw of experts matters: there is no interval and no mark."
     if not all(each.clustered for each in gains):
-        text += " Where no group has just these tasks, the interval takes languages as independent."
-    yield text
+        yield "Where no group has just these tasks, the interval takes the items of the languages as independent."

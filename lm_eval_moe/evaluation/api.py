@@ -15,7 +15,7 @@ from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.registry import BACKENDS, load_model
 from lm_eval_moe.errors import RoutingWarning, UserError, did_you_mean
-from lm_eval_moe.evaluation.control import control_count, control_plans
+from lm_eval_moe.evaluation.control import control_count, control_plans, few_draws
 from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
@@ -140,6 +140,8 @@ def simple_evaluate(
         if named:
             lm.trust_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
+        if plans and (few := few_draws(len(plans))):
+            logger.info("%s", few)
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
             results = _evaluate_with_controls(lm, plans, named, options, kwargs, check)
     if noted:

@@ -6,12 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.statistics import ALPHA, draws_needed
 from lm_eval_moe.steering.control import random_control
 
 if TYPE_CHECKING:
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["control_count", "control_plans"]
+__all__ = ["control_count", "control_plans", "few_draws"]
 
 MAX_CONTROLS = 1000
 
@@ -44,3 +45,13 @@ def control_plans(plan: SteeringPlan | None, count: int) -> list[SteeringPlan]:
             "there is no steering to compare with random experts", fix="give --steering FILE", where="--control"
         )
     return [random_control(plan, seed) for seed in range(1, count + 1)]
+
+
+def few_draws(count: int) -> str | None:
+    """Say what so few draws cannot show; None if they are enough for a rank p of 5 %."""
+    if count >= draws_needed():
+        return None
+    return (
+        f"{count} random draw{'s' * (count != 1)}: the rank p of the chosen experts can be {1 / (count + 1):.2g} at "
+        f"least; {ALPHA:g} takes {draws_needed()} (random:{draws_needed()})"
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.parallel import TaskPairing
     from lm_eval_moe.steering.coverage import Coverage
 
-__all__ = ["remarks_after", "remarks_before", "what_was_lost"]
+__all__ = ["fields_over_some", "remarks_after", "remarks_before", "what_was_lost"]
 
 
 def remarks_before(session: RoutingSession) -> Iterator[str]:
@@ -69,6 +69,15 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
             yield _partial(session, pairing, with_value, evaluated)
     if plan is not None:
         yield from shortfall(plan, totals.values())
+
+
+def fields_over_some(session: RoutingSession, totals: Mapping[str, TaskTally]) -> Iterator[str]:
+    """Say of which of a task's documents its result fields are the mean, where these are not all."""
+    for task, total in totals.items() if session.captures else ():
+        partial = [(name, count) for name, count in total.field_documents.items() if count < len(total.evaluated)]
+        if partial:
+            counts = ", ".join(f"{name} over {count}" for name, count in partial)
+            yield f"{task}: of {len(total.evaluated)} documents {counts}"
 
 
 def what_was_lost(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
@@ -70,13 +72,16 @@ def _groups(
     groups = add_averages(results, session.pairings)
     for name, entry in groups.items():
         partial = {}
+        counts = Counter[str]()
+        for task in chain(*entry.languages.values()):
+            counts += totals[task].field_documents
         for language, tasks in entry.languages.items():
             compared = [totals[task] for task in tasks if session.compared(task)]
             with_value = sum(total.curve_documents[DIVERGENCE.curve.name] for total in compared)
             documents = sum(len(total.evaluated) for total in compared)
             if with_value < documents:
                 partial[language] = f"{with_value} of {documents}"
-        groups[name] = replace(entry, partial=partial)
+        groups[name] = replace(entry, partial=partial, field_documents=dict(counts))
     return groups
 
 
@@ -106,5 +111,6 @@ def _task_routing(name: str, session: RoutingSession, total: TaskTally) -> TaskR
         steered_tokens=total.steered if session.model.steering else None,
         curve_documents={curve: total.curve_documents[curve] for curve in total.curves},
         curves={curve: tuple(means) for curve, means in total.means().items()},
+        field_documents=dict(total.field_documents),
         thinking=total.thinking.to_dict() if total.thinking.generations else {},
     )

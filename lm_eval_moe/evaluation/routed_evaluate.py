@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from lm_eval_moe.errors import FlawedResultsError, RoutingWarning
 from lm_eval_moe.evaluation.identity import prompting_parts, run_identity
 from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.profiles import ReferenceProfile, save_profile
-from lm_eval_moe.evaluation.remarks import remarks_after, remarks_before, what_was_lost
+from lm_eval_moe.evaluation.remarks import fields_over_some, remarks_after, remarks_before, what_was_lost
 from lm_eval_moe.evaluation.results import add_routing
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.evaluation.tallies import TaskTally
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
 __all__ = ["RoutedEvaluation", "evaluate_routed"]
+
+logger = logging.getLogger(__name__)
 
 
 class RoutedEvaluation:
@@ -151,6 +154,8 @@ class RoutedEvaluation:
         totals = {task: reduce(add, (tallies[task] for _, tallies in parts)) for task in session.pairings}
         for text in remarks_after(session, totals):
             session.say(text)
+        for text in fields_over_some(session, totals):
+            logger.info("%s", text)
         documents = {task: [values for own, _ in parts for values in own[task]] for task in session.pairings}
         better = {field.name: field.higher_is_better for field in session.fields}
         lost = [*add_metrics(results, run, better, documents), *what_was_lost(session, totals, results)]

@@ -252,7 +252,9 @@ class RoutingSession:
         for curve, values in curves.items():
             tally.add(curve.name, values)
         found = {field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves}
-        return {name: value for name, value in found.items() if value is not None}
+        known = {name: value for name, value in found.items() if value is not None}
+        tally.field_documents.update(known.keys())
+        return known
 
     def compared(self, task: str) -> bool:
         """Whether a task's documents are compared with those of the reference language."""

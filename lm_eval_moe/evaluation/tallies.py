@@ -64,6 +64,7 @@ class TaskTally:
     curves: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # name -> [2, L]: sums, counts
     thinking: ThinkingTally = field(default_factory=ThinkingTally)
     curve_documents: Counter[str] = field(default_factory=Counter)  # name -> documents with a value in any layer
+    field_documents: Counter[str] = field(default_factory=Counter)  # result field -> documents with a value
     evaluated: list[tuple[int, str]] = field(default_factory=list)  # row and content hash of every document
     failed: Counter[str] = field(default_factory=Counter)  # what is wrong with a curve -> documents
 

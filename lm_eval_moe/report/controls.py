@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_moe.compare.control import Gain, control_gains
-from lm_eval_moe.number_text import Scale
+from lm_eval_moe.compare.control import control_gains
+from lm_eval_moe.number_text import Scale, p_text
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
+from lm_eval_moe.statistics import ALPHA, ControlGain, corrected_new_draws, draws_needed, is_beyond_chance
 
 __all__ = ["RunGains", "gains_of", "in_words"]
 
@@ -28,10 +29,20 @@ class RunGains:
 
     run: int
     draws: int
-    by_language: Mapping[str, Gain]
-    average: Gain | None
+    by_language: Mapping[str, ControlGain]
+    average: ControlGain | None
     controls: tuple[str, ...]
     checked: bool = True
+
+    @property
+    def corrected_p(self) -> dict[str, float | None]:
+        """Each language's p of a new draw, corrected for the others."""
+        return dict(zip(self.by_language, corrected_new_draws([*self.by_language.values()]), strict=True))
+
+    @property
+    def beyond(self) -> list[str]:
+        """The languages in which the run differs from a random set beyond noise, after that correction."""
+        return [lang for lang, p in self.corrected_p.items() if is_beyond_chance(p, ALPHA)]
 
 
 def gains_of(benchmark: Benchmark) -> list[RunGains]:
@@ -67,56 +78,58 @@ def _sizes(run: Run) -> dict[str, int]:
 
 def _beside(benchmark: Benchmark, run: int, controls: Sequence[int]) -> RunGains | None:
     languages = [lang for lang in benchmark.languages if all(lang in benchmark.cells[n] for n in (run, *controls))]
-    by_language = {lang: gain for lang in languages if (gain := _gain(benchmark, run, controls, [lang]))}
+    by_language = {lang: gain for lang in languages if (gain := benchmark.gain_over(controls, run, [lang]))}
     if not controls or not by_language:
         return None
-    average = _gain(benchmark, run, controls, languages) if len(languages) > 1 else None
+    average = benchmark.gain_over(controls, run, languages) if len(languages) > 1 else None
     labels = tuple(benchmark.runs[number].label for number in controls)
     return RunGains(run, len(controls), by_language, average, labels)
 
 
-def _gain(benchmark: Benchmark, run: int, controls: Sequence[int], languages: Sequence[str]) -> Gain | None:
-    gain = benchmark.gain_over(controls, run, languages)
-    return Gain(gain.gain, gain.low, gain.high, gain.identical) if gain else None
-
-
 def in_words(gains: RunGains, benchmark: Benchmark) -> str:
-    """Say the gain, and whether it is beyond noise."""
+    """Say the gain over the mean of random sets, and whether the run is better than a random set."""
     scale = Scale(benchmark.metric)
     label = benchmark.runs[gains.run].label
     sign = 1.0 if benchmark.higher_is_better else -1.0
-    drawn = plural(gains.draws, "draw") + " of random experts"
-    if gains.average is not None:
-        said = f"{label} against {drawn}, over {len(gains.by_language)} languages: {_shown(gains.average, scale)}"
-        said += f", {_verdict(gains.average, sign)}."
-    else:
-        (lang, gain), *_ = gains.by_language.items()
-        said = f"{label} against {drawn}, in {lang}: {_shown(gain, scale)}, {_verdict(gain, sign)}."
-    if len(gains.by_language) > 1:
-        better = [lang for lang, gain in gains.by_language.items() if gain.beyond and sign * gain.value > 0]
-        worse = [lang for lang, gain in gains.by_language.items() if gain.beyond and sign * gain.value < 0]
-        parts = [f"better beyond noise in {listing(better)}"] if better else []
-        parts += [f"worse beyond noise in {listing(worse)}"] if worse else []
-        said += " By language: " + (" and ".join(parts) if parts else "no difference beyond noise in any") + "."
+    (lang, gain), *further = gains.by_language.items()
+    place = f"in {lang}" if gains.average is None else f"over {len(gains.by_language)} languages"
+    said = [
+        f"{label} against {plural(gains.draws, 'draw')} of random experts, {place}: "
+        f"{', '.join(_parts(gains.average or gain, scale, sign))}."
+    ]
+    if further and gains.draws > 1:
+        parts = [
+            f"{verdict} in {listing(languages)}"
+            for verdict, side in (("better", 1), ("worse", -1))
+            if (languages := [lang for lang in gains.beyond if side * sign * gains.by_language[lang].gain > 0])
+        ]
+        found = " and ".join(parts) + " beyond noise" if parts else "no difference beyond noise in any"
+        said.append(f"By language, against a new random draw and after Holm's correction: {found}.")
     if not gains.checked:
-        said += " Whether these controls are steered in the same way could not be checked: the results do not say."
+        said.append("Whether these controls are steered in the same way could not be checked: the results do not say.")
     if gains.draws == 1:
-        said += " One draw cannot tell how much the draw of experts matters; the interval covers the items only."
-    return said
+        said.append("One draw cannot tell how much the draw of experts matters; the interval covers the items only.")
+    elif gains.draws < draws_needed():
+        said.append(f"The rank p can reach {ALPHA:g} from {draws_needed()} draws on.")
+    return " ".join(said)
 
 
-def _shown(gain: Gain, scale: Scale) -> str:
-    text = f"{scale.change(gain.value)}{scale.points}"
-    if gain.low is None or gain.high is None:
-        return text
-    return f"{text} (95 % interval {scale.change(gain.low)} to {scale.change(gain.high)})"
-
-
-def _verdict(gain: Gain, sign: float) -> str:
+def _parts(gain: ControlGain, scale: Scale, sign: float) -> Iterator[str]:
+    """Say both questions, each by its name."""
+    yield f"{scale.change(gain.gain)}{scale.points} above their mean{_ends(gain.low, gain.high, scale)}"
     if gain.identical:
-        return "as not one item differs"
-    if gain.low is None:
-        return "without an interval that could tell whether that is noise"
-    if not gain.beyond:
-        return "no difference beyond noise"
-    return "a gain beyond noise" if sign * gain.value > 0 else "a loss beyond noise"
+        yield "as not one item differs"
+        return
+    if gain.new_draw_p is None:
+        yield "without an interval that could tell whether it is better than a random set"
+    else:
+        better = "better" if sign * gain.gain > 0 else "worse"
+        verdict = better if gain.differs_from_draw else "neither better nor worse"
+        ends = _ends(gain.new_draw_low, gain.new_draw_high, scale, "prediction interval for a new draw")
+        yield f"{verdict} than a random set beyond noise{ends}"
+    if gain.rank_p is not None:
+        yield f"rank {p_text(gain.rank_p)}"
+
+
+def _ends(low: float | None, high: float | None, scale: Scale, name: str = "interval") -> str:
+    return "" if low is None or high is None else f" (95 % {name} {scale.change(low)} to {scale.change(high)})"

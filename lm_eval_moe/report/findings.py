@@ -180,7 +180,12 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
             if found is not None:
                 yield Finding(
                     f"{run.label} against {control_run.label}, which steers random experts",
-                    _joined([f"{benchmark.metric.title}: {in_a_sentence(found, scale)}."]),
+                    _joined(
+                        [
+                            f"{benchmark.metric.title}: {in_a_sentence(found, scale)}.",
+                            "This is about this one draw, not about random sets.",
+                        ]
+                    ),
                 )
     if steered and not controls and not any(run.routing.control for _, run in steered):
         yield Finding(

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.number_text import Scale
+from lm_eval_moe.number_text import Scale, p_number
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, OfBenchmark, OfProfiles, ReportFigure
 from lm_eval_moe.report.findings import Finding, findings, notes
 from lm_eval_moe.report.table import Row, curve_rows, score_rows
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
+from lm_eval_moe.results.sweep_finding import GAIN_HEADS
 from lm_eval_moe.results.sweeps import SweepBenchmark, SweepReport
 
 if TYPE_CHECKING:
@@ -191,8 +192,10 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
         over = effect.over_control
         changes = [effect.gain.value, effect.control, over.gain if over else None]
         texts = [_NONE if value is None else scale.change(value) for value in changes]
-        interval = scale.interval((over.low, over.high) if over else None) or _NONE
-        rows.append((*cell.printed, str(cell.experts), *texts, interval))
+        ends = [(over.low, over.high), (over.new_draw_low, over.new_draw_high)] if over else [None, None]
+        intervals = [scale.interval(pair) or _NONE for pair in ends]
+        numbers = [_NONE if p is None else p_number(p) for p in (over.rank_p if over else None, effect.corrected_p)]
+        rows.append((*cell.printed, str(cell.experts), *texts, *intervals, *numbers))
     said = [plural(len(benchmark.cells), "cell")]
     if benchmark.cells and (effect := benchmark.cells[0].effects.get(name)) is not None:
         of = f", mean of {len(benchmark.languages)} languages" if len(benchmark.languages) > 1 else f" in {name}"
@@ -206,7 +209,7 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
         f"Sweep {sweep.name}: {benchmark.benchmark}",
         " ".join(["; ".join(said) + ".", *missing]),
         _named(drawn, f"sweep_{sweep.name}_{benchmark.benchmark}"),
-        [*names, "experts", "gain", "control", "over control", "95 %"],
+        [*names, "experts", "gain", "control", "over control", *GAIN_HEADS],
         len(names),
         rows,
         [(key.replace("_", " "), _setting(value)) for key, value in sweep.settings.items() if value not in (None, {})],

@@ -233,7 +233,7 @@ class Benchmark:
         known = [run_values for run_values in values if run_values is not None]
         if not controls or len(known) < len(values) or not same_items(known):
             return None
-        return gain_over_controls(known[0], known[1:])
+        return gain_over_controls(known[0], known[1:], higher_is_better=self.higher_is_better)
 
     def changes(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> ClusteredValues | None:
         """Return the items' differences (``run`` minus ``to``), a group a language and a cluster an item.

@@ -1,4 +1,4 @@
-"""Every metric's gain of a steered run over its random controls, written beside the metric."""
+"""Every metric's gain of a steered run over its random controls: written beside the metric, and read again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.results.routing import KEY, Control, GroupRouting, Routing
+from lm_eval_moe.results.routing import GAIN_NUMBERS, KEY, Control, GroupRouting, Routing
 from lm_eval_moe.results.run import Run
-from lm_eval_moe.results.values import GAIN_SUFFIX, LabelledRun, Metric, Score
-from lm_eval_moe.statistics import ControlGain, gain_over_controls, same_items
+from lm_eval_moe.results.values import GAIN_SUFFIX, LabelledRun, Metric, Score, is_number, number_of
+from lm_eval_moe.statistics import ControlGain, gain_over_controls, gain_over_means, same_items
 
-__all__ = ["add_gains"]
+__all__ = ["add_gains", "reported_gain"]
 
 
 def add_gains(
@@ -51,6 +51,20 @@ def add_gains(
     results[KEY] = replace(Routing.of(results), control=control).to_dict()
 
 
+def reported_gain(said: Mapping[str, Any], *, higher_is_better: bool) -> ControlGain | None:
+    """Read a gain as results or the table of a sweep hold it; None where there is none.
+
+    What releases wrote that knew no interval of a new draw tells one: from the controls' means and the standard error.
+    """
+    per_control = [float(each) for each in said.get("per_control") or () if is_number(each)]
+    numbers: dict[str, Any] = {name: number_of(said[name]) for name in GAIN_NUMBERS if name in said}
+    steered = numbers.get("steered")
+    if steered is None or numbers.get("gain") is None or not per_control:
+        return None
+    own = gain_over_means(steered, per_control, numbers.get("stderr"), higher_is_better=higher_is_better)
+    return replace(own, **numbers)
+
+
 def _dump(gains: Mapping[Metric, ControlGain]) -> dict[str, Any]:
     return {metric.key: asdict(gain) for metric, gain in gains.items()}
 
@@ -60,11 +74,12 @@ def _task_gains(task: str, runs: Sequence[Run]) -> Iterator[tuple[Metric, Contro
         scores = [score for run in runs if (score := run.score(task, metric)) is not None]
         if len(scores) < len(runs):
             continue
+        higher = runs[0].higher_is_better(task, metric)
         items = [score.items for score in scores if score.items and score.documents == scores[0].documents]
         if len(items) == len(scores):
-            yield metric, gain_over_controls([items[0]], [[each] for each in items[1:]])
+            yield metric, gain_over_controls([items[0]], [[each] for each in items[1:]], higher_is_better=higher)
         else:  # no mean of items, such as a perplexity: the values tell the gain, but not its noise
-            yield metric, _without_items([score.estimate.value for score in scores])
+            yield metric, _of_values([score.estimate.value for score in scores], higher)
 
 
 def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) -> Iterator[tuple[Metric, ControlGain]]:
@@ -73,16 +88,17 @@ def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) ->
         values = [run.score(group, metric) for run in runs]
         if any(value is None for value in values):
             continue
+        higher = runs[0].higher_is_better(group, metric)
         reported = [value.estimate.value for value in values if value is not None]
         languages = [_languages(run, members, metric, registry) for run in runs]
         known = [each for each in languages if each]
         if len(known) == len(runs) and same_items(known):
-            gain = gain_over_controls(known[0], known[1:])
+            gain = gain_over_controls(known[0], known[1:], higher_is_better=higher)
             # A group that weights its members otherwise is not the mean that was compared here.
             if math.isclose(gain.steered, reported[0], rel_tol=1e-6, abs_tol=1e-9):
                 yield metric, gain
                 continue
-        yield metric, _without_items(reported)
+        yield metric, _of_values(reported, higher)
 
 
 def _languages(
@@ -107,7 +123,5 @@ def _averaged(group: str, run: Run) -> list[str]:
     return [task for tasks in languages.values() for task in tasks]
 
 
-def _without_items(values: Sequence[float]) -> ControlGain:
-    per_control = tuple(values[1:])
-    gain = values[0] - math.fsum(per_control) / len(per_control)
-    return ControlGain(values[0], per_control, gain, None, None, None, covers_draws=False)
+def _of_values(values: Sequence[float], higher_is_better: bool) -> ControlGain:
+    return gain_over_means(values[0], values[1:], None, higher_is_better=higher_is_better)

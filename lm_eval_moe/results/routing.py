@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.results._written import NUMBER, OPTIONAL, TEXT, WHOLE, Written
+from lm_eval_moe.statistics import ControlGain
 
 __all__ = [
+    "GAIN_NUMBERS",
     "KEY",
     "SCHEMA_VERSION",
     "Control",
@@ -32,7 +34,10 @@ _IDENTITY: dict[str, Any] = {
     **{"hash": TEXT, "schema_version": WHOLE, "tasks": {None: {}}},
     **{"model": {"adapter": TEXT}, "prompts": {}, "steering": {}, "capture": {}, "computation": {}, "versions": {}},
 }
-_GAINS: dict[None, Any] = {None: {None: {"gain": NUMBER, "stderr": NUMBER, "low": NUMBER, "high": NUMBER}}}
+GAIN_NUMBERS = tuple(field.name for field in fields(ControlGain) if field.name not in ("per_control", "covers_draws"))
+"""What an entry of `Gains` says in numbers, besides the controls' means."""
+
+_GAINS: dict[None, Any] = {None: {None: {"per_control": [NUMBER], **dict.fromkeys(GAIN_NUMBERS, NUMBER)}}}
 
 Gains = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By task or group and metric key (``acc,none``), the fields of `lm_eval_moe.statistics.ControlGain`."""
@@ -80,6 +85,7 @@ class TaskRouting(Written):
     curve_documents: Mapping[str, int] = field(default_factory=dict)  # with a value in any layer, by curve
     curves: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)  # means by layer
     thinking: Mapping[str, Any] = field(default_factory=dict, metadata=OPTIONAL)  # of generated answers
+    field_documents: Mapping[str, int] = field(default_factory=dict, metadata=OPTIONAL)  # with a value, by result field
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class GroupRouting(Written):
     clustered_stderr: Mapping[str, float | None] = field(default_factory=dict, metadata=OPTIONAL)  # by metric
     # By language, of how many documents the divergence is, where these are not all.
     partial: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
+    field_documents: Mapping[str, int] = field(default_factory=dict, metadata=OPTIONAL)  # of all tasks together
 
 
 @dataclass(frozen=True)

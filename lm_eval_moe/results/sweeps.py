@@ -12,6 +12,7 @@ import numpy as np
 from lm_eval_moe.drawing.cells_by_languages import Gains
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.number_text import Scale, minus
+from lm_eval_moe.results.gains import reported_gain
 from lm_eval_moe.results.reading import load_json
 from lm_eval_moe.results.values import Metric, is_number
 from lm_eval_moe.statistics import ControlGain, Difference
@@ -35,6 +36,8 @@ class SweepEffect:
         exact_p: Two-sided p of the gain where the items' exact test takes no long time; else None.
         control: The mean of the controls' scores less the baseline's; None without controls.
         over_control: The steered score less the controls'; None without controls.
+        corrected_p: Two-sided p of the difference from the mean of the controls, corrected for all cells and languages
+            of the benchmark; None without controls, and where the items are not known.
     """
 
     baseline: float
@@ -42,6 +45,7 @@ class SweepEffect:
     exact_p: float | None
     control: float | None
     over_control: ControlGain | None
+    corrected_p: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything; JSON-ready."""
@@ -226,19 +230,20 @@ def _json(path: Path) -> dict[str, Any]:
 def _benchmark(said: Mapping[str, Any]) -> SweepBenchmark:
     """Read a benchmark as the table holds it; errors are those of Python."""
     name, _, filtered = str(said["metric"]).partition(",")
+    higher = bool(said["higher_is_better"])
     return SweepBenchmark(
         str(said["benchmark"]),
         Metric(name, filtered or "none"),
-        bool(said["higher_is_better"]),
+        higher,
         said.get("reference"),
         tuple(map(str, said["languages"])),
-        tuple(_cell(cell) for cell in said["cells"]),
+        tuple(_cell(cell, higher) for cell in said["cells"]),
         int(said["waiting"]),
     )
 
 
-def _cell(said: Mapping[str, Any]) -> SweepCell:
-    effects = {str(name): _effect(effect) for name, effect in said["effects"].items()}
+def _cell(said: Mapping[str, Any], higher: bool) -> SweepCell:
+    effects = {str(name): _effect(effect, higher) for name, effect in said["effects"].items()}
     hashes = tuple(said.get("control_hashes") or ())
     return SweepCell(dict(said["settings"]), str(said["hash"]), int(said["experts"]), hashes, effects)
 
@@ -249,22 +254,16 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {key: key for key in names}
 
 
-def _effect(said: Mapping[str, Any]) -> SweepEffect:
+def _effect(said: Mapping[str, Any], higher: bool) -> SweepEffect:
     gain, over = said["gain"], said.get("over_control")
     return SweepEffect(
         _score(said["baseline"]),
         Difference(_score(gain["value"]), _number(gain.get("stderr")), gain.get("how") or "unpaired"),
         _number(gain.get("exact_p")),
         _number(said.get("control")),
-        _over_control(over) if over else None,
+        reported_gain(over, higher_is_better=higher) if over else None,
+        _number(said.get("corrected_p")),
     )
-
-
-def _over_control(said: Mapping[str, Any]) -> ControlGain:
-    steered, gain = _score(said["steered"]), _score(said["gain"])
-    per_control = tuple(_score(control) for control in said["per_control"])
-    stderr, low, high = (_number(said.get(name)) for name in ("stderr", "low", "high"))
-    return ControlGain(steered, per_control, gain, stderr, low, high, len(per_control) > 1)
 
 
 def _score(value: object) -> float:

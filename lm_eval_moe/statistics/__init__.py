@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.statistics.control_gain import ControlGain, gain_over_controls, same_items
+from lm_eval_moe.statistics.control_gain import (
+    ControlGain,
+    corrected_new_draws,
+    draws_needed,
+    gain_over_controls,
+    gain_over_means,
+    mean_gain,
+    same_items,
+)
 from lm_eval_moe.statistics.correlation import pearson
-from lm_eval_moe.statistics.differences import Z95, ClusteredValues, Difference, Estimate, independent_mean, unpaired
-from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired
+from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, independent_mean, unpaired
+from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired, reach
 from lm_eval_moe.statistics.multiplicity import holm
-from lm_eval_moe.statistics.paired_tests import exact_test, mcnemar, paired_test, sign_flip
+from lm_eval_moe.statistics.paired_tests import exact_test, max_sign_flip, mcnemar, paired_test, sign_flip
 
 __all__ = [
     "ALPHA",
-    "Z95",
     "ClusteredValues",
     "ControlGain",
     "Difference",
     "Estimate",
     "Judgement",
     "corrected",
+    "corrected_new_draws",
+    "draws_needed",
     "exact_test",
     "gain_over_controls",
+    "gain_over_means",
     "holm",
     "independent_mean",
     "is_beyond_chance",
     "judge",
     "judge_unpaired",
+    "max_sign_flip",
     "mcnemar",
+    "mean_gain",
     "paired_test",
     "pearson",
+    "reach",
     "same_items",
     "sign_flip",
     "unpaired",

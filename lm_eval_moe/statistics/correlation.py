@@ -67,7 +67,12 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
 
     Returns:
         None where r is not defined: fewer than three points, or values that do not vary.
+
+    Raises:
+        ValueError: A value is not finite.
     """
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("a correlation takes finite values")
     n = len(x)
     if n < 3:
         return None

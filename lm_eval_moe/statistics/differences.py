@@ -62,12 +62,19 @@ class ClusteredValues:
         group: Group of each value, integers from 0 ``[n]``; no group is empty.
         cluster: Cluster of each value, integers from 0 ``[n]``; every integer up to the largest occurs.
         shares: What each group's mean counts for in the average ``[groups]``; None: all alike.
+
+    Raises:
+        ValueError: A value is not finite: NaN would pass for an item that did not change.
     """
 
     values: NDArray[np.float64]
     group: NDArray[np.int64]
     cluster: NDArray[np.int64]
     shares: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.values).all():
+            raise ValueError("items have finite values")
 
     @classmethod
     def of(cls, groups: Sequence[Group], shares: Sequence[float] | None = None) -> ClusteredValues:

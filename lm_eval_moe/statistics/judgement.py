@@ -41,6 +41,7 @@ __all__ = [
     "judge",
     "judge_unpaired",
     "paired_drop",
+    "reach",
     "unpaired_drop",
 ]
 
@@ -108,7 +109,7 @@ def judge_unpaired(difference: Difference, alpha: float = ALPHA) -> Judgement:
     value, stderr = difference.value, difference.stderr
     if stderr is None:
         return Judgement(difference, alpha, None, None, None, "normal, unpaired")
-    p, half = min(1.0, 2 * _worse_p(abs(value), stderr)), _reach(alpha / 2, stderr)
+    p, half = min(1.0, 2 * _worse_p(abs(value), stderr)), reach(alpha / 2, stderr)
     interval = _agreeing(value - half, value + half, value, is_beyond_chance(p, alpha), 0.0)
     return Judgement(difference, alpha, interval, p, p, "normal, unpaired")
 
@@ -161,7 +162,7 @@ def _interval(changes: ClusteredValues, difference: Difference, test: PairedTest
     elif difference.stderr is None:
         return None
     else:
-        half = _reach(tail, difference.stderr, _freedom(difference))
+        half = reach(tail, difference.stderr, _freedom(difference))
         interval = difference.value - half, difference.value + half
     return agreeing_interval(interval, changes, test, tail)
 
@@ -228,7 +229,7 @@ def unpaired_drop(
     value, stderr = -sign * difference.value, difference.stderr
     if stderr is None:
         return Drop(value, None, None, None, "normal")
-    return Drop(value, _worse_p(value - tolerance, stderr), value + _reach(alpha, stderr), stderr, "normal")
+    return Drop(value, _worse_p(value - tolerance, stderr), value + reach(alpha, stderr), stderr, "normal")
 
 
 def _worse_p(excess: float, stderr: float, freedom: int | None = None) -> float:
@@ -242,13 +243,15 @@ def _worse_p(excess: float, stderr: float, freedom: int | None = None) -> float:
     return float(special.stdtr(freedom, -excess / stderr))
 
 
-def _reach(tail: float, stderr: float, freedom: int | None = None) -> float:
-    """Return how far a bound lies from the value that it is of."""
+def reach(tail: float, stderr: float, freedom: int | None = None) -> float:
+    """Return how far a bound of the level ``1 - tail`` lies from its value: by t with these degrees of freedom, else
+    normal.
+    """
     if freedom is None:
         return -NormalDist().inv_cdf(tail) * stderr
     from scipy import special
 
-    return float(special.stdtrit(freedom, 1 - tail)) * stderr
+    return -float(special.stdtrit(freedom, tail)) * stderr
 
 
 def _freedom(difference: Difference) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from lm_eval_moe.results import Benchmark, LabelledRun, Run, arrange
 from lm_eval_moe.results.sweeps import MEAN, OTHERS, EmptyCell, SweepBenchmark, SweepCell, SweepEffect
-from lm_eval_moe.statistics import exact_test
+from lm_eval_moe.statistics import ClusteredValues, exact_test, max_sign_flip, same_items
 from lm_eval_moe.sweep.cells import Cell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 
@@ -32,7 +35,7 @@ def summarise(cells: Sequence[Cell], empty: Sequence[EmptyCell], store: RunStore
             benchmark.higher_is_better,
             benchmark.reference,
             benchmark.common,
-            tuple(_cell(benchmark, cell, at) for cell in ready),
+            tuple(_cells(benchmark, ready, at)),
             len(cells) - len(ready),
             tuple(empty),
         )
@@ -40,20 +43,54 @@ def summarise(cells: Sequence[Cell], empty: Sequence[EmptyCell], store: RunStore
     ]
 
 
-def _cell(benchmark: Benchmark, cell: Cell, at: Mapping[str, int]) -> SweepCell:
-    hashes = tuple(plan.hash for plan in cell.controls)
-    effects = _effects(benchmark, at[cell.plan.hash], [at[digest] for digest in hashes])
-    return SweepCell(dict(cell.settings), cell.plan.hash, cell.experts, hashes, effects)
+def _cells(benchmark: Benchmark, cells: Sequence[Cell], at: Mapping[str, int]) -> Iterator[SweepCell]:
+    hashes = [tuple(plan.hash for plan in cell.controls) for cell in cells]
+    runs = [(at[cell.plan.hash], [at[digest] for digest in own]) for cell, own in zip(cells, hashes, strict=True)]
+    corrected = _corrected(benchmark, runs)
+    for cell, own, (steered, controls), p in zip(cells, hashes, runs, corrected, strict=True):
+        effects = {
+            name: replace(effect, corrected_p=p.get(name))
+            for name, effect in _effects(benchmark, steered, controls).items()
+        }
+        yield SweepCell(dict(cell.settings), cell.plan.hash, cell.experts, own, effects)
 
 
-def _effects(benchmark: Benchmark, steered: int, controls: Sequence[int]) -> dict[str, SweepEffect]:
+def _sets(benchmark: Benchmark) -> dict[str, list[str]]:
+    """Return the languages that each effect is over."""
     sets = {lang: [lang] for lang in benchmark.common}
     if len(benchmark.common) > 1:
         sets[MEAN] = list(benchmark.common)
         if 0 < len(benchmark.others) < len(benchmark.common):
             sets[OTHERS] = list(benchmark.others)
+    return sets
+
+
+def _corrected(benchmark: Benchmark, runs: Sequence[tuple[int, Sequence[int]]]) -> list[dict[str, float]]:
+    """Return each cell's p of its difference from the mean of its controls, corrected for all cells and effects."""
+    base = benchmark.items(0, benchmark.common)
+    tests: list[tuple[int, str]] = []
+    sums = []
+    for number, (steered, controls) in enumerate(runs):
+        items = [benchmark.items(run, benchmark.common) for run in (steered, *controls)]
+        known = [of for of in items if of is not None]
+        if base is None or not controls or len(known) < len(items) or not same_items([base, *known]):
+            continue
+        # In the baseline's order, so that a cluster is the same item in all cells.
+        values = np.array([[of[place][item] for place, lang in enumerate(base) for item in lang] for of in known])
+        changes = replace(ClusteredValues.of([[*lang.items()] for lang in base]), values=values[0] - values[1:].mean(0))
+        for name, languages in _sets(benchmark).items():
+            shares = np.array([(lang in languages) / len(languages) for lang in benchmark.common])
+            tests.append((number, name))
+            sums.append(replace(changes, shares=shares).sums(changes.values))
+    corrected: list[dict[str, float]] = [{} for _ in runs]
+    for (number, name), p in zip(tests, max_sign_flip(np.array(sums)) if sums else [], strict=True):
+        corrected[number][name] = p
+    return corrected
+
+
+def _effects(benchmark: Benchmark, steered: int, controls: Sequence[int]) -> dict[str, SweepEffect]:
     effects = {}
-    for name, languages in sets.items():
+    for name, languages in _sets(benchmark).items():
         gain = benchmark.difference(steered, languages, benchmark.score_of)
         before = benchmark.mean(0, languages, benchmark.score_of)
         if gain is None or before is None:

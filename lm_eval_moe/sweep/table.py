@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.escaping import markdown_cell
-from lm_eval_moe.number_text import Scale
+from lm_eval_moe.number_text import Scale, p_number
+from lm_eval_moe.results.sweep_finding import GAIN_HEADS, sweep_finding
 from lm_eval_moe.results.sweeps import MEAN, OTHERS, SweepBenchmark, SweepCell, SweepEffect
 from lm_eval_moe.sweep.spec import SweepSpec
 from lm_eval_moe.tables import Cell, csv_text, markdown_table
@@ -24,12 +25,15 @@ def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
     lines = [f"### {summary.benchmark}: {summary.metric.key.removesuffix(',none')}, gain over the baseline{unit}", ""]
     lines += [*_baseline(summary, whole), ""]
     axes = [axis.name for axis in sweep.axes]
-    header = [*axes, "experts", "gain", *(["random control", "over control", "95 % interval"] * (sweep.controls > 0))]
+    controls = ["random control", "over control", *GAIN_HEADS] * (sweep.controls > 0)
+    header = [*axes, "experts", "gain", *controls]
     rows = [
         [*map(markdown_cell, each.texts), str(each.experts), *_whole(each.effects[whole], sweep, summary)]
         for each in summary.cells
     ]
     lines += markdown_table(header, rows, left=len(axes), pad=True)
+    if sweep.controls and summary.cells:
+        lines += ["", markdown_cell(sweep_finding(summary, _scale(summary)))]
     languages = summary.languages
     if len(languages) > 1:
         header = [*axes, *languages]
@@ -67,13 +71,14 @@ def _whole(effect: SweepEffect, sweep: SweepSpec, summary: SweepBenchmark) -> li
         return [gain]
     over = effect.over_control
     if over is None:
-        return [gain, _control(effect, summary), "", ""]
-    interval = ""
+        return [gain, _control(effect, summary), *[""] * (1 + len(GAIN_HEADS))]
     if over.identical:  # then there is no noise to estimate
-        interval = "all alike"
-    elif over.low is not None and over.high is not None:
-        interval = f"{scale.change(over.low)} to {scale.change(over.high)}"
-    return [gain, _control(effect, summary), scale.change(over.gain), interval]
+        intervals = ["all alike"] * 2
+    else:
+        ends = (over.low, over.high), (over.new_draw_low, over.new_draw_high)
+        intervals = [scale.interval(pair).strip("[]").replace(",", " to") for pair in ends]
+    numbers = ["" if p is None else p_number(p) for p in (over.rank_p, effect.corrected_p)]
+    return [gain, _control(effect, summary), scale.change(over.gain), *intervals, *numbers]
 
 
 def _gain(effect: SweepEffect | None, summary: SweepBenchmark) -> str:
@@ -95,7 +100,8 @@ def csv_table(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
         "metric",
         *(axis.key for axis in sweep.axes),
         *("experts", "steering_hash", "language", "baseline", "gain", "gain_stderr", "paired", "control_gain"),
-        *("over_control", "over_control_stderr", "over_control_low", "over_control_high"),
+        *(f"over_control{name}" for name in ("", "_stderr", "_low", "_high")),
+        *("new_draw_low", "new_draw_high", "new_draw_p", "rank_p", "least_rank_p", "corrected_p"),
     ]
     rows = [
         [summary.benchmark, summary.metric.key, *_csv_row(each, language, effect)]
@@ -108,9 +114,12 @@ def csv_table(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
 
 def _csv_row(each: SweepCell, language: str, effect: SweepEffect) -> list[Cell]:
     over = effect.over_control
-    numbers = [None] * 4 if over is None else [over.gain, over.stderr, over.low, over.high]
+    numbers: list[Cell] = [None] * 9
+    if over is not None:
+        numbers = [over.gain, over.stderr, over.low, over.high, over.new_draw_low, over.new_draw_high]
+        numbers += [over.new_draw_p, over.rank_p, over.least_rank_p]
     return [
         *each.texts,
         *(each.experts, each.hash, language, effect.baseline, effect.gain.value, effect.gain.stderr),
-        *(effect.gain.how == "paired", effect.control, *numbers),
+        *(effect.gain.how == "paired", effect.control, *numbers, effect.corrected_p),
     ]

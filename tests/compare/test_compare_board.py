@@ -18,6 +18,7 @@ from written_runs import sem, write_run
 from lm_eval_moe.compare import Board, Section, Settings, build_board, choose_runs
 from lm_eval_moe.compare.board import Row
 from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
 from lm_eval_moe.errors import UserError
 
@@ -323,13 +324,24 @@ def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:
     (section,) = board_of(write_run(tmp_path / "a", BASE), path).sections
     gains = {row.label.split(" ")[0]: row.control for row in section.rows if row.control}
     (found,) = gains.values()
+    z95 = 1.959963984540054
     assert found.seeds == 2
     assert found.average is not None
-    half = 1.959963984540054 * 0.03 / np.sqrt(5)
-    assert (found.average.value, found.average.low, found.average.high) == pytest.approx(
-        (0.09, 0.09 - half, 0.09 + half)
-    )
+    # The items of the languages are independent, the two draws are the same ones in all.
+    items, draws = (0.03**2 - 0.0002 / 2) / len(LANGUAGES), 0.0002
+    half = [(z95**2 * items + stats.t.ppf(0.975, 1) ** 2 * k * draws) ** 0.5 for k in (0.5, 1.5)]
+    assert (found.average.gain, found.average.low) == pytest.approx((0.09, 0.09 - half[0]))
+    assert found.average.new_draw_low == pytest.approx(0.09 - half[1])
+    assert found.average.rank_p == pytest.approx(1 / 3)
     assert set(found.by_language) == set(LANGUAGES)
+    values = [each for each in records(Board((section,), (), Settings())) if each["least_rank_p"] is not None]
+    assert {each["kind"] for each in values} == {"gain over a new random draw"}
+    new = next(each for each in values if each["column"] == "sw")
+    p = found.by_language["sw"].new_draw_p
+    assert p is not None
+    assert (new["p"], new["p_holm"], new["beyond_chance"]) == (p, pytest.approx(min(5 * p, 1)), False)
+    # What the run itself reported stays.
+    assert (found.by_language["sw"].low, found.by_language["sw"].high) == (0.03, 0.15)
 
 
 def test_rows_are_sorted_best_first_and_a_wrong_column_is_refused(two: list[str]) -> None:

@@ -135,10 +135,10 @@ def test_gain_is_over_the_mean_of_the_control_runs_of_the_same_size() -> None:
     )
     (gains,) = gains_of(benchmark)
     assert gains.controls == ("dice", "dice2")
-    assert gains.by_language["en"].value == pytest.approx((8 - 6.5) / 12)
-    assert gains.by_language["sw"].value == pytest.approx(6 / 12)
+    assert gains.by_language["en"].gain == pytest.approx((8 - 6.5) / 12)
+    assert gains.by_language["sw"].gain == pytest.approx(6 / 12)
     assert gains.average is not None
-    assert gains.average.value == pytest.approx((1.5 + 6) / 24)
+    assert gains.average.gain == pytest.approx((1.5 + 6) / 24)
     assert data(control_gains_figure(OfBenchmark(benchmark)))[0]["draws"] == "2"
 
 
@@ -158,8 +158,10 @@ def test_a_gain_of_few_items_needs_the_exact_test(changed: int, beyond: bool) ->
     assert gain.low is not None
     assert low > 0
     assert gain.low == pytest.approx(low) if beyond else gain.low <= 0
-    assert gain.beyond == beyond
-    assert ("a gain beyond noise" if beyond else "no difference beyond noise") in in_words(gains, benchmark)
+    assert gain.differs_from_mean == beyond
+    # One draw tells nothing of random sets.
+    assert not gain.differs_from_draw
+    assert "without an interval that could tell whether it is better than a random set" in in_words(gains, benchmark)
 
 
 def test_own_controls_of_a_run_go_before_control_runs() -> None:
@@ -174,8 +176,8 @@ def test_own_controls_of_a_run_go_before_control_runs() -> None:
     benchmark = benchmark_of(plain=results_of({"en": scores(6), "sw": scores(6)}), soft=results)
     (gains,) = gains_of(benchmark)
     assert (gains.draws, gains.controls) == (3, ())
-    assert gains.by_language["sw"].value == 0.1
-    assert "better beyond noise in en and sw" in in_words(gains, benchmark)
+    assert gains.by_language["sw"].gain == 0.1
+    assert "after Holm's correction: better in en and sw beyond noise" in in_words(gains, benchmark)
     assert "One draw" not in in_words(gains, benchmark)
 
 
@@ -212,19 +214,26 @@ def sweep_figure(folder: Path, cells: Sequence[Any]) -> ReportFigure:
 def test_a_sweep_within_noise_is_called_that(tmp_path: Path) -> None:
     figure = sweep_figure(tmp_path / "s", some_cells()[:1])
     said = (
-        "Largest gain over random controls: early, -0.5, -1.0 percentage points (95 % interval -4.0 to +2.0), no "
-        "difference beyond noise. Of 1 cell none differs from its random controls beyond noise."
+        "Largest gain over random controls: early, -0.5, -1.0 percentage points (95 % intervals -4.0 to +2.0 against "
+        "the mean of random sets). Whether it is better than a random set cannot be told from 1 draw. Of 1 cell none "
+        "differs from a random set beyond noise."
     )
     assert figure.finding == said.replace("-", "\N{MINUS SIGN}")
 
 
 def test_a_sweep_counts_the_cells_beyond_their_controls(tmp_path: Path) -> None:
-    worse = effect(-0.1, 0.0, -0.12, -0.08)
-    cells = [*some_cells(), ({"interventions.0.layers": "late", "interventions.0.action.soft": 1}, {"mean": worse})]
+    worse = effect(-0.1, 0.0, -0.12, -0.08, draws=3)
+    cells = [
+        *some_cells(draws=3),
+        ({"interventions.0.layers": "late", "interventions.0.action.soft": 1}, {"mean": worse}),
+    ]
     figure = sweep_figure(tmp_path / "s", cells)
     assert "Largest gain over random controls: middle, 0.5, +9.0 percentage points" in figure.finding
-    assert "Of 3 cells 1 is better and 1 worse than their random controls with the whole interval" in figure.finding
-    assert "about 0.1 of each would be by chance" in figure.finding
+    assert "+5.0 to +13.0 against the mean of random sets" in figure.finding
+    assert "which do not know that it was chosen among 3 cells" in figure.finding
+    assert "The table has no p of that difference corrected over the cells" in figure.finding
+    assert "after Holm's correction over the cells; its rank p = 0.25, which can reach 0.05 from 19" in figure.finding
+    assert "Of 3 cells 1 is better and 1 worse than a random set beyond noise" in figure.finding
     rows = data(figure)
     assert [(row["layers"], row["soft"], row["language"]) for row in rows[:2]] == [
         ("early", "-0.5", "en"),
@@ -233,6 +242,15 @@ def test_a_sweep_counts_the_cells_beyond_their_controls(tmp_path: Path) -> None:
     assert [float(row["gain_over_control"]) for row in rows if row["language"] == "mean"] == pytest.approx(
         [-0.01, 0.09, -0.1]
     )
+
+
+def test_the_best_cell_of_a_sweep_stands_beside_its_corrected_p(tmp_path: Path) -> None:
+    cells = [(settings, {"mean": of["mean"] | {"corrected_p": 0.031}}) for settings, of in some_cells(draws=3)]
+    (benchmark,) = read_sweep(write_sweep(tmp_path / "s", cells)).benchmarks
+    figure = sweep_heat_map(benchmark)
+    assert figure is not None
+    assert "over cells and languages, it differs from the mean of its controls with p = 0.031" in figure.finding
+    assert {row["corrected_p"] for row in data(figure)} == {"0.031"}
 
 
 def test_a_sweep_without_controls_claims_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 
-def effect(gain: float, control: float, low: float, high: float) -> dict[str, Any]:
-    """Return what a cell does to one language, with one control."""
+def effect(gain: float, control: float, low: float, high: float, *, draws: int = 1) -> dict[str, Any]:
+    """Return what a cell does to one language, with controls that are all alike, as releases wrote it at first."""
     over = gain - control
     return {
         "baseline": 0.5,
@@ -17,12 +17,12 @@ def effect(gain: float, control: float, low: float, high: float) -> dict[str, An
         "control": control,
         "over_control": {
             "steered": 0.5 + gain,
-            "per_control": [0.5 + control],
+            "per_control": [0.5 + control] * draws,
             "gain": over,
             "stderr": 0.01,
             "low": low,
             "high": high,
-            "covers_draws": False,
+            "covers_draws": draws > 1,
         },
     }
 
@@ -68,9 +68,9 @@ def write_sweep(
     return folder
 
 
-def some_cells() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def some_cells(*, draws: int = 1) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return two cells: the first within noise of its controls, the second above them."""
-    quiet, loud = effect(0.01, 0.02, -0.04, 0.02), effect(0.08, -0.01, 0.05, 0.13)
+    quiet, loud = effect(0.01, 0.02, -0.04, 0.02, draws=draws), effect(0.08, -0.01, 0.05, 0.13, draws=draws)
     return [
         (
             {"interventions.0.layers": "early", "interventions.0.action.soft": -0.5},

@@ -12,9 +12,12 @@ from lm_eval_moe.statistics import (
     Difference,
     Estimate,
     Judgement,
+    gain_over_controls,
     judge,
     judge_unpaired,
+    paired_test,
     pearson,
+    sign_flip,
     unpaired,
 )
 from lm_eval_moe.statistics.differences import ClusteredValues
@@ -161,3 +164,17 @@ def test_exchanging_the_runs_only_turns_the_sign(changes: list[float]) -> None:
     if there.interval and back.interval:
         assert back.interval == pytest.approx((-there.interval[1], -there.interval[0]))
     assert back.verdict == there.verdict
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        ClusteredValues.of([[("a", 1.0), ("b", value)]])
+    with pytest.raises(ValueError, match="finite"):
+        paired_test([[("a", value), ("b", value)]])
+    with pytest.raises(ValueError, match="finite"):
+        sign_flip([value, 1.0])
+    with pytest.raises(ValueError, match="finite"):
+        pearson([1.0, 2.0, value, 4.0], [1.0, 3.0, 2.0, 5.0])
+    with pytest.raises(ValueError, match="finite"):
+        gain_over_controls([{"a": value}], [[{"a": 0.0}]])

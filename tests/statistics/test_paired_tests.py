@@ -13,7 +13,16 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from lm_eval_moe.statistics import holm, judge, judge_unpaired, mcnemar, paired_test, sign_flip, unpaired
+from lm_eval_moe.statistics import (
+    holm,
+    judge,
+    judge_unpaired,
+    max_sign_flip,
+    mcnemar,
+    paired_test,
+    sign_flip,
+    unpaired,
+)
 from lm_eval_moe.statistics.differences import ClusteredValues, Estimate
 
 
@@ -175,3 +184,42 @@ def test_unpaired_p_and_interval_are_scipys_normal() -> None:
     assert found.p == pytest.approx(2 * stats.norm.sf(0.1 / 0.05), abs=1e-12)
     assert found.interval == pytest.approx(stats.norm.interval(0.9, 0.1, 0.05), abs=1e-9)
     assert judge_unpaired(unpaired([Estimate(0.5, None)], [Estimate(0.6, 0.04)])).p is None
+
+
+def test_the_largest_of_one_test_is_its_own_sign_flip_test() -> None:
+    sums = np.random.default_rng(0).normal(size=20) + 0.4
+    assert max_sign_flip(sums[None]) == pytest.approx([sign_flip(sums).p], abs=0.02)
+
+
+def test_the_largest_of_many_tests_is_what_all_patterns_say() -> None:
+    rng = np.random.default_rng(1)
+    sums = rng.normal(size=(3, 8)) + np.array([[0.0], [0.5], [1.0]])
+    signs = np.array(list(itertools.product([-1, 1], repeat=8)))
+    scaled = sums / np.sqrt((sums**2).sum(axis=1, keepdims=True))
+    largest = np.abs(signs @ scaled.T).max(axis=1)
+    exact = [(largest >= abs(row.sum()) - 1e-9).mean() for row in scaled]
+    assert max_sign_flip(sums) == pytest.approx(exact, abs=0.02)
+
+
+def test_equal_tests_need_no_correction_and_an_unchanged_one_shows_nothing() -> None:
+    sums = np.random.default_rng(2).normal(size=16) + 0.6
+    same, again, unchanged = max_sign_flip(np.array([sums, 3 * sums, 0 * sums]))
+    assert same == again == pytest.approx(sign_flip(sums).p, abs=0.01)
+    assert unchanged == 1
+
+
+def test_many_tests_are_corrected_in_parts_as_at_once() -> None:
+    sums = np.random.default_rng(3).normal(size=(600, 12))
+    sums[7] += 2
+    p = max_sign_flip(sums)
+    scaled = sums / np.sqrt((sums**2).sum(axis=1, keepdims=True))
+    signs = np.array(list(itertools.product([-1, 1], repeat=12)))
+    largest = np.abs(signs @ scaled.T).max(axis=1)
+    assert p[7] == pytest.approx((largest >= abs(scaled[7].sum()) - 1e-9).mean(), abs=0.02)
+
+
+def test_the_best_of_many_cells_is_a_false_alarm_in_5_per_cent_of_sweeps() -> None:
+    rng, runs, alarms = np.random.default_rng(4), 300, 0
+    for _ in range(runs):
+        alarms += min(max_sign_flip(rng.normal(size=(12, 30)) + rng.normal(size=30), draws=499)) <= 0.05
+    assert alarms / runs == pytest.approx(0.05, abs=3 * (0.05 * 0.95 / runs) ** 0.5)

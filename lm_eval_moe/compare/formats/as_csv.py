@@ -9,6 +9,7 @@ from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
+from lm_eval_moe.statistics import ALPHA, corrected_new_draws, is_beyond_chance
 from lm_eval_moe.tables import Cell as Value
 from lm_eval_moe.tables import csv_text
 
@@ -17,12 +18,12 @@ __all__ = ["FIELDS", "records", "render"]
 FIELDS = (
     *("table", "run", "model", "steering", "steering_hash", "column", "kind", "languages", "metric", "value", "stderr"),
     *("baseline", "change", "change_stderr", "low", "high", "p", "p_holm", "beyond_chance", "paired", "method"),
-    *("values", "changed", "stderr_kind", "change_languages", "marks", "change_marks"),
+    *("values", "changed", "stderr_kind", "change_languages", "marks", "change_marks", "rank_p", "least_rank_p"),
 )
 
 
 def records(board: Board) -> Iterator[dict[str, Value]]:
-    """Yield one record a value, and one for every gain over random controls."""
+    """Yield one record a value, and two for every gain over random controls: over a new draw, and over their mean."""
     for section in board.sections:
         for row in section.rows:
             for head, cell in zip(section.heads, row.cells, strict=True):
@@ -84,19 +85,35 @@ def _named(section: Section, row: Row) -> dict[str, Value]:
 def _controls(section: Section, row: Row) -> Iterator[dict[str, Value]]:
     if row.control is None:
         return
+    control, languages = row.control, row.control.by_language
     metric = next((head.metric.key for head in section.heads if head.metric), None)
-    for name, gain in (("average", row.control.average), *row.control.by_language.items()):
-        if gain is not None:
-            yield _named(section, row) | {
-                "column": name,
-                "kind": "gain over random control",
-                "metric": metric,
-                "baseline": f"{row.control.seeds} random draws",
-                "change": gain.value,
-                "low": gain.low,
-                "high": gain.high,
-                "beyond_chance": gain.beyond,
-            }
+    holm = dict(zip(languages, corrected_new_draws([*languages.values()]), strict=True))
+    for name, gain in (("average", control.average), *languages.items()):
+        if gain is None:
+            continue
+        shared = _named(section, row) | {
+            "column": name,
+            "metric": metric,
+            "baseline": f"{control.seeds} random draws",
+            "change": gain.gain,
+        }
+        p = gain.new_draw_p if name == "average" else holm[name]
+        yield shared | {
+            "kind": "gain over a new random draw",
+            "low": gain.new_draw_low,
+            "high": gain.new_draw_high,
+            "p": gain.new_draw_p,
+            "p_holm": holm.get(name),
+            "beyond_chance": is_beyond_chance(p, ALPHA),
+            "rank_p": gain.rank_p,
+            "least_rank_p": gain.least_rank_p,
+        }
+        yield shared | {
+            "kind": "gain over the mean of random draws",
+            "change_stderr": gain.stderr,
+            "low": gain.low,
+            "high": gain.high,
+        }
 
 
 def render(board: Board, title: str) -> str:

@@ -81,7 +81,7 @@ def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
     if section.has_control:
         gain = row.control.average if row.control else None
         value, interval = control_text(row, section.heads[0])
-        shown = {"number": gain.value if gain else None, "value": value, "interval": interval}
+        shown = {"number": gain.gain if gain else None, "value": value, "interval": interval}
         yield {"kind": "average", **shown, **dict.fromkeys(("change", "mark", "words", "title"), "")}
 
 

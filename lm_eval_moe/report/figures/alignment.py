@@ -30,6 +30,8 @@ class _Point:
     language: str
     divergence: Estimate
     score: Estimate
+    compared: int  # items of the divergence; 0: not known
+    items: int  # of the score
 
 
 @BENCHMARK.figure("accuracy_by_divergence", order=60, title="Scores against divergence")
@@ -61,7 +63,7 @@ def alignment_figure(subject: OfBenchmark) -> ReportFigure | None:
 
 def _of_results(benchmark: Benchmark) -> list[_Point]:
     return [
-        _Point(lang, middle.estimate, cell.score.estimate)
+        _Point(lang, middle.estimate, cell.score.estimate, len(middle.items or ()), cell.documents)
         for lang in benchmark.languages
         if (cell := benchmark.cells[0].get(lang)) is not None and (middle := cell.divergence.middle) is not None
     ]
@@ -74,7 +76,7 @@ def _of_profiles(benchmark: Benchmark, material: Material) -> list[_Point]:
         return []
     middles = {curve.language: curve.bands["middle"] for curve in curves if "middle" in curve.bands}
     return [
-        _Point(lang, Estimate(middles[lang].mean, middles[lang].stderr), cell.score.estimate)
+        _Point(lang, Estimate(middles[lang].mean, middles[lang].stderr), cell.score.estimate, 0, cell.documents)
         for lang in benchmark.languages
         if (cell := benchmark.cells[0].get(lang)) is not None and lang in middles and not math.isnan(middles[lang].mean)
     ]
@@ -110,11 +112,11 @@ def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colour
         figure, axes = canvas(height=3.7)
         for each in points:
             x, y = each.divergence, each.score
-            ends = interval(y, share=bool(scale.unit))
+            ends = interval(y, each.items, share=bool(scale.unit))
             if ends is not None:
                 shown = [end * scale.factor for end in ends]
                 axes.plot([x.value, x.value], shown, color=colours.muted, linewidth=0.8, alpha=0.6)
-            across = interval(x, share=False)
+            across = interval(x, each.compared, share=False)
             if across is not None:
                 axes.plot(across, [y.value * scale.factor] * 2, color=colours.muted, linewidth=0.8, alpha=0.6)
             axes.plot(x.value, y.value * scale.factor, "o", color=colours.run(0), markersize=5.5, markeredgewidth=0)

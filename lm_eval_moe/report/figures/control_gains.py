@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.compare.control import Gain
 from lm_eval_moe.report.controls import RunGains, gains_of, in_words
 from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
 from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing
+from lm_eval_moe.statistics import ControlGain
 from lm_eval_moe.tables import Cell
 
 __all__ = ["control_gains_figure"]
 
-_COLUMNS = ("benchmark", "language", "run", "metric", "draws", "gain", "low", "high", "beyond_noise")
+_COLUMNS = (
+    *("benchmark", "language", "run", "metric", "draws", "gain", "low", "high", "new_draw_low", "new_draw_high"),
+    *("new_draw_p", "p_holm", "rank_p", "least_rank_p", "beyond_noise"),
+)
 _TITLE = "Gain over random experts"
 
 
@@ -24,25 +27,27 @@ def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
         return None
     labels = listing([benchmark.runs[each.run].label for each in gains])
     rows: list[tuple[Cell, ...]] = [
-        (benchmark.name, name, benchmark.runs[each.run].label, benchmark.metric.key, each.draws, *_numbers(gain))
+        (benchmark.name, name, benchmark.runs[each.run].label, benchmark.metric.key, each.draws, *_numbers(each, name))
         for each in gains
-        for name, gain in _rows_of(each).items()
+        for name in _rows_of(each)
     ]
     names = [lang for lang in benchmark.languages if any(lang in each.by_language for each in gains)]
     names += [MEAN] if any(each.average for each in gains) else []
     dots = [
-        Dot(name, each.run, gain.value, ends, gain.beyond)
+        Dot(name, each.run, gain.gain, ends, _beyond(each, name))
         for each in gains
         for name, gain in _rows_of(each).items()
-        for ends in [(gain.low, gain.high) if gain.low is not None and gain.high is not None else None]
+        for low, high in [(gain.new_draw_low, gain.new_draw_high)]
+        for ends in [(low, high) if low is not None and high is not None else None]
     ]
     return ReportFigure(
         _TITLE,
         "Steered run less the mean of its random controls: as many experts in every layer, drawn at random and steered "
-        "the same way. Lines are 95 % intervals; a filled marker is a difference "
-        "beyond noise.",
+        "the same way. Lines are 95 % prediction intervals for a new random draw; a filled marker is a difference "
+        "beyond noise, languages corrected for each other (Holm). In the table low and high are of the mean of random "
+        "sets.",
         f"Dot plot of the gain in {benchmark.metric.title} of {labels} over random experts, by language, with 95 % "
-        "intervals.",
+        "prediction intervals.",
         _COLUMNS,
         rows,
         lambda colours: draw_changes(dots, names, benchmark.metric, "steered less random experts", colours),
@@ -51,9 +56,17 @@ def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
     )
 
 
-def _rows_of(gains: RunGains) -> dict[str, Gain]:
+def _rows_of(gains: RunGains) -> dict[str, ControlGain]:
     return {**gains.by_language, **({MEAN: gains.average} if gains.average else {})}
 
 
-def _numbers(gain: Gain) -> tuple[Cell, ...]:
-    return gain.value, gain.low, gain.high, "yes" if gain.beyond else "no"
+def _beyond(gains: RunGains, name: str) -> bool:
+    return _rows_of(gains)[name].differs_from_draw if name == MEAN else name in gains.beyond
+
+
+def _numbers(gains: RunGains, name: str) -> tuple[Cell, ...]:
+    gain = _rows_of(gains)[name]
+    return (
+        *(gain.gain, gain.low, gain.high, gain.new_draw_low, gain.new_draw_high, gain.new_draw_p),
+        *(gains.corrected_p.get(name), gain.rank_p, gain.least_rank_p, "yes" if _beyond(gains, name) else "no"),
+    )

@@ -6,12 +6,16 @@ from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures._base import SWEEP, ReportFigure
 from lm_eval_moe.report.wording import plural, sentence_case
+from lm_eval_moe.results.sweep_finding import sweep_finding
 from lm_eval_moe.results.sweeps import SweepBenchmark, SweepEffect, gains_to_draw
 from lm_eval_moe.tables import Cell
 
-__all__ = ["sweep_finding", "sweep_heat_map"]
+__all__ = ["sweep_heat_map"]
 
-_COLUMNS = ("language", "baseline", "gain", "control_gain", "gain_over_control", "low", "high", "draws")
+_COLUMNS = (
+    *("language", "baseline", "gain", "control_gain", "gain_over_control", "low", "high"),
+    *("new_draw_low", "new_draw_high", "new_draw_p", "rank_p", "corrected_p", "draws"),
+)
 _TITLE = "Gain over the baseline"
 
 
@@ -36,42 +40,15 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
         ("benchmark", *names, "experts", *_COLUMNS),
         rows,
         lambda colours: draw_cells_by_languages(gains_to_draw(benchmark), colours),
-        finding=sweep_finding(benchmark),
+        finding=sweep_finding(benchmark, Scale(benchmark.metric)),
         tabulated=False,
-    )
-
-
-def sweep_finding(benchmark: SweepBenchmark) -> str:
-    """Say how many cells are beyond their random controls, and which does best."""
-    scale = Scale(benchmark.metric)
-    sign = 1.0 if benchmark.higher_is_better else -1.0
-    known = [
-        (sign * effect.over_control.gain, cell, effect.over_control)
-        for cell in benchmark.cells
-        if (effect := cell.effects.get(benchmark.whole)) is not None and effect.over_control is not None
-    ]
-    if not known:
-        return "The cells have no random controls: nothing can be said for the choice of experts."
-    better = [cell for gain, cell, over in known if over.beyond and gain > 0]
-    worse = [cell for gain, cell, over in known if over.beyond and gain < 0]
-    _, best, over = max(known, key=lambda each: each[0])
-    text = f"Largest gain over random controls: {best.title}, {scale.change(over.gain)}{scale.points}"
-    if over.low is not None and over.high is not None:
-        text += f" (95 % interval {scale.change(over.low)} to {scale.change(over.high)})"
-        text += "; its interval leaves out 0." if best in better else ", no difference beyond noise."
-    else:
-        text += ", as not one item differs." if over.identical else ", without an interval."
-    count = plural(len(known), "cell")
-    if not better and not worse:
-        return f"{text} Of {count} none differs from its random controls beyond noise."
-    return (
-        f"{text} Of {count} {len(better)} {'is' if len(better) == 1 else 'are'} better and {len(worse)} worse than "
-        f"their random controls with the whole interval; with so many looks, about {0.025 * len(known):.1f} of each "
-        "would be by chance alone."
     )
 
 
 def _numbers(effect: SweepEffect) -> tuple[Cell, ...]:
     over = effect.over_control
-    gains = (over.gain, over.low, over.high, len(over.per_control)) if over else (None, None, None, 0)
-    return effect.baseline, effect.gain.value, effect.control, *gains
+    gains: tuple[Cell, ...] = (None,) * 7
+    if over is not None:
+        gains = over.gain, over.low, over.high, over.new_draw_low, over.new_draw_high, over.new_draw_p, over.rank_p
+    draws = len(over.per_control) if over else 0
+    return effect.baseline, effect.gain.value, effect.control, *gains, effect.corrected_p, draws
