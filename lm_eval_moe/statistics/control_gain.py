@@ -100,8 +100,8 @@ def gain_over_controls(
     the quantiles of Student's distribution. ``S`` holds the draws' own item noise; ``I`` is what the items add to it:
     with ``d[i, j]`` the steered less the j-th control's value of item i, ``var_i(mean_j d) / n`` less ``k M / n``, M
     the variance over items of what each draw has for itself. Such a sum of two estimated variances, each with its own
-    t, covers at least ``1 - alpha`` however they compare (K. Banerjee, On Confidence Interval for Two-Means Problem
-    Based on Separate Estimates of Variances, Biometrics 1961). If the chosen set is itself one more random draw, I is
+    t, covers at least ``1 - alpha`` however they compare (S. K. Banerjee, Approximate confidence interval for
+    linear functions of means of k populations when the population variances are not equal, Sankhya 22, 1960). If the chosen set is itself one more random draw, I is
     about 0 and the interval of a new draw exact for normal means.
 
     Several languages are averaged with equal weight, and an item's languages are one cluster. An interval leaves out 0
