@@ -101,8 +101,8 @@ def gain_over_controls(
     with ``d[i, j]`` the steered less the j-th control's value of item i, ``var_i(mean_j d) / n`` less ``k M / n``, M
     the variance over items of what each draw has for itself. Such a sum of two estimated variances, each with its own
     t, covers at least ``1 - alpha`` however they compare (S. K. Banerjee, Approximate confidence interval for
-    linear functions of means of k populations when the population variances are not equal, Sankhya 22, 1960). If the chosen set is itself one more random draw, I is
-    about 0 and the interval of a new draw exact for normal means.
+    linear functions of means of k populations when the population variances are not equal, Sankhya 22, 1960). If the
+    chosen set is itself one more random draw, I is about 0 and the interval of a new draw exact for normal means.
 
     Several languages are averaged with equal weight, and an item's languages are one cluster. An interval leaves out 0
     only if the test of the items' differences does, too: that matters where few of them differ. One control is a run
