@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hf_cases import build
+from hf_cases import build, generated
 from sabotage import (
     BypassedInDecoding,
     ChoosesAnew,
@@ -29,8 +29,7 @@ from small_models import FAMILIES
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import likelihood
 from lm_eval_moe.backends.stopping import RowReading
-from lm_eval_moe.capture import Forest, GenerationTracker, Recorder
-from lm_eval_moe.capture.token_rows import NONE
+from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
@@ -344,14 +343,17 @@ def test_a_mask_that_does_nothing_is_found_out(tokenizer: Any, monkeypatch: pyte
 
 
 def test_generated_tokens_that_are_not_counted_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GenerationTracker, "_place", lambda self, row, part: NONE)
+    monkeypatch.setattr(RowReading, "add", lambda self, token: setattr(self, "ended", True))
     found = examine(build("qwen3_moe", tokenizer))
     assert failed(found) == ["generation"]
     assert "tokens were counted" in finding(found, "generation").summary
 
 
-def test_rows_that_are_ended_too_early_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RowReading, "add", lambda self, token: setattr(self, "ended", True))
-    found = examine(build("qwen3_moe", tokenizer))
-    assert failed(found) == ["generation"]
-    assert "capture changes what is generated" in finding(found, "generation").summary
+def test_rows_that_end_early_do_not_leave_while_they_are_looked_at(tokenizer: Any) -> None:
+    lm = build("qwen3_moe", tokenizer)
+    lm.model.generation_config.eos_token_id = list(range(0, 320, 2))  # every other token ends a row
+    lm.generate_until(generated(["one", "two"]), disable_tqdm=True)
+    assert lm._divides
+    found = examine(lm)
+    assert failed(found) == []
+    assert lm.reuse == "auto"
