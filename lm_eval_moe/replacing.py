@@ -49,7 +49,10 @@ class Changeable:
 
     @contextmanager
     def changed(self, change: Callable[[Any], Any]) -> Iterator[None]:
-        """Let the function be what ``change`` makes of it, for this thread inside the ``with`` block."""
+        """Let the function be what ``change`` makes of it, for this thread inside the ``with`` block.
+
+        Of blocks inside each other, the innermost counts.
+        """
         with self._lock:
             if not self._users:
                 self._original = self._place[self._name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
@@ -40,6 +40,7 @@ class TorchModules:
         running: Makes a context in which the modules run as they do in a pass of the backend.
         scoring: Runs the model once and returns what its logits go through before the selection; None: nothing.
         end_tokens: Tokens that end a generated answer.
+        in_whole_batches: Makes a context in which no row of a generation leaves its batch before the others.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class TorchModules:
     running: Callable[[], AbstractContextManager[Any]]
     scoring: Callable[[], str | None]
     end_tokens: frozenset[int]
+    in_whole_batches: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 class RoutedModel(Protocol):

@@ -17,7 +17,6 @@ from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
 from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
 from lm_eval_moe.harness.requests import make_request
-from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel, TorchModules
@@ -297,8 +296,8 @@ class Runs:
         requests = [
             make_request("generate_until", (ask.context, dict(arguments)), ask.task, ask.number) for ask in self.few
         ]
-        # Rows that leave their batch could not be told from outside.
-        whole = replaced(self.lm, "reuse", "off") if hasattr(self.lm, "reuse") else nullcontext()
+        # Rows that leave their batch could not be told from the others.
+        whole = nullcontext() if self._modules is None else self._modules.in_whole_batches()
         watching = self._watched(steps=True, positions=(), logits=False)
         with whole, watching as passes, self.lm.capturing(_REQUEST) as captured:
             texts = self.lm.generate_until(requests, disable_tqdm=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lm_eval_moe.number_text import Scale, p_text
-from lm_eval_moe.results.sweeps import SweepBenchmark, SweepCell
+from lm_eval_moe.results.sweeps import SweepBenchmark
 from lm_eval_moe.statistics import ALPHA, ControlGain, corrected_new_draws, draws_needed, is_beyond_chance
 
 __all__ = ["GAIN_HEADS", "sweep_finding"]
@@ -14,8 +14,14 @@ GAIN_HEADS = ("95 % (mean of sets)", "95 % (new draw)", "rank p", "p over cells"
 """Above the columns of a cell's gain over its random controls: two intervals by their question, and two p-values."""
 
 
-def sweep_finding(benchmark: SweepBenchmark, scale: Scale) -> str:
-    """Say which cell does best against its random controls, and how many differ beyond noise, corrected over cells."""
+def sweep_finding(benchmark: SweepBenchmark, scale: Scale, *, written: Callable[[str], str] = str) -> str:
+    """Say which cell does best against its random controls, and how many differ beyond noise, corrected over cells.
+
+    Args:
+        benchmark: Has the cells.
+        scale: Of its scores.
+        written: Makes what a cell is called fit to stand where the sentences do.
+    """
     over = [
         (cell, effect.over_control, effect.corrected_p)
         for cell in benchmark.cells
@@ -26,13 +32,15 @@ def sweep_finding(benchmark: SweepBenchmark, scale: Scale) -> str:
     sign = 1.0 if benchmark.higher_is_better else -1.0
     holm = corrected_new_draws([gain for _, gain, _ in over])
     best = max(range(len(over)), key=lambda number: sign * over[number][1].gain)
-    return " ".join([*_best(*over[best], holm[best], len(over), scale), _count([g for _, g, _ in over], holm, sign)])
+    cell, gain, corrected = over[best]
+    sentences = _best(written(cell.title), gain, corrected, holm[best], len(over), scale)
+    return " ".join([*sentences, _count([gain for _, gain, _ in over], holm, sign)])
 
 
 def _best(
-    cell: SweepCell, gain: ControlGain, corrected: float | None, new_draw: float | None, cells: int, scale: Scale
+    title: str, gain: ControlGain, corrected: float | None, new_draw: float | None, cells: int, scale: Scale
 ) -> Iterator[str]:
-    text = f"Largest gain over random controls: {cell.title}, {scale.change(gain.gain)}{scale.points}"
+    text = f"Largest gain over random controls: {title}, {scale.change(gain.gain)}{scale.points}"
     if gain.identical:
         yield f"{text}, as not one item differs."
         return

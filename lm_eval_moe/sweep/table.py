@@ -33,7 +33,7 @@ def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
     ]
     lines += markdown_table(header, rows, left=len(axes), pad=True)
     if sweep.controls and summary.cells:
-        lines += ["", markdown_cell(sweep_finding(summary, _scale(summary)))]
+        lines += ["", sweep_finding(summary, _scale(summary), written=markdown_cell)]
     languages = summary.languages
     if len(languages) > 1:
         header = [*axes, *languages]

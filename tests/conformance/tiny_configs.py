@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from small_models import STATEFUL
+
 VOCABULARY = 320
 
 # ------------------------------------------------------------------------------------------------ shared blocks
@@ -262,20 +264,7 @@ TINY: dict[str, Tiny] = {
     "gpt_oss": Tiny(LOCAL | HEAD | WINDOW),
     "granitemoe": Tiny(LOCAL | GRANITE),
     "granitemoe_swa": Tiny(LOCAL | GRANITE | WINDOW | {"shared_intermediate_size": 16}),
-    "granitemoehybrid": Tiny(
-        LOCAL
-        | GRANITE
-        | {
-            "shared_intermediate_size": 16,
-            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
-            "position_embedding_type": "rope",
-            "mamba_n_heads": 4,
-            "mamba_d_state": 8,
-            "mamba_d_conv": 2,
-            "mamba_expand": 2,
-            "mamba_chunk_size": 8,
-        }
-    ),
+    "granitemoehybrid": Tiny(GRANITE | STATEFUL["granitemoehybrid"]),
     "granitemoeshared": Tiny(LOCAL | GRANITE | {"shared_intermediate_size": 16}),
     "hunyuan_v1_moe": Tiny(HEAD | {"num_experts": 8, "moe_topk": 2}),
     "hy_v3": Tiny(EXPERTS | HEAD | DENSE_FIRST | {"num_shared_experts": 1}, routes=(1, 2)),

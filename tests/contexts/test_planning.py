@@ -166,11 +166,14 @@ def test_a_prefix_is_cut_where_records_need_it(seed: int) -> None:
     for group in [*grouped(paths), *forked(paths)]:
         if not group.prefix:
             continue
-        branches, branch, lines = branches_in_front(group, paths)
-        for front, line in enumerate(lines):
+        branches, branch, ends = branches_in_front(group, paths)
+        cuts = {0, group.prefix, *(c for row in group.rows for n in row.requests for c in paths[n].cuts)}
+        bounds = list(pairwise(cut for cut in sorted(cuts) if cut <= group.prefix))
+        assert ends == [end for _, end in bounds]
+        for front in range(len(group.fronts)):
+            line = range(front * len(ends), (front + 1) * len(ends))
             numbers = [n for row in group.rows for n in row.requests if row.front == front]
-            cuts = {0, group.prefix, *(c for n in numbers for c in paths[n].cuts if c < group.prefix)}
-            assert [(branches[n].start, branches[n].end) for n in line] == list(pairwise(sorted(cuts)))
+            assert [(branches[n].start, branches[n].end) for n in line] == bounds
             assert [branches[n].before for n in line] == [NONE, *line[:-1]]
             assert all(branches[n].start <= place < branches[n].end for place, n in enumerate(branch[front]))
             assert all(paths[n].key == paths[branches[line[0]].request].key for n in numbers)

@@ -19,6 +19,7 @@ from lm_eval_moe.backends.hf.likelihood import Likelihoods
 from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.loading import model_path, modules_before_loading, shape_before_loading
 from lm_eval_moe.backends.weights import LoadedWeights
+from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import RouterSite, find_sites, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 from lm_eval_moe.routers.sites import encoder_decoder_error
@@ -130,6 +131,7 @@ class HFMoE(Likelihoods, Generations):
             self.running,
             lambda: probe(self.model, sites, self.routing_shape, self.device),
             frozenset(self._end_tokens({})),
+            lambda: replaced(self, "reuse", "off"),
         )
 
     # ------------------------------------------------------------------ what lm-eval asks for

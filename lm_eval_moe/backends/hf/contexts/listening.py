@@ -68,9 +68,10 @@ class Hearing:
         segment = np.concatenate([np.array([*own, NONE])[branch] for own in self._own])
         self.passes.start_pass(tokens.repeat(len(self._own), 1), self._forest.begin_pass(segment))
 
-    def keep_in_front(self, lines: Sequence[Sequence[int]]) -> None:
+    def keep_in_front(self, each: int) -> None:
         """See `Hearings.keep_in_front`."""
-        self._fronts, self._own = [[[own[n] for n in line] for line in lines] for own in self._own], []
+        self._fronts = [[own[start : start + each] for start in range(0, len(own), each)] for own in self._own]
+        self._own = []
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
         """Return the sums of whole sequences, copy by copy; see `Hearings.sums`."""
@@ -133,10 +134,10 @@ class Hearings:
             for hearing in self._all:
                 hearing.passes.end_pass()
 
-    def keep_in_front(self, lines: Sequence[Sequence[int]]) -> None:
-        """Let the branches of the pass be what is in front of the rows to come: those of each prefix, by number."""
+    def keep_in_front(self, each: int) -> None:
+        """Let the branches of the pass be what is in front of the rows to come: so many in front of each."""
         for hearing in self._all:
-            hearing.keep_in_front(lines)
+            hearing.keep_in_front(each)
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
         """Return the sums of whole sequences, copy by copy.

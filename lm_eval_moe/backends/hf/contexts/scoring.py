@@ -80,7 +80,7 @@ class _Front:
     group: Group
     plans: tuple[int, ...]
     copies: Copies
-    bounds: Sequence[Sequence[int]]  # of each prefix: where its branches end, from 0 on
+    ends: Sequence[int]  # where the branches of each prefix end
     cache: Cache | None
     hearings: Hearings | None
 
@@ -199,17 +199,16 @@ class SharedRows:
             layers = self.layers[lm._sites[first].layer :]
         copies = Copies(len(plans), layers)
         hearings = self._hearings(group, plans, first) if lm._listens else None
-        bounds: list[list[int]] = [[0]]
+        ends: list[int] = []
         cache = None
         if group.prefix:
-            branches, branch, lines = branches_in_front(group, self.paths)
-            bounds = [[0, *(branches[number].end for number in line)] for line in lines]
+            branches, branch, ends = branches_in_front(group, self.paths)
             tokens = tokens_of_prefixes(group, self.paths)
             with self._heard(hearings, tokens, branches, branch):
                 cache = cache_of_prefixes(lm.model, tokens, copies, lm.device, forks=self.forks)
             if hearings is not None:
-                hearings.keep_in_front(lines)
-        return _Front(group, plans, copies, bounds, cache, hearings)
+                hearings.keep_in_front(len(ends))
+        return _Front(group, plans, copies, ends, cache, hearings)
 
     def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> Hearings:
         """Return what hears the layers from the first router on once for each plan, and those below it once."""
@@ -287,10 +286,7 @@ class SharedRows:
         lines = [batch.lines[place] for place in wanted]
         uses = [(known.use(batch.requests[place]), known.languages[batch.requests[place]]) for place in wanted]
         rows = [ExpectedRow((use,), language, plan=plan) for plan in front.plans for use, language in uses]
-        bounds = [
-            [*front.bounds[batch.branches[line[0]].front], *(batch.branches[number].end for number in line)]
-            for line in lines
-        ]
+        bounds = [[0, *front.ends, *(batch.branches[number].end for number in line)] for line in lines]
         sums = [own for copy in hearings.sums(lines) for own in copy]
 
         def places(row: int, use: RowUse, span: Span) -> Sequence[int]:

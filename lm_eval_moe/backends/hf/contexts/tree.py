@@ -142,23 +142,20 @@ def tokens_of_prefixes(group: Group, paths: Sequence[Path]) -> Indices:
     return np.stack([paths[number].tokens[: group.prefix] for number in group.fronts])
 
 
-def branches_in_front(group: Group, paths: Sequence[Path]) -> tuple[list[Branch], Indices, list[list[int]]]:
-    """Return the branches of a group's prefixes, and which are those of each token ``[G, P]`` and of each prefix.
+def branches_in_front(group: Group, paths: Sequence[Path]) -> tuple[list[Branch], Indices, list[int]]:
+    """Return the branches of a group's prefixes, those of each token ``[G, P]``, and where those of each prefix end.
+
+    All prefixes are cut alike, wherever any record needs it; their branches follow each other, prefix by prefix.
 
     Args:
         group: The group, with G prefixes of P tokens.
         paths: Of all requests.
     """
-    cuts: list[set[int]] = [{0, group.prefix} for _ in group.fronts]
-    for row in group.rows:
-        cuts[row.front] |= {cut for number in row.requests for cut in paths[number].cuts if cut < group.prefix}
+    cuts = (cut for row in group.rows for number in row.requests for cut in paths[number].cuts)
+    bounds = sorted({0, group.prefix, *(cut for cut in cuts if cut < group.prefix)})
     branches: list[Branch] = []
-    branch = np.zeros((len(cuts), group.prefix), np.int64)
-    lines: list[list[int]] = []
-    for front, (request, own) in enumerate(zip(group.fronts, cuts, strict=True)):
-        lines.append([])
-        for start, end in pairwise(sorted(own)):
-            branch[front, start:end] = len(branches)
-            branches.append(Branch(request, start, end, lines[-1][-1] if lines[-1] else NONE))
-            lines[-1].append(len(branches) - 1)
-    return branches, branch, lines
+    for request in group.fronts:
+        for start, end in pairwise(bounds):
+            branches.append(Branch(request, start, end, len(branches) - 1 if start else NONE))
+    each = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    return branches, each + (len(bounds) - 1) * np.arange(len(group.fronts))[:, None], bounds[1:]
