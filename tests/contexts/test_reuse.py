@@ -23,7 +23,7 @@ from transformers import DynamicCache
 
 from lm_eval_moe import HFMoE, parse_spec, resolve, simple_evaluate
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.backends.hf.contexts import SharedRows, planning, scoring
+from lm_eval_moe.backends.hf.contexts import SharedRows, planning, scoring, shared_rows
 from lm_eval_moe.capture import Forest, Recorder, RequestKey
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.task_index import TaskManager
@@ -366,7 +366,29 @@ def test_a_model_that_takes_no_rows_that_branch_goes_on_from_copies_of_its_cache
     assert_alike(run(lm, requests, plans), list(run(off, requests, plans)))
     assert (lm._proof.forks, lm._proof.refused) == (True, None)
     documents = [(RequestKey("en", document, 0), [document, 9, 8], [4, 5]) for document in range(16)]
-    assert lm.score_tokens(documents) == off.score_tokens(documents)  # which have nothing in common
+    known = lm._token_requests([(None, *tokens) for _, *tokens in documents], lm.max_length)
+    assert shared_rows(lm, known, lm._proof) is None  # they have nothing in common
+    assert lm.score_tokens(documents) == off.score_tokens(documents)
+
+
+@pytest.mark.usefixtures("_rows_are_small")
+def test_what_was_shown_of_rows_that_branch_shows_nothing_of_copies_of_a_cache(tokenizer: Any) -> None:
+    """The model takes short rows that branch, and neither long ones nor copies of its cache."""
+    lm, off = both("qwen3_moe", tokenizer)
+    original = lm.model.model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        places, cache = kwargs.get("position_ids"), kwargs.get("past_key_values")
+        if (places is not None and places.max() > 70) or (places is None and cache is not None and len(cache)):
+            raise IndexError("not for this model")
+        return original(*args, **kwargs)
+
+    lm.model.model.forward = forward
+    lm.score_tokens(keyed(drawn_requests(3, lm.vocabulary(), documents=30, longest=40)))
+    assert (lm._proof.apart, lm._proof.prefixed, lm._proof.forks) == (True, True, False)
+    requests = keyed(drawn_requests(3, lm.vocabulary(), documents=30, longest=118))
+    with pytest.warns(RoutingWarning, match="side by side: IndexError: .* from copies of a cache: IndexError"):
+        assert lm.score_tokens(requests) == off.score_tokens(requests)
 
 
 def test_a_longer_sequence_is_proven_anew(tokenizer: Any) -> None:
