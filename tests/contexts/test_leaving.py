@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 from test_shared_prompts import WORDS, answered, assert_alike, both, plan_of, prompts, requests
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -93,6 +94,25 @@ def test_a_stop_string_that_no_text_shows_ends_a_batch_as_it_does_for_lm_eval(
     assert_alike(found, expected)
     assert set(rows) == {4}
     assert len(rows) <= len(all_rows)
+
+
+@pytest.mark.parametrize(
+    ("more", "arguments"), [({}, {"do_sample": True, "temperature": 1.0}), ({"think_end_token": 5}, {})]
+)
+def test_rows_that_may_not_be_ended_have_as_many_tokens_as_by_lm_eval(
+    more: dict[str, Any], arguments: dict[str, Any], tokenizer: Any
+) -> None:
+    """What is drawn depends on all that was drawn before; what is thought may end once more after a stop string."""
+    lm, off = both("qwen3_moe", tokenizer, batch_size=1 if more else 4, **more)
+    texts = [f"{word} {number}" for number in range(3) for word in WORDS[:4]]
+    asked = requests(texts, max_gen_toks=24, until=list("etaoinsr"), **arguments)
+    found = []
+    for each in (lm, off):
+        torch.manual_seed(1)
+        found.append(rows_of_passes(each, asked))
+    assert_alike(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert len(found[0][1]) < 24 * len(texts)  # some answers have ended
 
 
 def test_rows_are_taken_out_of_no_cache_but_transformers_own() -> None:
