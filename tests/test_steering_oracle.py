@@ -94,11 +94,14 @@ def test_an_action_equals_its_formula(name: str, case: tuple[str, Any, Any, list
         assert not record.changed[others].any()
 
 
-@pytest.mark.parametrize("name", [*CASES, "guarded"])
-def test_a_model_in_double_precision_is_steered_alike(name: str, tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [*(("qwen3_moe", name) for name in (*CASES, "guarded")), ("phimoe", "guarded")],  # by scores, and by logits
+)
+def test_a_model_in_double_precision_is_steered_alike(family: str, name: str, tokenizer: Any) -> None:
     values = {}
     for dtype in (torch.float32, torch.float64):
-        model = make_model("qwen3_moe", dtype=dtype)
+        model = make_model(family, dtype=dtype)
         model.set_experts_implementation("eager")  # the other ones take no double precision
         lm = HFMoE(pretrained=model, tokenizer=tokenizer, batch_size=3)
         if name == "guarded":

@@ -311,17 +311,34 @@ def test_runs_that_were_set_up_differently_are_refused_unless_allowed(
     assert paired == ("scores" not in change)
 
 
-def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:
-    entry = {"steered": 0.6, "per_control": [0.5, 0.52], "gain": 0.09, "stderr": 0.03, "low": 0.03, "high": 0.15}
-    control = {
-        "seeds": [1, 2],
+def controlled(folder: Path, entry: dict[str, Any]) -> Section:
+    """Return the section of a baseline and a run with the same gain over its random controls in all languages."""
+    path = write_run(folder / "b", SOFT, steering="soft")
+    results = json.loads(path.read_text())
+    results["routing"]["control"] = {
+        "seeds": list(range(1, len(entry["per_control"]) + 1)),
         "tasks": {f"mgsm_direct_{lang}": {"exact_match,flexible-extract": entry} for lang in LANGUAGES},
     }
-    path = write_run(tmp_path / "b", SOFT, steering="soft")
-    results = json.loads(path.read_text())
-    results["routing"]["control"] = control
     path.write_text(json.dumps(results))
-    (section,) = board_of(write_run(tmp_path / "a", BASE), path).sections
+    (section,) = board_of(write_run(folder / "a", BASE), path).sections
+    return section
+
+
+def test_a_language_differs_from_random_experts_only_after_holms_correction(tmp_path: Path) -> None:
+    entry = {"steered": 0.6, "per_control": [0.51] * 19, "gain": 0.09, "stderr": 0.09 / 2.33, "low": 0.0, "high": 0.2}
+    values = records(Board((controlled(tmp_path, entry),), (), Settings()))
+    languages = [each for each in values if each["least_rank_p"] is not None and each["column"] != "average"]
+    p = 2 * stats.norm.sf(2.33)
+    assert len(languages) == len(LANGUAGES) == 5
+    for each in languages:
+        assert (each["p"], each["p_holm"]) == (pytest.approx(p, rel=1e-3), pytest.approx(5 * p, rel=1e-3))
+        assert p < 0.05 < 5 * p
+        assert each["beyond_chance"] is False
+
+
+def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:
+    entry = {"steered": 0.6, "per_control": [0.5, 0.52], "gain": 0.09, "stderr": 0.03, "low": 0.03, "high": 0.15}
+    section = controlled(tmp_path, entry)
     gains = {row.label.split(" ")[0]: row.control for row in section.rows if row.control}
     (found,) = gains.values()
     z95 = 1.959963984540054
