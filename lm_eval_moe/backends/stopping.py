@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 __all__ = ["RowReading", "StopRule", "is_left_out"]
 
 # A decoded tail may differ from the same tokens decoded in place at its first few tokens only.
 _MARGIN = 8
+
+# By tokenizer and token: the text that two of the token make.
+_ADDED: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
 
 
 def is_left_out(tokenizer: Any, text: str) -> bool:
@@ -42,6 +46,7 @@ class StopRule:
         think_end: str | int | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._added = _ADDED.setdefault(tokenizer, {})
         self.strings = [string for string in strings if string]
         self.token_ids = frozenset(token_ids)
         self.think_end = None if think_end == "" else think_end  # which lm-eval passes over
@@ -61,6 +66,17 @@ class StopRule:
         if not is_left_out(self._tokenizer, string):
             return False
         return not self.token_ids.intersection(self._tokenizer.encode(string, add_special_tokens=False))
+
+    def may_complete(self, token: int) -> bool:
+        """Whether a stop string may end within what a token adds to a text.
+
+        It has to hold the string's last character, or a part of a character's bytes. Twice the token, since tokenizers
+        may leave out the space that a text begins with.
+        """
+        added = self._added.get(token)
+        if added is None:
+            added = self._added[token] = self.decode([token, token])
+        return "\N{REPLACEMENT CHARACTER}" in added or any(string[-1] in added for string in self.strings)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return tokens as lm-eval reads them."""
@@ -100,7 +116,7 @@ class RowReading:
             self.stopped = False
             self._start = tail if isinstance(rule.think_end, str) else self.thinking
             self._settled = self.thinking
-        if not self.stopped:
+        if not self.stopped and (rule.thinks or rule.may_complete(token)):
             self.stopped = self._stops(tail)
         self.ended = token in rule.token_ids or (self.stopped and not rule.thinks)
 

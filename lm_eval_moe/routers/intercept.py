@@ -42,7 +42,10 @@ class RouterListener:
         """See the selection ``[N, K]`` and its combine weights ``[N, K]`` as the experts receive them."""
 
     def scored(self, position: int, how: str | None) -> None:
-        """Learn what the logits went through before the selection: softmax, sigmoid, softplus; None: nothing."""
+        """Learn what the logits went through before the selection: softmax, sigmoid, softplus; None: nothing.
+
+        Told at a router's first call, and wherever the call is watched to its end again.
+        """
 
     def guarded(self, position: int, logits: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return ``(force, ban)``, bool masks like the logits ``[N, E]`` for the final top-k, or None for no guard."""
@@ -136,12 +139,15 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
         return out
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        known = False
+
         def forward(*args: Any, **kwargs: Any) -> Any:
+            nonlocal known
             calls.routers[position] += 1
             if listener.compares(position):
                 out = run(RouterMode(block, lambda logits: logits), original, args, kwargs)
                 listener.unchanged(position, block.selection_returned(out, top_k)[0])
-            mode = RouterMode(block, route, guarded, top_k)
+            mode = RouterMode(block, route, guarded, top_k, known=known)
             out = run(mode, original, args, kwargs)
             if mode.guard_missed:
                 raise UserError(
@@ -149,7 +155,9 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
                     "its experts without a top-k over all of them",
                     fix="write guard: false for this model; the field steered_selection says what steering reaches",
                 )
-            listener.scored(position, mode.scoring)
+            if not mode.left:
+                known = mode.plain
+                listener.scored(position, mode.scoring)
             if not block.hands_on_selection:
                 listener.selected(position, *block.selection_returned(out, top_k))
             return out

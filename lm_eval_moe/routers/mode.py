@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch._C import DisableTorchFunction
 from torch.overrides import TorchFunctionMode
 
 from lm_eval_moe.errors import RoutingBypassedError
@@ -30,6 +31,7 @@ _SCORES = {
     F.sigmoid: "sigmoid",
     F.softplus: "softplus",
 }
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
 _TRANSPOSES = (torch.t, torch.Tensor.t, torch.Tensor.T.__get__, torch.Tensor.mT.__get__, torch.Tensor.transpose)  # type: ignore[attr-defined]
 _PRODUCTS = (torch.mm, torch.matmul, torch.Tensor.mm, torch.Tensor.matmul, torch.Tensor.__matmul__)
 _KINDS: dict[Any, str] = {
@@ -52,9 +54,17 @@ class RouterMode(TorchFunctionMode):
         edit: From logits ``[N, E]`` to logits.
         guard: From edited logits to what the final top-k must take and leave, None for nothing.
         top_k: Experts selected per token, K: tells the final top-k from the choice of groups.
+        known: Whether an earlier call of the router was watched to its end, and was `plain`: this one is watched up to
+            the product with the weight, which costs half as much, unless a guard waits for the top-k.
     """
 
     hits = 0
+    plain = True
+    """Whether all tensors of the call are torch's own, so that the functions after the product need nobody's say."""
+
+    left = False
+    """Whether what came after the product was not watched."""
+
     guarded = False
     scoring: str | None = None
     """How the logits were scored over all experts: softmax, sigmoid or softplus; None: not before the top-k."""
@@ -70,12 +80,21 @@ class RouterMode(TorchFunctionMode):
         edit: Callable[[Tensor], Tensor],
         guard: Callable[[Tensor], Guard | None] | None = None,
         top_k: int = 0,
+        *,
+        known: bool = False,
     ) -> None:
         super().__init__()
         self._block, self._edit = block, edit
-        self._guard_of, self._top_k = guard, top_k
+        self._guard_of, self._top_k, self._known = guard, top_k, known
         self._weights: list[Tensor] = []  # casts of the weight (`self.weight.float()`) are the weight, too
         self._transposed: list[Tensor] = []
+        self._unwatched = DisableTorchFunction()
+
+    def __exit__(self, *error: object) -> None:
+        """Stop watching."""
+        if self.left:
+            self._unwatched.__exit__(*error)
+        super().__exit__(*error)
 
     # Every function that a router calls comes through here, in every layer of every pass: the less, the better.
     def __torch_function__(
@@ -83,6 +102,8 @@ class RouterMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         kind = _KINDS.get(func)
+        if types and not _PLAIN.issuperset(types):
+            self.plain = False
         if kind == "top-k" and self._guard is not None:
             return self._guarded_top_k(func, args, kwargs)
         out = func(*args, **kwargs)
@@ -130,6 +151,9 @@ class RouterMode(TorchFunctionMode):
         if edited is not logits:
             projected = self._block.with_logits(projected, edited)
         self._logits, self._projected, self._guard = edited, projected, guard
+        if self._known and guard is None:
+            self.left = True
+            self._unwatched.__enter__()
         return projected
 
     def _guarded_top_k(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ __all__ = ["Generations"]
 
 _ANYWHERE = {"attention_mask", "do_sample", "temperature", "top_k", "top_p", "past_key_values", "disable_compile"}
 """What is said of a generation without counting tokens from the end of the prompt: it may go on from any token."""
+
+_PROMPTS = 1024
+"""Prompts whose tokens are kept from ordering them, which lm-eval does once more."""
 
 _TOGETHER = 16
 """Steps of decoding after which it is looked whether router logits were finite: a GPU waits for each look."""
@@ -130,6 +133,7 @@ class Generations(Sharing):
             self._progress("Running generate_until requests", len(requests), quiet=hidden),
             replaced(self, "_front", None),
             replaced(self, "_begun", None),
+            replaced(self, "tok_encode", lru_cache(maxsize=_PROMPTS)(self.tok_encode)),
         ):
             return self._texts(requests, uses, languages, batches, run, at_once=1, quiet=hidden)
 
