@@ -90,11 +90,11 @@ class RouterMode(TorchFunctionMode):
         self._transposed: list[Tensor] = []
         self._unwatched = DisableTorchFunction()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Stop watching."""
         if self.left:
             self._unwatched.__exit__(*error)
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     # Every function that a router calls comes through here, in every layer of every pass: the less, the better.
     def __torch_function__(
