@@ -19,6 +19,7 @@ from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.routers.families.phimoe import PhimoeBlock
+from lm_eval_moe.routers.mode import _guarded_logits
 from lm_eval_moe.steering import parse_spec
 
 PROMPTS = [context for context, _ in PAIRS]
@@ -165,6 +166,11 @@ def own_experts(block: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     return forward
 
 
+def looped(block: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A block that the model runs twice in one pass."""
+    return lambda hidden: type(block).forward(block, type(block).forward(block, hidden))
+
+
 BYPASSES = [
     (own_routing, r"the router model\.layers\.1\.mlp\.gate was called 0 times and its experts 1 times"),
     (linear_twice, r"model\.layers\.1\.mlp\.gate \(Qwen3MoeTopKRouter\) multiplied by its own weight 2 times"),
@@ -191,6 +197,33 @@ def test_a_router_bypassed_later_ends_the_run(bypass: Any, message: str, kind: s
     block = lm.model.model.layers[1].mlp
     block.forward = bypass(block)
     with pytest.raises(RoutingBypassedError, match=message):
+        KINDS[kind](lm)
+    assert not lm.captured.records
+
+
+# What both end with: a token with several routings in a layer would be counted as several tokens.
+LOOPED = r"the model is looped: decoder layer {} runs more than once in one forward pass(?s:.*)--model hf"
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 1, 2)])
+def test_a_looped_model_is_refused_when_it_is_loaded(layers: tuple[int, ...], tokenizer: Any) -> None:
+    model = make_model("qwen3_moe")
+    for layer in layers:
+        block = model.model.layers[layer].mlp
+        block.forward = looped(block)
+    with pytest.raises(UserError, match=LOOPED.format(layers[0])):
+        HFMoE(pretrained=model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [(1,), (0, 1, 2)])
+def test_a_model_that_loops_later_ends_the_run(layers: tuple[int, ...], kind: str, tokenizer: Any) -> None:
+    """As one does that loops where it needs to."""
+    lm = build("qwen3_moe", tokenizer, max_length=64)
+    for layer in layers:
+        block = lm.model.model.layers[layer].mlp
+        block.forward = looped(block)
+    with pytest.raises(UserError, match=LOOPED.format(layers[0])):
         KINDS[kind](lm)
     assert not lm.captured.records
 
@@ -323,6 +356,55 @@ def test_ties_between_guarded_experts_are_broken_as_their_logits_do(tokenizer: A
     expected = likelihoods(lm, scored(PAIRS))
     lm.set_steering(steering("activate", many, guard=True))
     assert likelihoods(lm, scored(PAIRS)) == expected
+
+
+@pytest.mark.parametrize("action", ["activate", "mask", "deactivate"])
+@pytest.mark.parametrize("family", ["phimoe", "qwen3_moe"])  # guarded by its logits, and by its scores
+def test_the_guard_leaves_alone_what_the_logits_alone_do(family: str, action: str, tokenizer: Any) -> None:
+    """Combine weights, too: of Phi-3.5-MoE they depend on which of the two experts has the larger logit."""
+    lm = build(family, tokenizer, capture="all")
+    seen = []
+    for guard in (False, True):
+        lm.set_steering(steering(action, [1] if action == "activate" else [0, 1, 2], guard=guard))
+        lm.captured.clear()
+        values = likelihoods(lm, scored(PAIRS))
+        seen.append((values, [record.gate_mass for parts in lm.captured.records.values() for record in parts]))
+    assert seen[0][0] == seen[1][0]
+    np.testing.assert_array_equal(*(np.stack(masses) for _, masses in seen))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_guarded_logits_move_only_where_the_choice_is_wrong_and_no_further(top_k: int, dtype: torch.dtype) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    logits = (torch.randn(700, 8, generator=drawn) * 3).to(dtype)
+    role = torch.randint(0, 6, (700, 8), generator=drawn)  # most are free
+    force, ban = role == 0, role == 1
+    logits[::7] = logits[::7].round()  # ties
+    guarded = _guarded_logits(logits, force, ban, top_k)
+    changed = 0
+    for before, after, f, b in zip(logits.double(), guarded.double(), force, ban, strict=True):
+        order = after.argsort(descending=True)
+        chosen, rest = order[:top_k], order[top_k:]
+        assert f[chosen].sum() == min(top_k, int(f.sum()))
+        assert b[chosen].sum() == max(0, top_k - int((~b).sum()))
+        wrong = (f[rest].any() and (~f[chosen]).any()) or (b[chosen].any() and (~b[rest]).any())
+        assert not wrong
+        # Ties are another's to break: what is forced or banned is clearly so.
+        for inside, outside in ((f, ~f & ~b), (~b, b)):
+            if inside[chosen].any() and outside[rest].any():
+                assert after[chosen][inside[chosen]].min() > after[rest][outside[rest]].max()
+        assert torch.equal(after[~f & ~b], before[~f & ~b])
+        own = before.argsort(descending=True)
+        gap = float((before[own[top_k - 1]] - before[own[top_k]]).abs())
+        right = f[own[:top_k]].sum() == min(top_k, int(f.sum())) and not b[own[:top_k]].any()
+        if right and gap > 5 * torch.finfo(dtype).eps * max(1.0, float(before.abs().max())):
+            assert torch.equal(after, before)
+        changed += not torch.equal(after, before)
+        for members in (f, b):  # together, so that their order stays
+            moved = (after - before)[members]
+            assert members.sum() < 2 or (moved.max() - moved.min()) <= 0.02 * before.abs().max()
+    assert 100 < changed < 600
 
 
 @pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3", "ernie4_5_moe"])

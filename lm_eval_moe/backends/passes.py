@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import RoutingBypassedError, UserError
-from lm_eval_moe.routers import RouterListener
+from lm_eval_moe.routers import RouterListener, looped_error
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
@@ -51,10 +51,12 @@ class RoutedPasses(RouterListener):
         self._calls = calls
         self._finite = FiniteCheck(together)
         self._routed: int | None = None  # router calls of the pass, None between passes
+        self._selected: set[int] = set()  # routers whose selection the pass has shown
 
     def start_pass(self, tokens: Tensor, rows: TokenRows) -> None:
         """Begin a forward pass over ``tokens`` ``[N]``, or any shape of N tokens row after row."""
         self._routed = 0
+        self._selected.clear()
         self._finite.start_pass(rows)
         if self._steerer is not None:
             self._steerer.start_pass(tokens.reshape(-1), rows)
@@ -94,9 +96,12 @@ class RoutedPasses(RouterListener):
 
         Raises:
             RoutingBypassedError: No pass was begun: nothing is known about the tokens.
+            UserError: The pass has been through the layer before: the model is looped.
         """
         if self._routed is None:
             raise _unseen("a router was called outside the model's own forward pass")
+        if position in self._selected:
+            raise looped_error(self._layers[position])
         self._routed += 1
         self._finite.see(position, logits)
         if self._steerer is not None:
@@ -107,6 +112,7 @@ class RoutedPasses(RouterListener):
 
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
         """Record the selection."""
+        self._selected.add(position)
         if self._recorder is not None:
             self._recorder.selection(position, indices, weights)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.routers.blocks import RoutedBlock
+from lm_eval_moe.routers.blocks import RoutedBlock, looped_error
 from lm_eval_moe.routers.intercept import RouterListener, intercepted
 from lm_eval_moe.routers.sites import RouterSite, find_sites, model_on_meta, routing_shape, shape_from_config
 
@@ -12,6 +12,7 @@ __all__ = [
     "RouterSite",
     "find_sites",
     "intercepted",
+    "looped_error",
     "model_on_meta",
     "routing_shape",
     "shape_from_config",

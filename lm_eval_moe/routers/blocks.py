@@ -20,7 +20,7 @@ from lm_eval_moe.routers.altered import core_of, core_parts
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["NEEDS_ADAPTER", "ExpertListBlock", "RoutedBlock", "adapter_of"]
+__all__ = ["NEEDS_ADAPTER", "ExpertListBlock", "RoutedBlock", "adapter_of", "looped_error"]
 
 NEEDS_ADAPTER = (
     "this family needs an adapter, a class of some lines (docs/adapters.md shows one); give its file with "
@@ -54,7 +54,8 @@ class RoutedBlock:
 
     guards_logits: ClassVar[bool] = False
     """Set where no top-k over all experts runs inside the router's call: ``guard`` then acts on the logits alone,
-    which suffices where neither groups nor a selection bias come after them."""
+    which suffices where neither groups nor a selection bias come after them. Where the choice is not as it should be,
+    the combine weights change with them."""
 
     hands_on_selection: ClassVar[bool] = True
     """Whether the experts' call gets the selected indices and their weights; otherwise the router's output tells."""
@@ -165,6 +166,15 @@ def adapter_of(block: nn.Module) -> type[RoutedBlock]:
         if cls.__name__ in _ADAPTERS:
             return _ADAPTERS[cls.__name__]
     return RoutedBlock
+
+
+def looped_error(layer: int) -> UserError:
+    """Return the error that refuses a model which runs a decoder layer more than once in one forward pass."""
+    return UserError(
+        f"the model is looped: decoder layer {layer} runs more than once in one forward pass, so that a token has "
+        "several routings there, where it is recorded, compared and steered as having one",
+        fix="looped models are not supported; use --model hf for this one",
+    )
 
 
 def _takes_selection(module: nn.Module) -> bool:

@@ -147,7 +147,7 @@ class RouterMode(TorchFunctionMode):
         edited = self._edit(logits)
         guard = self._guard_of(edited) if self._guard_of else None
         if guard is not None and self._block.guards_logits:
-            edited, guard = _guarded_logits(edited, *guard), None
+            edited, guard = _guarded_logits(edited, *guard, self._top_k), None
         if edited is not logits:
             projected = self._block.with_logits(projected, edited)
         self._logits, self._projected, self._guard = edited, projected, guard
@@ -190,20 +190,36 @@ class RouterMode(TorchFunctionMode):
         return torch.return_types.topk((values, indices))
 
 
-def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor) -> Tensor:
-    """Lift the forced logits above all others of their token, in their own order; put the banned ones below.
+def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor, top_k: int) -> Tensor:
+    """Lift the forced logits until as many of them are among the largest K as can be, and lower the banned ones until
+    none is that need not be.
 
-    For routers whose choice follows the logits alone. The lift is a few units in the last place of the logits' type.
+    For routers whose choice follows the logits alone. Such routers take the combine weights from the logits, too: so
+    they are moved no further than just past the one that has to give way, all of a token together, and not at all
+    where the choice is right already. What is just past is a few units in the last place of the logits' type.
     """
     precise = _precise(logits)
-    others = precise.masked_fill(force, -torch.inf).amax(-1, keepdim=True)
-    lowest = precise.masked_fill(~force, torch.inf).amin(-1, keepdim=True)
-    margin = 4 * torch.finfo(logits.dtype).eps * others.abs().clamp_min(1.0)
-    lift = (others + margin - lowest).clamp_min(0.0)
-    lift = torch.where(lift.isfinite(), lift, 0.0)  # nothing is forced at this token, or everything
+    free = ~(force | ban)
+    forced = force.sum(-1, keepdim=True).clamp_max(top_k)
+    lift = _distance(_nth_largest(precise, force, forced), _nth_largest(precise, free, top_k + 1 - forced), logits)
+    guarded = torch.where(force, precise + lift, precise)
+    left = (~ban).sum(-1, keepdim=True).clamp_max(top_k)
+    drop = _distance(_nth_largest(guarded, ~ban, left), _nth_largest(guarded, ban, torch.ones_like(left)), logits)
     limit = torch.finfo(logits.dtype).max
-    guarded = torch.where(force, precise + lift, precise).masked_fill(ban, -limit)
-    return guarded.clamp(-limit, limit).to(logits.dtype)
+    return torch.where(ban, guarded - drop, guarded).clamp(-limit, limit).to(logits.dtype)
+
+
+def _nth_largest(values: Tensor, among: Tensor, n: Tensor) -> Tensor:
+    """Return the n-th largest of some values in each row, ``[N, 1]``; minus infinity where there are not so many."""
+    ranked = values.masked_fill(~among, -torch.inf).sort(dim=-1, descending=True).values
+    return ranked.gather(-1, (n - 1).clamp(0, values.shape[-1] - 1))
+
+
+def _distance(upper: Tensor, lower: Tensor, logits: Tensor) -> Tensor:
+    """Return how much is missing until ``upper`` is clearly above ``lower``, 0 where either is missing itself."""
+    margin = 4 * torch.finfo(logits.dtype).eps * torch.maximum(upper.abs(), lower.abs()).clamp_min(1.0)
+    missing = (lower + margin - upper).clamp_min(0.0)
+    return torch.where(missing.isfinite(), missing, 0.0)
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -39,7 +39,10 @@ def case_of(cases: dict[Any, Case], model_type: str, tokenizer: Any, dtype: torc
 
 
 # What no router of ours could do: a reason for each, which the package must give, too.
-REFUSED = {"doge": "mixes the tokens of a batch, padding included: no token has a routing of its own"}
+REFUSED = {
+    "doge": "mixes the tokens of a batch, padding included: no token has a routing of its own",
+    "inkling2_loop_text": "the model is looped: decoder layer 1 runs more than once in one forward pass",
+}
 
 STEERED = [name for name in families() if name not in REFUSED]
 ALL = [

@@ -278,6 +278,19 @@ TINY: dict[str, Tiny] = {
         | {"head_dim": 16, "hc_mult": 2, "indexer_types": ["full", "shared", "full"]},
         routes=(1, 2),
     ),
+    "inkling2_loop_text": Tiny(
+        ROUTED
+        | HEAD
+        | SHORT_CONV
+        | {
+            "layer_types": ["hybrid_sliding", "hybrid", "hybrid_sliding"],
+            "n_layers_per_attn_res_block": 1,
+            "loop_layer_index_start": 1,
+            "loop_layer_index_end": 2,
+            "loop_num_passes": 2,
+            "loop_gate_rank": 4,
+        }
+    ),
     "inkling2_text": Tiny(
         ROUTED
         | HEAD
@@ -335,6 +348,16 @@ TINY: dict[str, Tiny] = {
             "moe_router_logit_softcapping": 4.0,
         },
         routes=(1, 2),
+    ),
+    "lara_mini": Tiny(
+        EXPERTS
+        | HEAD
+        | DELTA_NET
+        | {
+            "layer_types": ["linear_attention", "sliding_attention", "full_attention"],
+            "sliding_window": 4,
+            "shared_expert_intermediate_size": 16,
+        }
     ),
     "lfm2_moe": Tiny(
         EXPERTS | {"num_dense_layers": 1, "conv_L_cache": 2, "layer_types": ["conv", "full_attention", "conv"]},
@@ -431,6 +454,8 @@ TINY: dict[str, Tiny] = {
             "indexer_compress_ratio": 2,
         }
     ),
+    "sarvam_mla": Tiny(ROUTED | SHARED | GROUPED | LATENT | FIRST_DENSE, routes=(1, 2)),
+    "sarvam_moe": Tiny(ROUTED | SHARED | GROUPED | HEAD | FIRST_DENSE, routes=(1, 2)),
     "solar_open": Tiny(ROUTED | SHARED | GROUPED | HEAD),
     "zaya": Tiny(EXPERTS | HEAD | {"num_experts_per_tok": 1, "router_hidden_size": 32}, top_k=1, columns=9),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 
 from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning
-from lm_eval_moe.routers import RouterSite, intercepted
+from lm_eval_moe.routers import RouterSite, intercepted, looped_error
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.routers.looking import Looking
 from lm_eval_moe.routers.parts import expert_parts
@@ -27,13 +28,16 @@ __all__ = ["probe"]
 class _Probe(Looking):
     """Sees how many experts there are, how many are selected, and how they are scored."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Sequence[int]) -> None:
         super().__init__()
+        self._layers = layers
         self.experts: set[int] = set()
         self.top_k: set[int] = set()
         self.scoring: str | None = None
 
     def route(self, position: int, logits: Tensor) -> Tensor:
+        if position in self.selections:
+            raise looped_error(self._layers[position])
         self.experts.add(logits.shape[-1])
         return logits
 
@@ -59,8 +63,9 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
 
     Raises:
         RoutingBypassedError: A router or experts module is bypassed, or routes among other numbers of experts.
+        UserError: A layer runs more than once in the pass.
     """
-    listener = _Probe()
+    listener = _Probe(shape.layers)
     tokens = torch.ones((1, 2), dtype=torch.long, device=device)
     with ExitStack() as stack:
         parts = [expert_parts(site.module, site.block) for site in sites]
