@@ -113,7 +113,10 @@ def steered(
             _, plain, _, _ = oracle.route(family, router, flat, lambda z: z)
             logits, indices, weights, _ = oracle.route(family, router, flat, lambda z: edited(layer, z))
             seen.plain[layer], seen.steered[layer] = plain.numpy(), indices.numpy()
-            return logits, weights, indices
+            # Where each has its place in what the router returns differs by version (GraniteMoE before 5.21).
+            given = type(router).forward(router, flat)
+            own = {(value.shape[-1], value.is_floating_point()): value for value in (logits, weights, indices)}
+            return tuple(own[value.shape[-1], value.is_floating_point()] for value in given)
 
         return forward
 
