@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.routers import find_sites, model_on_meta, routing_shape
+from lm_eval_moe.routers import check_adapters, find_sites, model_on_meta, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 
 if TYPE_CHECKING:
@@ -61,12 +61,13 @@ def modules_before_loading(arguments: Mapping[str, Any]) -> nn.Module:
         arguments: The model arguments; an adapter among them is loaded.
 
     Raises:
-        UserError: There is no such config, or it is of no decoder-only language model.
+        UserError: There is no such config, it is of no decoder-only language model, or the adapter is for others.
     """
-    if arguments.get("adapter") is not None:
-        load_adapter(arguments["adapter"])
+    adapters = () if arguments.get("adapter") is None else load_adapter(arguments["adapter"])
     config = _config_of(model_path(arguments.get("pretrained", "demo")), arguments)
-    return model_on_meta(config, trust_remote_code=bool(arguments.get("trust_remote_code")))
+    model = model_on_meta(config, trust_remote_code=bool(arguments.get("trust_remote_code")))
+    check_adapters(model, adapters)
+    return model
 
 
 def shape_before_loading(arguments: Mapping[str, Any]) -> RoutingShape:

@@ -8,6 +8,7 @@ says how; see ``docs/adapters.md``.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,6 +48,7 @@ class RoutedBlock:
         num_experts: Routed experts, E.
         extra: Further rows of the weight behind the first E, for shared, zero or skip experts. They are never
             steered and count neither in the statistics of the logits nor in the records.
+        top_k: Experts selected per token, K; None where the router or the config says it.
     """
 
     class_names: ClassVar[tuple[str, ...]] = ()
@@ -66,10 +68,17 @@ class RoutedBlock:
             _ADAPTERS[name] = cls
 
     def __init__(
-        self, *, router: nn.Module, owner: nn.Module, experts: nn.Module | None, num_experts: int, extra: int = 0
+        self,
+        *,
+        router: nn.Module,
+        owner: nn.Module,
+        experts: nn.Module | None,
+        num_experts: int,
+        extra: int = 0,
+        top_k: int | None = None,
     ) -> None:
         self.router, self.owner, self.experts = router, owner, experts
-        self.num_experts, self.extra = num_experts, extra
+        self.num_experts, self.extra, self.top_k = num_experts, extra, top_k
 
     @classmethod
     def of(cls, block: nn.Module, name: str) -> RoutedBlock | None:
@@ -89,7 +98,7 @@ class RoutedBlock:
             raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
         num_experts: int = core_of(module).num_experts
-        router, owner = _router_of(block, experts_name, num_experts, name)
+        router, owner = _router_of(block, {experts_name}, num_experts, name)
         return cls(router=router, owner=owner, experts=module, num_experts=num_experts)
 
     @property
@@ -151,12 +160,33 @@ class ExpertListBlock(RoutedBlock):
 
     @classmethod
     def of_list(cls, block: nn.Module, name: str) -> RoutedBlock | None:
-        """Return the parts of a block with a list of experts, None for any other module."""
-        experts = getattr(block, "experts", None)
-        if not isinstance(experts, torch.nn.ModuleList) or len(experts) < 2:
+        """Return the parts of a block with a list of experts, None for any other module.
+
+        The list is called ``experts``, or anything else if a router beside it has a row for each of its members.
+
+        Raises:
+            UserError: The router, or which of several lists has the experts, cannot be told.
+        """
+        lists = {
+            child_name: len(child)
+            for child_name, child in block.named_children()
+            if isinstance(child, torch.nn.ModuleList) and len(child) > 1
+        }
+        if "experts" in lists:
+            lists = {"experts": lists["experts"]}
+        else:
+            lists = {child_name: size for child_name, size in lists.items() if _has_router(block, size)}
+        if not lists:
             return None
-        router, owner = _router_of(block, "experts", len(experts), name)
-        return cls(router=router, owner=owner, experts=None, num_experts=len(experts))
+        if len(set(lists.values())) > 1:
+            raise UserError(
+                f"cannot tell the experts of {name} ({type(block).__name__}): it has several lists of modules with a "
+                f"router, {' and '.join(f'{child_name} of {size}' for child_name, size in lists.items())}",
+                fix=NEEDS_ADAPTER,
+            )
+        [num_experts] = set(lists.values())  # several lists: one for each linear of an expert
+        router, owner = _router_of(block, lists, num_experts, name)
+        return cls(router=router, owner=owner, experts=None, num_experts=num_experts)
 
 
 def adapter_of(block: nn.Module) -> type[RoutedBlock]:
@@ -190,16 +220,25 @@ def _selection_arguments(experts: nn.Module) -> tuple[tuple[str, int], tuple[str
     return None
 
 
-def _router_of(block: nn.Module, experts_name: str, num_experts: int, block_name: str) -> tuple[nn.Module, nn.Module]:
-    """Return the child of the block that routes, and the part of it that holds the ``[E, H]`` weight."""
-    found: list[tuple[str, nn.Module, nn.Module]] = []
+def _has_router(block: nn.Module, num_experts: int) -> bool:
+    """Whether a child that is called a router has a weight with a row for each expert."""
+    return any(name in _ROUTER_NAMES for name, _, _ in _with_weight(block, num_experts))
+
+
+def _with_weight(block: nn.Module, rows: int) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """Yield the parts of a block with a weight of so many rows: the child's name, the child, and the part."""
     for child_name, child in block.named_children():
-        if child_name == experts_name:
-            continue
         for part in core_parts(child):
             weight = part._parameters.get("weight")
-            if weight is not None and weight.dim() == 2 and weight.shape[0] == num_experts:
-                found.append((child_name, child, part))
+            if weight is not None and weight.dim() == 2 and weight.shape[0] == rows:
+                yield child_name, child, part
+
+
+def _router_of(
+    block: nn.Module, of_experts: Container[str], num_experts: int, block_name: str
+) -> tuple[nn.Module, nn.Module]:
+    """Return the child of the block that routes, and the part of it that holds the ``[E, H]`` weight."""
+    found = [entry for entry in _with_weight(block, num_experts) if entry[0] not in of_experts]
     # A shared expert may happen to have E rows as well: the router is the one that is called so.
     named = [child_name for child_name, _ in block.named_children() if child_name in _ROUTER_NAMES]
     candidates = [entry for entry in found if entry[0] in named] if named else found

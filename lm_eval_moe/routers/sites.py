@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from lm_eval_moe.shape import RoutingShape
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["RouterSite", "encoder_decoder_error", "find_sites", "routing_shape", "shape_from_config"]
+__all__ = ["RouterSite", "check_adapters", "encoder_decoder_error", "find_sites", "routing_shape", "shape_from_config"]
 
 _TOP_K_NAMES = (
     "top_k",
@@ -84,6 +84,29 @@ def find_sites(model: nn.Module) -> tuple[RouterSite, ...]:
     return sites
 
 
+def check_adapters(model: nn.Module, adapters: Collection[type[RoutedBlock]]) -> None:
+    """Check that one at least of the adapters that were given for a model is for a block of it.
+
+    Raises:
+        UserError: They are for others.
+    """
+    there = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
+    if not adapters or any(there.intersection(adapter.class_names) for adapter in adapters):
+        return
+    own = {
+        type(module).__name__: module for module in model.modules() if not type(module).__module__.startswith("torch.")
+    }
+    # What holds experts says so by the names of its parts; of a model that does not, all classes are listed.
+    blocks = [name for name, module in own.items() if any("expert" in part for part, _ in module.named_children())]
+    meant = [f"{adapter.__name__} is for {' and '.join(adapter.class_names)}" for adapter in adapters]
+    raise UserError(
+        f"{', '.join(meant)}, which {type(model).__name__} does not have; "
+        f"{'the blocks here are' if blocks else 'the classes here are'} {', '.join(sorted(blocks or own))}",
+        fix="name the class of the model's blocks in class_names, or leave the adapter out",
+        where="--model_args adapter",
+    )
+
+
 def _iter_sites(model: nn.Module) -> Iterator[RouterSite]:
     modules = dict(model.named_modules())
     names = {id(module): name for name, module in modules.items()}
@@ -113,12 +136,12 @@ def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingSha
     config: Any = model.config
     text_config = config.get_text_config()
     block = sites[0].block
-    holders = (block.router, block.owner, text_config, getattr(text_config, "ffn_config", None))
+    holders = (block, block.router, block.owner, text_config, getattr(text_config, "ffn_config", None))
     top_k = next((int(getattr(h, n)) for h in holders for n in _TOP_K_NAMES if _is_count(getattr(h, n, None))), None)
     if top_k is None:
         raise UserError(
             f"{type(model).__name__} does not say how many experts it selects per token",
-            fix=f"{NEEDS_ADAPTER}, whose router has the attribute top_k",
+            fix=f"{NEEDS_ADAPTER}; its `of` gives top_k",
         )
     if top_k > block.num_experts:
         raise UserError(

@@ -13,6 +13,7 @@ from lm_eval.api.model import TemplateLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from lm_eval_moe.backends.capturing import sums_by_row
+from lm_eval_moe.backends.hf.caches import going_on_from
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.requests import labels_of
 from lm_eval_moe.backends.routed_state import RoutedState
@@ -85,7 +86,7 @@ class ToyEngine(RoutedState, TemplateLM):
                 row = dice.choice(left)
                 part = slice(done[row], dice.randint(done[row] + 1, texts[row].shape[1]))
                 passes.start_pass(texts[row][:, part], forest.begin_pass(segment[row : row + 1, part]))
-                logits[row].append(self.model(texts[row][:, part], past_key_values=caches[row]).logits[0])
+                logits[row].append(self.model(texts[row][:, part], **going_on_from(self.model, caches[row])).logits[0])
                 passes.end_pass()
                 done[row] = part.stop
         sums = sums_by_row(recorder, paths)
@@ -123,7 +124,7 @@ class ToyEngine(RoutedState, TemplateLM):
                 chunk = torch.tensor([left[: dice.randint(1, len(left))]])
                 left = left[chunk.shape[1] :]
                 passes.start_pass(chunk, forest.begin_pass(tracker.next_pass(1, chunk.shape[1])))
-                logits = self.model(chunk, past_key_values=cache, use_cache=True).logits[0, -1]
+                logits = self.model(chunk, **going_on_from(self.model, cache), use_cache=True).logits[0, -1]
                 passes.end_pass()
                 if not left:
                     answer.append(int(logits.argmax()))

@@ -41,7 +41,7 @@ NO_BFLOAT16: dict[str, tuple[str, str]] = {
 # A family routes if the module that defines its class also defines a class named for experts, a router, a top-k gate
 # or a mixture of experts. Names alone are not enough: GraniteDocling's router picks between two connectors and its
 # module never speaks of experts. The rule looks at whole modules, so it finds too much rather than too little, and a
-# family that it finds needs an entry in ``TINY``. Checked against 5.19.0 and 5.23.0: of the causal language models
+# family that it finds needs an entry in ``TINY``. Checked against 5.19.0 and 5.24.0: of the causal language models
 # that it leaves out, none has an expert or a router among its modules (gemma3n's AltUp router mixes, it does not
 # select), and those that take any text model, like Fuyu, are released with dense ones only.
 _ROUTED_CLASS = re.compile(r"^class \w*(?:Experts?|Moe|MoE|Router|TopK|Topk)\w*\(", re.MULTILINE)

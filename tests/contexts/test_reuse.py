@@ -336,6 +336,10 @@ def test_rows_that_branch_are_seen_to_by_themselves(tokenizer: Any) -> None:
         assert lm.score_tokens(choices) == off.score_tokens(choices)
 
 
+# Since transformers 5.24, and before.
+CACHE_NAMES = ("cache", "past_key_values")
+
+
 def failing(lm: HFMoE, *names: str) -> None:
     """Make the model fail where it is given any of some arguments."""
     original = lm.model.model.forward
@@ -350,9 +354,11 @@ def failing(lm: HFMoE, *names: str) -> None:
 
 def test_a_model_that_fails_in_such_rows_is_told_of(tokenizer: Any) -> None:
     lm, off = both("qwen3_moe", tokenizer)
-    failing(lm, "position_ids", "past_key_values")
+    failing(lm, "position_ids", *CACHE_NAMES)
     requests = keyed(drawn_requests(1, lm.vocabulary(), documents=16, longest=100))
-    both_ways = "side by side: IndexError: position_ids is .* from copies of a cache: IndexError: past_key_values is"
+    both_ways = (
+        "side by side: IndexError: position_ids is .* from copies of a cache: IndexError: (cache|past_key_values) is"
+    )
     with pytest.warns(RoutingWarning, match=both_ways):
         assert lm.score_tokens(requests) == off.score_tokens(requests)
     assert lm.plans_at_once == 1
@@ -378,7 +384,7 @@ def test_what_was_shown_of_rows_that_branch_shows_nothing_of_copies_of_a_cache(t
     original = lm.model.model.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        places, cache = kwargs.get("position_ids"), kwargs.get("past_key_values")
+        places, cache = kwargs.get("position_ids"), next((kwargs[name] for name in CACHE_NAMES if name in kwargs), None)
         if (places is not None and places.max() > 70) or (places is None and cache is not None and len(cache)):
             raise IndexError("not for this model")
         return original(*args, **kwargs)

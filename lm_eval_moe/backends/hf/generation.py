@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from lm_eval_moe.backends.capturing import sums_by_row
+from lm_eval_moe.backends.hf.caches import NAMES as CACHE_NAMES
+from lm_eval_moe.backends.hf.caches import generating_from
 from lm_eval_moe.backends.hf.contexts import BehindFront, Front, all_begin_with, prompts_by_front
 from lm_eval_moe.backends.hf.leaving import EndOfRows, divides, generated
 from lm_eval_moe.backends.hf.sharing import Sharing
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Generations"]
 
-_ANYWHERE = {"attention_mask", "do_sample", "temperature", "top_k", "top_p", "past_key_values", "disable_compile"}
+_ANYWHERE = {"attention_mask", "do_sample", "temperature", "top_k", "top_p", "disable_compile", *CACHE_NAMES}
 """What is said of a generation without counting tokens from the end of the prompt: it may go on from any token."""
 
 _PROMPTS = 1024
@@ -179,7 +181,7 @@ class Generations(Sharing):
         own, position = mask, None
         if behind is not None:
             context, mask, own, position = behind.tokens, behind.mask, behind.own, behind.position
-            generation_kwargs["past_key_values"] = behind.cache
+            generation_kwargs |= generating_from(behind.cache)
         rule = StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs), self.think_end_token)
         tracker = GenerationTracker(
             begun.forest,

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import DynamicCache, StoppingCriteria, cache_utils
 
+from lm_eval_moe.backends.hf.caches import generating_from, kept_in
 from lm_eval_moe.backends.hf.contexts import attention_by_place
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def generated(
     while True:
         with nullcontext() if position is None else attention_by_place(position):
             found = call(context, attention_mask=mask, return_dict_in_generate=True, **more)
-        context, cache, left = found.sequences, found.past_key_values, end.left
+        context, cache, left = found.sequences, kept_in(found), end.left
         texts |= dict(zip(rows, context, strict=True))
         if not end.over or not left or context.shape[1] >= more["max_length"]:
             break
@@ -90,6 +91,6 @@ def generated(
         position = None if position is None else position[left]
         context = context[left]
         cache.reorder_cache(torch.tensor(left, device=context.device))
-        more["past_key_values"] = cache
+        more |= generating_from(cache)
     width = max(map(len, texts.values()))
     return torch.stack([pad(texts[row], (0, width - len(texts[row])), value=padding) for row in sorted(texts)]), cache

@@ -20,7 +20,7 @@ from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.loading import model_path, modules_before_loading, shape_before_loading
 from lm_eval_moe.backends.weights import LoadedWeights
 from lm_eval_moe.replacing import replaced
-from lm_eval_moe.routers import RouterSite, find_sites, routing_shape
+from lm_eval_moe.routers import RouterSite, check_adapters, find_sites, routing_shape
 from lm_eval_moe.routers.families import load_adapter
 from lm_eval_moe.routers.sites import encoder_decoder_error
 from lm_eval_moe.shape import RoutingShape
@@ -84,7 +84,7 @@ class HFMoE(Likelihoods, Generations):
             if kwargs.get("device") is None and not torch.cuda.is_available():
                 kwargs["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
         elif adapter is not None:
-            load_adapter(adapter)
+            check_adapters(pretrained, load_adapter(adapter))
         super().__init__(pretrained=pretrained, **kwargs)
         if self.backend != "causal":
             raise encoder_decoder_error(type(self.model).__name__)

@@ -10,17 +10,18 @@ from pathlib import Path
 
 from lm_eval_moe.discovery import failing_as_user_error, import_siblings
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.routers.blocks import RoutedBlock
 
 __all__ = ["load_adapter"]
 
 import_siblings(__name__, __path__)
 
 
-def load_adapter(file: str | Path) -> None:
-    """Run a user's Python file; the adapters in it register themselves.
+def load_adapter(file: str | Path) -> tuple[type[RoutedBlock], ...]:
+    """Run a user's Python file and return the adapters in it, which register themselves.
 
     Raises:
-        UserError: There is no such file, or it fails.
+        UserError: There is no such file, it fails, or it has no adapter.
     """
     path = Path(file)
     spec = importlib.util.spec_from_file_location(f"lm_eval_moe_adapter_{path.stem}", path)
@@ -31,4 +32,16 @@ def load_adapter(file: str | Path) -> None:
             where="--model_args adapter",
         )
     with failing_as_user_error(str(file), "--model_args adapter", "mend the file"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    adapters = tuple(
+        value for value in own if isinstance(value, type) and issubclass(value, RoutedBlock) and value.class_names
+    )
+    if not adapters:
+        raise UserError(
+            f"{str(file)!r} has no adapter: no class derived from RoutedBlock whose class_names say what it is for",
+            fix="write one as in docs/adapters.md",
+            where="--model_args adapter",
+        )
+    return adapters

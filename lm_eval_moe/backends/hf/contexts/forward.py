@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import Cache, DynamicCache
 
+from lm_eval_moe.backends.hf.caches import going_on_from, kept_in
 from lm_eval_moe.backends.hf.contexts.attention import tree_attention
 from lm_eval_moe.backends.hf.contexts.cells import Copies, fanned_out
 from lm_eval_moe.backends.hf.contexts.head import logits_at
@@ -38,7 +39,8 @@ def cache_of_prefixes(model: Any, tokens: Indices, copies: Copies, device: torch
     inputs = torch.from_numpy(tokens).to(device).repeat(copies.given, 1)
     last = torch.tensor([tokens.shape[1] - 1], device=device)
     with fanned_out(copies, len(tokens)), logits_at(model, last):
-        cache = model(inputs, past_key_values=None if forks else DynamicCache(), use_cache=True).past_key_values
+        begun = {} if forks else going_on_from(model, DynamicCache())
+        cache = kept_in(model(inputs, use_cache=True, **begun))
     if not isinstance(cache, Cache):
         raise TypeError(f"what it keeps of a text is {type(cache).__name__}, not a cache of transformers")
     return cache
@@ -82,9 +84,9 @@ def read_rows(
     attending: AbstractContextManager[None] = nullcontext()
     if cache is not None and forks:
         number = np.arange(copies.given)[:, None] * len(group.fronts) + np.array(batch.fronts)
-        more["past_key_values"] = forked(cache, torch.from_numpy(number.ravel()).to(device))
+        more |= going_on_from(model, forked(cache, torch.from_numpy(number.ravel()).to(device)))
     elif cache is not None:
-        more["past_key_values"] = in_front(cache)
+        more |= going_on_from(model, in_front(cache))
     if not forks:
         position = given(batch.position)
         attending = tree_attention(position, given(batch.until), group.prefix)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lm_eval_moe.backends.hf.caches import going_on_from
 from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
 from lm_eval_moe.backends.hf.contexts.cells import Copies, decoder_layers
 from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
@@ -248,9 +249,8 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
         shared: dict[int, list[Tensor]] = {}
         for step in range(2):
             with attention_by_place(behind.position):
-                logits = lm.model(
-                    given, attention_mask=seen, position_ids=place, past_key_values=behind.cache, use_cache=True
-                ).logits[:, -1:]
+                more = going_on_from(lm.model, behind.cache)
+                logits = lm.model(given, attention_mask=seen, position_ids=place, use_cache=True, **more).logits[:, -1:]
             for row, prompt in enumerate(prompts):
                 shared[2 * row + step] = [_log_probabilities(logits[row])]
                 own = torch.tensor([[*prompt, *prompt[:step]]], device=device)
