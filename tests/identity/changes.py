@@ -94,9 +94,17 @@ def another_class(base: Evaluation, folder: Path) -> Pair:
     return before, after
 
 
+_ADAPTER = """from lm_eval_moe.routers import RoutedBlock
+
+
+class OwnBlock(RoutedBlock):
+    class_names = ("Qwen3MoeSparseMoeBlock",)
+"""
+
+
 def one_line_of_an_adapter(base: Evaluation, folder: Path) -> Pair:
     names = []
-    for name, text in (("before", "FACTOR = 1\n"), ("after", "FACTOR = 2\n")):
+    for name, text in (("before", _ADAPTER), ("after", f"{_ADAPTER}    factor = 2\n")):
         path = folder / name / "adapter.py"
         path.parent.mkdir()
         path.write_text(text, encoding="utf-8")
