@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.cli._shared import add_parallel
+from lm_eval_moe.cli._shared import add_parallel, check_at_least
 from lm_eval_moe.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ def add_parser(subparsers: Any) -> None:
     add_parallel(parser)
     parser.add_argument(
         "--today", metavar="DATE", help="the day on which allowances must still hold (default: today in UTC)"
+    )
+    parser.add_argument(
+        "--items",
+        type=int,
+        metavar="N",
+        help="list N items of each language that the candidate lost, and N that it gained, with what was answered",
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as JUnit XML")
     parser.add_argument(
@@ -134,6 +140,7 @@ def _check(args: argparse.Namespace) -> int:
                 fix="lm-eval-moe gate --baseline PATH --candidate PATH --policy FILE; "
                 "`lm-eval-moe gate init PATH -o FILE` writes a policy",
             )
+    check_at_least(args, 0, "items")
     from lm_eval_moe.files import write_json, write_whole
     from lm_eval_moe.gate.check import Given, check
     from lm_eval_moe.gate.junit import junit_xml
@@ -148,6 +155,7 @@ def _check(args: argparse.Namespace) -> int:
         Given(args.candidate, args.candidate_profile),
         registry=_registry(args),
         today=today,
+        items=args.items or 0,
     )
     print(verdict_table(verdict))
     if args.junit:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from lm_eval_moe.gate.flips import Flips
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.number_text import Scale, p_number
 
-__all__ = ["explained", "footer", "tables_of"]
+__all__ = ["explained", "flip_tables", "footer", "tables_of"]
 
 _SCORES = ("check", "result", "baseline", "candidate", "change", "at worst", "margin", "p corr.", "items")
+_FLIPS = ("", "doc", "item", "right", "baseline", "candidate")
+_LONGEST = 40  # characters of an answer
 _DRIFTS = ("check", "result", "early", "middle", "late", "items")
 
 
@@ -21,8 +24,48 @@ def tables_of(verdict: Verdict) -> list[tuple[tuple[str, ...], list[tuple[Line, 
 def explained(verdict: Verdict) -> list[Line]:
     """Return the lines whose sentence one has to read: all that did not simply hold; what matters most comes first."""
     order = {"fail": 0, "unjudged": 1, "warn": 2, "pass": 3}
-    lines = [line for line in verdict.lines if line.effect != "pass" or line.status in ("allowed", "inconclusive")]
+    lines = [
+        line
+        for line in verdict.lines
+        if line.effect != "pass" or line.status in ("allowed", "inconclusive") or line.beyond_chance
+    ]
     return sorted(lines, key=lambda line: order[line.effect])
+
+
+def flip_tables(verdict: Verdict) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """Return the tables of flipped items: title, headers and rows; no rows where there is nothing to show."""
+    return [(each.title, _FLIPS, _flip_rows(each)) for each in verdict.flips]
+
+
+def _flip_rows(flips: Flips) -> list[list[str]]:
+    rows = []
+    for kind, total in (("lost", flips.lost), ("gained", flips.gained)):
+        shown = (flips.shown or {}).get(kind, ())
+        rows += [
+            [
+                *(kind, str(each.doc_id), _cut(each.name or ""), _cut(each.target)),
+                *(
+                    _answered(answer, score, flips)
+                    for answer, score in ((each.baseline, each.before), (each.candidate, each.after))
+                ),
+            ]
+            for each in shown
+        ]
+        if shown and total > len(shown):
+            rows.append([kind, "", f"and {total - len(shown)} more", "", "", ""])
+    return rows
+
+
+def _answered(answer: str | None, score: float, flips: Flips) -> str:
+    """Return what was answered, with the score where it is not simply right or wrong."""
+    graded = "" if flips.is_share and score in (0, 1) else f"{score:.4g}: "
+    return graded + ("not logged" if answer is None else _cut(answer) or "nothing")
+
+
+def _cut(text: str | None) -> str:
+    """Return text on one line, the end of a long one: there an answer stands after its reasoning."""
+    shown = " ".join((text or "").split())
+    return shown if len(shown) <= _LONGEST else f"…{shown[1 - _LONGEST :]}"
 
 
 def footer(verdict: Verdict) -> str:

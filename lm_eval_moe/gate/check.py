@@ -10,6 +10,8 @@ from pathlib import Path
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.collect import Side, collect
 from lm_eval_moe.gate.drift import drift_between, identical_profiles, unchecked_profiles
+from lm_eval_moe.gate.evidence import Compared
+from lm_eval_moe.gate.flips import flips_of
 from lm_eval_moe.gate.judge import judge
 from lm_eval_moe.gate.margins import BaselineScore, check_margins
 from lm_eval_moe.gate.policy import Policy
@@ -40,10 +42,19 @@ def check(
     *,
     registry: ParallelRegistry | None = None,
     today: datetime.date | None = None,
+    items: int = 0,
 ) -> Verdict:
     """Judge a candidate against a baseline.
 
     What cannot be read cannot be judged: the verdict then says so, so that its files are written all the same.
+
+    Args:
+        policy: The policy.
+        baseline: The baseline.
+        candidate: The candidate.
+        registry: What is known of tasks' languages; by default of lm-eval's own.
+        today: For the allowances' dates; by default the day in UTC.
+        items: Of each task, so many of the items that scored lower and of those that scored higher are told.
     """
     try:
         notes: list[str] = []
@@ -66,12 +77,20 @@ def check(
             drift = drift_between(policy.routing_drift, evidence, sides[0], sides[1])
             notes[:0] = identical_profiles(sides[0][0], sides[1][0])
             notes += unchecked_profiles(dict(zip(("baseline", "candidate"), sides, strict=True)))
+        flips = flips_of(evidence, first, second, items) if items else []
     except UserError as error:
         line = Line("task", "results", None, "unjudged", "unjudged", " ".join(str(error).split()))
-        names = [", ".join(str(path) for path in given.paths) for given in (baseline, candidate)]
+        names = [Compared(", ".join(str(path) for path in given.paths)) for given in (baseline, candidate)]
         return Verdict(policy.name, names[0], names[1], policy.alpha, policy.correction, 0, (line,))
     return judge(
-        policy, evidence, drift, today=today, baseline=first.label, candidate=second.label, notes=[*notes, *more]
+        policy,
+        evidence,
+        drift,
+        today=today,
+        baseline=first.named,
+        candidate=second.named,
+        notes=[*notes, *more],
+        flips=flips,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.gate.evidence import Evidence
+from lm_eval_moe.gate.evidence import Compared, Evidence, FlippedItem
 from lm_eval_moe.gate.policy import Policy
 from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.results import Metric, Run, arrange, setup_differences
@@ -48,6 +48,12 @@ class Side:
     def label(self) -> str:
         """What the runs are called."""
         return ", ".join(dict.fromkeys(run.label for run in self.runs))
+
+    @property
+    def named(self) -> Compared:
+        """The side as the verdict names it."""
+        files = tuple(dict.fromkeys(str(run.source) for run in self.runs if run.source))
+        return Compared(self.label, self.runs[0].steering_title, files)
 
     def run_of(self, task: str) -> Run | None:
         """Return the run that holds a task.
@@ -200,7 +206,21 @@ def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evi
         higher_is_better=higher,
         is_share=metric.is_share,
         metric=metric.title,
+        key=metric.key,
+        flipped=_flipped(first, second, home),
     )
+
+
+def _flipped(first: Score, second: Score, home: Home) -> list[FlippedItem]:
+    if first.items is None or second.items is None:
+        return []
+    names = home.names or {}
+    changed = [
+        FlippedItem(doc_id, names.get(doc_id), value, second.items[doc_id])
+        for doc_id, value in first.items.items()
+        if value != second.items[doc_id]
+    ]
+    return sorted(changed, key=lambda item: -abs(item.after - item.before))
 
 
 def _different_documents(first: Score, second: Score) -> str:

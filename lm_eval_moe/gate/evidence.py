@@ -7,7 +7,45 @@ from dataclasses import dataclass, field
 
 from lm_eval_moe.statistics import Estimate
 
-__all__ = ["DriftEvidence", "Evidence"]
+__all__ = ["Compared", "DriftEvidence", "Evidence", "FlippedItem"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The baseline or the candidate, as the verdict names it.
+
+    Attributes:
+        label: What it is called: the model, and the steering if there is one.
+        steering: Name and hash of its steering; empty if unsteered, None where its results could not be read.
+        files: Its results files.
+    """
+
+    label: str
+    steering: str | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Label, steering and files."""
+        files = f" ({', '.join(self.files)})" if self.files else ""
+        return f"{self.label}{', unsteered' if self.steering == '' else ''}{files}"
+
+
+@dataclass(frozen=True)
+class FlippedItem:
+    """An item whose score changed.
+
+    Attributes:
+        doc_id: Its number in the task.
+        name: Its name in all languages; None where that is not known.
+        before: Its score in the baseline.
+        after: In the candidate.
+    """
+
+    doc_id: int
+    name: str | None
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -28,6 +66,8 @@ class Evidence:
         higher_is_better: The metric's direction.
         is_share: Whether the score is a share of items, told in per cent.
         metric: What the score is called.
+        key: The metric's key in the results.
+        flipped: The items whose score changed, the largest changes first; empty where the items are not known.
         problem: Why it cannot be judged, and what would help; None if it can.
     """
 
@@ -42,6 +82,8 @@ class Evidence:
     higher_is_better: bool = True
     is_share: bool = True
     metric: str = "accuracy"
+    key: str = ""
+    flipped: Sequence[FlippedItem] = ()
     problem: str | None = None
 
 

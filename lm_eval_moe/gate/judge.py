@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_moe.gate.allowances import Allowances, Allowed
-from lm_eval_moe.gate.evidence import DriftEvidence, Evidence
+from lm_eval_moe.gate.evidence import Compared, DriftEvidence, Evidence
+from lm_eval_moe.gate.flips import Flips
 from lm_eval_moe.gate.policy import BenchmarkPolicy, DriftLimits, Policy
 from lm_eval_moe.gate.sentences import drift_sentence, score_sentence
 from lm_eval_moe.gate.verdict import Effect, Kind, Line, Status, Verdict
@@ -39,9 +40,10 @@ def judge(
     drift: Sequence[DriftEvidence] = (),
     *,
     today: datetime.date | None = None,
-    baseline: str = "baseline",
-    candidate: str = "candidate",
+    baseline: Compared | None = None,
+    candidate: Compared | None = None,
     notes: Sequence[str] = (),
+    flips: Sequence[Flips] = (),
 ) -> Verdict:
     """Judge every score and drift.
 
@@ -54,9 +56,10 @@ def judge(
         evidence: One a task.
         drift: One a task, where the policy limits drift.
         today: For the allowances' dates; by default the day in UTC.
-        baseline: What the baseline is called.
-        candidate: What the candidate is called.
+        baseline: The baseline.
+        candidate: The candidate.
         notes: What else to tell.
+        flips: The items whose score changed, where they are to be told.
     """
     day = today or datetime.datetime.now(datetime.UTC).date()
     allow = Allowances(policy.allow, day)
@@ -69,13 +72,14 @@ def judge(
         lines += [_drift_line(policy.routing_drift, each, allow) for each in drift]
     return Verdict(
         policy=policy.name,
-        baseline=baseline,
-        candidate=candidate,
+        baseline=baseline or Compared("baseline"),
+        candidate=candidate or Compared("candidate"),
         alpha=policy.alpha,
         correction=policy.correction,
         tests=len(family),
         lines=tuple(lines),
         notes=(*notes, *allow.notes()),
+        flips=tuple(flips),
     )
 
 
@@ -162,12 +166,13 @@ def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int)
         problem = test.problem or ""
         return Line(test.kind, test.like.benchmark, test.language, "unjudged", "unjudged", problem, test.items)
     items = f"{test.items} {'answers' if test.kind == 'macro' else 'items'}"
-    sentence, regression, within = score_sentence(policy, test.drop, test.margin, adjusted, tests, test.like, items)
+    found = score_sentence(policy, test.drop, test.margin, adjusted, tests, test.like, items)
+    sentence = found.sentence
     status: Status
     effect: Effect
-    if regression:
+    if found.regression:
         status, effect = "regression", "fail"
-    elif within:
+    elif found.within:
         status, effect = "held", "pass"
     else:
         status, effect = "inconclusive", policy.inconclusive
@@ -192,6 +197,7 @@ def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int)
         margin=test.margin,
         p=test.drop.p,
         adjusted_p=adjusted,
+        beyond_chance=found.beyond,
         method=test.drop.method,
         is_share=test.like.is_share,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lm_eval_moe.escaping import markdown_cell
-from lm_eval_moe.gate.cells import explained, footer, tables_of
+from lm_eval_moe.gate.cells import explained, flip_tables, footer, tables_of
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.tables import markdown_table
 
@@ -15,7 +15,7 @@ def markdown_summary(verdict: Verdict) -> str:
     parts = [
         f"## Gate: {verdict.outcome}",
         markdown_cell(verdict.headline.removeprefix(f"Gate: {verdict.outcome}. ")),
-        f"Candidate {markdown_cell(verdict.candidate)} against baseline {markdown_cell(verdict.baseline)}, "
+        f"Candidate {markdown_cell(verdict.candidate.text)} against baseline {markdown_cell(verdict.baseline.text)}, "
         f"policy {markdown_cell(verdict.policy)}.",
         "\n".join(f"- {_status(line)} {_name(line)}: {markdown_cell(line.sentence)}" for line in explained(verdict)),
     ]
@@ -25,6 +25,11 @@ def markdown_summary(verdict: Verdict) -> str:
         if rows:
             shown = [[_name(line, short=True), _status(line), *cells] for line, cells in rows]
             parts.append("\n".join(markdown_table(headers, shown, left=2)))
+    for title, headers, cells in flip_tables(verdict):
+        parts.append(markdown_cell(title))
+        if cells:
+            escaped = [[markdown_cell(cell) for cell in row] for row in cells]
+            parts.append("\n".join(markdown_table(headers, escaped, left=len(headers))))
     parts.append(markdown_cell(footer(verdict)))
     if verdict.notes:
         parts.append("Notes:\n\n" + "\n".join(f"- {markdown_cell(note)}" for note in verdict.notes))

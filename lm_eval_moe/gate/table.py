@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lm_eval_moe.escaping import printable
-from lm_eval_moe.gate.cells import explained, footer, tables_of
+from lm_eval_moe.gate.cells import explained, flip_tables, footer, tables_of
 from lm_eval_moe.gate.power import PowerRow
 from lm_eval_moe.gate.verdict import Line, Verdict
 from lm_eval_moe.number_text import Scale
+from lm_eval_moe.tables import aligned
 from lm_eval_moe.wrapping import hanging
 
 __all__ = ["power_table", "verdict_table"]
@@ -24,22 +25,33 @@ _MIN_WIDTH, _LOG_WIDTH = 80, 120
 
 
 def verdict_table(verdict: Verdict) -> str:
-    """Return the tables, the sentences of what did not simply hold, and the outcome, coloured on a terminal."""
+    """Return what is compared, the tables, what did not simply hold, and the outcome, coloured on a terminal."""
     console = _console()
+    for name, side in (("baseline", verdict.baseline), ("candidate", verdict.candidate)):
+        _say(console, f"{name}: ", printable(side.text))
     for benchmark in dict.fromkeys(line.benchmark for line in verdict.lines):
         for headers, rows, what in tables_of(verdict):
             own = [(line, cells) for line, cells in rows if line.benchmark == benchmark]
             if own:
                 console.print(_table(headers, own, ": ".join(filter(None, (printable(benchmark), what)))))
+    for title, headers, cells in flip_tables(verdict):
+        _say(console, "", printable(title))
+        if cells:
+            shown = [[printable(cell) for cell in row] for row in (headers, *cells)]
+            console.print("\n".join(aligned(shown, left=len(headers))), soft_wrap=True, markup=False, highlight=False)
     for line in explained(verdict):
         sentence = f"{printable(line.benchmark)} {printable(line.name)}: {printable(line.sentence)}"
-        _say(console, f"{line.result}: ", sentence, _STYLES[line.effect])
+        _say(console, f"{line.result}: ", sentence, _style(line))
     for note in verdict.notes:
         _say(console, "note: ", printable(note))
     _say(console, "", footer(verdict))
     effect = {0: "pass", 1: "fail", 2: "unjudged"}[verdict.exit_code]
     console.print(Text(verdict.headline, style=_STYLES[effect]), soft_wrap=True)
     return _text(console)
+
+
+def _style(line: Line) -> str:
+    return _STYLES["warn" if line.is_tolerated else line.effect]
 
 
 def power_table(rows: list[PowerRow], heading: str) -> str:
@@ -70,7 +82,7 @@ def _table(headers: tuple[str, ...], rows: list[tuple[Line, list[str]]], title: 
         table.add_column(Text(header), justify="right" if number > 1 else "left", no_wrap=True, overflow="fold")
     for line, cells in rows:
         name = line.name.removeprefix("routing drift ") if line.kind == "drift" else line.name
-        result = Text(line.result, style=_STYLES[line.effect])
+        result = Text(line.result, style=_style(line))
         table.add_row(Text(printable(name)), result, *(Text(cell) for cell in cells))
     return table
 

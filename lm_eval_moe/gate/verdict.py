@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lm_eval_moe.gate.evidence import Compared
+
+if TYPE_CHECKING:
+    from lm_eval_moe.gate.flips import Flips
 
 __all__ = ["Effect", "Line", "Status", "Verdict"]
 
@@ -35,6 +40,7 @@ class Line:
         margin: How much it may fall.
         p: One-sided, of this test alone.
         adjusted_p: The same, corrected for all tests of the gate.
+        beyond_chance: Whether the drop is beyond chance by ``adjusted_p``, whatever the margin is.
         method: How p was found.
         is_share: Whether the score is a share of items.
         drift: Mean divergence by band.
@@ -55,6 +61,7 @@ class Line:
     margin: float | None = None
     p: float | None = None
     adjusted_p: float | None = None
+    beyond_chance: bool = False
     method: str | None = None
     is_share: bool = False
     drift: Mapping[str, float] = field(default_factory=dict)
@@ -74,6 +81,11 @@ class Line:
         """Its status in words."""
         return "cannot judge" if self.status == "unjudged" else self.status
 
+    @property
+    def is_tolerated(self) -> bool:
+        """Whether the score fell beyond chance and passes all the same, since its margin allows it."""
+        return self.beyond_chance and self.effect == "pass" and self.status != "allowed"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the line, JSON-ready."""
         own = {name: value for name, value in vars(self).items() if name not in ("drift", "limits", "is_share")}
@@ -86,23 +98,25 @@ class Verdict:
 
     Attributes:
         policy: The policy's name.
-        baseline: What the baseline is called.
-        candidate: What the candidate is called.
+        baseline: The baseline.
+        candidate: The candidate.
         alpha: The family-wise level.
         correction: How it is kept.
         tests: How many tests there are in the family.
         lines: One for every score and drift.
         notes: What else to know: expired allowances, tasks that nothing was compared with.
+        flips: The items whose score changed, where they were asked for.
     """
 
     policy: str
-    baseline: str
-    candidate: str
+    baseline: Compared
+    candidate: Compared
     alpha: float
     correction: str
     tests: int
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    flips: tuple[Flips, ...] = ()
 
     def having(self, effect: Effect) -> tuple[Line, ...]:
         """Return the lines of one effect."""
@@ -124,10 +138,12 @@ class Verdict:
     def headline(self) -> str:
         """The outcome in one sentence."""
         failed, warned, unjudged = (self.having(effect) for effect in ("fail", "warn", "unjudged"))
+        tolerated = sum(line.is_tolerated for line in self.lines)
         counts = [
             f"{len(failed)} failed" if failed else "",
             f"{len(unjudged)} cannot be judged" if unjudged else "",
             f"{len(warned)} to look at" if warned else "",
+            f"{tolerated} fell beyond chance, by no more than the margin" if tolerated else "",
         ]
         rest = ", ".join(count for count in counts if count)
         checks = f"{len(self.lines)} check{'' if len(self.lines) == 1 else 's'}"
@@ -140,6 +156,10 @@ class Verdict:
             "outcome": self.outcome,
             "exit_code": self.exit_code,
             **vars(self),
+            "baseline": self.baseline.label,
+            "candidate": self.candidate.label,
+            "runs": {name: asdict(side) for name, side in (("baseline", self.baseline), ("candidate", self.candidate))},
             "lines": [line.to_dict() for line in self.lines],
             "notes": list(self.notes),
+            "flips": [each.to_dict() for each in self.flips],
         }

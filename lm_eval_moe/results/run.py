@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
+from lm_eval_moe.results._json_lines import columns_of, read_columns
+from lm_eval_moe.results.answers import KEYS, Answer, answers_in
 from lm_eval_moe.results.facts import RunFacts
 from lm_eval_moe.results.samples import Column, Shared, TaskSamples, of_list, of_log
 from lm_eval_moe.results.values import Divergence, LabelledRun, Metric, Score, number_of
@@ -91,6 +93,24 @@ class Run(RunFacts):
             UserError: The log is damaged or is not that of this run.
         """
         return self._samples(task, self._read[task][0] if task in self._read else self._own_pairing(task))
+
+    def answers(self, task: str, metric: Metric, ids: Collection[int]) -> Mapping[int, Answer]:
+        """Return what was answered on some documents of a task; empty without samples.
+
+        Args:
+            task: The task.
+            metric: Says which filter counts, and how choices are compared.
+            ids: The documents' ``doc_id``.
+
+        Raises:
+            UserError: The samples log cannot be read.
+        """
+        in_memory = (self.raw.get("samples") or {}).get(task)
+        if in_memory is None and task not in self._run.logs:
+            return {}
+        columns = columns_of(in_memory, KEYS) if in_memory is not None else read_columns(self._run.logs[task], KEYS)
+        config = (self.raw.get("configs") or {}).get(task) or {}
+        return answers_in(columns, metric, ids, str(config.get("target_delimiter", " ")))
 
     def _own_pairing(self, task: str) -> TaskPairing | None:
         try:

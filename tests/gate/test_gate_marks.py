@@ -133,7 +133,7 @@ def test_a_steered_run_of_the_stock_command_says_that_nothing_was_checked(
 
     candidate = copy_of(real_pair[1], tmp_path / "copy", strip)
     verdict = gate(real_pair[0], candidate)
-    assert "harmful #" in verdict.candidate
+    assert "harmful #" in verdict.candidate.label
     assert HARMFUL["name"] == "harmful"
     assert any(note.startswith("it could not be checked on which items") for note in verdict.notes)
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from evidence_of import changes, evidence, policy, verdict_of
 from markdown_it import MarkdownIt
 
-from lm_eval_moe.gate.evidence import DriftEvidence
+from lm_eval_moe.gate.evidence import Compared, DriftEvidence
+from lm_eval_moe.gate.flips import Flip, Flips
 from lm_eval_moe.gate.junit import junit_xml
 from lm_eval_moe.gate.markdown import markdown_summary
 from lm_eval_moe.gate.table import verdict_table
 from lm_eval_moe.gate.verdict import Verdict
 
 HOSTILE = "a|b<script>alert(1)</script>`x`\x1b[31m\n# no ]]>&amp; @team [l](http://e.vil) \u202e\x00\ufffe\ud800"
+
+HOSTILE_FLIP = Flip(0, HOSTILE, 1.0, 0.0, HOSTILE, HOSTILE, HOSTILE)
 
 
 @pytest.fixture
@@ -41,7 +45,11 @@ def mixed() -> Verdict:
 def hostile() -> Verdict:
     found = evidence("sw", changes(60, 2, 200), benchmark=HOSTILE)
     return verdict_of(
-        policy(), found, evidence(None, [0.0] * 3, benchmark=HOSTILE + "2"), candidate=HOSTILE, notes=[HOSTILE]
+        policy(),
+        found,
+        evidence(None, [0.0] * 3, benchmark=HOSTILE + "2"),
+        candidate=Compared(HOSTILE),
+        notes=[HOSTILE],
     )
 
 
@@ -98,7 +106,9 @@ def test_the_terminal_shows_outcome_and_reasons(mixed: Verdict) -> None:
 
 def test_a_narrow_terminal_shows_every_column(mixed: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lm_eval_moe.gate.table._LOG_WIDTH", 80)
-    lines = verdict_table(mixed).splitlines()
+    given = verdict_table(mixed).splitlines()
+    assert given[:2] == ["baseline: baseline", "candidate: candidate"]
+    lines = given[2:]
     assert lines[0] == "sums"
     assert re.sub(" +", " ", lines[1]) == "check result baseline candidate change at worst margin p corr. items"
     assert re.search(r"^sw +regression +80\.0 % +51\.0 % +-29\.0 +-3\d\.\d +5\.0 +<0\.0001 +200$", lines[2])
@@ -126,7 +136,7 @@ def test_json_says_the_same(mixed: Verdict) -> None:
 
 
 def test_hostile_names_do_nothing() -> None:
-    verdict = hostile()
+    verdict = replace(hostile(), flips=(Flips(HOSTILE, None, HOSTILE, "acc", True, 1, 0, {"lost": (HOSTILE_FLIP,)}),))
     root = ET.fromstring(junit_xml(verdict).encode())
     assert {suite.get("name", "")[:12] for suite in root.iter("testsuite")} == {"a|b<script>a"}
     assert "\\x1b[31m\\x0a# no" in root.find("testsuite").get("name", "")  # type: ignore[union-attr]
@@ -134,7 +144,7 @@ def test_hostile_names_do_nothing() -> None:
     markdown = markdown_summary(verdict)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
     assert not re.findall(r"<(?!/?(?:h2|p|ul|li|strong|table|thead|tbody|tr|t[hd]|t[hd] style=[^>]*)>)", html)
-    assert html.count("<tr>") == 3  # a header and two lines
+    assert html.count("<tr>") == 3 + 2  # a header and two lines, and a flipped item below another
     assert "a|b&lt;script&gt;alert(1)&lt;/script&gt;`x`\\x1b[31m\\x0a# no" in html
     assert not {"\x1b", "\u202e"} & set(markdown)
 
