@@ -36,6 +36,9 @@ class Gains:
         kinds: By what each grid is called, its values ``[cells, languages]``, NaN where there is none.
         unit: Of the values.
         decimals: Of the values.
+        noise: How far from 0 a typical value is by chance: half the width of its 95 % interval; 0 where that is not
+            known.
+        beyond: Which of the first grid's values are beyond noise ``[cells, languages]``: they are framed.
     """
 
     cells: Sequence[str]
@@ -44,11 +47,14 @@ class Gains:
     kinds: Mapping[str, NDArray[np.float64]]
     unit: str
     decimals: int
+    noise: float = 0.0
+    beyond: NDArray[np.bool_] | None = None
 
 
 def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
     """Draw the grids one below the other, with the same scale; the values stand in them where there is room."""
-    limit = limit_of(np.stack(list(gains.kinds.values())))
+    every = np.stack(list(gains.kinds.values()))
+    limit = limit_of(every, gains.noise)
     labels = [textwrap.wrap(printable(cell), _LABEL)[:2] or [""] for cell in gains.cells]
     left = 0.25 + 0.068 * max(len(line) for label in labels for line in label)
     pitch = 0.21 if all(len(label) == 1 for label in labels) else 0.3
@@ -62,6 +68,7 @@ def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
             axes = figure.add_axes((left / WIDTH, y / total, width / WIDTH, height / total))
             draw_grid(axes, values, limit, colours)
             _dress(axes, gains, ["\n".join(label) for label in labels], colours)
+            _mark(axes, values, gains.beyond if place == 0 else None, colours)
             axes.annotate(
                 kind,
                 (0, 1),
@@ -73,7 +80,9 @@ def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
             if across >= 0.33:
                 _write(axes, values, gains.decimals, colours, size=8.5 if across >= 0.39 else 7.5)
         bar = figure.add_axes((0.3, 0.48 / total, 0.5, 0.11 / total))
-        colour_bar(bar, limit, gains.unit, colours, f"{{:+.{gains.decimals}f}}")
+        known = np.abs(every[np.isfinite(every)])
+        form = f"{{:+.{gains.decimals}f}}"
+        colour_bar(bar, limit, gains.unit, colours, form, largest=float(known.max(initial=0.0)))
         return figure
 
 
@@ -87,6 +96,18 @@ def _dress(axes: Axes, gains: Gains, rows: Sequence[str], colours: Colours) -> N
     boxed(axes)
     if gains.of_all:
         axes.axvline(count - 1.5, color=colours.ink, linewidth=0.8)
+
+
+def _mark(axes: Axes, values: NDArray[np.float64], beyond: NDArray[np.bool_] | None, colours: Colours) -> None:
+    """Frame what is beyond noise; cross out what has no value, so that nobody takes it for a gain of 0."""
+    from matplotlib.patches import Rectangle
+
+    for row, column in np.argwhere(~np.isfinite(values)).tolist():
+        for start, end in ((-0.5, 0.5), (0.5, -0.5)):
+            axes.plot([column - 0.5, column + 0.5], [row + start, row + end], color=colours.muted, linewidth=0.5)
+    for row, column in np.argwhere(beyond).tolist() if beyond is not None else ():
+        place = (column - 0.46, row - 0.42)
+        axes.add_patch(Rectangle(place, 0.92, 0.84, fill=False, edgecolor=colours.ink, linewidth=1.3, zorder=3))
 
 
 def _write(axes: Axes, values: NDArray[np.float64], decimals: int, colours: Colours, *, size: float) -> None:

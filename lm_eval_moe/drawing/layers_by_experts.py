@@ -37,12 +37,14 @@ class Panel:
         values: ``[L, E]``, NaN where there is none; None: there is nothing to colour.
         selected: Row and expert of the places to be framed.
         faded: Rows that were not looked at.
+        beyond: Which values are beyond noise ``[L, E]``: the others are grey. None: nothing is known of it.
     """
 
     title: Sequence[str]
     values: NDArray[np.float64] | None
     selected: Collection[tuple[int, int]] = ()
     faded: Collection[int] = ()
+    beyond: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class HeatMap:
         label: What the values are; empty where there are none.
         form: How the ends of the scale are written.
         factor: What they are multiplied by there.
-        limit: The value with the full colour; None for the largest of the values.
+        limit: The value with the full colour; None for the size that nearly all values do not exceed.
         signed: Whether the values are differences, around 0, or from 0 to the limit.
     """
 
@@ -70,6 +72,12 @@ class HeatMap:
         """The value with the full colour."""
         known = [panel.values for panel in self.panels if panel.values is not None]
         return self.limit or (limit_of(np.stack(known)) if known else 1.0)
+
+    @property
+    def largest(self) -> float:
+        """The largest size of a value."""
+        known = [np.abs(panel.values[np.isfinite(panel.values)]) for panel in self.panels if panel.values is not None]
+        return max((float(values.max(initial=0.0)) for values in known), default=0.0)
 
     @property
     def foot(self) -> float:
@@ -106,19 +114,32 @@ def draw_layers_by_experts(
     with drawing(colours):
         figure = empty(width, total)
         for heat_map, block, heights in zip(maps, blocks, tops, strict=True):
-            for row, top in zip(block, heights, strict=True):
+            for number, (row, top) in enumerate(zip(block, heights, strict=True), start=1):
                 y -= top + down + _BELOW
                 for column, (panel, title) in enumerate(row):
                     x = _LEFT + column * (across + _GAP)
                     axes = figure.add_axes((x / width, (y + _BELOW) / total, across / width, down / total))
                     _draw_panel(axes, panel, shape, heat_map.full, colours)
                     _write_title(axes, title, outside=columns == 1 and len(title) > 1)
-                    _ticks(axes, shape, numbered=column == 0, named=row is block[-1])
+                    _ticks(
+                        axes,
+                        shape,
+                        numbered=column == 0,
+                        named=not any(column < len(below) for below in block[number:]),
+                    )
                     _bands(axes, shape, colours, named=column == columns - 1, room=down)
             if heat_map.label:
                 bar = figure.add_axes((0.25, (y - 0.29) / total, 0.5, 0.11 / total))
                 scaled = heat_map.factor * heat_map.full
-                colour_bar(bar, scaled, heat_map.label, colours, heat_map.form, signed=heat_map.signed)
+                colour_bar(
+                    bar,
+                    scaled,
+                    heat_map.label,
+                    colours,
+                    heat_map.form,
+                    signed=heat_map.signed,
+                    largest=heat_map.factor * heat_map.largest,
+                )
             y -= heat_map.foot
         return figure
 
@@ -146,7 +167,7 @@ def _draw_panel(axes: Axes, panel: Panel, shape: RoutingShape, limit: float, col
     from matplotlib.patches import Rectangle
 
     values = np.zeros((len(shape.layers), shape.experts)) if panel.values is None else panel.values
-    draw_grid(axes, values, limit, colours)
+    draw_grid(axes, values, limit, colours, panel.beyond)
     ink, paper = colours.ink, colours.by_name["paper"]
     # What was not looked at fades, so that a large number there is not taken for one that was passed over.
     for row in panel.faded:

@@ -1,4 +1,4 @@
-"""A figure as a PNG or SVG file on white, with its title and key, which are text on a page."""
+"""A figure as a PNG or SVG file on white, with its title, key and caption, which are text on a page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from lm_eval_moe.drawing.canvas import LINE, short
 from lm_eval_moe.drawing.palette import file_colours
+from lm_eval_moe.escaping import printable
 from lm_eval_moe.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["picture", "put_title", "write_pictures"]
+__all__ = ["picture", "put_caption", "put_title", "write_pictures"]
 
 _DPI = 160
 
@@ -39,6 +40,13 @@ def put_title(figure: Figure, title: str, key: Sequence[Line2D] = ()) -> None:
         above += LINE * len(key) + 0.12
     lines = textwrap.wrap(short(title, 150), int(10.8 * figure.get_figwidth()))
     figure.text(0.01, 1 + above / height, "\n".join(lines), ha="left", va="bottom", fontsize=11, fontweight="bold")
+
+
+def put_caption(figure: Figure, caption: str) -> None:
+    """Write how to read it below the figure, where a page has it as text."""
+    lines = textwrap.wrap(printable(caption), int(16.5 * figure.get_figwidth()))
+    below = -0.12 / figure.get_figheight()
+    figure.text(0.01, below, "\n".join(lines), ha="left", va="top", fontsize=7.5, linespacing=1.3)
 
 
 def picture(figure: Figure, form: Literal["png", "svg"], title: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours, file_colours
-from lm_eval_moe.drawing.picture import put_title, write_pictures
+from lm_eval_moe.drawing.picture import put_caption, put_title, write_pictures
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.report.figures._axes import run_marker
 from lm_eval_moe.report.sections import NamedFigure
@@ -36,6 +36,7 @@ def write_figures(figures: Sequence[NamedFigure], folder: Path, labels: Sequence
         drawn = figure.draw(colours)
         with drawing(colours):
             put_title(drawn, figure.title, [_handle(run, labels[run], colours) for run in figure.key])
+            put_caption(drawn, figure.caption)
         written += write_pictures(drawn, folder, named.name, figure.title)
         write_whole(table, figure.csv(), "figure")
         written.append(table)

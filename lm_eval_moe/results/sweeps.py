@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_moe.drawing.cells_by_languages import Gains
 from lm_eval_moe.errors import UserError
@@ -15,11 +16,11 @@ from lm_eval_moe.number_text import Scale, minus
 from lm_eval_moe.results.gains import reported_gain
 from lm_eval_moe.results.reading import load_json
 from lm_eval_moe.results.values import Metric, is_number
-from lm_eval_moe.statistics import ControlGain, Difference
+from lm_eval_moe.statistics import ALPHA, ControlGain, Difference, holm, is_beyond_chance, judge_unpaired, reach
 
 __all__ = [
     *("MEAN", "OTHERS", "EmptyCell", "GridCell", "SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport"),
-    *("gains_to_draw", "is_sweep", "plain", "read_sweep", "short_names"),
+    *("gains_to_draw", "heat_map_caption", "is_sweep", "plain", "read_sweep", "short_names"),
 ]
 
 MEAN, OTHERS = "mean", "mean without the reference"
@@ -217,7 +218,48 @@ def gains_to_draw(benchmark: SweepBenchmark) -> Gains:
     if any(value is not None for row in controls for value in row):
         kinds["random controls"] = controls
     grids = {kind: scale.factor * np.array(values, dtype=np.float64) for kind, values in kinds.items()}
-    return Gains([cell.title for cell in benchmark.cells], columns, several, grids, scale.axis, 1 if scale.unit else 2)
+    errors = [effect.gain.stderr for row in effects for effect in row if effect and effect.gain.stderr is not None]
+    return Gains(
+        [cell.title for cell in benchmark.cells],
+        columns,
+        several,
+        grids,
+        scale.axis,
+        1 if scale.unit else 2,
+        noise=scale.factor * reach(ALPHA / 2, float(np.median(errors))) if errors else 0.0,
+        beyond=_beyond(effects),
+    )
+
+
+def _beyond(effects: Sequence[Sequence[SweepEffect | None]]) -> NDArray[np.bool_]:
+    """Return which gains over the baseline are beyond noise, by Holm's correction over all of them."""
+    tests = [
+        (row, column, each.exact_p if each.exact_p is not None else judge_unpaired(each.gain).p)
+        for row, of_cell in enumerate(effects)
+        for column, each in enumerate(of_cell)
+        if each is not None
+    ]
+    known = [(row, column, p) for row, column, p in tests if p is not None]
+    beyond = np.zeros((len(effects), len(effects[0]) if effects else 0), dtype=bool)
+    for (row, column, _), p in zip(known, holm([p for _, _, p in known]), strict=True):
+        beyond[row, column] = is_beyond_chance(p, ALPHA)
+    return beyond
+
+
+def heat_map_caption(benchmark: SweepBenchmark) -> str:
+    """Say how to read the heat map of a sweep."""
+    metric, names = benchmark.metric.title, ", ".join(benchmark.cells[0].fields)
+    controls = any(effect.control is not None for cell in benchmark.cells for effect in cell.effects.values())
+    said = [f"{metric[:1].upper()}{metric[1:]} less the unsteered one, by cell of the grid ({names}) and language"]
+    if controls:
+        said[0] += (
+            "; below it the mean of the cell's random controls: as many experts per layer, drawn at random and steered "
+            "the same way"
+        )
+    said.append("Framed: beyond noise against the baseline (Holm's correction over all cells and languages at 5 %)")
+    said.append("Crossed out: no value")
+    said.append("The colour of a gain as large as chance makes it is at most half of the full one")
+    return ". ".join(said) + "."
 
 
 def _json(path: Path) -> dict[str, Any]:

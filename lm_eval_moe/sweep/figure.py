@@ -7,9 +7,9 @@ from pathlib import Path
 from lm_eval_moe.drawing.canvas import drawing
 from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.drawing.palette import file_colours
-from lm_eval_moe.drawing.picture import put_title, write_pictures
+from lm_eval_moe.drawing.picture import put_caption, put_title, write_pictures
 from lm_eval_moe.extras import require_extra
-from lm_eval_moe.results.sweeps import SweepBenchmark, gains_to_draw
+from lm_eval_moe.results.sweeps import SweepBenchmark, gains_to_draw, heat_map_caption
 
 __all__ = ["save_figure"]
 
@@ -32,4 +32,5 @@ def save_figure(benchmark: SweepBenchmark, folder: Path, name: str) -> None:
     by = ", ".join(benchmark.cells[0].fields)
     with drawing(colours):
         put_title(figure, f"{title}, by {by}" if by else title)
+        put_caption(figure, heat_map_caption(benchmark))
     write_pictures(figure, folder, name, title)

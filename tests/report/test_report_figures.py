@@ -34,7 +34,7 @@ from lm_eval_moe.report.figures.experts import expert_heat_map
 from lm_eval_moe.report.figures.families import families_figure
 from lm_eval_moe.report.figures.sweep import sweep_heat_map
 from lm_eval_moe.results import Benchmark, LabelledRun, Run, arrange
-from lm_eval_moe.results.sweeps import read_sweep
+from lm_eval_moe.results.sweeps import gains_to_draw, read_sweep
 
 LANGUAGES = ["en", "de", "sw", "zh"]
 ITEMS = 40
@@ -257,3 +257,29 @@ def test_a_sweep_without_controls_claims_nothing(tmp_path: Path) -> None:
     alone = {**effect(0.1, 0.0, 0.0, 0.0), "control": None, "over_control": None}
     figure = sweep_figure(tmp_path / "s", [({"a.soft": 1.0}, {"mean": alone})])
     assert figure.finding == "The cells have no random controls: nothing can be said for the choice of experts."
+
+
+def test_a_sweeps_frames_are_holms_over_all_gains_and_its_scale_is_twice_the_noise(tmp_path: Path) -> None:
+    gains = [[0.001, 0.02, 0.03], [-0.035, 0.012, 0.0], [0.024, -0.021, 0.04]]
+    names = ("en", "sw", "mean")
+    cells = [
+        ({"soft": soft}, {name: effect(gain, 0.0, -1, 1) for name, gain in zip(names, row, strict=True)})
+        for soft, row in enumerate(gains)
+    ]
+    exact = 0.004  # of one gain the exact test is known, and counts
+    for _, effects in cells:
+        for each in effects.values():
+            each["gain"]["exact_p"] = None
+    cells[0][1]["en"]["gain"]["exact_p"] = exact
+    (benchmark,) = read_sweep(write_sweep(tmp_path / "sweep", cells)).benchmarks
+    drawn = gains_to_draw(benchmark)
+    p = 2 * stats.norm.sf(np.abs(gains) / 0.01)
+    p[0, 0] = exact
+    expected = multipletests(p.ravel(), 0.05, method="holm")[0].reshape(p.shape)
+    assert 0 < expected.sum() < expected.size
+    assert drawn.beyond is not None
+    assert drawn.beyond.tolist() == expected.tolist()
+    assert drawn.noise == pytest.approx(100 * stats.norm.ppf(0.975) * 0.01)
+    figure = sweep_heat_map(benchmark)
+    assert figure is not None
+    assert "Framed: beyond noise against the baseline" in figure.caption

@@ -54,12 +54,13 @@ def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
         if len(drawn) < len(found)
         else ""
     )
-    panels = [Panel([short(each.language, 20)], each.change) for each in drawn]
+    grey = " Grey: not beyond noise." if any(each.beyond is not None for each in drawn) else ""
+    panels = [Panel([short(each.language, 20)], each.change, beyond=each.beyond) for each in drawn]
     heat_map = HeatMap(panels, f"percentage points against {short(material.reference, 8)}", factor=100)
     return ReportFigure(
         _TITLE,
         f"Activation frequency of every expert (its share of the tokens) less that in {material.reference}; rows are "
-        f"decoder layers, columns experts.{some}",
+        f"decoder layers, columns experts.{grey}{some}",
         f"Heat maps of layers by experts, the activation frequency less that in {material.reference}, for "
         f"{listing([each.language for each in drawn])}.",
         ("language", "layer", "expert", "frequency", "reference_frequency", "difference", "beyond_noise"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from lm_eval_moe.drawing.cells_by_languages import draw_cells_by_languages
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures._base import SWEEP, ReportFigure
-from lm_eval_moe.report.wording import plural, sentence_case
+from lm_eval_moe.report.wording import plural
 from lm_eval_moe.results.sweep_finding import sweep_finding
-from lm_eval_moe.results.sweeps import SweepBenchmark, SweepEffect, gains_to_draw
+from lm_eval_moe.results.sweeps import SweepBenchmark, SweepEffect, gains_to_draw, heat_map_caption
 from lm_eval_moe.tables import Cell
 
 __all__ = ["sweep_heat_map"]
@@ -32,9 +32,7 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
     ]
     return ReportFigure(
         _TITLE,
-        f"{sentence_case(benchmark.metric.title)} less the unsteered one, by cell of the grid ({', '.join(names)}) and "
-        "language; below it the mean of the cell's random controls: as many experts per layer, drawn at random and "
-        "steered the same way.",
+        heat_map_caption(benchmark),
         f"Heat map of the gain in {benchmark.metric.title} over the baseline for {len(benchmark.cells)} cells and "
         f"{plural(len(benchmark.languages), 'language')}, with that of random controls. The values are in the table.",
         ("benchmark", *names, "experts", *_COLUMNS),
