@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -144,6 +145,7 @@ class Material:
         span: The tokens that were counted.
         steering: The hash of the steering during the capture.
         task: Profile of a task's text and of general text in the same language, and that language if it was named.
+        benchmark: The benchmark whose items were chosen; None: those of all.
         runs: Results of evaluations of the same model.
         accuracies: An accuracy by language, from a table.
         accuracies_name: What the table is called.
@@ -158,11 +160,23 @@ class Material:
     span: str | None = None
     steering: str | None = None
     task: tuple[ProfilePath, ProfilePath, str | None] | None = None
+    benchmark: str | None = None
     runs: tuple[Run, ...] = ()
     accuracies: Mapping[str, float] = field(default_factory=dict)
     accuracies_name: str = ""
     settings: Settings = Settings()
     _done: dict[type[Computed], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def benchmarks(self) -> dict[str, int]:
+        """How many rows of all languages are of each benchmark; none of files that do not say."""
+        rows = (
+            routing.profile.items[row]
+            for routing in self.languages.values()
+            if not routing.is_dump
+            for row in routing.rows
+        )
+        return dict(Counter(item.benchmark for item in rows if item.benchmark))
 
     @property
     def others(self) -> list[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lm_eval_moe.analysis._material import LanguageRouting, Material, Settings
 from lm_eval_moe.checked_fields import Place
-from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.errors import RoutingWarning, UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.profiles import Profile, ProfilePath, ProfileStore, check_alike, common_shape, read_profile
-from lm_eval_moe.results import LabelledRun, Run, load_results
+from lm_eval_moe.results import Run, latest, read_results
 from lm_eval_moe.results.routing import ModelShape
 from lm_eval_moe.shape import RoutingShape, format_ranges
 
@@ -25,6 +27,7 @@ def read_material(
     profiles: Sequence[str],
     *,
     reference: str = "en",
+    benchmark: str | None = None,
     task: tuple[str, str] | None = None,
     results: Sequence[Path] = (),
     accuracies: Path | None = None,
@@ -36,13 +39,15 @@ def read_material(
         profiles: Paths of profiles, each for all languages that it holds, or ``sw=FILE`` for one of them. JSON counts
             do not say their language, and need the second form.
         reference: The language that the others are compared with.
+        benchmark: Only the items of this benchmark; None: those of all, which are then pooled.
         task: A profile of a task's text, and one of general text in the same language.
-        results: Results files of evaluations of the model.
+        results: Results files of evaluations of the model, or folders of them.
         accuracies: CSV file with the columns ``language`` and ``accuracy``.
         settings: What can be chosen.
 
     Raises:
-        UserError: A file cannot be read or is of another model or shape, a language is there twice or not at all.
+        UserError: A file cannot be read or is of another model or shape, a language is there twice or not at all, or
+            no profile has items of the benchmark.
     """
     named = [_named(given) for given in profiles]
     if not named:
@@ -58,10 +63,12 @@ def read_material(
     said = [profile for profile in read.values() if not profile.is_dump]
     for profile in said[1:]:
         check_alike(said[0], profile, ("model", "span", "steering"), _ALIKE)
+    if benchmark is not None:
+        _check_benchmark(benchmark, [read[path] for path in dict.fromkeys(paths)])
     store = ProfileStore(shape)
     languages: dict[str, LanguageRouting] = {}
     for language, path in named:
-        for tag, rows in _rows(language, read[path]).items():
+        for tag, rows in _rows(language, read[path], benchmark).items():
             if tag in languages:
                 raise UserError(
                     f"the language {tag} is in {languages[tag].given.path}, too",
@@ -86,6 +93,7 @@ def read_material(
         span=head.span,
         steering=head.steering,
         task=pair,
+        benchmark=benchmark,
         runs=_runs(results, shape),
         accuracies=_accuracies(accuracies) if accuracies else {},
         accuracies_name=accuracies.name if accuracies else "",
@@ -113,8 +121,25 @@ def _tag(language: str, where: str) -> str:
         raise UserError(str(error), fix="give a code like en, sw or zh-Hant", where=where) from error
 
 
-def _rows(language: str | None, profile: Profile) -> dict[str, tuple[int, ...]]:
-    """Return the rows of every language of a file, or of the one that is named."""
+def _check_benchmark(benchmark: str, profiles: Sequence[Profile]) -> None:
+    known: dict[str, None] = {}
+    for profile in profiles:
+        own = dict.fromkeys(item.benchmark for item in profile.items if item.benchmark)
+        if not own:
+            raise UserError(
+                "does not say of which benchmark its counts are", fix="leave out --benchmark", where=str(profile.path)
+            )
+        known |= own
+    if benchmark not in known:
+        raise UserError(
+            f"no profile has items of {benchmark!r}{did_you_mean(benchmark, known)}",
+            fix=f"give one of {', '.join(known)}",
+            where="--benchmark",
+        )
+
+
+def _rows(language: str | None, profile: Profile, benchmark: str | None) -> dict[str, tuple[int, ...]]:
+    """Return the rows of every language of a file, or of the one that is named; of one benchmark, or of all."""
     if profile.is_dump:
         return {str(language): (0,)}
     if not profile.tokens.sum():
@@ -123,10 +148,11 @@ def _rows(language: str | None, profile: Profile) -> dict[str, tuple[int, ...]]:
     if labels == {""}:  # the file does not say: take the user's word
         if language is None:
             raise UserError("does not say its language", fix=f"write en={profile.path}", where=str(profile.path))
-        return {language: tuple(range(len(profile.items)))}
+        kept = [row for row, item in enumerate(profile.items) if benchmark in (None, item.benchmark)]
+        return {language: tuple(kept)} if kept else {}
     rows: dict[str, list[int]] = {}
     for row, item in enumerate(profile.items):
-        if item.language:
+        if item.language and benchmark in (None, item.benchmark):
             rows.setdefault(_tag(item.language, str(profile.path)), []).append(row)
     if language is not None:
         if language not in rows:
@@ -140,17 +166,25 @@ def _rows(language: str | None, profile: Profile) -> dict[str, tuple[int, ...]]:
 
 
 def _runs(paths: Sequence[Path], shape: RoutingShape) -> tuple[Run, ...]:
+    """Read results; of tasks that one folder has of several dates the newest counts."""
+    labelled, superseded = latest(read_results(paths, samples=False)) if paths else ([], [])
+    for each in superseded:
+        warnings.warn(
+            f"the results of {each.newer} count for {', '.join(each.tasks)}, not those of {each.older}",
+            RoutingWarning,
+            stacklevel=2,
+        )
     runs: list[Run] = []
-    for path in paths:
-        run = Run(LabelledRun(str(path), load_results(path)))
-        _refuse_other_shape(run, path, shape)
+    for given in labelled:
+        run = Run(replace(given, label=str(given.source)))
+        _refuse_other_shape(run, shape)
         for other in runs:
-            _refuse_other_run(run, other, path)
+            _refuse_other_run(run, other)
         runs.append(run)
     return tuple(runs)
 
 
-def _refuse_other_shape(run: Run, path: Path, shape: RoutingShape) -> None:
+def _refuse_other_shape(run: Run, shape: RoutingShape) -> None:
     said = run.routing.model_shape
     if said == ModelShape():
         return
@@ -163,7 +197,7 @@ def _refuse_other_shape(run: Run, path: Path, shape: RoutingShape) -> None:
             raise UserError(
                 f"is of a model of another shape than the profiles: its {title} {_said(theirs)}, not {_said(ours)}",
                 fix="give results of the profiled model",
-                where=str(path),
+                where=run.label,
             )
 
 
@@ -171,7 +205,7 @@ def _said(size: int | tuple[int, ...] | None) -> str:
     return format_ranges(size) if isinstance(size, tuple) else str(size)
 
 
-def _refuse_other_run(run: Run, first: Run, path: Path) -> None:
+def _refuse_other_run(run: Run, first: Run) -> None:
     for what, one, other in (
         ("model", first.raw.get("model_name"), run.raw.get("model_name")),
         ("steering", first.steering_hash, run.steering_hash),
@@ -180,12 +214,12 @@ def _refuse_other_run(run: Run, first: Run, path: Path) -> None:
             raise UserError(
                 f"its {what} is {other or 'none'}, that of {first.label} is {one or 'none'}",
                 fix="give results of one model, steered alike",
-                where=str(path),
+                where=run.label,
             )
     twice = sorted(set(run.tasks) & set(first.tasks))
     if twice:
         raise UserError(
-            f"has the task {twice[0]}, which is in {first.label}, too", fix="give every task once", where=str(path)
+            f"has the task {twice[0]}, which is in {first.label}, too", fix="give every task once", where=run.label
         )
 
 

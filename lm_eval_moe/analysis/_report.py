@@ -48,6 +48,7 @@ class Findings:
                 "steering": material.steering,
                 "reference": material.reference,
                 "languages": list(material.languages),
+                "benchmarks": material.benchmarks,
                 "profiles": profiles_of(material),
                 "results": [Path(run.label).name for run in material.runs],
                 "accuracies": material.accuracies_name or None,
@@ -88,6 +89,12 @@ class Findings:
             f"span       {material.span or 'not said'}",
             f"languages  {languages} (reference {material.reference})",
         ]
+        counts = material.benchmarks
+        if counts:
+            said = ", ".join(f"{name} ({count} items)" for name, count in counts.items())
+            head.append(
+                f"benchmark  {said}" if len(counts) == 1 else f"benchmarks {said}: pooled, --benchmark takes one"
+            )
         if material.steering:
             head.append(f"steering   {material.steering[:16]}")
         blocks = ["\n".join(head)]

@@ -39,6 +39,9 @@ def add_analyse(verbs: Any) -> None:
     )
     parser.add_argument("--reference", metavar="LANG", default="en", help="language to compare with (default: en)")
     parser.add_argument(
+        "--benchmark", metavar="NAME", help="only the items of this benchmark (default: those of all, pooled)"
+    )
+    parser.add_argument(
         "--analyses",
         metavar="NAMES",
         help=f"only these of {', '.join(module_names('lm_eval_moe.analysis'))}, separated by commas (default: all)",
@@ -48,8 +51,8 @@ def add_analyse(verbs: Any) -> None:
         type=Path,
         nargs="+",
         default=[],
-        metavar="FILE",
-        help="results of evaluations of the model, for the correlation of accuracy with divergence",
+        metavar="PATH",
+        help="results of evaluations of the model, for the correlation of accuracy with divergence: files or folders",
     )
     parser.add_argument("--accuracy", type=Path, metavar="FILE", help="the same from a CSV file: language,accuracy")
     parser.add_argument(
@@ -86,6 +89,7 @@ def _analyse(args: argparse.Namespace) -> int:
         material = read_material(
             args.profiles,
             reference=args.reference,
+            benchmark=args.benchmark,
             task=(args.task_profile, args.baseline_profile) if args.task_profile else None,
             results=args.results,
             accuracies=args.accuracy,

@@ -228,7 +228,9 @@ def test_results_may_be_in_several_files_of_one_model(
     several, one = (read(tmp_path / name)["analyses"]["correlation"] for name in ("several", "one"))
     assert several == one
     capsys.readouterr()
-    assert analyse(*profiles, "--results", files[0], files[0], "--output", tmp_path / "out") == 2
+    twice = files[0].with_name("results_again.json")
+    twice.write_text(files[0].read_text())
+    assert analyse(*profiles, "--results", files[0], twice, "--output", tmp_path / "out") == 2
     assert "has the task quiz_de, which is in" in capsys.readouterr().err
     files[1].write_text(files[1].read_text().replace('"a/model"', '"b/model"'))
     assert analyse(*profiles, "--results", *files, "--output", tmp_path / "out") == 2
@@ -296,6 +298,8 @@ OTHER = RoutingShape(layers=(0, 1), experts=4, top_k=2, depth=2)
         (("en.safetensors", "en=copy.safetensors"), "the language en is in .*en.safetensors, too"),
         (("counts.json",), "counts.json: holds JSON counts, which do not say their language\n  -> write en="),
         (("missing.safetensors",), "cannot be read as a profile"),
+        (("en.safetensors", "--benchmark", "new"), r"no profile has items of 'new' \(did you mean 'news'\?\)"),
+        (("en=dump.json", "--benchmark", "news"), "dump.json: does not say of which benchmark"),
         (("en.safetensors", "--analyses", "divergance"), r"no analysis 'divergance' \(did you mean 'divergence'\?\)"),
         (("en.safetensors", "--analyses", "divergence"), "divergence cannot be done: it compares at least 2 languages"),
         (
@@ -339,6 +343,8 @@ def test_mistakes_are_one_message(
         write_profile_of(tmp_path, language, drawn(1, 2), file=f"{name}.safetensors", **options)  # type: ignore[arg-type]
     write_profile_of(tmp_path, "fr", drawn(1, 2, OTHER), file="other_shape.safetensors", shape=OTHER)
     (tmp_path / "counts.json").write_text("{}")
+    experts = {str(expert): {"activation_tokens": 4, "gate_values_sum": 2.0} for expert in range(2)}
+    (tmp_path / "dump.json").write_text(json.dumps({"0": {**experts, "total_tokens": 4}}))
     (tmp_path / "three.csv").write_text("language,accuracy\nen,0.9\nsw,0.3\nde,0.5\nfr,0.4\n")
     (tmp_path / "columns.csv").write_text("language,accuracies\nsw,0.3\n")
     (tmp_path / "number.csv").write_text("language,accuracy\nsw,0.3\nde,80 %\n")
@@ -357,3 +363,58 @@ def test_mistakes_are_one_message(
     assert re.search(message, captured.err), captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "out").exists()
+
+
+def test_items_of_two_benchmarks_are_said_to_be_pooled_and_can_be_taken_apart(
+    profiles: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiz = [
+        write_profile_of(
+            tmp_path,
+            language,
+            drawn(10 + seed, 3),
+            benchmark="quiz",
+            file=f"quiz_{language}.safetensors",
+            extra={"consecutive_overlap": np.full((3, 11), 0.5)},
+        )
+        for seed, language in enumerate(LANGUAGES)
+    ]
+    merged = []
+    for news, other, language in zip(profiles, quiz, LANGUAGES, strict=True):
+        merged.append(tmp_path / f"both_{language}.safetensors")
+        assert main(["profile", "merge", str(merged[-1]), str(news), str(other)]) == 0
+    capsys.readouterr()
+    assert analyse(*merged, "--output", tmp_path / "both") == 0
+    counts = {"news": 4 * len(LANGUAGES), "quiz": 3 * len(LANGUAGES)}
+    said = f"benchmarks news ({counts['news']} items), quiz ({counts['quiz']} items): pooled, --benchmark takes one"
+    assert said in capsys.readouterr().out
+    assert read(tmp_path / "both")["benchmarks"] == counts
+    for name, alone in (("news", profiles), ("quiz", quiz)):
+        assert analyse(*merged, "--benchmark", name, "--output", tmp_path / name) == 0
+        assert f"benchmark  {name} ({counts[name]} items)" in capsys.readouterr().out
+        assert analyse(*alone, "--output", tmp_path / f"{name}_alone") == 0
+        for table in ("divergence", "entropy", "exclusivity"):
+            own, expected = ((tmp_path / folder / f"{table}.csv").read_text() for folder in (name, f"{name}_alone"))
+            assert own == expected, "the other benchmark's items have no part in it"
+    assert (tmp_path / "both/divergence.csv").read_text() != (tmp_path / "news/divergence.csv").read_text()
+
+
+def test_results_may_be_a_folder_of_which_the_newest_count(
+    profiles: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracy = dict(zip(LANGUAGES, (0.9, 0.3, 0.8, 0.6, 0.75, 0.5), strict=True))
+    folder = tmp_path / "results" / "a__model"
+    folder.mkdir(parents=True)
+    first = dict.fromkeys(LANGUAGES[:4], 0.1)
+    for date, given in (("2026-01-01", first), ("2026-01-02", accuracy)):
+        results(folder, given).rename(folder / f"results_{date}T10-00-00.000001.json")
+    newest = folder / "results_2026-01-02T10-00-00.000001.json"
+    assert analyse(*profiles, "--results", tmp_path / "results", "--output", tmp_path / "folder") == 0
+    assert "the results of 2026-01-02T10-00-00.000001 count for quiz_en, quiz_sw" in capsys.readouterr().err
+    assert analyse(*profiles, "--results", newest, "--output", tmp_path / "file") == 0
+    both = [read(tmp_path / name) for name in ("folder", "file")]
+    assert both[0]["analyses"]["correlation"] == both[1]["analyses"]["correlation"]
+    assert both[0]["results"] == [newest.name]
+    (tmp_path / "empty").mkdir()
+    assert analyse(*profiles, "--results", tmp_path / "empty", "--output", tmp_path / "out") == 2
+    assert "no results in this directory" in capsys.readouterr().err
