@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import lm_eval
 import numpy as np
 import oracle
 import pytest
+from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 from profile_records import read_records
@@ -20,9 +22,11 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 from small_models import ROOT, make_model
 
-from lm_eval_moe import HFMoE
+from lm_eval_moe import HFMoE, simple_evaluate
+from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.harness.requests import make_request
 from lm_eval_moe.resources import tasks_dir
 
 TASKS = ["demo_arith_en", "demo_arith_ru", "demo_arith_sw"]
@@ -171,6 +175,115 @@ metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filter
     carrying = [sample["filter"] for sample in results["samples"]["two_filters_sw"] if "routing_divergence" in sample]
     assert carrying == ["first"] * 3
     assert results["routing"]["tasks"]["two_filters_sw"]["documents"] == 3
+
+
+@pytest.mark.parametrize(("second", "home"), [("second", "first"), ("none", "none")])
+def test_results_and_samples_join_by_task_metric_and_filter(lm: HFMoE, tmp_path: Path, second: str, home: str) -> None:
+    """By the rule of docs/results.md, on the files that lm-eval's own code writes."""
+    for language in ("en", "sw"):
+        (tmp_path / f"two_{language}.yaml").write_text(
+            f"""
+include: {tasks_dir()}/demo/demo_arith_gen_{language}.yaml
+task: two_filters_{language}
+filter_list:
+  - name: first
+    filter: [{{function: regex, regex_pattern: '(1\\d*)'}}, {{function: take_first}}]
+  - name: {second}
+    filter: [{{function: take_first}}]
+metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filters, item: item_id}}}}
+""",
+            encoding="utf-8",
+        )
+    tasks = {"two_filters_en": range(5), "two_filters_sw": range(2, 8)}  # three documents of sw have no reference
+    with pytest.warns(RoutingWarning, match="routing_divergence is over 3 of its 6 documents"):
+        written = evaluate(lm, demo_runs.task_manager(tmp_path), tasks, limit=None)
+    samples = written.pop("samples")
+    tracker = EvaluationTracker(output_path=str(tmp_path / "out"))
+    tracker.general_config_tracker.model_name_sanitized = "demo"
+    tracker.save_results_aggregated(results=written, samples=samples)
+    for task, rows in samples.items():
+        tracker.save_results_samples(task_name=task, samples=rows)
+
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"```python\n(def rows_of.*?)```", text, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(rule, scope)  # the rule as it is documented
+    (results_file,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(results_file.read_text(encoding="utf-8"))
+    joined = set()
+    for task, scores in results["results"].items():
+        (log,) = results_file.parent.glob(f"samples_{task}_*.jsonl")
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        for key, value in scores.items():
+            metric, comma, under = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            own = scope["rows_of"](rows, metric, under)
+            ids = [row["doc_id"] for row in own]
+            assert len(set(ids)) == len(ids), "each document once"
+            assert value == pytest.approx(np.mean([row[metric] for row in own]))
+            joined.add((task, metric, under, len(own), own[0]["filter"]))
+    expected = {
+        ("two_filters_en", "exact_match", "first", 5, "first"),
+        ("two_filters_en", "exact_match", second, 5, second),
+        ("two_filters_en", "routing_entropy", "none", 5, home),
+        ("two_filters_sw", "exact_match", "first", 6, "first"),
+        ("two_filters_sw", "exact_match", second, 6, second),
+        ("two_filters_sw", "routing_entropy", "none", 6, home),
+        ("two_filters_sw", "routing_divergence", "none", 3, home),
+    }
+    assert joined == expected
+
+
+@pytest.mark.parametrize("capture", ["prompt", "off"])
+def test_predict_only_counts_the_documents_and_a_cached_run_names_its_cache(
+    lm: HFMoE, manager: TaskManager, tmp_path: Path, capture: str
+) -> None:
+    lm.set_capture(capture)
+    path = tmp_path / "cache"
+    results = evaluate(lm, manager, ["demo_arith_sw", "demo_arith_en"], predict_only=True, use_cache=path)
+    assert results["n-samples"]["demo_arith_sw"] == {"original": 180, "effective": LIMIT}
+    assert len(results["samples"]["demo_arith_sw"]) == LIMIT
+    assert results["config"]["use_cache"] == str(path)
+    assert evaluate(lm, manager, ["demo_arith_en"])["config"]["use_cache"] is None
+
+
+def test_our_simple_evaluate_takes_lm_evals_arguments_by_their_places(lm: HFMoE, manager: TaskManager) -> None:
+    stock, ours = inspect.signature(lm_eval.simple_evaluate), inspect.signature(simple_evaluate)
+    theirs = list(stock.parameters.values())
+    assert list(ours.parameters.values())[: len(theirs)] == theirs
+    further = list(ours.parameters.values())[len(theirs) :]
+    assert {each.kind for each in further} == {inspect.Parameter.KEYWORD_ONLY}
+    assert not {each.name for each in further} & {each.name for each in theirs}
+    # Through num_fewshot, batch_size, ... to limit, by their places alone.
+    places = [each.name for each in theirs]
+    given = [each.default for each in theirs[3 : places.index("limit")]]
+    by_place = simple_evaluate(lm, None, ["demo_arith_sw"], *given, 3, task_manager=manager, bootstrap_iters=0)
+    by_name = simple_evaluate(lm, tasks=["demo_arith_sw"], limit=3, task_manager=manager, bootstrap_iters=0)
+    assert by_place is not None
+    assert by_name is not None
+    assert by_place["results"] == by_name["results"]
+    with pytest.raises(TypeError, match="stearing"):
+        simple_evaluate("hf-moe", {"pretrained": "there/is/no/such/model"}, ["demo_arith_sw"], stearing="x.yaml")
+    with pytest.raises(TypeError, match="limit"):
+        simple_evaluate(lm, None, ["demo_arith_sw"], *given, 3, limit=3)
+
+
+def test_records_outside_of_an_evaluation_are_of_the_steering_in_force(lm: HFMoE) -> None:
+    requests = [make_request("loglikelihood", ("Anna has", " two apples"), "t", 0)]
+    key = RequestKey("t", 0, 0)
+    records = []
+    for _ in range(2):
+        for steering in (None, spec(action="mask")):
+            lm.set_steering(steering)
+            lm.loglikelihood(requests, disable_tqdm=True)
+            records.append(lm.captured.record(key))
+    assert len({record.tokens for record in records if record}) == 1
+    for first, again in zip(records[:2], records[2:], strict=True):
+        np.testing.assert_array_equal(first.counts, again.counts)
+    assert not np.array_equal(records[0].counts, records[1].counts)
+    lm.set_capture("all")
+    assert lm.captured.record(key) is None
 
 
 def test_missing_reference_is_a_warning_that_names_the_task_to_add(lm: HFMoE, manager: TaskManager) -> None:

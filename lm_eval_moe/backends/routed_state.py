@@ -49,7 +49,8 @@ class RoutedState(Answered):
     Attributes:
         routing_shape: The model's MoE layers, experts and top-k.
         registry: Knows which task is which language.
-        captured: What was recorded of the requests that ran last; outside `capturing`, everything is.
+        captured: What was recorded: inside `capturing`, what was asked for there; outside, all that ran since the
+            steering or the captured span was last set.
         coverage: What the plan in force steers of a request; None for the model as it is.
         fills_batches: Whether the engine makes batches of its own from all that it is given: it is given as much as
             possible then (``batch_size=auto``) where nobody says otherwise.
@@ -102,12 +103,13 @@ class RoutedState(Answered):
         return self._plan
 
     def set_steering(self, steering: str | Path | SteeringSpec | SteeringPlan | None) -> None:
-        """Change the steering of the loaded model, or end it with None.
+        """Change the steering of the loaded model, or end it with None; what was recorded so far is forgotten.
 
         Raises:
             UserError: The steering does not fit the model's shape.
         """
         self._plan = self._resolved(steering)
+        self.captured.clear()  # records of two steerings would add up
         self.coverage = Coverage(self._plan) if self._plan is not None else None
         self._steering_constants: Constants = {}
 
@@ -121,12 +123,13 @@ class RoutedState(Answered):
         return self._span or "off"
 
     def set_capture(self, capture: str | bool) -> None:
-        """Change which tokens' routing is recorded from now on.
+        """Change which tokens' routing is recorded from now on; what was recorded so far is forgotten.
 
         Raises:
             UserError: There is no such span, or the model does not say where its thinking ends.
         """
         self._span = capture_span(capture, self.think_end_token)
+        self.captured.clear()
 
     @contextmanager
     def capturing(self, request: CaptureRequest) -> Iterator[Captured]:

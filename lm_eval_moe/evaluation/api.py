@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ def simple_evaluate(
     model: str | Any,
     model_args: str | dict[str, Any] | None = None,
     tasks: Any = None,
-    *,
+    *args: Any,
     steering: str | Path | SteeringSpec | SteeringPlan | None = None,
     steering_overrides: Sequence[str] = (),
     routing_reference: str = "en",
@@ -65,6 +66,7 @@ def simple_evaluate(
             routing).
         model_args: As in lm-eval.
         tasks: As in lm-eval; the tasks of this package are known, too.
+        *args: The further arguments of `lm_eval.simple_evaluate`, in its order.
         steering: A steering file, spec or plan. For a loaded model None leaves its steering as it is.
         steering_overrides: ``KEY=VALUE`` overrides of the fields of a steering file.
         routing_reference: The language that the others are compared with.
@@ -83,6 +85,7 @@ def simple_evaluate(
         lm-eval's results with a ``routing`` object; None on all processes but the first.
 
     Raises:
+        TypeError: An argument is unknown to lm-eval and to us, or is given twice.
         UserError: The steering does not fit, a name is unknown, or the model cannot be captured.
         FlawedResultsError: Routing was captured, and the results lack fields that they should have; its ``results`` are
             what the evaluation gave.
@@ -99,7 +102,9 @@ def simple_evaluate(
         allow_leak,
         control,
     )
-    kwargs |= {"model_args": model_args, "tasks": tasks}
+    # Before any weights are loaded: it says what is wrong with the arguments.
+    kwargs = _STOCK.bind(model, model_args, tasks, *args, **kwargs).arguments
+    del kwargs["model"]
     kwargs["task_manager"] = kwargs.get("task_manager") or TaskManager(
         include_path=[str(folder) for folder in tasks_dirs()],
         metadata=parse_arguments(model_args) | (kwargs.get("metadata") or {}),
@@ -144,9 +149,18 @@ def simple_evaluate(
             logger.info("%s", few)
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
             results = _evaluate_with_controls(lm, plans, named, options, kwargs, check)
+    if results is not None and cache_path is not None:
+        results["config"]["use_cache"] = str(cache_path)
     if noted:
         raise StrictError(noted, results)
     return results
+
+
+_STOCK = inspect.signature(stock_simple_evaluate)
+_OWN = [each for each in inspect.signature(simple_evaluate).parameters.values() if each.kind is each.KEYWORD_ONLY]
+simple_evaluate.__signature__ = _STOCK.replace(  # type: ignore[attr-defined]
+    parameters=[*_STOCK.parameters.values(), *_OWN], return_annotation="dict[str, Any] | None"
+)
 
 
 @contextmanager

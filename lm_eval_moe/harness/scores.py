@@ -1,7 +1,8 @@
 """Metrics of ours in lm-eval's finished results: in its tables, groups and logs of samples.
 
-They get there in the same way whatever the release of lm-eval: a task's mean with its standard error, a group's as
-lm-eval aggregates groups, and every document's own value in the log, under the first of the task's filters.
+They get there in the same way whatever the release of lm-eval: a task's mean with its standard error under the filter
+`none`, a group's as lm-eval aggregates groups, and every document's own value in the log, once: in the rows of the
+filter `none` where the task has it, else of its first filter.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def add_metrics(
         if task not in table:
             lost.append(f"task {task}: it is not among lm-eval's results, which are of {', '.join(table)}")
             continue
+        _count_documents(results, task, len(values))
         table[task].update(_task_scores(values, better, run.bootstrap_iters))
         if logs is not None and not _added_to_log(logs.get(task, []), values):
             lost.append(f"task {task}: its log does not have the {len(values)} documents that were evaluated")
@@ -55,6 +57,12 @@ def add_metrics(
                 _add_to_group(place.get(group.name, {}), members, better, by_size=by_size)
     _add_directions(results, run, better)
     return lost
+
+
+def _count_documents(results: dict[str, Any], task: str, evaluated: int) -> None:
+    """Say how many documents were evaluated where lm-eval, which counts scores, says fewer: with ``predict_only`` 0."""
+    for place, key in ((results["n-samples"], "effective"), (results["results"], "sample_len")):
+        place[task][key] = max(place[task].get(key, 0), evaluated)
 
 
 def _task_scores(
@@ -71,7 +79,9 @@ def _task_scores(
 
 
 def _added_to_log(log: Sequence[dict[str, Any]], documents: Sequence[Mapping[str, float]]) -> bool:
-    entries = [entry for entry in log if entry["filter"] == log[0]["filter"]]
+    filters = [entry["filter"] for entry in log]
+    home = _FILTER if _FILTER in filters else next(iter(filters), None)
+    entries = [entry for entry in log if entry["filter"] == home]
     if len(entries) != len(documents):
         return False
     for entry, values in zip(entries, documents, strict=True):
