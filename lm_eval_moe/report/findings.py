@@ -69,16 +69,23 @@ def _baseline(benchmark: Benchmark) -> Iterator[str]:
         yield f"{subject} in {languages[0]}."
         return
     ranked = sorted(languages, key=lambda lang: cells[lang].score.estimate.value, reverse=benchmark.higher_is_better)
-    best, worst = (f"{lang} ({scale.value(cells[lang].score.estimate.value)})" for lang in (ranked[0], ranked[-1]))
-    yield f"{subject} on average over {plural(len(languages), 'language')}, from {worst} to {best}."
+    worst, best = (scale.value(cells[lang].score.estimate.value) for lang in (ranked[-1], ranked[0]))
+    ends = "the same in all of them" if worst == best else f"from {ranked[-1]} ({worst}) to {ranked[0]} ({best})"
+    yield f"{subject} on average over {plural(len(languages), 'language')}, {ends}."
     others = [lang for lang in languages if lang != benchmark.reference]
     if benchmark.reference in cells and others:
         rest = benchmark.mean(0, others, benchmark.score_of)
         assert rest is not None
         gap = rest.value - cells[benchmark.reference].score.estimate.value
-        subject = "the other language is" if len(others) == 1 else f"the {len(others)} other languages average"
-        where = "above" if gap > 0 else "below"
-        yield f"{subject} {scale.number(abs(gap))}{scale.points} {where} {benchmark.reference}."
+        several = len(others) > 1
+        subject = f"the {len(others)} other languages" if several else "the other language"
+        size = scale.number(abs(gap))
+        if size == scale.number(0.0):
+            yield f"{subject} {'are on average' if several else 'is'} level with {benchmark.reference}."
+        else:
+            where = "above" if gap > 0 else "below"
+            verb = "average" if several else "is"
+            yield f"{subject} {verb} {size}{scale.points} {where} {benchmark.reference}."
 
 
 def _depth(benchmark: Benchmark) -> Iterator[str]:
@@ -95,10 +102,14 @@ def _depth(benchmark: Benchmark) -> Iterator[str]:
     if not by_language:
         return
     overall = {band: math.fsum(known[band] for known in by_language) / len(by_language) for band in BANDS}
+    shown = {band: f"{mean:.3f}" for band, mean in overall.items()}
+    if len(set(shown.values())) == 1:
+        yield f"mean divergence to {benchmark.reference} is {shown['middle']} in early, middle and late layers alike."
+        return
     lowest = min(overall, key=overall.__getitem__)
     agreeing = sum(min(known, key=known.__getitem__) == lowest for known in by_language)
     yield (
-        f"mean divergence to {benchmark.reference} is {listing([f'{overall[band]:.3f} ({band})' for band in BANDS])}, "
+        f"mean divergence to {benchmark.reference} is {listing([f'{shown[band]} ({band})' for band in BANDS])}, "
         f"lowest in the {lowest} layers; that holds in {agreeing} of {plural(len(by_language), 'language')}. Large "
         "models are reported to be lowest in the middle."
     )
@@ -164,9 +175,9 @@ def _divergence_against(benchmark: Benchmark, run: int) -> Iterator[str]:
     if before is None or after is None or judgement is None:
         return
     judged = "" if judgement.verdict == "unknown" else f": {in_a_sentence(judgement, Scale(None), count=False)}"
-    yield (
-        f"middle-layer divergence to {benchmark.reference} goes from {before.value:.3f} to {after.value:.3f}{judged}."
-    )
+    first, second = f"{before.value:.3f}", f"{after.value:.3f}"
+    moves = f"stays at {first}" if first == second else f"goes from {first} to {second}"
+    yield f"middle-layer divergence to {benchmark.reference} {moves}{judged}."
 
 
 def _controls(benchmark: Benchmark) -> Iterator[Finding]:

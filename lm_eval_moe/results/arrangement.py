@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lm_eval_moe.errors import UserError, did_you_mean
@@ -33,6 +33,9 @@ def arrange(
     runs: Sequence[Run], *, registry: ParallelRegistry | None = None, metric: str | None = None
 ) -> tuple[tuple[Benchmark, ...], tuple[LeftOut, ...]]:
     """Sort all tasks of all runs into benchmarks, and list those that fit in none.
+
+    All benchmarks have their languages in one order: the reference first, then from the best score of the baseline to
+    its worst in the first benchmark that has the language.
 
     A task needs a language and the metric that is the main one of its benchmark. What a run does not say of a task (a
     run of another model type knows no languages) is taken from the other runs, then from the task's name.
@@ -72,6 +75,7 @@ def arrange(
             home[pairing.language] = task
             pairings[task] = pairing
     benchmarks = []
+    places: dict[str, int] = {}  # of languages, for all tables of an output alike
     for name, home in homes.items():
         main_metric = metrics[name]
         cells = [
@@ -80,7 +84,9 @@ def arrange(
         ]
         task, first = next((task, run) for task in home.values() for run in runs if task in run.table)
         higher = first.higher_is_better(task, main_metric)
-        languages = _ordered(home, cells, reference, higher)
+        for lang in _ordered(home, cells, higher):
+            places.setdefault(lang, len(places))
+        languages = tuple(sorted(home, key=lambda lang: (lang != reference, places[lang])))
         benchmarks.append(
             Benchmark(name, main_metric, higher, reference, tuple(runs), languages, tuple(cells), dict(home))
         )
@@ -128,15 +134,15 @@ def _pairing(task: str, runs: Sequence[Run], registry: ParallelRegistry) -> tupl
     return None, problem
 
 
-def _ordered(
-    languages: Sequence[str] | dict[str, str], cells: Sequence[dict[str, Cell]], reference: str | None, higher: bool
-) -> tuple[str, ...]:
-    def place(lang: str) -> tuple[bool, bool, float, str]:
+def _ordered(languages: Iterable[str], cells: Sequence[dict[str, Cell]], higher: bool) -> list[str]:
+    """Return languages from the baseline's best score to its worst, then those that it lacks."""
+
+    def place(lang: str) -> tuple[bool, float, str]:
         cell = cells[0].get(lang)
         value = cell.score.estimate.value if cell else 0.0
-        return lang != reference, cell is None, -value if higher else value, lang
+        return cell is None, -value if higher else value, lang
 
-    return tuple(sorted(languages, key=place))
+    return sorted(languages, key=place)
 
 
 def _plain(run: Run, task: str, metric: str | None) -> tuple[Metric, Estimate] | None:

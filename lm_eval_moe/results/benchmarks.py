@@ -64,7 +64,7 @@ class Benchmark:
         higher_is_better: Its direction.
         reference: The reference language, None if no run captured routing.
         runs: The first is the baseline.
-        languages: The reference first, then from the baseline's best score to its worst.
+        languages: In the order of `arrange`, which is that of all benchmarks beside this one.
         cells: One mapping a run, by language.
         tasks: The benchmark's task by language; a run may have it without the metric.
     """

@@ -136,3 +136,22 @@ def test_bypass_is_not_a_score(tmp_path: Path) -> None:
     alone = page_of(tmp_path, LabelledRun("bare", bare))
     assert "it was run with --predict_only: lm-eval's bypass of 999 is not a score" in alone.text
     assert "higher is better" not in alone.text
+
+
+def test_runs_and_languages_that_do_not_differ_are_not_said_to_range_or_to_move(tmp_path: Path) -> None:
+    scores = dict.fromkeys(BASELINE, [0, 1, 1, 0, 1])
+    runs = [
+        LabelledRun("plain", results_of(scores)),
+        LabelledRun("steered", results_of(scores, steering=CHOSEN)),
+    ]
+    for run in runs:
+        for entry in run.results["routing"]["tasks"].values():
+            if "divergence" in entry["curves"]:
+                entry["curves"]["divergence"] = [0.4] * 8
+    text = page_of(tmp_path, *runs).text
+    assert "on average over 5 languages, the same in all of them." in text
+    assert "he 4 other languages are on average level with en." in text
+    assert "ivergence to en is 0.400 in early, middle and late layers alike." in text
+    assert "divergence to en stays at 0.352: no change in any of the 20 values." in text
+    for phrase in (" from en", " goes from ", "below en", "above en", "lowest in"):
+        assert phrase not in text

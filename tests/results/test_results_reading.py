@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from written_runs import DATE, write_run
 
+from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.results import Metric, Run, latest, read_results, read_runs
+from lm_eval_moe.results import Metric, Run, arrange, latest, read_results, read_runs
 from lm_eval_moe.results.values import Score
 
 EXACT = Metric("exact_match", "flexible-extract")
@@ -257,3 +258,23 @@ def test_a_metric_that_is_no_mean_of_its_items_has_none(tmp_path: Path) -> None:
     score = only(path).score("mgsm_direct_en", Metric("perplexity", "flexible-extract"))
     assert score is not None
     assert score.items is None
+
+
+def test_languages_stand_in_one_order_in_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def scores(**shares: int) -> dict[str, list[float]]:
+        return {lang: [1.0] * right + [0.0] * (10 - right) for lang, right in shares.items()}
+
+    first = write_run(tmp_path / "a", scores(de=3, en=9, sw=8, zh=5))
+    second = write_run(
+        tmp_path / "b", scores(th=9, zh=9, en=2, sw=4), benchmark="xcopa", metric="acc", filters=("none",)
+    )
+    benchmarks, _ = arrange(read_runs(read_results([first, second])))
+    assert [(each.name, each.languages) for each in benchmarks] == [
+        ("mgsm_direct", ("en", "sw", "zh", "de")),
+        ("xcopa", ("en", "sw", "zh", "th")),
+    ]
+    assert main(["compare", str(first), str(second), "--format", "markdown"]) == 0
+    headers = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|") and "sw" in line]
+    orders = [[cell for cell in line.split("| ") if cell.strip() in ("en", "sw", "zh")] for line in headers]
+    assert len(orders) == 2
+    assert orders[0] == orders[1]
