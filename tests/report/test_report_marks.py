@@ -139,7 +139,7 @@ def test_bypass_is_not_a_score(tmp_path: Path) -> None:
 
 
 def test_runs_and_languages_that_do_not_differ_are_not_said_to_range_or_to_move(tmp_path: Path) -> None:
-    scores = dict.fromkeys(BASELINE, [0, 1, 1, 0, 1])
+    scores = {lang: [0, 1, 1, 0, 1] for lang in BASELINE}
     runs = [
         LabelledRun("plain", results_of(scores)),
         LabelledRun("steered", results_of(scores, steering=CHOSEN)),
