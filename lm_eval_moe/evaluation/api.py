@@ -23,8 +23,9 @@ from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.harness.evaluating import knows_model, stock_simple_evaluate
 from lm_eval_moe.harness.quiet import quiet_harness
 from lm_eval_moe.harness.requests import parse_arguments
-from lm_eval_moe.harness.task_index import TaskManager
+from lm_eval_moe.harness.task_index import TaskManager, metadata_of
 from lm_eval_moe.harness.tracker import name_model
+from lm_eval_moe.parallel import ParallelRegistry
 from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.results.gains import add_gains
 from lm_eval_moe.routing_fields import chosen_fields
@@ -141,6 +142,8 @@ def simple_evaluate(
             if noted:
                 raise StrictError(noted)
 
+        if named:
+            _check_pairings(kwargs["task_manager"], tasks or (), options)
         lm = _built(model, model_args, options, kwargs) if isinstance(model, str) else _prepared(model, options)
         if named:
             lm.trust_files()
@@ -233,6 +236,13 @@ def _evaluate(
             name_model(tracker, lm.backend_name)
     evaluation.check(results)
     return results
+
+
+def _check_pairings(manager: TaskManager, tasks: Sequence[Any], options: RoutingOptions) -> None:
+    """Find what is wrong with the languages of the tasks before any weights or data are loaded."""
+    registry = ParallelRegistry.default([Path(file) for file in options.parallel])
+    for name, metadata in metadata_of(manager, tasks):
+        registry.pairing(name, metadata)
 
 
 def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:

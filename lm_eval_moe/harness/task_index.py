@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.resources import tasks_dirs
 
-__all__ = ["TaskManager", "indexing_what_is_needed", "task_manager", "without_defaults"]
+__all__ = ["TaskManager", "indexing_what_is_needed", "metadata_of", "task_manager", "without_defaults"]
 
 
 class _OwnTasks(TaskManager):
@@ -66,6 +66,36 @@ def task_manager(
                 where="--tasks",
             )
     return every
+
+
+def metadata_of(manager: TaskManager, tasks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the tasks that names, groups and tags stand for, and the ``metadata`` of their files; loads no data.
+
+    Args:
+        manager: Knows them.
+        tasks: Names, or patterns with ``*``; what is no text (a loaded task) is passed over.
+    """
+    index = getattr(manager, "_task_index", None) or manager.task_index  # 0.5's name, and 0.4's
+    waiting: list[Any] = [name for name in tasks if isinstance(name, str)]
+    waiting = [*waiting, *manager.match_tasks(waiting)]
+    seen = set()
+    while waiting:
+        member = waiting.pop()
+        name = member.get("task") if isinstance(member, Mapping) else member
+        if isinstance(name, list):
+            waiting += name
+            continue
+        if not isinstance(name, str) or name in seen or (entry := index.get(name)) is None:
+            continue
+        seen.add(name)
+        content = entry.cfg or {}
+        members = content.get("task") if "group" in content else None
+        if entry.yaml_path is None:
+            waiting += entry.tags  # of a tag, its tasks
+        elif members is not None:
+            waiting += members if isinstance(members, list) else [members]
+        else:
+            yield name, content.get("metadata")
 
 
 def without_defaults(

@@ -155,13 +155,24 @@ def _inferred_names(entry: TaskEntry, match: re.Match[str], tag: str) -> list[st
 
 
 def _pairing_of_metadata(task_name: str, routing: object) -> TaskPairing:
-    fields = Field(Place(f"task {task_name}", Path(), ("metadata", "routing")), routing).keys(
-        ["language", "benchmark", "item"], ["note"]
-    )
+    given = Field(Place(f"task {task_name}", Path(), ("metadata", "routing")), routing)
+    if isinstance(routing, Mapping) and "language_column" in routing:
+        raise (given / "language_column").error("a task is in one language", _SPLIT)
+    fields = given.keys(["language", "benchmark", "item"], ["note"])
+    try:
+        language = checked_language(fields["language"])
+    except UserError as error:
+        raise fields["language"].error(error.problem, f"{error.fix}; {_SPLIT}") from error
     return TaskPairing(
         task=task_name,
-        language=checked_language(fields["language"]),
+        language=language,
         benchmark=fields["benchmark"].words(),
         item=checked_item(fields["item"]),
         note=fields["note"].words() if "note" in fields else None,
     )
+
+
+_SPLIT = (
+    "where a field of the documents says the language, write one task per language, whose process_docs keeps its "
+    "documents (docs/files.md has an example)"
+)
