@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval_moe.errors import UserError
 
-__all__ = ["ABSENT", "Columns", "columns_of", "read_columns"]
+__all__ = ["ABSENT", "DO_WITHOUT", "Columns", "columns_of", "read_columns"]
 
 
 class _Absent:
@@ -22,7 +22,10 @@ class _Absent:
 ABSENT: Any = _Absent()
 """Stands for a key that a sample lacks."""
 
-_FIX = "the log seems cut off or edited: evaluate again, or leave samples out with --no-samples"
+DO_WITHOUT = "do without it: move it away, or compare --no-samples"
+"""What helps where a log cannot be used, whichever command reads it."""
+
+_FIX = f"the log seems cut off or edited: evaluate again, or {DO_WITHOUT}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def read_columns(path: Path, keys: Sequence[str]) -> Columns:
                 places.append(number)
     except OSError as error:
         raise UserError(
-            f"cannot be read: {error.strerror or error}", fix="make it readable, or use --no-samples", where=str(path)
+            f"cannot be read: {error.strerror or error}", fix=f"make it readable, or {DO_WITHOUT}", where=str(path)
         ) from error
     by_column = zip(*rows, strict=True) if rows else ([] for _ in keys)
     return Columns(places, {key: list(values) for key, values in zip(keys, by_column, strict=True)})

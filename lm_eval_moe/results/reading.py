@@ -131,6 +131,6 @@ def _refuse_nan(table: Mapping[str, Mapping[str, Any]], path: Path) -> None:
                 continue
             raise UserError(
                 f"the score is {value}",
-                fix="evaluate the task again, or leave it out with --tasks",
+                fix="evaluate the task again, or leave it out: compare --tasks",
                 where=f"{path}: results.{task[:60]}.{key[:60]}",
             )

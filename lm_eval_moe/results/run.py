@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
-from lm_eval_moe.results._json_lines import columns_of, read_columns
+from lm_eval_moe.results._json_lines import DO_WITHOUT, columns_of, read_columns
 from lm_eval_moe.results.answers import KEYS, Answer, answers_in
 from lm_eval_moe.results.facts import RunFacts
 from lm_eval_moe.results.samples import Column, Shared, TaskSamples, of_list, of_log
@@ -19,6 +19,7 @@ from lm_eval_moe.statistics import Estimate
 
 __all__ = ["Divergence", "LabelledRun", "Metric", "Run", "Score", "default_registry", "read_runs"]
 
+_PUT_BACK = f"put back the log that was written with the results, or {DO_WITHOUT}"
 _MEANS = ("acc", "acc_norm", "exact_match")  # aggregated by the mean in every task that has them
 
 
@@ -61,7 +62,7 @@ class Run(RunFacts):
         if column.nan and samples.source:
             raise UserError(
                 f"{column.nan} as {metric.name}",
-                fix="evaluate the task again, or leave it out with --tasks",
+                fix="evaluate the task again, or leave it out: compare --tasks",
                 where=str(samples.source),
             )
         values = column.values
@@ -73,7 +74,7 @@ class Run(RunFacts):
             raise UserError(
                 f"the mean of {metric.name} is {math.fsum(values) / len(values):.6g}, but the results say {value:.6g}: "
                 "it is the log of another run",
-                fix="put back the log that was written with the results, or leave samples out with --no-samples",
+                fix=_PUT_BACK,
                 where=str(samples.source),
             )
         items = dict(zip(column.ids, values.tolist(), strict=True)) if values is not None and is_mean else None
@@ -136,14 +137,13 @@ class Run(RunFacts):
     def _check_log(self, task: str, samples: TaskSamples) -> None:
         """Refuse the log of another run: its documents have to be as many, and have the hash, that the results say."""
         expected = self.documents(task)
-        fix = "put back the log that was written with the results, or leave samples out with --no-samples"
         counts = [len(documents) for documents in samples.documents.values()] or [0]
         wrong = [count for count in counts if expected and count != expected]
         if wrong or counts == [0]:
             raise UserError(
                 f"holds {(wrong or counts)[0]} documents, but the results say {expected}: it is cut off, or the log of "
                 "another run",
-                fix=fix,
+                fix=_PUT_BACK,
                 where=str(samples.source),
             )
         given = (self.part(task).get("task_hashes") or {}).get(task)
@@ -151,7 +151,7 @@ class Run(RunFacts):
             raise UserError(
                 "its documents and prompts do not have the hash that the results give (task_hashes): it is the log of "
                 "another run, or was edited",
-                fix=fix,
+                fix=_PUT_BACK,
                 where=str(samples.source),
             )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
-from lm_eval_moe.results._json_lines import ABSENT, Columns, columns_of, read_columns
+from lm_eval_moe.results._json_lines import ABSENT, DO_WITHOUT, Columns, columns_of, read_columns
 from lm_eval_moe.results.values import LARGEST
 
 __all__ = ["Column", "Shared", "TaskSamples", "of_list", "of_log", "with_compact_samples"]
@@ -153,9 +153,6 @@ def _gathered(
     return TaskSamples(found, documents, _names(columns, pairing, shared), _task_hash(columns), source)
 
 
-_WITHOUT = "do without it: move it away, or compare --no-samples"
-
-
 def _unit(source: Path | None) -> str:
     return "line" if source else "sample"
 
@@ -168,7 +165,7 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
         wrong = next(number for number, value in enumerate(ids) if type(value) is not int)
         raise UserError(
             f"{unit} {columns.places[at[wrong]]} has no whole number as doc_id, but {ids[wrong]!r:.60}",
-            fix=f"give the log as lm-eval wrote it, or {_WITHOUT}",
+            fix=f"give the log as lm-eval wrote it, or {DO_WITHOUT}",
             where=where,
         )
     if len(set(ids)) < len(ids):
@@ -177,7 +174,7 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
         raise UserError(
             f"document {ids[again]} occurs twice under the filter {under!r}: {unit}s {first} and "
             f"{columns.places[at[again]]}",
-            fix=f"a document may be logged once a filter; were two logs joined? Evaluate again, or {_WITHOUT}",
+            fix=f"a document may be logged once a filter; were two logs joined? Evaluate again, or {DO_WITHOUT}",
             where=where,
         )
     return ids
