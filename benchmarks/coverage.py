@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,23 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from lm_eval_moe.analysis._curves import LanguageCurve, mean_of_languages
+from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.statistics import (
     ALPHA,
     ClusteredValues,
     Estimate,
     corrected_new_draws,
+    correlation,
     gain_over_controls,
+    independent_mean,
     judge,
     judge_unpaired,
     max_sign_flip,
-    pearson,
-    reach,
+    mean_gain,
+    score_interval,
     unpaired,
 )
-from lm_eval_moe.statistics.correlation import resampled_correlation
 from lm_eval_moe.statistics.judgement import paired_drop
 
 Values = NDArray[np.float64]
@@ -145,7 +149,11 @@ def controls(repeats: int, quick: bool) -> Iterator[list[str]]:
         "new draw leaves out 0",
         "rank p 5 %",
     )
-    yield ["draws", "languages", "items", "draws differ by", *names[:2], *(f"chosen is random: {n}" for n in names[2:])]
+    yield [
+        *("draws", "languages", "items", "draws differ by", *names[:2]),
+        *(f"chosen is random: {n}" for n in names[2:]),
+        *(f"without a group: {n}" for n in names[:2]),
+    ]
     cases = [
         (draws, languages, items, spread)
         for draws in (2, 3, 5, 10, 19, 30)
@@ -154,13 +162,18 @@ def controls(repeats: int, quick: bool) -> Iterator[list[str]]:
     ]
     for number, (draws, languages, items, spread) in enumerate(cases[4:14:9] if quick else cases):
         rng = np.random.default_rng([1, number])
-        rates = [Rate(coverage=place < 2) for place in range(5)]
+        rates = [Rate(coverage=place not in (2, 3, 4)) for place in range(7)]
         for _ in range(repeats):
             of_draws, one, new = rng.normal(0, spread, draws), *rng.normal(0, spread, 2)
             steered, *drawn = runs_of(rng, np.clip([0.03, *of_draws], -0.15, 0.15).tolist(), items, languages)
             gain = gain_over_controls(steered, drawn)
             rates[0].covers((gain.low, gain.high), 0.03)
             rates[1].covers((gain.new_draw_low, gain.new_draw_high), 0.03 - new)
+            if languages > 1:  # of results without a group: the mean of the languages' gains
+                pairs = zip(steered, zip(*drawn, strict=True), strict=True)
+                mean = mean_gain([gain_over_controls([own], [[each] for each in others]) for own, others in pairs])
+                rates[5].covers((mean.low, mean.high), 0.03)
+                rates[6].covers((mean.new_draw_low, mean.new_draw_high), 0.03 - new)
             steered, *drawn = runs_of(rng, np.clip([one, *of_draws], -0.15, 0.15).tolist(), items, languages)
             gain = gain_over_controls(steered, drawn)
             rates[2].add(gain.differs_from_mean)
@@ -200,32 +213,99 @@ def sweeps(repeats: int, quick: bool) -> Iterator[list[str]]:
 
 
 def others(repeats: int, quick: bool) -> Iterator[list[str]]:
-    """The remaining intervals: of one score, of unpaired differences, of correlations."""
+    """The remaining intervals: of one score, of unpaired differences, of curves over layers, of correlations."""
     yield ["interval", "of", "covers"]
     rng = np.random.default_rng(3)
     for items, right in ((15, 0.5), (15, 0.9), (100, 0.5), (100, 0.9), (100, 0.98), (1000, 0.9)):
         rate, apart = Rate(coverage=True), Rate(coverage=True)
         for _ in range(repeats):
             scores = [estimate(rng.random(items) < right) for _ in range(2)]
-            half = reach(ALPHA / 2, scores[0].stderr or 0.0, items - 1)
-            rate.covers((scores[0].value - half, scores[0].value + half), right)
+            rate.covers(score_interval(scores[0], items, share=True), right)
             apart.covers(judge_unpaired(unpaired(scores[:1], scores[1:])).interval, 0.0)
         yield ["a score", f"{items} items, {100 * right:.0f} % right", str(rate)]
         yield ["an unpaired difference", f"{items} items, {100 * right:.0f} % right", str(apart)]
+    for items, right in ((15, 0.05), (15, 0.3), (100, 0.05), (100, 0.3)):
+        rate = Rate(coverage=True)
+        for _ in range(repeats):
+            kind, values = rng.random(items), rng.beta(2, 2, items)
+            scored = np.where(kind < right, 1.0, np.where(kind < 2 * right, values, 0.0))
+            rate.covers(score_interval(estimate(scored), items, share=True), right * 1.5)
+        yield [
+            "a graded score",
+            f"{items} items, {100 * right:.0f} % right, as many between right and wrong",
+            str(rate),
+        ]
+    for right in ((0.5, 0.6, 0.7, 0.8, 0.9), (0.98,) * 5):
+        rate = Rate(coverage=True)
+        for _ in range(repeats):
+            tasks = [estimate(rng.random(20) < share) for share in right]
+            rate.covers(score_interval(independent_mean(tasks), 100, share=True), sum(right) / 5)
+        yield ["a score of 5 tasks", f"20 items each, {100 * right[0]:.0f} to {100 * right[-1]:.0f} % right", str(rate)]
+    yield from curves(repeats)
     for points, r in ((5, 0.0), (11, 0.0), (11, 0.6), (30, 0.6)):
-        rate, resampled = Rate(coverage=True), Rate(coverage=True)
-        for place in range(repeats):
-            x = rng.normal(size=points)
-            y = r * x + math.sqrt(1 - r * r) * rng.normal(size=points)
-            found = pearson(x.tolist(), y.tolist())
-            rate.covers(found.interval if found else None, r)
-            if place < repeats // 4 and (again := resampled_correlation(x.tolist(), y.tolist(), resamples=999)):
-                resampled.covers(again.interval, r)
-        yield ["Pearson's r, Fisher's z", f"{points} points, r = {r:g}", str(rate)]
-        yield ["Pearson's r, bootstrap", f"{points} points, r = {r:g}", str(resampled)]
+        for kind in ("normal", "skewed", "heavy tails", "families of three"):
+            rates = {"pearson": Rate(coverage=True), "spearman": Rate(coverage=True)}
+            for _ in range(repeats):
+                x, y = points_of(rng, kind, points, r)
+                for method, rate in rates.items():
+                    found = correlation(x.tolist(), y.tolist(), method, resamples=199)  # type: ignore[arg-type]
+                    rate.covers(found.interval if found else None, correlation_of(kind, r, method))
+            for method, rate in rates.items():
+                yield [f"{method.title()}'s r", f"{points} points, r = {r:g}, {kind}", str(rate)]
 
 
-def estimate(values: NDArray[np.bool_]) -> Estimate:
+def curves(repeats: int) -> Iterator[list[str]]:
+    """Curves over layers: a layer's mean over items, a band's, a difference of bands, and the mean over languages.
+
+    An item's divergence, from 0 to 1 and skewed, has a part that it shares with all layers and languages.
+    """
+    shape = RoutingShape(tuple(range(12)), 8, 2, 12)
+    level = np.array([0.15 if layer in shape.band("middle") else 0.3 for layer in shape.layers])
+    outer, middle = (1 - (1 + share) ** -2 for share in (0.3, 0.15))
+    for items, languages in ((15, 3), (30, 3), (100, 3), (15, 11), (100, 11)):
+        rng = np.random.default_rng([4, items, languages])
+        names = ("a layer's mean", "a band's mean", "a difference of bands", "a layer's mean over languages")
+        rates = {name: Rate(coverage=True) for name in names}
+        for _ in range(repeats):
+            parts = rng.exponential(1.0, (items, 1, 1)) + rng.exponential(1.0, (items, languages, 12))
+            values = 1 - np.exp(-parts * level)  # of mean 1 - (1 + level)^-2
+            one = LanguageCurve.of("sw", values[:, 0], shape, tokens=1)
+            every = {str(lang): (range(items), values[:, lang]) for lang in range(languages)}
+            mean = mean_of_languages(every, shape, 1) or one
+            found = (one.layers[0], one.bands["middle"], one.contrasts["middle - early"], mean.layers[0])
+            for name, each, truth in zip(names, found, (outer, middle, middle - outer, outer), strict=True):
+                rates[name].covers((each.low, each.high), truth)
+        for name, rate in rates.items():
+            if name.endswith("languages"):
+                yield [name, f"{items} items, {languages} languages", str(rate)]
+            elif languages == 3:
+                yield [name, f"{items} items", str(rate)]
+
+
+def points_of(rng: np.random.Generator, kind: str, points: int, r: float) -> tuple[Values, Values]:
+    """Return points whose normal scores have the correlation r."""
+    x, noise = rng.normal(size=(2, points))
+    y = r * x + math.sqrt(1 - r * r) * noise
+    if kind == "skewed":
+        x = np.exp(0.7 * x)
+    elif kind == "heavy tails":
+        x, y = np.array([x, y]) * np.sqrt(4 / rng.chisquare(4, points))
+    elif kind == "families of three":
+        family, other = rng.normal(size=(2, -(-points // 3))).repeat(3, axis=1)[:, :points]
+        x, y = (x + family) / math.sqrt(2), (y + r * family + math.sqrt(1 - r * r) * other) / math.sqrt(2)
+    return x, y
+
+
+@cache
+def correlation_of(kind: str, r: float, method: str) -> float:
+    """Return the true correlation of such points: that of half a million."""
+    x, y = points_of(np.random.default_rng(6), kind, 500_000, r)
+    if method == "spearman":
+        x, y = (np.argsort(np.argsort(values)).astype(float) for values in (x, y))
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def estimate(values: NDArray[Any]) -> Estimate:
     """Return a mean with lm-eval's standard error."""
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
@@ -248,7 +328,7 @@ def main() -> None:
         for row in (head, ["---"] * len(head), *rows):
             print(f"| {' | '.join(row)} |", flush=True)
         print()
-    print(f"{repeats} repeats (a quarter for sweeps and bootstraps), {time.monotonic() - started:.0f} s")
+    print(f"{repeats} repeats (a quarter for sweeps), {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

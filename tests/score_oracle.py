@@ -1,9 +1,11 @@
-"""Tango's score statistic and interval of paired right-or-wrong items, by numerical maximisation of the likelihood."""
+"""Score statistics and intervals of paired items, by numerical maximisation of the likelihood."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 
@@ -30,3 +32,29 @@ def score_interval(better: int, worse: int, n: int, level: float) -> tuple[float
         return float(optimize.brentq(excess, value, outermost, xtol=1e-12))
 
     return end(-1, -0.999), end(1, 0.999)
+
+
+def score_of_values(values: ArrayLike, largest: float, mean: float) -> float:
+    """Return ``(mean - that of the values) / sqrt(V / n)``, V by the likeliest distribution that has the mean.
+
+    It is on the values and on ``largest``, which has not been seen; it is found as the probabilities of a numerical
+    optimiser.
+    """
+    seen, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
+    points, n = np.append(seen, largest), int(counts.sum())
+    x = (points - mean) / np.abs(points - mean).max()
+    start = np.append(counts / n * 0.98, 0.02)
+    found = optimize.minimize(
+        lambda p: -float(counts @ np.log(p[:-1])) / n,
+        start,
+        jac=lambda p: -np.append(counts / p[:-1], 0.0) / n,
+        bounds=[(1e-12, 1.0)] * len(counts) + [(0.0, 1.0)],
+        constraints=[
+            {"type": "eq", "fun": lambda p: p.sum() - 1, "jac": lambda p: np.ones_like(p)},
+            {"type": "eq", "fun": lambda p: p @ x, "jac": lambda p: x},
+        ],
+        method="SLSQP",
+        options={"ftol": 1e-15, "maxiter": 2000},
+    )
+    assert found.success, found.message
+    return float((mean - np.mean(values)) / math.sqrt(found.x @ (points - mean) ** 2 / n))

@@ -48,8 +48,8 @@ class Settings:
         thresholds: Thresholds τ of differences of activation frequencies.
         distance: Between languages, for clustering.
         layers: Which layers languages are clustered by.
-        resamples: Of bootstraps, and random permutations.
-        seed: Of both.
+        resamples: Random permutations.
+        seed: Of these.
     """
 
     top_m: int | None = None

@@ -13,7 +13,7 @@ from lm_eval_moe.analysis._base import Analysis, jsonable
 from lm_eval_moe.analysis._material import Material, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.shape import BANDS
-from lm_eval_moe.statistics.correlation import LEAST_POINTS, ResampledCorrelation, resampled_correlation
+from lm_eval_moe.statistics import LEAST_POINTS, Correlation, correlation
 from lm_eval_moe.tables import Cell, aligned
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["AccuracyCorrelation", "AccuracyCorrelations"]
 
 _MEANING = (
-    "the interval resamples the languages: it says how far r might move with other languages of this kind, not what "
-    "one language would gain; with few languages it is rough, and one of them can decide it"
+    "the interval, by Fisher's z, says how far r might be off for other languages of this kind, not what one language "
+    "would gain; with few languages one of them can decide it, and languages of one family are taken as independent"
 )
 
 
@@ -48,8 +48,8 @@ class AccuracyCorrelation:
     band: str
     points: Mapping[str, tuple[float, float]]
     unmatched_languages: tuple[str, ...]
-    pearson: ResampledCorrelation
-    spearman: ResampledCorrelation
+    pearson: Correlation
+    spearman: Correlation
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class AccuracyCorrelations(Analysis):
         return [*lines, *(f"  left out: {what}: {why}" for what, why in self.left_out.items())]
 
 
-def _shown(r: ResampledCorrelation) -> str:
+def _shown(r: Correlation) -> str:
     return f"{r.r:+.2f}" + (f" [{r.interval[0]:+.2f}, {r.interval[1]:+.2f}]" if r.interval else "")
 
 
@@ -160,8 +160,8 @@ def _correlated(
     accuracy, divergence = zip(*points.values(), strict=True)
     settings = material.settings
     options: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
-    linear = resampled_correlation(divergence, accuracy, "pearson", **options)
-    ranked = resampled_correlation(divergence, accuracy, "spearman", **options)
+    linear = correlation(divergence, accuracy, "pearson", **options)
+    ranked = correlation(divergence, accuracy, "spearman", **options)
     if linear is None or ranked is None:
         return "all languages have the same accuracy, or the same divergence"
     unmatched = sorted((set(accuracies) ^ set(divergences)) - {material.reference})

@@ -72,7 +72,7 @@ def add_analyse(verbs: Any) -> None:
     parser.add_argument(
         "--layers", choices=("all", "early", "middle", "late"), help="layers to cluster by (default: middle)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of bootstraps and random permutations (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of random permutations (default: 0)")
     parser.add_argument("--force", action="store_true", help="overwrite an analysis that is there")
     parser.set_defaults(func=_analyse)
 

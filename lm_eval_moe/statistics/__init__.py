@@ -11,21 +11,25 @@ from lm_eval_moe.statistics.control_gain import (
     mean_gain,
     same_items,
 )
-from lm_eval_moe.statistics.correlation import pearson
+from lm_eval_moe.statistics.correlation import LEAST_POINTS, Correlation, correlation
 from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, independent_mean, unpaired
 from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired, reach
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import exact_test, max_sign_flip, mcnemar, paired_test, sign_flip
+from lm_eval_moe.statistics.single_mean import score_interval
 
 __all__ = [
     "ALPHA",
+    "LEAST_POINTS",
     "ClusteredValues",
     "ControlGain",
+    "Correlation",
     "Difference",
     "Estimate",
     "Judgement",
     "corrected",
     "corrected_new_draws",
+    "correlation",
     "draws_needed",
     "exact_test",
     "gain_over_controls",
@@ -39,9 +43,9 @@ __all__ = [
     "mcnemar",
     "mean_gain",
     "paired_test",
-    "pearson",
     "reach",
     "same_items",
+    "score_interval",
     "sign_flip",
     "unpaired",
 ]

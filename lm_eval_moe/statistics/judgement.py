@@ -3,14 +3,14 @@
 | data | test | interval |
 |---|---|---|
 | right or wrong, one language, paired | McNemar's exact test | Tango's score interval |
-| other paired values, averages over languages | sign-flip permutation test, clustered by item | t over items |
+| other paired values, averages over languages | sign-flip permutation test, clustered by item | score interval |
 | nothing paired | normal, languages as dependent as they can be | normal |
 
 Items whose translations are not known are told apart by language.
 
-The score and t intervals cover well where few items changed, which an interval from the test alone does not. But they
-are other approximations than the test, and may see 0 otherwise. Then the end next to 0 is that of the test itself,
-turned into a bound: an interval leaves out 0 exactly if p is below its level.
+The score interval covers where few items changed, which an interval from the test alone does not. But it is another
+approximation than the test, and may see 0 otherwise. Then the end next to 0 is that of the test itself, turned into a
+bound: an interval leaves out 0 exactly if p is below its level.
 
 Two purposes: *a difference* in either direction (`judge`, two-sided: leaderboards, reports), and *a drop*
 (`paired_drop`, one-sided: the gate). A drop's p is half that of the difference, and its bound is an end of the interval
@@ -29,12 +29,14 @@ from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Esti
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import Method as PairedMethod
 from lm_eval_moe.statistics.paired_tests import PairedTest, mcnemar_end, paired_test, sign_flip_end
-from lm_eval_moe.statistics.score_test import score_upper_bound, score_z
+from lm_eval_moe.statistics.score_bound import score_bounds
+from lm_eval_moe.statistics.score_test import score_z
 
 __all__ = [
     "ALPHA",
     "Drop",
     "Judgement",
+    "agreeing_ends",
     "agreeing_interval",
     "corrected",
     "is_beyond_chance",
@@ -110,7 +112,7 @@ def judge_unpaired(difference: Difference, alpha: float = ALPHA) -> Judgement:
     if stderr is None:
         return Judgement(difference, alpha, None, None, None, "normal, unpaired")
     p, half = min(1.0, 2 * _worse_p(abs(value), stderr)), reach(alpha / 2, stderr)
-    interval = _agreeing(value - half, value + half, value, is_beyond_chance(p, alpha), 0.0)
+    interval = agreeing_ends(value - half, value + half, value, is_beyond_chance(p, alpha), 0.0)
     return Judgement(difference, alpha, interval, p, p, "normal, unpaired")
 
 
@@ -141,10 +143,10 @@ def agreeing_interval(interval: Interval, changes: ClusteredValues, test: Paired
     else:
         upwards = changes if value > 0 else replace(changes, values=-changes.values)
         end = sign_flip_end(upwards, tail, beyond=beyond)
-    return _agreeing(*interval, value, beyond, end)
+    return agreeing_ends(*interval, value, beyond, end)
 
 
-def _agreeing(low: float, high: float, value: float, beyond: bool, end: float) -> Interval:
+def agreeing_ends(low: float, high: float, value: float, beyond: bool, end: float) -> Interval:
     """Return an interval whose end next to 0 is replaced, by one as far from 0, if it contradicts the test."""
     near, far = (low, high) if value >= 0 else (-high, -low)
     if (near > 0) != beyond:
@@ -155,16 +157,9 @@ def _agreeing(low: float, high: float, value: float, beyond: bool, end: float) -
 
 def _interval(changes: ClusteredValues, difference: Difference, test: PairedTest, tail: float) -> Interval | None:
     """Return the interval of which each end is a bound of the level ``1 - tail``."""
-    if changes.turned is not None:
-        better, worse = changes.turned
-        low = -score_upper_bound(worse, better, len(changes.values), tail)
-        interval = low, score_upper_bound(better, worse, len(changes.values), tail)
-    elif difference.stderr is None:
+    if difference.stderr is None and changes.turned is None:
         return None
-    else:
-        half = reach(tail, difference.stderr, _freedom(difference))
-        interval = difference.value - half, difference.value + half
-    return agreeing_interval(interval, changes, test, tail)
+    return agreeing_interval(score_bounds(changes, tail), changes, test, tail)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,14 @@
-"""How much worse may a run be whose items are right or wrong: exact and score tests of a drop, and the score bound.
+"""Is a run worse whose items are right or wrong: exact and score tests of a drop.
 
 A drop is positive where the second run is worse.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["mcnemar_worse_p", "score_upper_bound", "score_z"]
-
-_GRID, _REFINEMENTS = 60, 6  # together a bound to 1e-10
+__all__ = ["mcnemar_worse_p", "score_z"]
 
 
 def mcnemar_worse_p(worse: ArrayLike, better: ArrayLike) -> NDArray[np.float64]:
@@ -55,20 +50,3 @@ def score_z(worse: ArrayLike, better: ArrayLike, n: ArrayLike, drop: ArrayLike) 
     return np.asarray(
         np.where(variance > 1e-12 * total, z, np.where(np.abs(distance) < 1e-9, 0.0, np.copysign(np.inf, distance)))
     )
-
-
-@lru_cache(maxsize=4096)  # the runs of a leaderboard differ by the same few numbers of items
-def score_upper_bound(worse: int, better: int, n: int, alpha: float) -> float:
-    """Return the upper end of Tango's score interval of the drop: the largest one not refuted at ``alpha``.
-
-    With no item changed it is ``z^2 / (n + z^2)``, not 0: few items cannot show that nothing changes.
-    """
-    critical = NormalDist().inv_cdf(alpha)
-    low, high = (worse - better) / n, 1.0
-    if low >= 1:
-        return 1.0
-    for _ in range(_REFINEMENTS):  # the statistic falls as the drop grows
-        grid = np.linspace(low, high, _GRID + 1)
-        kept = int(np.count_nonzero(score_z(worse, better, n, grid[1:-1]) > critical))
-        low, high = float(grid[kept]), float(grid[kept + 1])
-    return (low + high) / 2

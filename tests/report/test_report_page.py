@@ -15,7 +15,9 @@ from scipy import stats
 from written_results import BASELINE, CHOSEN, DIVERGENCE, RANDOM, STEERED, PageReader, results_of, stderr
 
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.number_text import p_text
 from lm_eval_moe.report import LabelledRun, write_report
+from lm_eval_moe.statistics import correlation
 
 MINUS, THIN = "\N{MINUS SIGN}", "\N{THIN SPACE}"
 
@@ -106,14 +108,17 @@ def test_identical_runs_are_called_identical(tmp_path: Path) -> None:
     assert "no change in any of the 50 values" in page.text
 
 
-def test_correlation_is_scipys_and_worded_by_its_interval(tmp_path: Path) -> None:
+def test_correlation_is_worded_by_its_p_and_has_the_interval_of_the_analyses(tmp_path: Path) -> None:
     _, page = written(tmp_path, *two_runs())
     languages = list(DIVERGENCE)
-    found = stats.pearsonr([DIVERGENCE[k] for k in languages], [np.mean(BASELINE[k]) for k in languages])
-    low, high = found.confidence_interval(0.95)
-    r, low_text, high_text = (f"{value:+.2f}".replace("-", MINUS) for value in (found.statistic, low, high))
-    assert f"Pearson r = {r} over n = 4 languages, 95 % interval {low_text} to {high_text}" in page.text
-    assert ("The interval includes 0" in page.text) == (low <= 0 <= high)
+    found = correlation([DIVERGENCE[k] for k in languages], [float(np.mean(BASELINE[k])) for k in languages])
+    assert found is not None
+    assert found.interval is not None
+    r, low, high = (f"{value:+.2f}".replace("-", MINUS) for value in (found.r, *found.interval))
+    said = f"Pearson r = {r} over n = 4 languages, 95 % interval {low} to {high} (Fisher's z), {p_text(found.p)}"
+    assert said in page.text
+    assert found.p >= 2 / 24  # four points can show nothing
+    assert "That is within chance" in page.text
 
 
 def test_divergence_by_layer_is_the_curve(tmp_path: Path) -> None:

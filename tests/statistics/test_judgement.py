@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from score_oracle import score_interval
+from score_oracle import score_interval, score_of_values
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -17,6 +17,7 @@ from lm_eval_moe.statistics import Judgement, corrected, is_beyond_chance, judge
 from lm_eval_moe.statistics.differences import ClusteredValues, Estimate
 from lm_eval_moe.statistics.judgement import paired_drop
 from lm_eval_moe.statistics.paired_tests import mcnemar_end, sign_flip_end
+from lm_eval_moe.statistics.score_bound import score_bounds, score_upper_bound
 
 Groups = list[list[tuple[int, float]]]
 
@@ -56,7 +57,7 @@ def leaves_out_0(judgement: Judgement) -> bool:
 @given(groups(), LEVELS)
 @example(changes(15, 6, 200), 0.05)  # the score interval leaves out 0, the exact test does not
 @example(changes(5, 0, 20), 0.0625)  # p is the level itself
-@example([[(item, 1.0) for item in range(19)] + [(19, 1000.0)]], 0.05)  # the t interval has 0, p is 2 / 2^20
+@example([[(item, 1.0) for item in range(19)] + [(19, 1000.0)]], 0.05)  # so wide a spread, and p is 2 / 2^20
 @example([[(item, 0.5) for item in range(3)]], 0.05)  # no spread, and too few items to refute anything
 def test_an_interval_leaves_out_0_exactly_if_p_is_below_its_level(of: Groups, alpha: float) -> None:
     judgement = judged(of, alpha)
@@ -159,7 +160,7 @@ def test_the_end_of_the_sign_flip_test_is_where_all_patterns_turn_from_refuting_
 def test_right_or_wrong_intervals_cover_where_few_items_change(
     n: int, changed: float, least: float, share: float
 ) -> None:
-    """A sum over all outcomes in which an item changed; where 3 of 100 change, the t interval covers 80 to 97 %."""
+    """A sum over all outcomes in which an item changed; where 3 of 100 change, Student's t covers 80 to 97 %."""
     better, worse = changed * share, changed * (1 - share)
     most = int(stats.binom.isf(1e-6, n, changed)) + 1
     covered = total = 0.0
@@ -172,16 +173,53 @@ def test_right_or_wrong_intervals_cover_where_few_items_change(
     assert covered / total >= least
 
 
-def test_means_cover_by_simulation() -> None:
-    """Three languages of the same 60 items, of which few change."""
+@pytest.mark.parametrize(
+    ("languages", "items", "changed", "graded"),
+    [(3, 60, 0.13, False), (11, 30, 0.03, False), (11, 100, 0.01, False), (11, 15, 0.1, True), (1, 100, 0.03, True)],
+)
+def test_means_cover_by_simulation(languages: int, items: int, changed: float, graded: bool) -> None:
+    """Half of the items do the same in all languages. Student's t covers 80 to 91 % where next to nothing changes."""
     generator = np.random.default_rng(5)
-    covered = 0
+    covered = total = 0
     for _ in range(400):
-        moved = generator.choice([-1.0, 0.0, 1.0], p=[0.03, 0.87, 0.10], size=(3, 60))
-        moved[1:, generator.random(60) < 0.4] = 0.0
-        low, high = judged([list(enumerate(row)) for row in moved]).interval or (0.0, 0.0)
-        covered += low <= (0.07 + 2 * 0.6 * 0.07) / 3 <= high
-    assert stats.binomtest(covered, 400, 0.95, alternative="less").pvalue > 0.01
+        own = generator.choice([-1.0, 0.0, 1.0], p=[changed / 4, 1 - changed, changed * 3 / 4], size=(languages, items))
+        moved = np.where(generator.random(items) < 0.5, own[:1], own)
+        moved *= generator.choice([0.25, 0.5, 0.75, 1.0], size=moved.shape) if graded else 1.0
+        interval = judged([list(enumerate(row)) for row in moved]).interval
+        if interval is not None:
+            total += 1
+            covered += interval[0] <= changed / 2 * (0.625 if graded else 1.0) <= interval[1]
+    assert total > 200
+    assert stats.binomtest(covered, total, 0.95, alternative="less").pvalue > 0.01
+
+
+VALUES = st.lists(st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.0, 0.0, 0.25, 0.5, 1.0]), min_size=4, max_size=30)
+
+
+@settings(deadline=None, max_examples=60)
+@given(VALUES, st.sampled_from([1.0, 1.5]), st.sampled_from([0.005, 0.025, 0.1]))
+@example([0.0] * 9 + [0.25], 1.0, 0.025)  # a change that was not seen takes what is missing
+def test_a_score_bound_is_where_the_likelihoods_spread_refutes_it(
+    values: list[float], largest: float, tail: float
+) -> None:
+    seen, counts = np.unique(values, return_counts=True)
+    bound = score_upper_bound(seen, counts, largest, tail)
+    assert np.mean(values) <= bound <= largest
+    if np.mean(values) < bound < 0.98 * largest:
+        assert score_of_values(values, largest, bound) == pytest.approx(stats.norm.isf(tail), abs=2e-3)
+
+
+@pytest.mark.parametrize(("better", "worse", "n"), [(3, 0, 100), (5, 2, 15), (0, 4, 30), (40, 31, 250), (9, 0, 12)])
+def test_of_right_or_wrong_items_the_score_bounds_are_tangos(better: int, worse: int, n: int) -> None:
+    found = score_bounds(ClusteredValues.of(changes(better, worse, n)), 0.025)
+    assert found == pytest.approx(score_interval(better, worse, n, 0.95), abs=1e-6)
+
+
+def test_the_largest_change_is_between_that_of_an_item_and_that_of_an_item_in_one_language() -> None:
+    """One of 40 items got better in one of four languages: an item may so far change by sqrt(1/4 x 1)."""
+    of = ClusteredValues.of([[(item, float(item == lang == 0)) for item in range(40)] for lang in range(4)])
+    one = np.array([0.0, 0.25])
+    assert score_bounds(of, 0.025)[1] == pytest.approx(score_upper_bound(one, np.array([39, 1]), 0.5, 0.025))
 
 
 def test_a_family_is_corrected_by_holm_and_what_has_no_p_is_no_test() -> None:

@@ -11,13 +11,12 @@ from lm_eval_moe.analysis import Material, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours
-from lm_eval_moe.number_text import Scale, signed
+from lm_eval_moe.number_text import Scale, p_text, signed
 from lm_eval_moe.report.figures._axes import canvas, name_points
 from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
-from lm_eval_moe.report.figures.scores import interval
 from lm_eval_moe.report.wording import sentence_case
 from lm_eval_moe.results import Benchmark
-from lm_eval_moe.statistics import Estimate, pearson
+from lm_eval_moe.statistics import ALPHA, LEAST_POINTS, Estimate, correlation, is_beyond_chance, score_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,19 +83,18 @@ def _of_profiles(benchmark: Benchmark, material: Material) -> list[_Point]:
 
 def _correlation(benchmark: Benchmark, points: Sequence[_Point]) -> str:
     """Say how the two go together, and whether so few languages show it."""
-    if len(points) < 3:
+    if len(points) < LEAST_POINTS:
         return f"Too few languages ({len(points)}) for a correlation."
-    found = pearson([each.divergence.value for each in points], [each.score.value for each in points])
+    found = correlation([each.divergence.value for each in points], [each.score.value for each in points])
     if found is None:
         return "The values do not vary: there is no correlation to speak of."
     text = f"Pearson r = {signed(found.r, 2)} over n = {found.n} languages"
-    if found.interval is None:
-        return f"{text}; no interval can be given. So few points show nothing."
-    low, high = found.interval
-    text += f", 95 % interval {signed(low, 2)} to {signed(high, 2)} (Fisher's z)"
-    if low <= 0 <= high:
+    if found.interval is not None:
+        text += f", 95 % interval {signed(found.interval[0], 2)} to {signed(found.interval[1], 2)} (Fisher's z)"
+    text += f", {p_text(found.p)} by random pairings"
+    if not is_beyond_chance(found.p, ALPHA):
         return (
-            f"{text}. The interval includes 0: these languages do not show whether the two go together. That is no "
+            f"{text}. That is within chance: these languages do not show whether the two go together. It is no "
             "evidence that they do not."
         )
     return (
@@ -112,11 +110,11 @@ def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colour
         figure, axes = canvas(height=3.7)
         for each in points:
             x, y = each.divergence, each.score
-            ends = interval(y, each.items, share=bool(scale.unit))
+            ends = score_interval(y, each.items, share=benchmark.metric.is_share)
             if ends is not None:
                 shown = [end * scale.factor for end in ends]
                 axes.plot([x.value, x.value], shown, color=colours.muted, linewidth=0.8, alpha=0.6)
-            across = interval(x, each.compared, share=False)
+            across = score_interval(x, each.compared, share=True)
             if across is not None:
                 axes.plot(across, [y.value * scale.factor] * 2, color=colours.muted, linewidth=0.8, alpha=0.6)
             axes.plot(x.value, y.value * scale.factor, "o", color=colours.run(0), markersize=5.5, markeredgewidth=0)

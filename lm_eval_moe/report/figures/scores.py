@@ -11,13 +11,13 @@ from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigur
 from lm_eval_moe.report.figures._dots import Dot, draw_dots
 from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
-from lm_eval_moe.statistics import ALPHA, Estimate, reach
+from lm_eval_moe.statistics import score_interval
 from lm_eval_moe.tables import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["interval", "scores_figure"]
+__all__ = ["scores_figure"]
 
 _COLUMNS = ("benchmark", "language", "run", "metric", "value", "stderr", "low", "high", "documents")
 
@@ -42,25 +42,10 @@ def scores_figure(subject: OfBenchmark) -> ReportFigure | None:
     )
 
 
-def interval(estimate: Estimate, items: int = 0, *, share: bool) -> tuple[float, float] | None:
-    """Return the 95 % interval, of a share within 0 and 1; None without a standard error.
-
-    Args:
-        estimate: A mean.
-        items: How many it is over, for the quantile of Student's t; fewer than two: not known.
-        share: Whether it is a share.
-    """
-    if estimate.stderr is None:
-        return None
-    half = reach(ALPHA / 2, estimate.stderr, items - 1 if items > 1 else None)
-    low, high = estimate.value - half, estimate.value + half
-    return (max(low, 0.0), min(high, 1.0)) if share else (low, high)
-
-
 def _draw(benchmark: Benchmark, colours: Colours) -> Figure:
     scale = Scale(benchmark.metric)
     dots = [
-        Dot(lang, run, estimate.value, interval(estimate, cells[lang].documents, share=bool(scale.unit)))
+        Dot(lang, run, estimate.value, score_interval(estimate, cells[lang].documents, share=benchmark.metric.is_share))
         for run, cells in enumerate(benchmark.cells)
         for lang in benchmark.languages
         if lang in cells and (estimate := cells[lang].score.estimate)
@@ -80,8 +65,8 @@ def _rows(benchmark: Benchmark) -> list[tuple[Cell, ...]]:
         for run, cells in zip(benchmark.runs, benchmark.cells, strict=True):
             if lang in cells:
                 estimate = cells[lang].score.estimate
-                low, high = interval(estimate, cells[lang].documents, share=benchmark.metric.is_share) or (None, None)
-                numbers = (estimate.value, estimate.stderr, low, high, cells[lang].documents or None)
+                ends = score_interval(estimate, cells[lang].documents, share=benchmark.metric.is_share)
+                numbers = (estimate.value, estimate.stderr, *(ends or (None, None)), cells[lang].documents or None)
                 rows.append((benchmark.name, lang, run.label, benchmark.metric.key, *numbers))
     return rows
 

@@ -1,0 +1,84 @@
+"""Bounds of a mean that hold where few of many values differ from 0: Tango's score bound of any values.
+
+A standard error of few changed items knows nothing of the changes that were not seen. So for every mean in question the
+spread is that of the likeliest distribution which has it, on the values seen and one more: a change as large as any.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_moe.statistics.differences import ClusteredValues
+
+__all__ = ["score_bounds", "score_upper_bound"]
+
+Values = NDArray[np.float64]
+_HALVINGS = 60
+
+
+def score_bounds(changes: ClusteredValues, tail: float) -> tuple[float, float]:
+    """Return the ends of a score interval of a mean of differences, each a bound of the level ``1 - tail``.
+
+    An item's value is the mean over its languages. The largest change that an item may have is the geometric mean of
+    the largest of any item and the largest of any item in one language: more languages than have done so may change
+    together, if hardly all of them. For right-or-wrong items of one language this is Tango's interval.
+    """
+    means = np.bincount(changes.group, weights=changes.values) / changes.sizes
+    count = int(changes.cluster.max()) + 1
+    mean = changes.mean().value
+    # Around the languages' means, so that languages with other items do not spread the items by what sets them apart.
+    items = mean + count * changes.sums(changes.values - means[changes.group])
+    one = np.abs(changes.values)
+    seen = max(np.abs(items).max(), float(count * (one * changes.weights).max()))
+    largest = 1.0 if changes.turned is not None else max(math.sqrt(seen * one.max()), np.abs(items).max())
+    values, counts = np.unique(items, return_counts=True)
+    return -score_upper_bound(-values, counts, largest, tail), score_upper_bound(values, counts, largest, tail)
+
+
+def score_upper_bound(values: Values, counts: NDArray[np.int64], largest: float, tail: float) -> float:
+    """Return the largest mean that a score test does not refute at the level ``tail``.
+
+    The statistic of a mean m is ``(m - mean of the values) / sqrt(V / n)``, V the variance of the likeliest
+    distribution on the values and ``largest`` whose mean is m (empirical likelihood: A. Owen, Biometrika 75, 1988).
+    Its weights are ``counts / (1 - k (values - mean))``, with a larger k for a larger m, up to the k at which the
+    weight of ``largest``, which was not seen, is free; from there on it takes what is missing.
+
+    Args:
+        values: Different values ``[k]``.
+        counts: How often each is there ``[k]``.
+        largest: No value is larger; one that is as large is taken as seen.
+        tail: Of a one-sided test.
+    """
+    n, critical = int(counts.sum()), -NormalDist().inv_cdf(tail)
+    centre = float(counts @ values) / n
+    away, room = values - centre, largest - centre
+    if room <= 1e-12 * max(abs(largest), abs(centre)):
+        return centre
+
+    def tilted(share: float) -> tuple[float, float]:
+        weights = counts / (1 - share * away / room)
+        weights /= weights.sum()
+        mean = float(weights @ away)
+        return mean, float(weights @ (away - mean) ** 2)
+
+    def mixed(share: float) -> tuple[float, float]:
+        mean, variance = edge
+        moved = (1 - share) * mean + share * room
+        return moved, (1 - share) * (variance + (mean - moved) ** 2) + share * (room - moved) ** 2
+
+    def refuted(mean: float, variance: float) -> bool:
+        return mean > 1e-12 * room and n * mean * mean >= critical * critical * variance
+
+    at = tilted
+    if away.max() < room * (1 - 1e-9):
+        edge = tilted(1.0)
+        at = tilted if refuted(*edge) else mixed
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        share = (low + high) / 2
+        low, high = (low, share) if refuted(*at(share)) else (share, high)
+    return centre + at(low)[0]
