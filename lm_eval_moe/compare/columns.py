@@ -13,8 +13,6 @@ from lm_eval_moe.results.marks import listed
 
 __all__ = ["Column", "Plan", "plans"]
 
-_TIER_ORDER = ("high", "mid", "low", "unknown")
-
 
 @dataclass(frozen=True)
 class Column:
@@ -96,6 +94,8 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
         groups = _groups(benchmark.languages, by)
         columns += [Column(name, benchmark, langs) for name, langs in groups.items()]
         notes += [f"{name}: {', '.join(langs)}." for name, langs in groups.items()]
+        if by == "tiers" and len(benchmark.languages) > sum(map(len, groups.values())):
+            notes.append("English counts to no tier, as in the groups of tasks.")
     return Plan(benchmark.name, runs, tuple(columns), _compared(benchmark), benchmark, tuple(notes))
 
 
@@ -117,9 +117,12 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
 
 
 def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...]]:
-    from lm_eval_moe.multilingual.languages import language_info
+    from lm_eval_moe.multilingual.languages import by_tier, language_info
 
-    attribute = {"tiers": "tier", "families": "family", "scripts": "script"}[by]
+    if by == "tiers":
+        tiers = {name: tuple(members) for name, members in by_tier(languages).items()}
+        return tiers or {"high": tuple(languages)}  # English alone
+    attribute = {"families": "family", "scripts": "script"}[by]
     homes: dict[str, list[str]] = {}
     for lang in languages:
         try:
@@ -128,8 +131,7 @@ def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...
             name = "unknown"
         homes.setdefault(name, []).append(lang)
     by_size = sorted(homes, key=lambda name: (name == "unknown", -len(homes[name]), name))
-    order = _TIER_ORDER if by == "tiers" else by_size
-    return {name: tuple(homes[name]) for name in order if name in homes}
+    return {name: tuple(homes[name]) for name in by_size}
 
 
 def _by_benchmark(wholes: Sequence[Benchmark]) -> Plan:

@@ -1,4 +1,4 @@
-"""Averages over a group's languages: one language's tasks, all languages but English, each resource tier.
+"""Averages over a group's languages: one language's tasks, all but English or the reference, each resource tier.
 
 lm-eval averages a group over its tasks, and refuses a task that is in two groups of one run. Where a group has no
 subgroup for one of these averages, it is computed from the finished results and stands there as a row of its own.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.strata import Stratum, logged_values
-from lm_eval_moe.multilingual.languages import TIERS, known_languages
+from lm_eval_moe.multilingual.languages import ENGLISH, by_tier
 from lm_eval_moe.results.routing import GroupRouting
 from lm_eval_moe.results.values import number_of
 from lm_eval_moe.statistics import ClusteredValues, Estimate, independent_mean
@@ -26,32 +26,37 @@ if TYPE_CHECKING:
 
 __all__ = ["add_averages"]
 
-_ENGLISH = "en"
 
-
-def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | None]) -> dict[str, GroupRouting]:
+def add_averages(
+    results: dict[str, Any], pairings: Mapping[str, TaskPairing | None], reference: str = ENGLISH
+) -> dict[str, GroupRouting]:
     """Add averages over languages to the ``results`` and ``groups`` of lm-eval's results.
 
-    For every outermost group that aggregates scores and whose tasks' languages are all known, two or more: a row
-    ``<group>_<language>`` for a language with several tasks (subjects, levels), ``<group>_non_english``, and
-    ``<group>_<tier>_resource`` for each resource tier of the other languages than English. Each is the mean over
-    languages of each language's value (macro average); a language's value is that of its own subgroup where there is
-    one, else the mean over its tasks. No row is added for tasks that a subgroup holds already, or that are the whole
-    group. A language without a value (the reference language has no divergence from itself) is left out of that metric.
+    For every outermost of the groups that aggregate scores, if its tasks' languages are all known, two or more: a row
+    ``<group>_<language>`` for a language with several tasks (subjects, levels), ``<group>_non_english``, for another
+    reference than English ``<group>_non_<reference>`` as well, and ``<group>_<tier>_resource`` for each resource tier,
+    to which English never counts. Each is the mean over languages of each language's value (macro average); a
+    language's value is that of its own subgroup where there is one, else the mean over its tasks. No row is added for
+    tasks that a subgroup holds already, or that are the whole group. A language without a value (the reference language
+    has no divergence from itself) is left out of that metric.
 
-    The standard error is clustered by item if the results have samples and the metric is their mean: the same item in
-    several languages is one cluster (E. Miller, arXiv 2411.00640, section 2.2). Otherwise tasks count as independent,
-    as in lm-eval's own groups.
+    The standard error of a row takes tasks as independent, as those of lm-eval's own groups do, whether there are
+    samples or not. What is returned has that which is clustered by item, of rows and groups alike: the same item in
+    several languages is one cluster (E. Miller, arXiv 2411.00640, section 2.2).
 
     Args:
         results: lm-eval's results; changed in place.
         pairings: What is known of each task of the run.
+        reference: The language that routing is compared with.
+
+    Warns:
+        RoutingWarning: A row's name is taken, or a group of one group a language aggregates no scores itself.
 
     Returns:
         For each group that aggregates scores, and each added row: its languages with their tasks, the group that a row
         is of, and where samples allow it the clustered standard errors; for a group that cannot be taken apart, why.
     """
-    run = _Run(results, pairings)
+    run = _Run(results, pairings, reference)
     described: dict[str, GroupRouting] = {}
     for group in list(results.get("groups", {})):
         run.complete(group)
@@ -64,14 +69,15 @@ def add_averages(results: dict[str, Any], pairings: Mapping[str, TaskPairing | N
             for name, chosen in run.missing_averages(group, by_language).items():
                 if run.add_row(name, group, chosen):
                     described[name] = run.described(name, chosen, of=group)
+    run.warn_of_groups_without_averages()
     return described
 
 
 class _Run:
     """The results of a run, and which task is which language."""
 
-    def __init__(self, results: dict[str, Any], pairings: Mapping[str, TaskPairing | None]) -> None:
-        self.results, self.pairings = results, pairings
+    def __init__(self, results: dict[str, Any], pairings: Mapping[str, TaskPairing | None], reference: str) -> None:
+        self.results, self.pairings, self.reference = results, pairings, reference
         self.table: dict[str, dict[str, Any]] = results["results"]
         self.subtasks: dict[str, list[str]] = results.setdefault("group_subtasks", {})
         samples = results.get("samples") or {}
@@ -101,15 +107,36 @@ class _Run:
         if len(shots) == 1:
             self.results.setdefault("n-shot", {}).setdefault(group, shots.pop())
 
+    def _groups_within(self, group: str) -> set[str]:
+        """Return the groups that a group holds, and those within them."""
+        held = {child for child in self.subtasks.get(group, ()) if child in self.subtasks}
+        return held.union(*map(self._groups_within, held))
+
     def is_outermost(self, group: str) -> bool:
-        """Whether no other group holds this one."""
-        return not any(group in children for children in self.subtasks.values())
+        """Whether no other group that aggregates scores holds this one."""
+        return not any(group in self._groups_within(other) for other in self.leaves)
+
+    def warn_of_groups_without_averages(self) -> None:
+        """Warn of groups over whose languages nothing is averaged: only their subgroups, of one each, have scores."""
+        for group in self.subtasks:
+            scored = self._groups_within(group) & self.leaves.keys()
+            if group in self.leaves or not scored:
+                continue
+            by_language, why_not = self.languages_of(group)
+            one_each = all(len(self.languages_of(name)[0]) == 1 for name in scored)
+            if why_not is None and len(by_language) > 1 and one_each:
+                warnings.warn(
+                    f"{group} aggregates no scores itself, so there are no averages over its {len(by_language)} "
+                    "languages: give it an aggregate_metric_list",
+                    RoutingWarning,
+                    stacklevel=3,
+                )
 
     def languages_of(self, group: str) -> tuple[dict[str, list[str]], str | None]:
         """Return a group's tasks by language, or why averages over languages would mean nothing."""
         by_language: dict[str, list[str]] = {}
         benchmarks: dict[str, set[str]] = {}
-        for task in self.leaves[group]:
+        for task in self._leaves(group):
             pairing = self.pairings.get(task)
             if pairing is None:
                 return {}, f"the language of {task} is not known"
@@ -125,12 +152,11 @@ class _Run:
         """Return the averages that no group of the run gives, by the name of their row."""
         if len(by_language) < 2:
             return {}
-        others = [language for language in by_language if language != _ENGLISH]
-        table = known_languages()
-        tier_of = {language: table[language].tier if language in table else "unknown" for language in others}
-        wanted = {language.replace("-", "_"): [language] for language, tasks in by_language.items() if len(tasks) > 1}
-        wanted["non_english"] = others
-        wanted |= {f"{tier}_resource": [each for each in others if tier_of[each] == tier] for tier in TIERS}
+        wanted = {_suffix(language): [language] for language, tasks in by_language.items() if len(tasks) > 1}
+        for name, left_out in {"english": ENGLISH, _suffix(self.reference): self.reference}.items():
+            if name == "english" or left_out != ENGLISH:
+                wanted[f"non_{name}"] = [language for language in by_language if language != left_out]
+        wanted |= {f"{tier}_resource": languages for tier, languages in by_tier(by_language).items()}
         given = [set(leaves) for leaves in self.leaves.values()]
         missing = {}
         for suffix, languages in wanted.items():
@@ -154,7 +180,7 @@ class _Run:
             parts = self._parts(metric, filtered, by_language)
             if parts:
                 row[key] = fmean(part.value for part in parts)
-                stderr = _clustered(parts) or independent_mean(parts).stderr
+                stderr = independent_mean(parts).stderr
                 row[f"{metric}_stderr,{filtered}"] = "N/A" if stderr is None else stderr
         if not row:
             return False
@@ -224,6 +250,10 @@ class _Run:
                 if set(leaves) == set(tasks) and number_of(self.table[name].get(key)) is not None:
                     return self.table[name]
         return None
+
+
+def _suffix(language: str) -> str:
+    return language.replace("-", "_")
 
 
 @dataclass(frozen=True)

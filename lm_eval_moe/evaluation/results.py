@@ -69,7 +69,7 @@ def _groups(
     results: dict[str, Any], session: RoutingSession, totals: Mapping[str, TaskTally]
 ) -> dict[str, GroupRouting]:
     """Add the averages over languages, and say in which of them a language's divergence is not over all documents."""
-    groups = add_averages(results, session.pairings)
+    groups = add_averages(results, session.pairings, session.reference)
     for name, entry in groups.items():
         partial = {}
         counts = Counter[str]()

@@ -17,12 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lm_eval_moe.multilingual.languages import TIERS
+from lm_eval_moe.multilingual.languages import ENGLISH, by_tier
 from lm_eval_moe.multilingual.manifest import BenchmarkTask, Manifest
 
 __all__ = ["groups_of"]
-
-_REFERENCE = "en"
 
 
 def groups_of(manifest: Manifest) -> list[dict[str, Any]]:
@@ -42,12 +40,14 @@ def groups_of(manifest: Manifest) -> list[dict[str, Any]]:
 
 def _nested(manifest: Manifest, name: str, tasks: Sequence[BenchmarkTask]) -> list[dict[str, Any]]:
     """Return the group of all these tasks, and within it those of all but English and of each resource tier."""
-    reference = [task.name for task in tasks if task.language == _REFERENCE]
-    others = [task for task in tasks if task.language != _REFERENCE]
-    tiers = {tier: [task.name for task in others if task.info.tier == tier] for tier in TIERS}
-    tier_groups = [_group(manifest, f"{name}_{tier}_resource", members) for tier, members in tiers.items() if members]
+    reference = [task.name for task in tasks if task.language == ENGLISH]
+    tiers = by_tier(dict.fromkeys(task.language for task in tasks))
+    tier_groups = [
+        _group(manifest, f"{name}_{tier}_resource", [task.name for task in tasks if task.language in languages])
+        for tier, languages in tiers.items()
+    ]
     tier_names = [group["group"] for group in tier_groups]
-    if not others:
+    if not tiers:
         return [_group(manifest, name, reference)]
     if not reference:
         return [_group(manifest, name, tier_names), *tier_groups]

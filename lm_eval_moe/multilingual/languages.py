@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,12 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.strict_yaml import read_yaml
 
-__all__ = ["LANGUAGES_FILE", "TIERS", "LanguageInfo", "known_languages", "language_info"]
+__all__ = ["ENGLISH", "LANGUAGES_FILE", "TIERS", "LanguageInfo", "by_tier", "known_languages", "language_info"]
 
 LANGUAGES_FILE = Path(__file__).with_name("languages.yaml")
 """The table; its head names the sources."""
+
+ENGLISH = "en"
 
 TIERS = ("high", "mid", "low", "unknown")
 """Resource tiers, richest first; ``unknown`` for languages without a class."""
@@ -76,3 +78,16 @@ def known_languages() -> Mapping[str, LanguageInfo]:
     return MappingProxyType(
         {tag: LanguageInfo(tag, tier=_TIER_OF_CLASS[row.pop("class")], **row) for tag, row in rows.items()}
     )
+
+
+def by_tier(languages: Iterable[str]) -> dict[str, list[str]]:
+    """Return canonical tags by resource tier, richest first; languages that the table does not have are ``unknown``.
+
+    English counts to no tier: what most models are trained on would hide how the other rich languages fare.
+    """
+    table = known_languages()
+    tiers: dict[str, list[str]] = {tier: [] for tier in TIERS}
+    for language in languages:
+        if language != ENGLISH:
+            tiers[table[language].tier if language in table else "unknown"].append(language)
+    return {tier: members for tier, members in tiers.items() if members}

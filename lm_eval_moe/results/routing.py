@@ -95,7 +95,8 @@ class GroupRouting(Written):
     why_not: str | None = field(default=None, metadata=OPTIONAL)  # why averages over languages would mean nothing
     of: str | None = field(default=None, metadata=OPTIONAL)  # the group that an added average is of
     languages: Mapping[str, tuple[str, ...]] = field(default_factory=dict, metadata=OPTIONAL)  # their tasks
-    clustered_stderr: Mapping[str, float | None] = field(default_factory=dict, metadata=OPTIONAL)  # by metric
+    # By metric, an item in several languages as one cluster; lm-eval's column takes tasks as independent.
+    clustered_stderr: Mapping[str, float | None] = field(default_factory=dict, metadata=OPTIONAL)
     # By language, of how many documents the divergence is, where these are not all.
     partial: Mapping[str, str] = field(default_factory=dict, metadata=OPTIONAL)
     field_documents: Mapping[str, int] = field(default_factory=dict, metadata=OPTIONAL)  # of all tasks together

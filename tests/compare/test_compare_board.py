@@ -257,7 +257,7 @@ def test_a_baseline_with_fewer_languages_narrows_the_change_and_not_the_value(tm
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ("tiers", {"high": ("en", "de", "zh"), "mid": ("th",), "low": ("sw",)}),
+        ("tiers", {"high": ("de", "zh"), "mid": ("th",), "low": ("sw",)}),
         ("scripts", {"Latn": ("en", "de", "sw"), "Hans": ("zh",), "Thai": ("th",)}),
         (
             "families",
@@ -273,6 +273,13 @@ def test_languages_are_grouped(two: list[str], columns: Any, expected: dict[str,
         value = cell(section, "soft", name).estimate
         assert value is not None
         assert value.value == pytest.approx(np.mean([SOFT[lang] for lang in languages]))
+
+
+def test_english_counts_to_no_tier_unless_it_is_alone(two: list[str], tmp_path: Path) -> None:
+    (section,) = board_of(*two, columns="tiers").sections
+    assert "English counts to no tier, as in the groups of tasks." in section.notes
+    (alone,) = board_of(write_run(tmp_path / "alone", {"en": BASE["en"]}), columns="tiers").sections
+    assert [head.languages for head in alone.heads if head.kind == "value"] == [("en",)]
 
 
 def test_benchmarks_as_columns_and_tasks_of_no_language(tmp_path: Path) -> None:

@@ -73,6 +73,50 @@ def test_each_average_is_the_mean_over_its_languages() -> None:
     assert described["b_high_resource"].to_dict() == {"of": "b", "languages": {"de": ["b_de"], "ru": ["b_ru"]}}
 
 
+def test_another_reference_than_english_has_an_average_without_it() -> None:
+    found, known = of_five_languages()
+    described = add_averages(found, known, "sw")
+    assert found["groups"]["b_non_sw"]["acc,none"] == pytest.approx(0.75)  # (0.9 + 0.8 + 0.7 + 0.6) / 4
+    assert described["b_non_sw"].of == "b"
+    assert set(found["groups"]) == {
+        *("b", "b_non_sw", "b_non_english", "b_high_resource", "b_mid_resource", "b_low_resource")
+    }
+
+
+def nested(*, aggregated: bool) -> tuple[dict[str, Any], dict[str, TaskPairing | None]]:
+    """A group of two groups, levels of three languages each, with an average over all six tasks or without."""
+    tasks = {f"n_{lang}_{level}": {"acc": 0.5} for level in ("easy", "hard") for lang in ("en", "sw", "th")}
+    groups = {f"n_{level}": [name for name in tasks if name.endswith(level)] for level in ("easy", "hard")}
+    groups["n"] = ["n_easy", "n_hard"]
+    scores = {"n_easy": {"acc": 0.5}, "n_hard": {"acc": 0.5}, "n": {"acc": 0.5} if aggregated else {}}
+    return results({**tasks, **scores}, groups), pairings(*tasks, benchmark="n")
+
+
+def test_in_a_group_without_an_average_of_its_own_the_subgroups_have_theirs() -> None:
+    found, known = nested(aggregated=False)
+    described = add_averages(found, known)
+    added = {
+        f"n_{level}_{name}" for level in ("easy", "hard") for name in ("non_english", "mid_resource", "low_resource")
+    }
+    assert set(found["groups"]) == {"n_easy", "n_hard", *added}
+    assert described["n_hard_non_english"].languages == {"sw": ("n_sw_hard",), "th": ("n_th_hard",)}
+    whole, known = nested(aggregated=True)
+    add_averages(whole, known)
+    assert not added & set(whole["groups"])  # of the outermost group only
+    assert {"n_non_english", "n_sw", "n_low_resource"} <= set(whole["groups"])
+
+
+def test_a_group_of_one_group_a_language_without_an_average_of_its_own_is_warned_of() -> None:
+    found, known = nested(aggregated=False)
+    groups = {f"n_{lang}": [f"n_{lang}_easy", f"n_{lang}_hard"] for lang in ("en", "sw", "th")}
+    table = results({name: {"acc": 0.5} for name in groups} | {"n": {}}, groups | {"n": list(groups)})
+    found |= {"results": found["results"] | table["results"]}
+    found |= {"groups": table["groups"], "group_subtasks": table["group_subtasks"]}
+    with pytest.warns(RoutingWarning, match="n aggregates no scores itself, so there are no averages over its 3 lang"):
+        add_averages(found, known)
+    assert set(found["groups"]) == set(groups)
+
+
 def test_an_average_that_a_subgroup_gives_is_not_added_again() -> None:
     found, known = of_five_languages(
         groups={"b_european": ["b_de", "b_ru"], "b": ["b_en", "b_european", "b_th", "b_sw"]}, b_european={"acc": 0.75}
@@ -155,10 +199,13 @@ def test_with_samples_the_same_item_in_several_languages_is_one_cluster() -> Non
     described = add_averages(found, known)
     # Each item's u = (1/2)(1/4)(+-0.5) twice = +-0.125; variance = 4/3 x 4 x 0.125^2 = 1/12. As if there were four
     # values 1, 1, 0, 0 and not eight: their standard error is sqrt(1/3 / 4).
-    assert found["results"]["b_non_english"]["acc_stderr,none"] == pytest.approx(math.sqrt(1 / 12))
+    assert described["b_non_english"].clustered_stderr["acc,none"] == pytest.approx(math.sqrt(1 / 12))
     # English adds no residuals: weights 1/3 each instead of 1/2.
     assert described["b"].clustered_stderr["acc,none"] == pytest.approx(math.sqrt(1 / 12) * 2 / 3)
-    assert found["results"]["b"]["acc_stderr,none"] == 0.1  # lm-eval's own stays
+    # lm-eval's column takes tasks as independent, in its own groups and in ours, with samples or without.
+    assert found["results"]["b"]["acc_stderr,none"] == 0.1
+    assert found["results"]["b_non_english"]["acc_stderr,none"] == pytest.approx(0.1 / math.sqrt(2))
+    assert found["groups"]["b_non_english"]["acc_stderr,none"] == pytest.approx(0.1 / math.sqrt(2))
 
 
 def test_a_metric_that_is_not_the_mean_of_its_documents_is_not_clustered() -> None:

@@ -28,7 +28,7 @@ def test_right_or_wrong_items_have_wilsons_interval(items: int, data: st.DataObj
 @pytest.mark.parametrize("right", [0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
 @pytest.mark.parametrize("items", [15, 30, 100, 1000])
 def test_right_or_wrong_scores_are_covered(items: int, right: float) -> None:
-    """A sum over all outcomes: as right answers are whole numbers, it goes up and down. Student's t goes down to 79 %."""
+    """A sum over all outcomes: as right answers are whole numbers, it varies. Student's t goes down to 79 %."""
     covered = 0.0
     for number, chance in enumerate(stats.binom.pmf(range(items + 1), items, right)):
         low, high = score_interval(estimate([1.0] * number + [0.0] * (items - number)), items, share=True) or (2, 2)
