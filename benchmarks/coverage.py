@@ -218,7 +218,7 @@ def others(repeats: int, quick: bool) -> Iterator[list[str]]:
     rng = np.random.default_rng(3)
     for items, right in ((15, 0.5), (15, 0.9), (100, 0.5), (100, 0.9), (100, 0.98), (1000, 0.9)):
         rate, apart = Rate(coverage=True), Rate(coverage=True)
-        for _ in range(repeats):
+        for _ in range(10 * repeats):
             scores = [estimate(rng.random(items) < right) for _ in range(2)]
             rate.covers(score_interval(scores[0], items, share=True), right)
             apart.covers(judge_unpaired(unpaired(scores[:1], scores[1:])).interval, 0.0)
@@ -226,7 +226,7 @@ def others(repeats: int, quick: bool) -> Iterator[list[str]]:
         yield ["an unpaired difference", f"{items} items, {100 * right:.0f} % right", str(apart)]
     for items, right in ((15, 0.05), (15, 0.3), (100, 0.05), (100, 0.3)):
         rate = Rate(coverage=True)
-        for _ in range(repeats):
+        for _ in range(10 * repeats):
             kind, values = rng.random(items), rng.beta(2, 2, items)
             scored = np.where(kind < right, 1.0, np.where(kind < 2 * right, values, 0.0))
             rate.covers(score_interval(estimate(scored), items, share=True), right * 1.5)
@@ -237,7 +237,7 @@ def others(repeats: int, quick: bool) -> Iterator[list[str]]:
         ]
     for right in ((0.5, 0.6, 0.7, 0.8, 0.9), (0.98,) * 5):
         rate = Rate(coverage=True)
-        for _ in range(repeats):
+        for _ in range(10 * repeats):
             tasks = [estimate(rng.random(20) < share) for share in right]
             rate.covers(score_interval(independent_mean(tasks), 100, share=True), sum(right) / 5)
         yield ["a score of 5 tasks", f"20 items each, {100 * right[0]:.0f} to {100 * right[-1]:.0f} % right", str(rate)]

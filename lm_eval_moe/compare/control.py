@@ -22,7 +22,7 @@ class ControlGains:
         average: Over the run's languages; None where one of them was not compared with controls.
         by_language: One a language.
         clustered: Whether the intervals of the average count an item's translations as one; otherwise the items of the
-            languages are taken as independent.
+            languages are taken to be as alike as can be.
     """
 
     seeds: int

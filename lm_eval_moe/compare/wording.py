@@ -198,4 +198,7 @@ def _controls(section: Section) -> Iterator[str]:
     if 1 in draws:
         yield "One draw cannot tell how much the draw of experts matters: there is no interval and no mark."
     if not all(each.clustered for each in gains):
-        yield "Where no group has just these tasks, the interval takes the items of the languages as independent."
+        yield (
+            "Where no group has just these tasks, the interval takes the items of the languages to be as alike as can "
+            "be: it is wide."
+        )

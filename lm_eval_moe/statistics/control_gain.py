@@ -153,16 +153,18 @@ def gain_over_means(
 
 
 def mean_gain(gains: Sequence[ControlGain], *, higher_is_better: bool = True) -> ControlGain:
-    """Return the mean over languages of gains over the same draws, their items taken as independent.
+    """Return the mean over languages of gains over the same draws, of which the items are not known.
 
-    The draws are not: a set of experts that is good in one language may be so in all.
+    The draws are the same in all languages: a set of experts that is good in one may be so in all. Items may be, too:
+    what they add to the standard error is the mean of what they add in each language, as large as any dependence can
+    make it.
     """
     steered = math.fsum(gain.steered for gain in gains) / len(gains)
     per_control = [math.fsum(means) / len(gains) for means in zip(*(gain.per_control for gain in gains), strict=True)]
     stderr = None
     if all(gain.stderr is not None for gain in gains):
-        items = math.fsum(map(_items, gains)) / len(gains) ** 2
-        stderr = math.sqrt(items + _spread(per_control) / len(per_control))
+        items = math.fsum(math.sqrt(_items(gain)) for gain in gains) / len(gains)
+        stderr = math.hypot(items, math.sqrt(_spread(per_control) / len(per_control)))
     return gain_over_means(steered, per_control, stderr, higher_is_better=higher_is_better)
 
 
