@@ -1,7 +1,7 @@
 """Bounds of a mean that hold where few of many values differ from 0: Tango's score bound of any values.
 
 A standard error of few changed items knows nothing of the changes that were not seen. So for every mean in question the
-spread is that of the likeliest distribution which has it, on the values seen and one more: a change as large as any.
+spread is that of the likeliest distribution which has it, on the values seen and one more, as far away as any.
 """
 
 from __future__ import annotations
@@ -23,24 +23,31 @@ _HALVINGS = 60
 def score_bounds(changes: ClusteredValues, tail: float) -> tuple[float, float]:
     """Return the ends of a score interval of a mean of differences, each a bound of the level ``1 - tail``.
 
-    An item's value is the mean over its languages. The largest change that an item may have is the geometric mean of
-    the largest of any item and the largest of any item in one language: more languages than have done so may change
-    together, if hardly all of them. For right-or-wrong items of one language this is Tango's interval.
+    An item's value is the mean over its languages. How far one may be from the mean of all is the geometric mean of how
+    far any is, and how far any is in one language: more languages than have done so may change together, if hardly all
+    of them. Their spread is estimated: the quantile is Student's. For right-or-wrong items of one language, which may
+    change by 1 in both directions, and with the normal quantile, this is Tango's interval.
     """
     means = np.bincount(changes.group, weights=changes.values) / changes.sizes
     count = int(changes.cluster.max()) + 1
     mean = changes.mean().value
     # Around the languages' means, so that languages with other items do not spread the items by what sets them apart.
     items = mean + count * changes.sums(changes.values - means[changes.group])
-    one = np.abs(changes.values)
-    seen = max(np.abs(items).max(), float(count * (one * changes.weights).max()))
-    largest = 1.0 if changes.turned is not None else max(math.sqrt(seen * one.max()), np.abs(items).max())
+    low, high, critical = -1.0, 1.0, -NormalDist().inv_cdf(tail)
+    if changes.turned is None:
+        from scipy import special  # takes a while to import
+
+        critical = -float(special.stdtrit(count - 1, tail))
+        one, whole = np.abs(changes.values - mean), np.abs(items - mean).max()
+        seen = max(whole, float(count * (one * changes.weights).max()))
+        away = max(math.sqrt(seen * one.max()), whole)
+        low, high = mean - away, mean + away
     values, counts = np.unique(items, return_counts=True)
-    return -score_upper_bound(-values, counts, largest, tail), score_upper_bound(values, counts, largest, tail)
+    return -score_upper_bound(-values, counts, -low, critical), score_upper_bound(values, counts, high, critical)
 
 
-def score_upper_bound(values: Values, counts: NDArray[np.int64], largest: float, tail: float) -> float:
-    """Return the largest mean that a score test does not refute at the level ``tail``.
+def score_upper_bound(values: Values, counts: NDArray[np.int64], largest: float, critical: float) -> float:
+    """Return the largest mean of which the score statistic is at most ``critical``.
 
     The statistic of a mean m is ``(m - mean of the values) / sqrt(V / n)``, V the variance of the likeliest
     distribution on the values and ``largest`` whose mean is m (empirical likelihood: A. Owen, Biometrika 75, 1988).
@@ -51,9 +58,9 @@ def score_upper_bound(values: Values, counts: NDArray[np.int64], largest: float,
         values: Different values ``[k]``.
         counts: How often each is there ``[k]``.
         largest: No value is larger; one that is as large is taken as seen.
-        tail: Of a one-sided test.
+        critical: A positive number.
     """
-    n, critical = int(counts.sum()), -NormalDist().inv_cdf(tail)
+    n = int(counts.sum())
     centre = float(counts @ values) / n
     away, room = values - centre, largest - centre
     if room <= 1e-12 * max(abs(largest), abs(centre)):

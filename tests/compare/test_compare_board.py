@@ -98,10 +98,12 @@ def test_an_average_clusters_an_items_languages(two: list[str], column: str, lan
     by_item = np.array([changes_in(lang) for lang in languages]).mean(axis=0)
     assert found.change is not None
     assert found.change.difference.value == pytest.approx(by_item.mean(), abs=1e-12)
-    largest = np.sqrt(np.abs(by_item).max())  # a language's item changes by 1
+    mean = by_item.mean()
+    away = np.sqrt(np.abs(by_item - mean).max() * (1 + abs(mean)))  # a language's item changes by 1 in both directions
     low, high = found.change.interval or (0.0, 0.0)
-    assert score_of_values(by_item, largest, high) == pytest.approx(stats.norm.ppf(0.975), abs=1e-3)
-    assert score_of_values(-by_item, largest, -low) == pytest.approx(stats.norm.ppf(0.975), abs=1e-3)
+    critical = pytest.approx(stats.t.ppf(0.975, len(by_item) - 1), abs=1e-3)
+    assert score_of_values(by_item, mean + away, high) == critical
+    assert score_of_values(-by_item, away - mean, -low) == critical
     sampled = stats.permutation_test(
         (by_item, np.zeros(len(by_item))),
         lambda x, y, axis: np.mean(x - y, axis=axis),
@@ -352,8 +354,8 @@ def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:
     z95 = 1.959963984540054
     assert found.seeds == 2
     assert found.average is not None
-    # The items of the languages are independent, the two draws are the same ones in all.
-    items, draws = (0.03**2 - 0.0002 / 2) / len(LANGUAGES), 0.0002
+    # The items of the languages are as alike as can be, the two draws are the same ones in all.
+    items, draws = 0.03**2 - 0.0002 / 2, 0.0002
     half = [(z95**2 * items + stats.t.ppf(0.975, 1) ** 2 * k * draws) ** 0.5 for k in (0.5, 1.5)]
     assert (found.average.gain, found.average.low) == pytest.approx((0.09, 0.09 - half[0]))
     assert found.average.new_draw_low == pytest.approx(0.09 - half[1])

@@ -203,7 +203,7 @@ def test_a_score_bound_is_where_the_likelihoods_spread_refutes_it(
     values: list[float], largest: float, tail: float
 ) -> None:
     seen, counts = np.unique(values, return_counts=True)
-    bound = score_upper_bound(seen, counts, largest, tail)
+    bound = score_upper_bound(seen, counts, largest, float(stats.norm.isf(tail)))
     assert np.mean(values) <= bound <= largest
     if np.mean(values) < bound < 0.98 * largest:
         assert score_of_values(values, largest, bound) == pytest.approx(stats.norm.isf(tail), abs=2e-3)
@@ -215,11 +215,21 @@ def test_of_right_or_wrong_items_the_score_bounds_are_tangos(better: int, worse:
     assert found == pytest.approx(score_interval(better, worse, n, 0.95), abs=1e-6)
 
 
-def test_the_largest_change_is_between_that_of_an_item_and_that_of_an_item_in_one_language() -> None:
-    """One of 40 items got better in one of four languages: an item may so far change by sqrt(1/4 x 1)."""
+def test_an_item_may_be_as_far_away_as_between_any_item_and_any_item_in_one_language() -> None:
+    """One of 40 items got better in one of four languages: there 159/160 from the mean, and a fourth in all."""
     of = ClusteredValues.of([[(item, float(item == lang == 0)) for item in range(40)] for lang in range(4)])
-    one = np.array([0.0, 0.25])
-    assert score_bounds(of, 0.025)[1] == pytest.approx(score_upper_bound(one, np.array([39, 1]), 0.5, 0.025))
+    values, counts, away = np.array([0.0, 0.25]), np.array([39, 1]), 159 / 320
+    low, high = score_bounds(of, 0.025)
+    critical = float(stats.t.isf(0.025, 39))
+    assert high == pytest.approx(score_upper_bound(values, counts, 1 / 160 + away, critical))
+    assert low == pytest.approx(-score_upper_bound(-values[::-1], counts[::-1], away - 1 / 160, critical))
+
+
+def test_where_all_items_change_alike_the_score_interval_is_next_to_students() -> None:
+    values = np.random.default_rng(2).normal(-0.083, 0.01, 12)
+    found = judged([list(enumerate(values))]).interval
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert found == pytest.approx((expected.low, expected.high), abs=0.002)
 
 
 def test_a_family_is_corrected_by_holm_and_what_has_no_p_is_no_test() -> None:
