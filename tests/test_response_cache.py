@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -176,6 +177,33 @@ def test_damaged_entries_are_computed_anew(lm: HFMoE, manager: TaskManager, tmp_
     with counted_passes(lm) as passes:
         assert lasting(evaluate(lm, manager, tmp_path / "cache", tasks)) == whole
     assert not passes
+
+
+@pytest.mark.parametrize("passes", [0, 2], ids=["before", "in the middle"])
+def test_a_run_whose_cache_is_damaged_ends_as_if_it_were_not(
+    lm: HFMoE, manager: TaskManager, tmp_path: Path, passes: int
+) -> None:
+    file, tasks = tmp_path / "cache.moe.sqlite", ["demo_arith_sw", "demo_arith_gen_sw"]
+    evaluate(lm, manager, tmp_path / "cache", tasks[1:])  # the other one runs first
+    whole = lasting(evaluate(lm, manager, None, tasks))
+    seen: list[int] = []
+
+    def damage(*_: Any) -> None:
+        seen.append(1)
+        if len(seen) == max(passes, 1):
+            data = file.read_bytes()
+            file.write_bytes(data[:4096] + bytes(len(data) - 4096))
+
+    if not passes:
+        damage()
+    handle = lm.model.register_forward_pre_hook(damage)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always", RoutingWarning)
+        assert lasting(evaluate(lm, manager, tmp_path / "cache", tasks)) == whole
+    handle.remove()
+    assert len(seen) > passes
+    if not passes:  # later, what is damaged may lie in memory
+        assert any(f"{file} is damaged" in text and f"{file.name}.damaged" in text for text in map(str, raised))
 
 
 def test_a_damaged_file_is_set_aside_and_a_foreign_one_refused(tmp_path: Path) -> None:
