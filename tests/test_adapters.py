@@ -169,6 +169,8 @@ def check(lm: HFMoE, experts: str = "experts") -> None:
 def test_a_list_of_experts_is_found_by_its_structure(tokenizer: Any, tmp_path: Path) -> None:
     path = saved("gate", tmp_path / "model", tokenizer)
     check(HFMoE(pretrained=path, trust_remote_code=True, capture="all", batch_size=1))
+    with pytest.raises(UserError, match=r"code of its own(?s:.*)--trust_remote_code"):
+        HFMoE(pretrained=path)
 
 
 def renamed(path: str, *changes: tuple[str, str]) -> None:

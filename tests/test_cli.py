@@ -178,7 +178,10 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
         ),
         *([] if find_spec("wandb") else [(["--wandb_args", "project=x"], {}, "wandb is not installed")]),
         (["--model_args", f"pretrained={cut_off(tmp_path)}"], {}, "SafetensorError"),
+        (["--model_args", f"pretrained={without_tokenizer(tmp_path)}"], {}, "there is no tokenizer in"),
         (["--model_args", "pretrained=demo,capture=promt"], {}, "did you mean 'prompt'"),
+        (["--model_args", "pretrained=demo,capture=of"], {}, "did you mean 'off'"),
+        (["--model_args", "pretrained=demo,enable_thinking=true"], {}, "add think_end_token"),
         (["--model_args", f"pretrained={tmp_path}/nowhere"], {}, "cannot load the config"),
         (["--steering", str(steering), "--model_args", "pretrained=x"], {"model": "hf"}, "use --model hf-moe"),
         (["--model_args", "pretrained=demo", "--control", "random:2"], {}, "give --steering FILE"),
@@ -188,6 +191,10 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
         said = capsys.readouterr().err
         assert words in said
         assert "Traceback" not in said
+
+
+def without_tokenizer(folder: Path) -> Path:
+    return shutil.copytree(demo_model_path(), folder / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
 
 
 def cut_off(folder: Path) -> Path:

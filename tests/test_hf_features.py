@@ -15,6 +15,8 @@ from small_models import make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.capture.generation import GenerationTracker
+from lm_eval_moe.capture.segments import Forest
 from lm_eval_moe.doctor.runs import Runs, undisturbed
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering import parse_spec
@@ -377,6 +379,22 @@ def test_generation_arguments_give_the_texts_of_hf(arguments: dict[str, Any], to
     if arguments.get("do_sample"):
         torch.manual_seed(4)
         assert lm.generate_until(generated(PROMPTS, **arguments), disable_tqdm=True) != expected
+
+
+def test_a_model_that_keeps_no_keys_and_values_gets_no_advice_on_decoding() -> None:
+    class Nothing:
+        thinking, stopped, ended = 0, False, False
+
+        def add(self, token: int) -> None:
+            pass
+
+    tracker = GenerationTracker(Forest(), np.full((1, 5), True), [Nothing()], [None])
+    tracker.next_pass(1, 5)
+    tracker.read([7])
+    with pytest.raises(UserError, match="feeds the whole text again") as refusal:
+        tracker.next_pass(1, 6)
+    assert "num_beams" not in str(refusal.value)
+    assert "capture=off" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

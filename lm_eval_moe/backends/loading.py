@@ -42,6 +42,12 @@ def _config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
             **({"gguf_file": arguments["gguf_file"]} if arguments.get("gguf_file") else {}),
         )
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"the model {pretrained!r} comes with code of its own, which is not run unasked",
+                fix="read it, and if you trust it, add --trust_remote_code (or trust_remote_code=true to --model_args)",
+                where="--model_args pretrained",
+            ) from error
         raise UserError(
             f"cannot load the config of {pretrained!r}: {str(error).splitlines()[0]}",
             fix="give a hub id, a local directory with a config.json, or demo",

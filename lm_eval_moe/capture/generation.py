@@ -122,9 +122,15 @@ class GenerationTracker:
                 "a prompt has no tokens to generate from", fix="give it some text, or set add_bos_token=true"
             )
         if start + width > prompt_width and (start < prompt_width or width > 1):
+            if start >= prompt_width and width == start + 1:
+                raise UserError(
+                    "generation feeds the whole text again for every token, as a model without a key-value cache does: "
+                    "what it generates can be neither captured nor steered",
+                    fix="choose tasks that score texts, or set capture=off and no steering; a model that can cache "
+                    "needs use_cache in its config",
+                )
             raise _unknown_decoding(
-                f"generation feeds {width} tokens a row where one is expected, as assisted decoding and generation "
-                "without a key-value cache do"
+                f"generation feeds {width} tokens a row where one is expected, as assisted decoding does"
             )
         self._columns = start + width
         if start < prompt_width:

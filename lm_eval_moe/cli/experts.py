@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     file.add_argument("--control", metavar="KIND", help="random: the matched random control of the rule")
     file.add_argument("--seed", metavar="N", help="the steering file's seed, for ties and random controls (default: 0)")
     file.add_argument("--name", help="the steering file's name")
-    shape = parser.add_argument_group("the model, where no profile says its shape")
+    shape = parser.add_argument_group("the model, where neither a profile nor the steering file says its shape")
     shape.add_argument(
         "--model_args", "-a", nargs="+", action=ModelArgs, metavar="KEY=VALUE", help="pretrained=...: its config alone"
     )
@@ -119,14 +119,14 @@ def _spec(args: argparse.Namespace) -> SteeringSpec:
 
 
 def _shape(args: argparse.Namespace, spec: SteeringSpec) -> RoutingShape:
-    from lm_eval_moe.experts import parse_shape, shape_of_profiles
+    from lm_eval_moe.experts import parse_shape, shape_of_spec
 
     if args.shape is not None and args.model_args is not None:
         raise UserError("is given beside --model_args", fix="give one of the two", where="--shape")
     if args.shape is not None:
         return parse_shape(args.shape)
     if args.model_args is None:
-        return shape_of_profiles(spec)
+        return shape_of_spec(spec)
     # Reading the model's config is the one thing here that takes torch and transformers.
     with contextlib.redirect_stdout(sys.stderr):
         return backend(DEFAULT).shape_before_loading(model_arguments(args))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lm_eval_moe.experts.heatmap import save_heat_map
 from lm_eval_moe.experts.selection import Compared, as_random_control, compared, parse_thresholds, select
-from lm_eval_moe.experts.shapes import parse_shape, shape_of_profiles
+from lm_eval_moe.experts.shapes import parse_shape, shape_of_spec
 from lm_eval_moe.experts.text import render_text
 from lm_eval_moe.experts.written import explicit_yaml
 
@@ -21,5 +21,5 @@ __all__ = [
     "render_text",
     "save_heat_map",
     "select",
-    "shape_of_profiles",
+    "shape_of_spec",
 ]

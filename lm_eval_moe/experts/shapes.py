@@ -14,7 +14,7 @@ from lm_eval_moe.steering import SteeringSpec
 from lm_eval_moe.steering.layers import LayerExpression
 from lm_eval_moe.steering.overrides import key_of
 
-__all__ = ["parse_shape", "profile_paths", "shape_of_profiles"]
+__all__ = ["parse_shape", "profile_paths", "shape_of_spec"]
 
 _SIZES = ("layers", "experts", "top_k")
 _LIKE = "layers=48,experts=128,top_k=8; add moe_layers=3-47 where some layers are dense"
@@ -33,21 +33,22 @@ def profile_paths(rule: object) -> Iterator[ProfilePath]:
             yield from profile_paths(getattr(rule, each.name))
 
 
-def shape_of_profiles(spec: SteeringSpec) -> RoutingShape:
-    """Return the shape that the first safetensors profile of a spec says it is of.
+def shape_of_spec(spec: SteeringSpec) -> RoutingShape:
+    """Return the shape that a spec's first safetensors profile is of, or else the one that its ``model`` says.
 
     Raises:
-        UserError: There is none, or it cannot be read.
+        UserError: There is neither, or a profile cannot be read.
     """
-    for each in spec.interventions:
-        for given in profile_paths(each.experts):
-            if given.path.suffix == ".safetensors":
-                return read_profile(given.path).shape
+    for intervention in spec.interventions:
+        for profile in profile_paths(intervention.experts):
+            if profile.path.suffix == ".safetensors":
+                return read_profile(profile.path).shape
     sizes = {} if spec.model is None else spec.model.dump()
-    known = ",".join(f"{name}={sizes[name]}" for name in _SIZES) if len(sizes) == len(_SIZES) else ""
+    if all(name in sizes for name in _SIZES):
+        return parse_shape(",".join(f"{name}={sizes[name]}" for name in _SIZES))
     raise UserError(
-        "no profile says how many layers and experts the model has",
-        fix=f"give the model with --model_args pretrained=..., or its shape with --shape {known or _LIKE}",
+        "neither a profile nor the file's `model` says how many layers and experts the model has",
+        fix=f"give the model with --model_args pretrained=..., or its shape with --shape {_LIKE}",
         where=spec.place.source,
     )
 

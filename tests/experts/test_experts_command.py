@@ -255,7 +255,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "another kind of control": ([*STEERED, "--control", "rndom"], ["--control random"]),
     "no shape": (
         ["shared", "--profiles", "en=en.json", "sw=sw.json", "--action", "mask"],
-        ["no profile says", "--model_args", "--shape"],
+        ["neither a profile nor", "--model_args", "--shape"],
     ),
     "a shape without experts": ([*STEERED, "--shape", "layers=3,top_k=2"], ["--shape", "'experts' is missing"]),
     "a shape misspelt": ([*STEERED, "--shape", "layer=3"], ["did you mean 'layers'"]),
@@ -300,6 +300,24 @@ def test_the_shape_can_come_from_a_models_config(capsys: pytest.CaptureFixture[s
     found = read_json(capsys, "--steering", "ids.yaml", "--model_args", "pretrained=demo")
     assert found["shape"]["experts"] == 16
     assert found["interventions"][0]["counts"]["middle"] == {"experts": 8, "layers": 4, "looked_at": 4}
+
+
+def test_the_shape_can_come_from_the_steering_file(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {
+        "version": 1,
+        "model": {"layers": 12, "experts": 6, "top_k": 2},
+        "interventions": [{"layers": "middle", "experts": {"ids": {"all": [2, 5]}}, "action": "mask"}],
+    }
+    Path("ids.yaml").write_text(json.dumps(document))
+    found = read_json(capsys, "--steering", "ids.yaml")
+    assert (
+        found["shape"] == read_json(capsys, "--steering", "ids.yaml", "--shape", "layers=12,experts=6,top_k=2")["shape"]
+    )
+    assert found["interventions"][0]["counts"]["middle"]["layers"] == 7, "a sixth and three quarters of 12"
+    del document["model"]["top_k"]  # type: ignore[attr-defined]
+    Path("ids.yaml").write_text(json.dumps(document))
+    assert experts("--steering", "ids.yaml") == 2
+    assert "the file's `model`" in capsys.readouterr().err
 
 
 def test_it_starts_without_torch() -> None:

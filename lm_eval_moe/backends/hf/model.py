@@ -103,6 +103,10 @@ class HFMoE(Likelihoods, Generations):
         with checked_loading(self, allow=self._allow_missing_weights):
             super()._create_model(*args, **kwargs)
 
+    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
+        super()._create_tokenizer(pretrained, tokenizer, *args, **kwargs)
+        refusals.check_tokenizer(self.tokenizer, tokenizer or pretrained)
+
     # ------------------------------------------------------------------ what it is
 
     shape_before_loading = staticmethod(shape_before_loading)

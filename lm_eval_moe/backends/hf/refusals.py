@@ -11,7 +11,7 @@ import torch
 from lm_eval_moe.backends.stopping import is_left_out
 from lm_eval_moe.errors import RoutingWarning, UserError, did_you_mean
 
-__all__ = ["check_arguments", "check_device", "check_think_end", "checked_reuse"]
+__all__ = ["check_arguments", "check_device", "check_think_end", "check_tokenizer", "checked_reuse"]
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -73,6 +73,21 @@ def check_think_end(tokenizer: Any, think_end: str | int | None) -> None:
             f"left out: the thinking will be scored as the answer; give {advice}",
             RoutingWarning,
             stacklevel=3,
+        )
+
+
+def check_tokenizer(tokenizer: Any, source: Any) -> None:
+    """Refuse a tokenizer that reads nothing: transformers makes an empty one where a folder has none.
+
+    Raises:
+        UserError: It is one.
+    """
+    if not tokenizer.encode("a text", add_special_tokens=False):
+        raise UserError(
+            f"there is no tokenizer in {str(getattr(source, 'name_or_path', source))!r}",
+            fix="put its tokenizer files beside the model, or name another folder or hub id that has them "
+            "(--model_args tokenizer=...)",
+            where="--model_args pretrained",
         )
 
 
