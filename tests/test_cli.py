@@ -83,6 +83,30 @@ def test_steering_flag_and_model_argument_give_the_same_numbers(
     assert mean == pytest.approx(one["results"]["demo_arith_sw"]["routing_divergence,none"])
 
 
+def test_a_run_names_its_steering_its_controls_and_its_files(
+    steering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
+    assert run(*model, "--control", "random:2", "--log_samples", tasks="demo_arith_en") == 0
+    printed, said = capsys.readouterr()
+    lines = printed.splitlines()
+    found = results_in(tmp_path / "out")["routing"]
+    steered = found["steering"]
+    header = lines.index(f"steering: {steered['name']} ({steered['hash'][:8]})")
+    assert lines[header + 1].startswith("hf-moe ({'pretrained': 'demo'})")
+    written = [Path(line.removeprefix("written: ")) for line in lines if line.startswith("written: ")]
+    assert sorted(written) == sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert lines[-len(written) :] == [f"written: {path}" for path in written]
+    for seed in (1, 2):
+        assert f"lm-eval-moe: control {seed} of 2, seed {seed} (" in said
+    assert ".partial" not in printed + said
+    controls = said.partition("control 1 of 2")[2]
+    assert "Building prompts: " in controls
+    assert "Selected tasks" in said
+    assert "Selected tasks" not in controls, "lm-eval has said it all of the first run"
+    assert "with the response cache" not in said, "there is none"
+
+
 def test_set_overrides_a_field_of_the_file(steering: Path, tmp_path: Path) -> None:
     arguments = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
     assert run(*arguments, "--set", "interventions.0.action.soft=-0.25", tasks="demo_arith_en") == 0

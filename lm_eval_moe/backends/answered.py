@@ -294,7 +294,8 @@ class Answered:
                 self.captured.keep(own.key, own.window, record)
 
         quiet = quiet or self.rank != 0
-        with self._progress("Answering with the response cache", len(keys), quiet=quiet) as bar:
+        what = "Answering with the response cache" if self.response_cache else "Answering for this run and the next"
+        with self._progress(what, len(keys), quiet=quiet) as bar:
             return answers_by_block(cache, order(requests), keys, at_once or self.rows_at_once, compute, recall, bar)
 
     def _plans_in_memory(self, requests: int) -> int:

@@ -103,6 +103,8 @@ def _run(args: argparse.Namespace, config: dict[str, Any], options: dict[str, An
                 raise
             wrong, results = error, error.results
         printed = results is not None
+        if steered := (results or {}).get("routing", {}).get("steering"):
+            print(f"steering: {steered['name']} ({steered['hash'][:8]})")  # above lm-eval's line on the model
         return results
 
     run_command(args, config, evaluate)

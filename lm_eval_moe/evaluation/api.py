@@ -21,7 +21,7 @@ from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.evaluation.options import RoutingOptions
 from lm_eval_moe.evaluation.routed_evaluate import RoutedEvaluation
 from lm_eval_moe.harness.evaluating import knows_model, stock_simple_evaluate
-from lm_eval_moe.harness.quiet import quiet_harness
+from lm_eval_moe.harness.quiet import quiet_harness, warnings_only
 from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.harness.task_index import TaskManager, metadata_of
 from lm_eval_moe.harness.tracker import name_model
@@ -203,12 +203,14 @@ def _evaluate_with_controls(
         for group in (runs[:first], *in_groups(runs[first:], size)):
             with lm.ahead(group):
                 for plan in group:
-                    if plan is steering:
+                    if plan is None or plan is steering:
                         results = _evaluate(lm, named, options, kwargs | {"log_samples": True}, check)
                         continue
-                    logger.info("random control %d of %d", len(controls) + 1, len(plans))
+                    number = len(controls) + 1  # which is the seed as well
+                    logger.info("control %d of %d, seed %d (%s)", number, len(plans), number, plan.hash[:8])
                     lm.set_steering(plan)
-                    controls.append(_evaluate(lm, named, quiet_options, quiet))
+                    with warnings_only():
+                        controls.append(_evaluate(lm, named, quiet_options, quiet))
     finally:
         lm.set_steering(steering)
     if results is not None:

@@ -74,9 +74,11 @@ def run_command(args: argparse.Namespace, config: Mapping[str, Any], evaluate: C
             indexing_what_is_needed(args.tasks, args.include_path),
             replaced(lm_eval, "simple_evaluate", starting),  # which the command imports by name when it runs
             replaced(EvaluatorConfig, "load_yaml_config", staticmethod(lambda _: dict(config))),
-            writing_whole_files(),
+            writing_whole_files() as written,
         ):
             Run._execute(args)
+            for file in written:
+                print(f"written: {file}")
     except (AssertionError, ValueError, TypeError, FileNotFoundError, KeyError) as error:
         # Until the evaluation starts, lm-eval has only read its arguments; it refuses some of them later.
         if started and not _is_refusal(error):

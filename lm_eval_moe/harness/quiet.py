@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval import evaluator
+from tqdm import tqdm
 
 from lm_eval_moe.replacing import replaced
 
-__all__ = ["quiet_harness"]
+__all__ = ["quiet_harness", "warnings_only"]
 
 _HINT = "Custom kwargs can be passed to"
 """Said of every task with a data function of its own."""
@@ -21,8 +23,8 @@ _HINT = "Custom kwargs can be passed to"
 
 @contextmanager
 def quiet_harness() -> Iterator[None]:
-    """Keep lm-eval from giving a hint once a task, from describing the machine again every time, and from letting git
-    complain where there is no repository.
+    """Keep lm-eval from giving a hint once a task, from describing the machine again every time, from stacking bars
+    without a label, and from letting git complain where there is no repository.
     """
 
     def is_no_hint(record: logging.LogRecord) -> bool:
@@ -36,6 +38,10 @@ def quiet_harness() -> Iterator[None]:
         for logger in loggers:
             logger.addFilter(is_no_hint)
             stack.callback(logger.removeFilter, is_no_hint)
+            module = sys.modules.get(logger.name)
+            if hasattr(module, "tqdm"):
+                # One a task and a run: each says what it counts, and makes room for the next one.
+                stack.enter_context(replaced(module, "tqdm", partial(tqdm, desc="Building prompts", leave=False)))
         if original is not None:
             known = partial(_environment, original, here)
             stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(known())))
@@ -43,6 +49,18 @@ def quiet_harness() -> Iterator[None]:
         if commit is not None and not any((folder / ".git").exists() for folder in (here, *here.parents)):
             stack.enter_context(replaced(evaluator, "get_git_commit_hash", lambda: None))
         yield
+
+
+@contextmanager
+def warnings_only() -> Iterator[None]:
+    """Keep lm-eval from saying again, of the same tasks and the same model, what it said of the run before."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @cache

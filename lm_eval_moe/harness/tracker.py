@@ -20,20 +20,22 @@ __all__ = ["WholeFilesTracker", "name_model", "writing_whole_files"]
 
 
 @contextmanager
-def writing_whole_files() -> Iterator[None]:
-    """Let lm-eval's command write through our tracker.
+def writing_whole_files() -> Iterator[list[Path]]:
+    """Let lm-eval's command write through our tracker; yield the list of the files, which grows as they appear.
 
     Raises:
         UserError: When it is done: something could not be written.
     """
     made: list[WholeFilesTracker] = []
+    written: list[Path] = []
 
     def make(*args: Any, **kwargs: Any) -> WholeFilesTracker:
         made.append(WholeFilesTracker(*args, **kwargs))
+        made[-1].written = written
         return made[-1]
 
     with replaced(lm_eval.loggers, "EvaluationTracker", make):
-        yield
+        yield written
     for tracker in made:
         tracker.check()
 
@@ -48,6 +50,7 @@ class WholeFilesTracker(EvaluationTracker):
 
     Attributes:
         failed: What could not be written, for an error when everything else is done.
+        written: The files that were.
     """
 
     output_path: str | None
@@ -55,6 +58,7 @@ class WholeFilesTracker(EvaluationTracker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.failed: list[str] = []
+        self.written: list[Path] = []
 
     def save_results_aggregated(self, results: dict[str, Any], samples: dict[str, Any] | None = None) -> None:
         """Write the results file."""
@@ -89,40 +93,53 @@ class WholeFilesTracker(EvaluationTracker):
         path = Path(given)
         home = path.parent if path.suffix == ".json" else path
         aside = home / f".{os.getpid()}.partial"
-        problems = _Problems()
+        problems = _Problems(aside, home)
         logger = logging.getLogger(EvaluationTracker.__module__)
-        logger.addHandler(problems)
+        logger.addFilter(problems)
         self.output_path = str(aside / path.name if path.suffix == ".json" else aside)
         try:
             yield
             if not problems.seen:
-                _move(aside, home)
+                self.written += _move(aside, home)
         except OSError as error:
             problems.seen.append(repr(error))
         finally:
             self.output_path = given
-            logger.removeHandler(problems)
+            logger.removeFilter(problems)
             shutil.rmtree(aside, ignore_errors=True)
         if problems.seen:
-            self.failed.append(f"{what} could not be written ({problems.seen[-1]})")
+            problem = problems.seen[-1].replace(str(aside), str(home))
+            self.failed.append(f"{what} could not be written ({problem})")
 
 
-class _Problems(logging.Handler):
-    """Keeps what lm-eval says when it could not save."""
+class _Problems(logging.Filter):
+    """Keeps what lm-eval says when it could not save, and lets it name the place where the files will be.
 
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
+    Args:
+        aside: The folder that it writes to.
+        home: The place.
+    """
+
+    def __init__(self, aside: Path, home: Path) -> None:
+        super().__init__()
+        self.aside, self.home = str(aside), str(home)
         self.seen: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage().replace(self.aside, self.home)
         if message.startswith("Could not save") or self.seen:  # what went wrong is in the next line
             self.seen.append(message)
+        record.msg, record.args = message, ()
+        return True
 
 
-def _move(aside: Path, home: Path) -> None:
+def _move(aside: Path, home: Path) -> list[Path]:
+    """Move all files to their places, and return these."""
+    places = []
     for file in sorted(aside.rglob("*")):
         if file.is_file():
             place = home / file.relative_to(aside)
             place.parent.mkdir(parents=True, exist_ok=True)
             file.replace(place)
+            places.append(place)
+    return places
