@@ -6,6 +6,7 @@ import argparse
 from importlib.util import find_spec
 from typing import Any
 
+from lm_eval_moe.backends.argument_help import ARGUMENT_HELP
 from lm_eval_moe.backends.registry import BACKENDS, DEFAULT, usual_batch_size
 from lm_eval_moe.cli._shared import add_overrides, add_parallel, add_strict, check_task_folder, warnings_as_lines
 from lm_eval_moe.errors import FlawedResultsError, UserError
@@ -42,7 +43,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "lm-eval-moe run --model_args pretrained=<model> --tasks <task> ... [--model NAME] [--steering FILE] [options]"
     )
     parser.epilog = (
-        "examples:\n"
+        "model arguments of ours, beside lm-eval's (docs/model_arguments.md):\n"
+        + "".join(f"  {name:<{max(map(len, ARGUMENT_HELP))}}  {text}\n" for name, text in ARGUMENT_HELP.items())
+        + "\nexamples:\n"
         "  $ lm-eval-moe run --model_args pretrained=demo --tasks demo_arith\n"
         "  $ lm-eval-moe run --model_args pretrained=Qwen/Qwen3-30B-A3B,dtype=bfloat16 \\\n"
         "      --tasks mgsm_direct_en,mgsm_direct_sw --steering steer.yaml --set interventions.0.action.soft=0.25\n"
