@@ -178,7 +178,7 @@ def _run(
     if capture is not None:
         from lm_eval_moe import parse_spec
         from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-        from lm_eval_moe.capture import RequestKey
+        from lm_eval_moe.recording import RequestKey
 
         lm.set_capture(capture)
         lm.set_steering(parse_spec(spec) if spec else None)

@@ -19,10 +19,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.demo_model.data import evaluation_problems
 from lm_eval_moe.demo_model.words import LANGUAGES
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.routing_fields import CURVES
 from lm_eval_moe.shape import RoutingShape
 

@@ -31,6 +31,7 @@ __all__ = [
 _HOMES = {
     "HFMoE": "lm_eval_moe.backends.hf.model",
     "Routing": "lm_eval_moe.library",
+    "capture": "lm_eval_moe.library",
     "load_spec": "lm_eval_moe.steering",
     "parse_spec": "lm_eval_moe.steering",
     "resolve": "lm_eval_moe.steering",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile_rows import ItemRows, records_of
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem, read_profile, write_profile
+from lm_eval_moe.recording import RoutingRecord
+from lm_eval_moe.recording.profile_rows import ItemRows, records_of
 
 __all__ = ["read_records", "write_records"]
 

@@ -16,9 +16,9 @@ from small_models import ROOT, VOCABULARY
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm_eval_moe import HFMoE, parse_spec
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.routers import blocks
 
 EXPERTS, TOP_K = 6, 2

@@ -15,8 +15,8 @@ from lm_eval.models.huggingface import HFLM
 from peft import IA3Config, LoraConfig, get_peft_model
 from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.steering import parse_spec
 
 QUERY, EXPERTS = ["q_proj"], ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]

@@ -21,8 +21,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.steering import parse_spec
 
 # ---------------------------------------------------------------------- weights that are elsewhere

@@ -92,7 +92,7 @@ BREAKING = {
     "results": "lm_eval_moe.routers",
     "metrics": "torch",
     "evaluation": "transformers",
-    "capture": "lm_eval",
+    "recording": "lm_eval",
     "demo_model": "tools",
 }
 """An import for every contract but that of circles, by the module or room that must not have it."""

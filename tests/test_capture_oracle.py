@@ -13,7 +13,7 @@ from oracle import check
 from small_models import FAMILIES, make_model
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.recording import RequestKey
 
 
 def build(family: str, tokenizer: Any, **kwargs: Any) -> tuple[Any, HFMoE]:

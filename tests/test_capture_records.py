@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from profile_records import read_records, write_records
 
-from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem
+from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.shape import RoutingShape
 
 SHAPE = RoutingShape(layers=(1,), experts=4, top_k=2, depth=2)

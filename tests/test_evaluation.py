@@ -23,10 +23,10 @@ from scipy.stats import entropy as scipy_entropy
 from small_models import ROOT, make_model
 
 from lm_eval_moe import HFMoE, simple_evaluate
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.requests import make_request
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.resources import tasks_dir
 
 TASKS = ["demo_arith_en", "demo_arith_ru", "demo_arith_sw"]

@@ -14,11 +14,11 @@ from lm_eval.models.huggingface import HFLM
 from small_models import make_model
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import RequestKey
-from lm_eval_moe.capture.generation import GenerationTracker
-from lm_eval_moe.capture.segments import Forest
 from lm_eval_moe.doctor.runs import Runs, undisturbed
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import RequestKey
+from lm_eval_moe.recording.generation import GenerationTracker
+from lm_eval_moe.recording.segments import Forest
 from lm_eval_moe.steering import parse_spec
 
 FAMILY = "qwen3_moe"

@@ -16,8 +16,8 @@ from small_models import FAMILIES, make_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.routers.families.phimoe import PhimoeBlock
 from lm_eval_moe.routers.mode import _guarded_logits
 from lm_eval_moe.steering import parse_spec
@@ -87,7 +87,7 @@ def test_nothing_is_left_behind_when_a_pass_fails(
 
 
 def test_nothing_is_left_behind_when_the_listener_fails(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm_eval_moe.capture import Recorder
+    from lm_eval_moe.recording import Recorder
 
     lm = build("gpt_oss", tokenizer)
     expected = KINDS["generate_until"](lm)

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from profile_records import read_records
 
-from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.identity import PARTS, Identity
+from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.resources import steering_configs_dir, tasks_dir
 
 pytestmark = pytest.mark.long

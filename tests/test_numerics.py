@@ -20,9 +20,9 @@ from hf_cases import PAIRS, build, generated, likelihoods, rolled, scored
 from small_models import ROOT
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import Forest, Recorder
-from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import Forest, Recorder
+from lm_eval_moe.recording.finite import FiniteCheck, NotFinite
 from lm_eval_moe.steering import parse_spec
 
 pytestmark = pytest.mark.long

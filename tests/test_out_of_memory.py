@@ -14,9 +14,9 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.cache import ResponseCache
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.demo_model.data import evaluation_problems
+from lm_eval_moe.recording import RequestKey
 
 pytestmark = pytest.mark.long
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lm_eval_moe.capture import RecordStore, RoutingRecord
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import RecordStore, RoutingRecord
 
 
 def record(seed: int) -> RoutingRecord:

@@ -23,11 +23,11 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.backends.cache import Entry, ResponseCache
-from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.packing import pack, unpack
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import PARTS
+from lm_eval_moe.recording import RoutingRecord
+from lm_eval_moe.recording.packing import pack, unpack
 from lm_eval_moe.resources import steering_configs_dir
 
 pytestmark = pytest.mark.long

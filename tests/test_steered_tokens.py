@@ -12,9 +12,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe import HFMoE, parse_spec
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.recording import RequestKey
 
 TASKS = ["demo_arith_en", "demo_arith_sw"]
 MIDDLE = 4  # of the bundled model's eight layers

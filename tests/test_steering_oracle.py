@@ -14,7 +14,7 @@ from steered_oracle import Change, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.steering import parse_spec
 
 # Layer 0 of some families is dense, the last one stays as it is.

@@ -14,8 +14,8 @@ from steered_oracle import Change, keyed_noise, log_likelihood, spec_of, steered
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.steering import parse_spec
 
 TARGETS = {1: {1: 1.0, 6: 1.0, 3: 1.0}, 2: {0: 1.0, 5: 1.0, 7: 1.0}}

@@ -26,10 +26,10 @@ from steered_oracle import Change, spec_of
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.stopping import RowReading, StopRule
-from lm_eval_moe.capture import SPANS, RequestKey, RoutingRecord
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.tallies import TaskTally
+from lm_eval_moe.recording import SPANS, RequestKey, RoutingRecord
 
 pytestmark = pytest.mark.long
 

@@ -22,8 +22,8 @@ from lm_eval_moe.replacing import replaced
 if TYPE_CHECKING:
     from lm_eval_moe.backends.capturing import Captured
     from lm_eval_moe.backends.requests import TokenRequests
-    from lm_eval_moe.capture import RequestKey, RoutingRecord, RowUse, Span
     from lm_eval_moe.harness.requests import Instance
+    from lm_eval_moe.recording import RequestKey, RoutingRecord, RowUse, Span
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
     from lm_eval_moe.steering.apply import Constants

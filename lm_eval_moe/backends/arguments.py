@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.capture import SPANS, Span
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.recording import SPANS, Span
 from lm_eval_moe.steering import SteeringPlan, SteeringSpec, load_spec, resolve
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.backends.cache import ResponseCache
     from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-    from lm_eval_moe.capture import RequestKey
     from lm_eval_moe.identity import Identity
     from lm_eval_moe.parallel import ParallelRegistry
+    from lm_eval_moe.recording import RequestKey
     from lm_eval_moe.routers import RouterSite
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.capture import ARRAYS, RecordStore, RequestKey, RoutingRecord
+from lm_eval_moe.recording import ARRAYS, RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture import ExpectedRow, Recorder, RowUse, Span
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.recording import ExpectedRow, Recorder, RowUse, Span
+    from lm_eval_moe.recording.sums import SegmentSums
 
 __all__ = ["CaptureRequest", "Captured", "sums_by_row"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.capture.finite import FiniteCheck, NotFinite
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording.finite import FiniteCheck, NotFinite
 from lm_eval_moe.routers import RouterListener, looped_error
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_moe.capture import Forest, Recorder, RequestKey
-    from lm_eval_moe.capture.token_rows import TokenRows
+    from lm_eval_moe.recording import Forest, Recorder, RequestKey
+    from lm_eval_moe.recording.token_rows import TokenRows
     from lm_eval_moe.steering.apply import Steerer
 
 __all__ = ["RoutedPasses"]

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.capture import ExpectedRow, RequestKey, RowUse
 from lm_eval_moe.harness.requests import window_count
+from lm_eval_moe.recording import ExpectedRow, RequestKey, RowUse
 
 if TYPE_CHECKING:
     from lm_eval_moe.harness.requests import Instance

@@ -13,7 +13,6 @@ from lm_eval_moe.backends.answered import Answered
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, TokenRequest, TokenRequests, labels_of
-from lm_eval_moe.capture import RowUse
 from lm_eval_moe.discovery import plugin_files
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.evaluating import route_evaluations
@@ -21,6 +20,7 @@ from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_files
 from lm_eval_moe.identity.sources import source_files
 from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.recording import RowUse
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.steering.apply import Constants, Steerer
 from lm_eval_moe.steering.coverage import Coverage
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lm_eval_moe.backends.base import KeyedTokens, TorchModules
-    from lm_eval_moe.capture import Span
+    from lm_eval_moe.recording import Span
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.backends.arguments import resolve_plan
-from lm_eval_moe.capture.attribution import AttributionError
 from lm_eval_moe.doctor import proofs as proofs  # its modules enter themselves
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.explanation import explain
@@ -18,6 +17,7 @@ from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
 from lm_eval_moe.doctor.reach_of_file import Reach, measure
 from lm_eval_moe.doctor.runs import NoModulesError, Runs, undisturbed
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
+from lm_eval_moe.recording.attribution import AttributionError
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel, TorchModules

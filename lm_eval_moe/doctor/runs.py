@@ -20,7 +20,7 @@ from lm_eval_moe.harness.requests import make_request
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel, TorchModules
-    from lm_eval_moe.capture import RoutingRecord
+    from lm_eval_moe.recording import RoutingRecord
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
 __all__ = ["NEW_TOKENS", "Asked", "Generated", "NoModulesError", "Runs", "Scored", "steering_of", "undisturbed"]

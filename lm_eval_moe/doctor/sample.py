@@ -16,11 +16,11 @@ import numpy as np
 
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.backends.registry import BACKENDS, load_model, quiet_loading, register_backend
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.doctor.runs import steering_of
 from lm_eval_moe.doctor.sentences import SENTENCES
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
+from lm_eval_moe.recording import RequestKey
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

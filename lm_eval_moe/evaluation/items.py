@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lm_eval_moe.capture import RequestKey
+from lm_eval_moe.recording import RequestKey
 
 __all__ = ["Item", "ItemKey"]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.profile_rows import ItemRows, records_of
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.items import ItemKey
 from lm_eval_moe.evaluation.paired_items import check_unique
 from lm_eval_moe.evaluation.session import RoutingSession
 from lm_eval_moe.identity import ANSWERED_REFERENCE, REFERENCE, Identity, check_agreement
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem, read_profile, write_profile
+from lm_eval_moe.recording import RoutingRecord
+from lm_eval_moe.recording.profile_rows import ItemRows, records_of
 from lm_eval_moe.results.routing import ReferenceSource
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.arguments import nothing_generated
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
-from lm_eval_moe.capture import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.items import Item, ItemKey
 from lm_eval_moe.evaluation.leak import document_texts, leak_error, main_fields, selected_by, selection_of
@@ -23,6 +22,7 @@ from lm_eval_moe.evaluation.tallies import TaskTally
 from lm_eval_moe.harness.documents import TaskDocument, watched_task
 from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.recording import RecordStore, RequestKey, RoutingRecord
 from lm_eval_moe.routing_fields import CURVES, Curve, CurveError, Field
 
 if TYPE_CHECKING:

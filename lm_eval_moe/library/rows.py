@@ -11,15 +11,15 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from lm_eval_moe.capture import NONE, Forest, Recorder, Steered, TokenRows
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.library.routing import PARTS, RowRecords
+from lm_eval_moe.recording import NONE, Forest, Recorder, Steered, TokenRows
 from lm_eval_moe.routing_record import ARRAYS, RoutingRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.recording.sums import SegmentSums
 
 __all__ = ["Generating", "Rows"]
 

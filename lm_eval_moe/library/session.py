@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from transformers import StoppingCriteriaList
 
+from lm_eval_moe.backends.hf.caches import NAMES, kept_in
 from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.capture import Recorder, Steered
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.library.rows import Generating, Rows
+from lm_eval_moe.recording import Recorder, Steered
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import find_sites, intercepted, routing_shape
 from lm_eval_moe.routers.sites import encoder_decoder_error
@@ -130,9 +131,11 @@ class Session:
                 self._listening = _Listening(self._sites, self.shape, self._scoring, self._plans, self._captures)
             listening = self._listening
             try:
-                listening.begin_pass(*_tokens(args, kwargs), kwargs.get("past_key_values"), self._generating)
+                given = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
+                listening.begin_pass(*_tokens(args, kwargs), given, self._generating)
                 out = original(*args, **kwargs)
-                listening.end_pass(getattr(out, "past_key_values", kwargs.get("past_key_values")))
+                kept = kept_in(out)
+                listening.end_pass(given if kept is None else kept)
             except BaseException:
                 self._abandon_listening()
                 raise

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.capture import RequestKey
-from lm_eval_moe.capture.profile_rows import PooledRow
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.identity import prompting_parts
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
@@ -34,6 +32,8 @@ from lm_eval_moe.profiles.unfinished import (
 )
 from lm_eval_moe.profiling.documents import Document, Source
 from lm_eval_moe.profiling.growing import Growing, GrowingRows, GrowingSums, Pace
+from lm_eval_moe.recording import RequestKey
+from lm_eval_moe.recording.profile_rows import PooledRow
 from lm_eval_moe.text_hash import text_hash
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.profile_rows import PooledRow, row_of
 from lm_eval_moe.profiles import ProfileItem
 from lm_eval_moe.profiles.columns import Column
 from lm_eval_moe.profiles.unfinished import RowsOnDisk, Unfinished, write_unfinished
+from lm_eval_moe.recording.profile_rows import PooledRow, row_of
 from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = ["Content", "Growing", "GrowingRows", "GrowingSums", "Pace"]

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.identity import task_parts
 from lm_eval_moe.evaluation.session import RoutingSession
@@ -19,6 +18,7 @@ from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.harness.task_index import task_manager
 from lm_eval_moe.profiles import PROFILE_ARRAYS
 from lm_eval_moe.profiling.documents import Document, Source
+from lm_eval_moe.recording import RequestKey
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel

@@ -17,7 +17,7 @@ from lm_eval_moe.steering.noise import NOISE_STD, PrefixKeys, keyed_normal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_moe.capture.token_rows import TokenRows
+    from lm_eval_moe.recording.token_rows import TokenRows
     from lm_eval_moe.steering.plan import PlannedIntervention, SteeringPlan
 
 __all__ = ["Constants", "Steerer"]

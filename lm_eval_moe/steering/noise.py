@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lm_eval_moe.capture.token_rows import NONE
+from lm_eval_moe.recording.token_rows import NONE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lm_eval_moe.capture.token_rows import TokenRows
+    from lm_eval_moe.recording.token_rows import TokenRows
 
 __all__ = ["NOISE_STD", "PrefixKeys", "keyed_normal"]
 

@@ -16,8 +16,6 @@ from hf_cases import build
 from profile_records import read_records
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import ARRAYS as ARRAYS_OF_RECORDS
-from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
@@ -26,6 +24,8 @@ from lm_eval_moe.profiling.capture import Options, ProfileJob
 from lm_eval_moe.profiling.documents import Document
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
+from lm_eval_moe.recording import ARRAYS as ARRAYS_OF_RECORDS
+from lm_eval_moe.recording import Forest, Recorder
 
 ARRAYS = ("consecutive_overlap",)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_moe.backends.vllm.budget import ASSUMED, left_for_blocks, segment_bytes
-from lm_eval_moe.capture import Forest, Recorder
+from lm_eval_moe.recording import Forest, Recorder
 
 GIB = 1 << 30
 

@@ -22,13 +22,13 @@ import lm_eval_moe
 from lm_eval_moe import simple_evaluate
 from lm_eval_moe.backends.base import is_routed
 from lm_eval_moe.backends.registry import BACKENDS, register_backend
-from lm_eval_moe.capture import ExpectedRow
 from lm_eval_moe.cli import main
 from lm_eval_moe.doctor import examine, render_text
 from lm_eval_moe.doctor.against import parity
 from lm_eval_moe.doctor.sample import Seen
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import Identity
+from lm_eval_moe.recording import ExpectedRow
 from lm_eval_moe.resources import tasks_dir
 
 STEERING = (

@@ -11,8 +11,8 @@ import pytest
 from lm_eval_moe.backends.vllm.books import RequestFacts
 from lm_eval_moe.backends.vllm.routing import KEY
 from lm_eval_moe.backends.vllm.serving import Front, ServedSteering
-from lm_eval_moe.capture import NONE
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import NONE
 
 FILE = """
 version: 1

@@ -18,9 +18,9 @@ from lm_eval_moe.backends.vllm import refusals
 from lm_eval_moe.backends.vllm.progress import as_part_of
 from lm_eval_moe.backends.vllm.seeds import seed_of
 from lm_eval_moe.backends.vllm.stages import Stages
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.shape import RoutingShape
 
 SHAPE = RoutingShape((0, 1, 2), 8, 2, 3)

@@ -18,9 +18,9 @@ from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.requests import labels_of
 from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.stopping import RowReading, StopRule
-from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, Recorder, RowUse
-from lm_eval_moe.capture.layout import cut_points, padded_batch, places_of
 from lm_eval_moe.demo_model import demo_model_path
+from lm_eval_moe.recording import ExpectedRow, Forest, GenerationTracker, Recorder, RowUse
+from lm_eval_moe.recording.layout import cut_points, padded_batch, places_of
 from lm_eval_moe.routers import find_sites, intercepted, routing_shape, shape_from_config
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.apply import Steerer

@@ -23,8 +23,8 @@ from token_trees import drawn_requests
 from lm_eval_moe import HFMoE, parse_spec, resolve
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.backends.hf.contexts import planning
-from lm_eval_moe.capture import RequestKey, RoutingRecord
 from lm_eval_moe.doctor import examine
+from lm_eval_moe.recording import RequestKey, RoutingRecord
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import intercepted, shape_from_config
 

@@ -13,7 +13,7 @@ from token_trees import drawn_requests
 from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, forked, grouped
 from lm_eval_moe.backends.hf.contexts.scoring import filled
 from lm_eval_moe.backends.hf.contexts.tree import branches_in_front, tokens_of_prefixes, tree_batch
-from lm_eval_moe.capture.token_rows import NONE
+from lm_eval_moe.recording.token_rows import NONE
 
 SEEDS = st.integers(0, 10**6)
 

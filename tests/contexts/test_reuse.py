@@ -24,9 +24,9 @@ from transformers import DynamicCache
 from lm_eval_moe import HFMoE, parse_spec, resolve, simple_evaluate
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.backends.hf.contexts import SharedRows, planning, scoring, shared_rows
-from lm_eval_moe.capture import Forest, Recorder, RequestKey
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.task_index import TaskManager
+from lm_eval_moe.recording import Forest, Recorder, RequestKey
 from lm_eval_moe.routing_record import ARRAYS
 
 FAMILIES = ("qwen3_moe", "gpt_oss", "deepseek_v3", "mixtral", *STATEFUL)

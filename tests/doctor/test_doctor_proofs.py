@@ -29,8 +29,8 @@ from small_models import FAMILIES
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import likelihood
 from lm_eval_moe.backends.stopping import RowReading
-from lm_eval_moe.capture import Forest, Recorder
 from lm_eval_moe.doctor import Examination, Finding, examine, render_text
+from lm_eval_moe.recording import Forest, Recorder
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
 

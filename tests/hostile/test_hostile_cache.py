@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_moe.backends.cache import Entry, ResponseCache
-from lm_eval_moe.capture.packing import pack
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.recording.packing import pack
 from lm_eval_moe.routing_record import RoutingRecord
 
 PAGE = 4096

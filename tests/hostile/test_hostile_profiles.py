@@ -18,12 +18,12 @@ from mutations import json_bytes, mutated, scalars, spoilt
 from written_profiles import SMALL, spec_of, write, write_dump
 
 from lm_eval_moe.analysis import read_material
-from lm_eval_moe.capture.profile_rows import records_of
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.drift import item_spread
 from lm_eval_moe.profiles import PROFILE_ARRAYS, read_profile
 from lm_eval_moe.profiles.merge import merge_profiles
+from lm_eval_moe.recording.profile_rows import records_of
 from lm_eval_moe.report.figures.experts import expert_differences
 from lm_eval_moe.steering import resolve
 

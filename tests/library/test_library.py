@@ -17,8 +17,8 @@ from small_models import make_model
 from transformers import StoppingCriteria
 
 import lm_eval_moe
+from lm_eval_moe.backends.hf.caches import generating_from, going_on_from, kept_in
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.library import capture
 
 FAMILIES = ("qwen3_moe", "olmoe", "mixtral", "gpt_oss", "deepseek_v3")
 SOFT = {"layers": "all", "experts": {"ids": {1: [0, 3], 2: [5]}}, "action": {"soft": 0.9}}
@@ -92,7 +92,7 @@ def left_as_it_was(model: Any) -> bool:
 def test_a_pass_is_captured_as_the_experts_receive_it(model: Any, dtype: torch.dtype) -> None:
     model, given = model.to(dtype), prompts()
     plain = model(**given).logits
-    with capture(model) as routing, hooked(model) as calls:
+    with lm_eval_moe.capture(model) as routing, hooked(model) as calls:
         captured = model(**given).logits
     counts, importance = sums(calls, [given["attention_mask"].numpy().astype(bool)])
     assert torch.equal(captured, plain)
@@ -108,7 +108,7 @@ def test_a_pass_is_captured_as_the_experts_receive_it(model: Any, dtype: torch.d
 def test_generate_is_captured_with_its_cache(model: Any) -> None:
     given = prompts()
     plain = model.generate(**given, max_new_tokens=6, do_sample=False, eos_token_id=None)
-    with capture(model) as routing, hooked(model) as calls:
+    with lm_eval_moe.capture(model) as routing, hooked(model) as calls:
         answers = model.generate(**given, max_new_tokens=6, do_sample=False, eos_token_id=None)
     steps = [np.ones((3, 1), dtype=bool)] * 5  # the last token is never fed
     prompt = given["attention_mask"].numpy().astype(bool)
@@ -133,7 +133,7 @@ def test_what_a_row_is_fed_after_its_end_does_not_count() -> None:
     new = free[:, given["input_ids"].shape[1] :].tolist()
     fed = [row.index(end) if end in row else 5 for row in new]
     assert len(set(fed)) > 1
-    with capture(model) as routing:
+    with lm_eval_moe.capture(model) as routing:
         model.generate(**given, max_new_tokens=6, do_sample=False, eos_token_id=end, pad_token_id=7)
     assert routing.over("continuation").tokens.tolist() == [min(own, max(fed)) for own in fed]
 
@@ -141,7 +141,7 @@ def test_what_a_row_is_fed_after_its_end_does_not_count() -> None:
         def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
             return input_ids[:, -1] == end
 
-    with capture(model) as stopped:
+    with lm_eval_moe.capture(model) as stopped:
         model.generate(
             **given, max_new_tokens=6, do_sample=False, eos_token_id=None, pad_token_id=7, stopping_criteria=[Stop()]
         )
@@ -153,15 +153,15 @@ def test_what_a_row_is_fed_after_its_end_does_not_count() -> None:
 def test_a_loop_of_ones_own_goes_on_with_its_rows() -> None:
     model, given = make_model("olmoe"), prompts()
     tokens, mask = given["input_ids"], given["attention_mask"]
-    with capture(model) as whole:
+    with lm_eval_moe.capture(model) as whole:
         model(**given)
-    with capture(model) as parts:
+    with lm_eval_moe.capture(model) as parts:
         out = model(input_ids=tokens[:, :6], attention_mask=mask[:, :6])
         for at in range(6, 9):
             out = model(
                 input_ids=tokens[:, at : at + 1],
                 attention_mask=mask[:, : at + 1],
-                past_key_values=out.past_key_values,
+                **going_on_from(model, kept_in(out)),
                 position_ids=(mask.cumsum(1) - 1).clamp_min(0)[:, at : at + 1],
             )
     assert len(parts) == 3
@@ -174,14 +174,12 @@ def test_a_loop_of_ones_own_goes_on_with_its_rows() -> None:
 def test_a_second_turn_belongs_to_the_same_row() -> None:
     model = make_model("qwen3_moe")
     given = torch.randint(2, 300, (1, 7), generator=torch.Generator().manual_seed(3))
-    with capture(model) as routing:
+    with lm_eval_moe.capture(model) as routing:
         first = model.generate(
             given, max_new_tokens=4, do_sample=False, eos_token_id=None, return_dict_in_generate=True
         )
         more = torch.cat([first.sequences, torch.tensor([[5, 6, 8]])], 1)
-        model.generate(
-            more, past_key_values=first.past_key_values, max_new_tokens=3, do_sample=False, eos_token_id=None
-        )
+        model.generate(more, **generating_from(kept_in(first)), max_new_tokens=3, do_sample=False, eos_token_id=None)
     # Of four generated tokens the last is fed with the three of the second prompt.
     assert (len(routing), routing.tokens.tolist()) == (1, [7 + 3 + 4 + 2])
     assert routing.over("prompt").tokens.tolist() == [11]
@@ -195,9 +193,9 @@ def test_steering_moves_the_logits_as_the_file_says(model: Any) -> None:
     plain = model(**given).logits
     with lm_eval_moe.steer(model, steering({**SOFT, "action": {"soft": 0.0}})):
         assert torch.equal(model(**given).logits, plain)
-    with capture(model) as before:
+    with lm_eval_moe.capture(model) as before:
         model(**given)
-    with lm_eval_moe.steer(model, plan) as planned, capture(model) as after, hooked(model) as calls:
+    with lm_eval_moe.steer(model, plan) as planned, lm_eval_moe.capture(model) as after, hooked(model) as calls:
         steered = model(**given).logits
     assert planned.experts_by_layer() == {1: [0, 3]}
     assert not torch.equal(steered, plain)
@@ -219,9 +217,9 @@ def test_blocks_inside_each_other_steer_one_after_the_other() -> None:
     both = steering(*one["interventions"], *two["interventions"])
     with lm_eval_moe.steer(model, both):
         wanted = model(**given).logits
-    with lm_eval_moe.steer(model, one), capture(model) as outer:
+    with lm_eval_moe.steer(model, one), lm_eval_moe.capture(model) as outer:
         alone = model(**given).logits
-        with lm_eval_moe.steer(model, two), capture(model) as inner:
+        with lm_eval_moe.steer(model, two), lm_eval_moe.capture(model) as inner:
             assert torch.equal(model(**given).logits, wanted)
         assert torch.equal(model(**given).logits, alone)
     assert (len(outer), len(inner)) == (9, 3)
@@ -234,13 +232,13 @@ def test_blocks_inside_each_other_steer_one_after_the_other() -> None:
 def test_phases_and_languages_are_steered_as_by_the_file() -> None:
     model, given = make_model("qwen3_moe"), prompts()
     how = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
-    with lm_eval_moe.steer(model, steering({**SOFT, "tokens": "generated"})), capture(model) as routing:
+    with lm_eval_moe.steer(model, steering({**SOFT, "tokens": "generated"})), lm_eval_moe.capture(model) as routing:
         model.generate(**given, **how)
     assert not routing.over("prompt").steered.any()
     assert routing.over("continuation").steered[:, 1:].tolist() == [[3, 3]] * 3
     swahili = steering({**SOFT, "languages": ["sw"]})
     for language, reached in {"sw": True, "en": False, None: False}.items():
-        with lm_eval_moe.steer(model, swahili, language=language), capture(model) as routing:
+        with lm_eval_moe.steer(model, swahili, language=language), lm_eval_moe.capture(model) as routing:
             model(**given)
         assert routing.steered.any() == reached
 
@@ -256,7 +254,7 @@ def test_an_error_inside_leaves_nothing_behind_and_keeps_what_was_whole() -> Non
     with (  # noqa: PT012
         pytest.raises(RuntimeError, match="from outside"),
         lm_eval_moe.steer(model, steering()),
-        capture(model) as routing,
+        lm_eval_moe.capture(model) as routing,
     ):
         model(**given)
         handle = model.model.layers[1].mlp.register_forward_pre_hook(fail)
@@ -268,7 +266,7 @@ def test_an_error_inside_leaves_nothing_behind_and_keeps_what_was_whole() -> Non
     assert left_as_it_was(model)
     assert torch.equal(model(**given).logits, plain)
     # Caught inside the block, it costs its own rows alone.
-    with capture(model) as routing:
+    with lm_eval_moe.capture(model) as routing:
         model(**given)
         handle = model.model.layers[1].mlp.register_forward_pre_hook(fail)
         with pytest.raises(RuntimeError, match="from outside"):
@@ -283,11 +281,11 @@ def test_an_error_inside_leaves_nothing_behind_and_keeps_what_was_whole() -> Non
 def test_many_passes_are_read_as_they_go() -> None:
     model = make_model("qwen3_moe")
     batches = [prompts(rows=2, width=6, seed=seed) for seed in range(80)]
-    with capture(model) as routing:
+    with lm_eval_moe.capture(model) as routing:
         for given in batches:
             model(**given)
     assert len(routing) == 160
-    with capture(model) as last:
+    with lm_eval_moe.capture(model) as last:
         model(**batches[-1])
     assert np.array_equal(routing[-2:].counts, last.counts)
 
@@ -295,7 +293,7 @@ def test_many_passes_are_read_as_they_go() -> None:
 @torch.no_grad()
 def test_numbers_made_of_the_arrays() -> None:
     model = make_model("deepseek_v3")
-    with capture(model) as routing:
+    with lm_eval_moe.capture(model) as routing:
         model(**prompts(seed=4))
         model(**prompts(seed=5))
     one, other = routing[:3], routing[3:]
@@ -316,18 +314,18 @@ def test_numbers_made_of_the_arrays() -> None:
 @torch.no_grad()
 def test_what_cannot_be_told_apart_is_refused() -> None:
     model, given = make_model("qwen3_moe"), prompts()
-    with pytest.raises(UserError, match="beam search"), capture(model):
+    with pytest.raises(UserError, match="beam search"), lm_eval_moe.capture(model):
         model.generate(**given, num_beams=2, max_new_tokens=3, do_sample=False)
-    with pytest.raises(UserError, match="one token more"), capture(model):
+    with pytest.raises(UserError, match="one token more"), lm_eval_moe.capture(model):
         model.generate(**given, use_cache=False, max_new_tokens=3, do_sample=False, eos_token_id=None)
-    with pytest.raises(UserError, match="attention mask"), capture(model):
+    with pytest.raises(UserError, match="attention mask"), lm_eval_moe.capture(model):
         model(input_ids=given["input_ids"], attention_mask=torch.ones(3, 1, 9, 9))
     with pytest.raises(UserError, match="seeds"), lm_eval_moe.steer(model, steering()):  # noqa: SIM117
         with lm_eval_moe.steer(model, steering(seed=7)):
             pass
     with pytest.raises(UserError, match="layer"), lm_eval_moe.steer(model, steering({**SOFT, "layers": [99]})):
         pass
-    with capture(model) as routing:
+    with lm_eval_moe.capture(model) as routing:
         model(**given)
     with pytest.raises(UserError, match="no span"):
         routing.over("thinking")
@@ -337,5 +335,5 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
 
 
 def test_a_model_in_hand_needs_no_lm_eval() -> None:
-    seen = "import sys; from lm_eval_moe.library import capture, steer; print('lm_eval' in sys.modules)"
+    seen = "import sys; from lm_eval_moe import capture, steer; print('lm_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -18,10 +18,10 @@ from apart import LONGEST
 from engines import EAGER, closing, engine
 
 from lm_eval_moe import simple_evaluate
-from lm_eval_moe.capture import RequestKey
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.task_index import TaskManager
+from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.resources import tasks_dir
 
 STEERING = (

@@ -10,8 +10,8 @@ from engines import EAGER, closing, engine
 from workload import Workload
 
 from lm_eval_moe.backends.vllm import refusals
-from lm_eval_moe.capture import AttributionError
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording import AttributionError
 
 WORK = Workload(choices=10, answers=0, texts=0)
 STOPS = Workload(choices=0, texts=0, longest=60, until=tuple(f"w{number}" for number in range(10, 60)))

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lm_eval_moe import parse_spec, resolve
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.capture import RoutingRecord
+from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.plan import SteeringPlan
 

@@ -17,7 +17,6 @@ from hf_cases import build
 from safetensors import safe_open
 
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.capture import RequestKey, RoutingRecord
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import ProfileItem
@@ -26,6 +25,7 @@ from lm_eval_moe.profiling.capture import Options, ProfileJob, planned
 from lm_eval_moe.profiling.documents import Document
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
+from lm_eval_moe.recording import RequestKey, RoutingRecord
 
 pytestmark = pytest.mark.long
 

@@ -18,7 +18,6 @@ from profile_records import read_records
 from small_models import SHARED
 
 from lm_eval_moe import HFMoE
-from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
@@ -26,6 +25,7 @@ from lm_eval_moe.profiles.unfinished import read_unfinished, unfinished_path
 from lm_eval_moe.profiling.capture import Options, ProfileJob
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
+from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.steering import load_spec, resolve
 
 pytestmark = pytest.mark.long

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lm_eval_moe import parse_spec, resolve
-from lm_eval_moe.capture import NONE, Forest, Recorder, RoutingRecord, Steered
+from lm_eval_moe.recording import NONE, Forest, Recorder, RoutingRecord, Steered
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.apply import Steerer
 from lm_eval_moe.steering.plan import SteeringPlan

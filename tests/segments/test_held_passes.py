@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lm_eval_moe.capture import Forest, Recorder, recorder
-from lm_eval_moe.capture.token_rows import NONE, Steered, TokenRows
+from lm_eval_moe.recording import Forest, Recorder, recorder
+from lm_eval_moe.recording.token_rows import NONE, Steered, TokenRows
 
 LAYERS, EXPERTS, TOP_K = 3, 8, 2
 ROUTERS, TARGETED = torch.tensor([True, False, True]), torch.eye(LAYERS, EXPERTS).bool()

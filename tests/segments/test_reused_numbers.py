@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lm_eval_moe.capture import Forest, Recorder
+from lm_eval_moe.recording import Forest, Recorder
 
 ROUTERS, EXPERTS = torch.tensor([True]), torch.tensor([[False, True, False, False]])
 

@@ -26,8 +26,8 @@ from schedules import (
     requests_of,
 )
 
-from lm_eval_moe.capture import NONE, RoutingRecord
 from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.recording import NONE, RoutingRecord
 from lm_eval_moe.steering.noise import keyed_normal
 
 

@@ -17,9 +17,9 @@ from schedules import ARRAYS, SHAPE, Engine, Request, Tokens, padded, requests_o
 
 from lm_eval_moe import parse_spec, resolve
 from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, RequestFacts
-from lm_eval_moe.capture import AttributionError, RoutingRecord
-from lm_eval_moe.capture.packing import pack_sums, unpack_sums
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import AttributionError, RoutingRecord
+from lm_eval_moe.recording.packing import pack_sums, unpack_sums
 
 SIZE = 3
 ONE_PHASE = resolve(

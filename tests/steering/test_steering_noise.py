@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keys_oracle import MASK, mixed, sequence_keys
 from scipy import stats
 
-from lm_eval_moe.capture import Forest
+from lm_eval_moe.recording import Forest
 from lm_eval_moe.steering.noise import PrefixKeys, keyed_normal
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from profile_records import write_records
 
-from lm_eval_moe.capture import RoutingRecord
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem
+from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import Choice, SteeringSpec, explain, parse_spec, resolve
 

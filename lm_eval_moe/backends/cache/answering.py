@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.backends.cache.store import Entry, ResponseCache
-from lm_eval_moe.capture import RoutingRecord
+from lm_eval_moe.recording import RoutingRecord
 
 if TYPE_CHECKING:
     from tqdm import tqdm

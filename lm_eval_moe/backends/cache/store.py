@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lm_eval_moe.capture import RoutingRecord
-from lm_eval_moe.capture.packing import pack, unpack
 from lm_eval_moe.errors import RoutingWarning, UserError
+from lm_eval_moe.recording import RoutingRecord
+from lm_eval_moe.recording.packing import pack, unpack
 
 __all__ = ["Entry", "ResponseCache"]
 

@@ -21,10 +21,10 @@ from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
 from lm_eval_moe.backends.ordering import generation_order
 from lm_eval_moe.backends.requests import labels_of
 from lm_eval_moe.backends.stopping import RowReading, StopRule
-from lm_eval_moe.capture import ExpectedRow, Forest, GenerationTracker, RowUse
-from lm_eval_moe.capture.token_rows import Steered
 from lm_eval_moe.harness.requests import is_sampled
 from lm_eval_moe.harness.stopping import stopping_by
+from lm_eval_moe.recording import ExpectedRow, Forest, GenerationTracker, RowUse
+from lm_eval_moe.recording.token_rows import Steered
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import intercepted
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lm_eval_moe.backends.passes import RoutedPasses
-    from lm_eval_moe.capture import Recorder, RequestKey
-    from lm_eval_moe.capture.token_rows import Indices
+    from lm_eval_moe.recording import Recorder, RequestKey
+    from lm_eval_moe.recording.token_rows import Indices
 
 __all__ = ["Generations"]
 

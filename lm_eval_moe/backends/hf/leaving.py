@@ -16,7 +16,7 @@ from lm_eval_moe.backends.hf.contexts import attention_by_place
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_moe.capture import GenerationTracker
+    from lm_eval_moe.recording import GenerationTracker
 
 __all__ = ["EndOfRows", "divides", "generated"]
 

@@ -17,9 +17,9 @@ from lm_eval_moe.backends.hf.sharing import Sharing
 from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict
 from lm_eval_moe.backends.requests import labels_of, window_labels
-from lm_eval_moe.capture import Forest
-from lm_eval_moe.capture.layout import cut_points, padded_batch, places_of
 from lm_eval_moe.harness.requests import prompt_of
+from lm_eval_moe.recording import Forest
+from lm_eval_moe.recording.layout import cut_points, padded_batch, places_of
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import intercepted
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lm_eval_moe.backends.requests import TokenRequests
-    from lm_eval_moe.capture import RowUse, Span
+    from lm_eval_moe.recording import RowUse, Span
 
 __all__ = ["Likelihoods"]
 

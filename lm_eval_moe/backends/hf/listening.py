@@ -12,11 +12,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.routed_state import RoutedState
-from lm_eval_moe.capture import ExpectedRow, Forest, Recorder, RowQueue
+from lm_eval_moe.recording import ExpectedRow, Forest, Recorder, RowQueue
 from lm_eval_moe.replacing import replaced
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture import RequestKey
+    from lm_eval_moe.recording import RequestKey
     from lm_eval_moe.routers import RouterSite
 
 __all__ = ["Listening"]

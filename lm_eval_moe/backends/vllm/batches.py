@@ -11,13 +11,13 @@ from lm_eval_moe.backends.vllm.books import RequestFacts
 from lm_eval_moe.backends.vllm.engine import running_engine
 from lm_eval_moe.backends.vllm.progress import as_part_of
 from lm_eval_moe.backends.vllm.routing import KEY, Settings
-from lm_eval_moe.capture import NONE
+from lm_eval_moe.recording import NONE
 from lm_eval_moe.steering.plan import sent_plan
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.vllm.stages import Stages
-    from lm_eval_moe.capture import ExpectedRow, RowUse, Span
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.recording import ExpectedRow, RowUse, Span
+    from lm_eval_moe.recording.sums import SegmentSums
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["RoutedEngine"]

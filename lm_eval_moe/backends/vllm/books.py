@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture import NONE, AttributionError, Forest, Steered
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import NONE, AttributionError, Forest, Steered
 
 __all__ = ["HELD_BACK", "Books", "Ended", "RequestFacts", "Step"]
 

@@ -27,9 +27,9 @@ from lm_eval_moe.backends.vllm.seeds import seed_of
 from lm_eval_moe.backends.vllm.stages import Stages
 from lm_eval_moe.backends.vllm.start import check_start
 from lm_eval_moe.backends.weights import LoadedWeights
-from lm_eval_moe.capture import ExpectedRow, RowQueue, RowUse, Span
-from lm_eval_moe.capture.layout import cut_points, places_of
 from lm_eval_moe.harness.requests import prompt_of, running_order
+from lm_eval_moe.recording import ExpectedRow, RowQueue, RowUse, Span
+from lm_eval_moe.recording.layout import cut_points, places_of
 from lm_eval_moe.replacing import replaced
 
 with as_lm_eval_asks():

@@ -13,7 +13,7 @@ from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.vllm.stages import Stages
-    from lm_eval_moe.capture import RequestKey
+    from lm_eval_moe.recording import RequestKey
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = [

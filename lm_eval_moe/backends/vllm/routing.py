@@ -12,9 +12,9 @@ import torch
 
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, Ended, RequestFacts
-from lm_eval_moe.capture import NONE, AttributionError, Forest, Recorder
-from lm_eval_moe.capture.packing import pack_sums
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording import NONE, AttributionError, Forest, Recorder
+from lm_eval_moe.recording.packing import pack_sums
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.apply import Steerer
 from lm_eval_moe.steering.plan import received_plan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lm_eval_moe.backends.vllm.operators import Routers
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.recording.sums import SegmentSums
 
 __all__ = ["KEY", "Settings", "WorkerRouting"]
 

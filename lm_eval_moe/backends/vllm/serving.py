@@ -22,9 +22,9 @@ from lm_eval_moe.backends.vllm import refusals
 from lm_eval_moe.backends.vllm.books import RequestFacts
 from lm_eval_moe.backends.vllm.routing import KEY, Settings
 from lm_eval_moe.backends.vllm.stages import Stages
-from lm_eval_moe.capture import NONE
 from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.recording import NONE
 from lm_eval_moe.steering import load_spec
 from lm_eval_moe.steering.language_filter import parse_language
 from lm_eval_moe.steering.plan import sent_plan

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.capture import AttributionError
-from lm_eval_moe.capture.packing import unpack_sums
 from lm_eval_moe.errors import RoutingBypassedError, UserError
+from lm_eval_moe.recording import AttributionError
+from lm_eval_moe.recording.packing import unpack_sums
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.recording.sums import SegmentSums
     from lm_eval_moe.shape import RoutingShape
 
 __all__ = ["Stages", "error_to_raise", "error_to_send"]

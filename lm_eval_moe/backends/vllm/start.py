@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.capture import ExpectedRow, RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.errors import RoutingBypassedError
+from lm_eval_moe.recording import ExpectedRow, RequestKey, RoutingRecord, RowUse
 from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering import parse_spec, resolve
 

@@ -11,8 +11,8 @@ from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.capture import RoutingRecord
     from lm_eval_moe.doctor.runs import Runs
+    from lm_eval_moe.recording import RoutingRecord
 
 __all__ = ["examine"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.backends.hf.contexts.planning import Group
     from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
-    from lm_eval_moe.capture.token_rows import Indices
+    from lm_eval_moe.recording.token_rows import Indices
 
 __all__ = ["cache_of_prefixes", "read_rows"]
 

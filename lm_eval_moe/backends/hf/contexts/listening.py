@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lm_eval_moe.backends.hf.contexts.cells import Parted
-from lm_eval_moe.capture.token_rows import NONE, Indices, Steered
+from lm_eval_moe.recording.token_rows import NONE, Indices, Steered
 from lm_eval_moe.routers import intercepted
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.backends.hf.contexts.tree import Branch
     from lm_eval_moe.backends.passes import RoutedPasses
-    from lm_eval_moe.capture import Forest, Recorder, RequestKey
-    from lm_eval_moe.capture.sums import SegmentSums
+    from lm_eval_moe.recording import Forest, Recorder, RequestKey
+    from lm_eval_moe.recording.sums import SegmentSums
     from lm_eval_moe.routers import RouterSite
 
 __all__ = ["Hearing", "Hearings"]

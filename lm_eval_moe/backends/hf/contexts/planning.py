@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from lm_eval_moe.capture.token_rows import Indices
+from lm_eval_moe.recording.token_rows import Indices
 
 __all__ = ["Group", "Path", "Row", "common_length", "forked", "grouped"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import Cache, DynamicCache
 
-    from lm_eval_moe.capture.token_rows import Indices
+    from lm_eval_moe.recording.token_rows import Indices
 
 __all__ = ["BehindFront", "Front", "all_begin_with", "prompts_by_front"]
 

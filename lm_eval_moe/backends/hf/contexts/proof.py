@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.backends.hf.contexts.planning import Path, Row
     from lm_eval_moe.backends.hf.listening import Listening
-    from lm_eval_moe.capture.token_rows import Indices
+    from lm_eval_moe.recording.token_rows import Indices
 
 __all__ = ["ALLOWED", "Proof"]
 

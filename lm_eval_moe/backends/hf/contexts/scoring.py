@@ -16,9 +16,9 @@ from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_row
 from lm_eval_moe.backends.hf.contexts.listening import Hearing, Hearings
 from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, forked, grouped
 from lm_eval_moe.backends.hf.contexts.tree import Branch, branches_in_front, tokens_of_prefixes, tree_batch
-from lm_eval_moe.capture import ExpectedRow, Forest
-from lm_eval_moe.capture.layout import places_of
-from lm_eval_moe.capture.token_rows import Steered
+from lm_eval_moe.recording import ExpectedRow, Forest
+from lm_eval_moe.recording.layout import places_of
+from lm_eval_moe.recording.token_rows import Steered
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.hf.contexts.tree import TreeBatch
     from lm_eval_moe.backends.hf.listening import Listening
     from lm_eval_moe.backends.requests import TokenRequests
-    from lm_eval_moe.capture import RequestKey, RowUse, Span
-    from lm_eval_moe.capture.token_rows import Indices
+    from lm_eval_moe.recording import RequestKey, RowUse, Span
+    from lm_eval_moe.recording.token_rows import Indices
 
 __all__ = ["SharedRows", "filled"]
 

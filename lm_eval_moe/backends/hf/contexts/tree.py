@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, common_length
-from lm_eval_moe.capture.token_rows import NONE, Indices
+from lm_eval_moe.recording.token_rows import NONE, Indices
 
 __all__ = ["Branch", "TreeBatch", "branches_in_front", "branches_of", "tokens_of_prefixes", "tree_batch"]
 

@@ -8,8 +8,8 @@ from dataclasses import fields
 from sys import getsizeof
 from typing import IO, TypeVar
 
-from lm_eval_moe.capture.packing import pack, unpack
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording.packing import pack, unpack
 from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = ["RecordStore"]

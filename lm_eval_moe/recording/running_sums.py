@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lm_eval_moe.capture.segments import Forest
-from lm_eval_moe.capture.token_rows import Indices, LinksOnDevice, RowsOnDevice, TokenRows
+from lm_eval_moe.recording.segments import Forest
+from lm_eval_moe.recording.token_rows import Indices, LinksOnDevice, RowsOnDevice, TokenRows
 
 __all__ = ["PassLayers", "RunningSums", "Target", "outside_autograd"]
 

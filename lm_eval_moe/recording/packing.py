@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lm_eval_moe.capture.sums import SegmentSums
+from lm_eval_moe.recording.sums import SegmentSums
 from lm_eval_moe.routing_record import RoutingRecord
 
 __all__ = ["pack", "pack_sums", "unpack", "unpack_sums"]

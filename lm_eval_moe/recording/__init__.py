@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.capture.attribution import AttributionError, ExpectedRow, RequestKey, RowQueue, RowUse
-from lm_eval_moe.capture.generation import GenerationTracker
-from lm_eval_moe.capture.recorder import Recorder
-from lm_eval_moe.capture.segments import Forest
-from lm_eval_moe.capture.store import RecordStore
-from lm_eval_moe.capture.token_rows import NONE, Steered, TokenRows
+from lm_eval_moe.recording.attribution import AttributionError, ExpectedRow, RequestKey, RowQueue, RowUse
+from lm_eval_moe.recording.generation import GenerationTracker
+from lm_eval_moe.recording.recorder import Recorder
+from lm_eval_moe.recording.segments import Forest
+from lm_eval_moe.recording.store import RecordStore
+from lm_eval_moe.recording.token_rows import NONE, Steered, TokenRows
 from lm_eval_moe.routing_record import ARRAYS, SPANS, RoutingRecord, Span
 
 __all__ = [

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.attribution import ExpectedRow, RowUse
-from lm_eval_moe.capture.segments import Forest
-from lm_eval_moe.capture.token_rows import NONE, Steered
+from lm_eval_moe.recording.attribution import ExpectedRow, RowUse
+from lm_eval_moe.recording.segments import Forest
+from lm_eval_moe.recording.token_rows import NONE, Steered
 from lm_eval_moe.routing_record import Span
 
 __all__ = ["cut_points", "padded_batch", "places_of"]

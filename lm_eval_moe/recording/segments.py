@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lm_eval_moe.capture.token_rows import NONE, Indices, Steered, TokenRows
+from lm_eval_moe.recording.token_rows import NONE, Indices, Steered, TokenRows
 
 __all__ = ["Forest"]
 

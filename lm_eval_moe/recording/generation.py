@@ -8,9 +8,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.capture.segments import Forest
-from lm_eval_moe.capture.token_rows import NONE, Steered
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.recording.segments import Forest
+from lm_eval_moe.recording.token_rows import NONE, Steered
 from lm_eval_moe.routing_record import Span
 
 __all__ = ["GenerationTracker", "Reading"]

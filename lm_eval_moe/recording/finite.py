@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_moe.capture.token_rows import TokenRows
+    from lm_eval_moe.recording.token_rows import TokenRows
 
 __all__ = ["FiniteCheck", "NotFinite"]
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm_eval_moe.capture.running_sums import PassLayers, RunningSums, Target, outside_autograd
-from lm_eval_moe.capture.segments import Forest
-from lm_eval_moe.capture.sums import SegmentSums
-from lm_eval_moe.capture.token_rows import TokenRows
+from lm_eval_moe.recording.running_sums import PassLayers, RunningSums, Target, outside_autograd
+from lm_eval_moe.recording.segments import Forest
+from lm_eval_moe.recording.sums import SegmentSums
+from lm_eval_moe.recording.token_rows import TokenRows
 from lm_eval_moe.routing_record import ARRAYS
 
 __all__ = ["Recorder"]
