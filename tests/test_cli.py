@@ -245,6 +245,23 @@ def test_an_argument_that_a_command_does_not_have_is_named_with_the_nearest(
     assert f"error: {words}\n  -> see lm-eval-moe {words.split()[0]} --help" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["doctor", "--model_args", "{", "x"], "Invalid JSON: {"),
+        (["run", "--tasks", "x", "--model_args", "{", "x"], "Invalid JSON: {"),
+        (["profile", "--model_args", "pretrained=x", "--texts", "en=x", "-o", "9" * 400], "File name too long"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_message(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "\n  -> " in said
+
+
 def test_validate_says_what_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("task: mine\ntag: ours\ndataset_path: json\n", encoding="utf-8")
     assert main(["validate", "--tasks", "demo_arith,demo_arith_s*,mine,ours", "--include_path", str(tmp_path)]) == 0

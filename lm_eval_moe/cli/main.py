@@ -46,18 +46,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0] if arguments else None
     try:
         parser = _parser(command)
-        args, unknown = parser.parse_known_args(arguments)
+        try:
+            args, unknown = parser.parse_known_args(arguments)
+        except ValueError as error:  # of lm-eval's reader of key=value and JSON
+            raise UserError(str(error), fix=f"see lm-eval-moe {command} --help") from error
         if unknown:
             raise _unknown(unknown, command, parser)
         return args.func(args) or 0
     except UserError as error:
-        # What is quoted may come from a file of somebody else's: no control character reaches the terminal.
-        print("\n".join(map(printable, f"lm-eval-moe: error: {error}".splitlines())), file=sys.stderr)
-        return error.exit_code
+        return _refused(error)
+    except OSError as error:
+        if error.filename is None:  # then it is not about a path that was given
+            raise
+        return _refused(UserError(error.strerror or str(error), fix="give another path", where=str(error.filename)))
     except KeyboardInterrupt:
         how = _GOES_ON.get(command or "", "nothing was left half done")
         print(f"lm-eval-moe: interrupted; {how}", file=sys.stderr)
         return 130
+
+
+def _refused(error: UserError) -> int:
+    # What is quoted may come from a file of somebody else's: no control character reaches the terminal.
+    print("\n".join(map(printable, f"lm-eval-moe: error: {error}".splitlines())), file=sys.stderr)
+    return error.exit_code
 
 
 def _unknown(arguments: Sequence[str], command: str | None, parser: argparse.ArgumentParser) -> UserError:
