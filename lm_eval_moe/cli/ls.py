@@ -1,10 +1,11 @@
-"""``lm-eval-moe ls``: the multilingual tasks of this package, without loading lm-eval or a model."""
+"""``lm-eval-moe ls``: the multilingual tasks of this package, without loading lm-eval; and lm-eval's own list."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,19 +26,25 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "ls",
         description="List the multilingual tasks of this package. Without an argument: one line a benchmark, with its "
-        "languages, size, kind, whether items pair with English and by what, dataset and licence.",
+        "languages, size, kind, whether items pair with English and by what, dataset and licence. `subtasks`, `tags`, "
+        "and anything with --include_path, is what lm-eval lists: its tasks, this package's, and those of the folder.",
         epilog="examples:\n"
         "  lm-eval-moe ls\n"
         "  lm-eval-moe ls --language sw\n"
         "  lm-eval-moe ls groups --benchmark xcopa\n"
-        "  lm-eval-moe ls languages --format csv",
+        "  lm-eval-moe ls languages --format csv\n"
+        "  lm-eval-moe ls subtasks --include_path my_tasks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("tasks", "groups", "languages"),
-        help="one line a task, a group (an average over tasks), or a language, instead of a benchmark",
+        choices=("tasks", "groups", "languages", "subtasks", "tags"),
+        help="a line for each task, group (an average over tasks), or language, instead of each benchmark; subtasks or "
+        "tags of everything that lm-eval knows",
+    )
+    parser.add_argument(
+        "--include_path", metavar="DIR", help="list what lm-eval finds, this folder's task files included"
     )
     parser.add_argument("--language", "-l", metavar="TAG", help="only what has this language (sw, swh_Latn, ...)")
     parser.add_argument("--benchmark", "-b", metavar="NAME", help="only this benchmark")
@@ -52,6 +59,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
+    if args.include_path is not None or args.what in ("subtasks", "tags"):
+        return _list_everything(args)
     from lm_eval_moe.multilingual import listing
     from lm_eval_moe.multilingual.manifest import load_manifests
 
@@ -65,6 +74,23 @@ def _list(args: argparse.Namespace) -> int:
         _print(table)
     else:
         sys.stdout.write(listing.as_text(table, args.format))
+    return 0
+
+
+def _list_everything(args: argparse.Namespace) -> int:
+    from lm_eval_moe.errors import UserError
+
+    ours = {"--language": args.language, "--benchmark": args.benchmark, "languages": args.what == "languages"}
+    for name, given in ours.items():
+        if given:
+            raise UserError("lm-eval's own list does not tell languages", fix="leave it out", where=f"ls {name}")
+    folders = [] if args.include_path is None else [args.include_path]
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"there is no folder {folder!r}", fix="give one with task files", where="--include_path")
+    from lm_eval_moe.harness.task_index import listed
+
+    sys.stdout.write(listed(args.what or "tasks", folders))
     return 0
 
 

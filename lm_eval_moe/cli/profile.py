@@ -30,6 +30,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
     from lm_eval_moe.profiling.documents import Source
+    from lm_eval_moe.profiling.prompting import Prompting
 
 __all__ = ["add_parser"]
 
@@ -97,6 +98,16 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         help="tokens to count (default: prompt). A text is all prompt; the continuation of a document with choices "
         "is its gold choice",
     )
+    parser.add_argument(
+        "--apply_chat_template",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="NAME",
+        help="put prompts to the model by its tokenizer's chat template, a text as what the user says; NAME, if it has "
+        "several",
+    )
+    parser.add_argument("--system_instruction", metavar="TEXT", help="put this before every prompt or text")
     parser.add_argument("--aggregate", action="store_true", help="one pooled row a language instead of one an item")
     parser.add_argument(
         "--arrays",
@@ -127,14 +138,18 @@ def _capture(args: argparse.Namespace) -> int:
     with warnings_as_lines(strict=args.strict) as warned:
         with contextlib.redirect_stdout(sys.stderr), quiet_libraries():
             from lm_eval_moe.profiling.capture import Options, planned
+            from lm_eval_moe.profiling.prompting import InTurns, Prompting
 
             # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
             sources = _texts(args) if args.texts else None
             lm = _model(args)
             lm.trust_files()
+            prompting = Prompting(args.apply_chat_template, args.system_instruction)
             if sources is None:
-                sources = _task_prompts(args, lm)
-            options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args))
+                sources = _task_prompts(args, lm, prompting)
+            elif prompting != Prompting():
+                sources = [InTurns(source, lm, prompting) for source in sources]
+            options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args), prompting)
             jobs = planned(lm, sources, args.output, options)
             warned.check()
             del sources
@@ -221,11 +236,11 @@ def _texts(args: argparse.Namespace) -> list[Source]:
     return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, named=not args.aggregate)
 
 
-def _task_prompts(args: argparse.Namespace, lm: RoutedModel) -> list[Source]:
+def _task_prompts(args: argparse.Namespace, lm: RoutedModel, prompting: Prompting) -> list[Source]:
     from lm_eval_moe.profiling.task_prompts import task_sources
 
     names = [name.strip() for name in args.tasks.split(",") if name.strip()]
-    return task_sources(lm, names, limit=args.limit, include_path=args.include_path)
+    return task_sources(lm, names, limit=args.limit, include_path=args.include_path, prompting=prompting)
 
 
 def _model(args: argparse.Namespace) -> RoutedModel:

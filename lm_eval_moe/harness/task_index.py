@@ -14,7 +14,7 @@ from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.resources import tasks_dirs
 
-__all__ = ["TaskManager", "indexing_what_is_needed", "metadata_of", "task_manager", "without_defaults"]
+__all__ = ["TaskManager", "indexing_what_is_needed", "listed", "metadata_of", "task_manager", "without_defaults"]
 
 
 class _OwnTasks(TaskManager):
@@ -39,6 +39,18 @@ def indexing_what_is_needed(
     if names and not files and without_defaults(names, include_path) is not None:
         return replaced(lm_eval.tasks, "TaskManager", _OwnTasks)
     return nullcontext()
+
+
+def listed(what: str, include_path: Sequence[str | Path] = ()) -> str:
+    """Return what lm-eval's own ``ls`` prints, with this package's tasks among the others.
+
+    Args:
+        what: ``tasks`` (everything), ``groups``, ``subtasks`` or ``tags``.
+        include_path: Folders of further tasks.
+    """
+    manager = TaskManager(include_path=_folders(include_path))
+    shown = {name: what in ("tasks", name) for name in ("groups", "tags", "subtasks")}
+    return str(manager.list_all_tasks(**{f"list_{name}": wanted for name, wanted in shown.items()}))
 
 
 def task_manager(

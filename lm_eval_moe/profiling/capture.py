@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from lm_eval_moe.profiles.unfinished import (
 )
 from lm_eval_moe.profiling.documents import Document, Source
 from lm_eval_moe.profiling.growing import Growing, GrowingRows, GrowingSums, Pace
+from lm_eval_moe.profiling.prompting import Prompting
 from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.recording.profile_rows import PooledRow
 from lm_eval_moe.text_hash import text_hash
@@ -56,6 +57,7 @@ class Options:
         save_every: Seconds between two savings of an unfinished profile. Of rows that are not pooled, those of every
             chunk of documents are saved; they then wait for the disk.
         arrays: Which extra arrays the profile shall hold.
+        prompting: How the documents are put to the model; they have been already, and the profile says so.
     """
 
     limit: int | None = None
@@ -63,6 +65,7 @@ class Options:
     restart: bool = False
     save_every: float = 60.0
     arrays: tuple[str, ...] = ()
+    prompting: Prompting = field(default_factory=Prompting)
 
 
 def planned(lm: RoutedModel, sources: Iterable[Source], folder: Path, options: Options) -> list[ProfileJob]:
@@ -98,7 +101,7 @@ class ProfileJob:
         self.lm, self.source, self.path, self.options = lm, source, path, options
         self.settings = self._settings()
         arrays = sorted((*PROFILE_ARRAYS, *options.arrays))
-        parts = {**prompting_parts(lm, {"limit": options.limit}), "capture.arrays": arrays}
+        parts = {**prompting_parts(lm, {"limit": options.limit, **vars(options.prompting)}), "capture.arrays": arrays}
         self.identity = identity.with_parts(parts, source.parts)
         self._state = Unfinished(self.settings, self.identity)
         if lm.coverage is not None and not lm.coverage.reaches(source.language):

@@ -18,6 +18,7 @@ from lm_eval_moe.harness.requests import prompt_of
 from lm_eval_moe.harness.task_index import task_manager
 from lm_eval_moe.profiles import PROFILE_ARRAYS
 from lm_eval_moe.profiling.documents import Document, Source
+from lm_eval_moe.profiling.prompting import Prompting
 from lm_eval_moe.recording import RequestKey
 
 if TYPE_CHECKING:
@@ -64,7 +65,12 @@ class TaskPrompts:
 
 
 def task_sources(
-    lm: RoutedModel, names: Sequence[str], *, limit: int | None, include_path: str | None = None
+    lm: RoutedModel,
+    names: Sequence[str],
+    *,
+    limit: int | None,
+    include_path: str | None = None,
+    prompting: Prompting = Prompting(),  # noqa: B008 - it is immutable
 ) -> list[Source]:
     """Return the prompts of tasks, language by language.
 
@@ -73,6 +79,7 @@ def task_sources(
         names: Tasks or groups.
         limit: How many documents to take from the top of each task.
         include_path: A folder with further task files.
+        prompting: How they are put to the model.
 
     Raises:
         UserError: A task is unknown, its language is, or it has no text to take for the span.
@@ -94,7 +101,7 @@ def task_sources(
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)
             with _bars_on_terminals_only():
-                task.build_all_requests(limit=limit, rank=0, world_size=1)
+                task.build_all_requests(limit=limit, rank=0, world_size=1, **prompting.of_tasks(lm))
             parts[pairing.language][name] = task_parts(task, {})
         requests = {RequestKey(i.task_name, i.doc_id, i.idx): i for i in task.instances}
         for item in session.items[name].values():

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,22 @@ def test_it_needs_neither_lm_eval_nor_torch_and_is_fast():
     loaded, seconds = ran.stderr.splitlines()[-2:]
     assert loaded == ""
     assert float(seconds) < 3  # of processor time, for both; about 0.6 on an idle machine
+
+
+def test_lm_evals_own_list_has_ours_and_those_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "task: my_own_task\ntag: my_own_tag\ndataset_path: json\noutput_type: multiple_choice\n"
+        "doc_to_text: '{{q}}'\ndoc_to_target: 0\n",
+        encoding="utf-8",
+    )
+    assert main(["ls", "subtasks", "--include_path", str(tmp_path)]) == 0
+    names = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert {"my_own_task", "demo_arith_sw", "hellaswag"} <= {*names}
+    assert main(["ls", "tags", "--include_path", str(tmp_path)]) == 0
+    tags = capsys.readouterr().out
+    assert "my_own_tag" in tags
+    assert "my_own_task" not in tags
+    assert main(["ls", "--include_path", str(tmp_path / "none")]) == 2
+    assert "--include_path: there is no folder" in capsys.readouterr().err
+    assert main(["ls", "tags", "--language", "sw"]) == 2
+    assert "--language" in capsys.readouterr().err
