@@ -155,8 +155,14 @@ def hash_of_parameters(model: Any) -> str:
 
 def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if hasattr(tensor, "__tensor_flatten__"):  # a quantised tensor is made of plain ones
-            inner, _ = tensor.__tensor_flatten__()
-            yield from ((f"{name}.{part}", getattr(tensor, part)) for part in inner)
-        else:
-            yield name, tensor
+        yield from _plain(name, tensor)
+
+
+def _plain(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the plain tensors that a tensor is made of: of a quantised one several, which may be made of others again."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield name, tensor
+        return
+    inner, _ = tensor.__tensor_flatten__()
+    for part in inner:
+        yield from _plain(f"{name}.{part}", getattr(tensor, part))
