@@ -159,7 +159,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _plain(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the plain tensors that a tensor is made of: of a quantised one several, which may be made of others again."""
+    """Yield the plain tensors that a tensor is made of; those of a quantised one may be made of others again."""
     if not hasattr(tensor, "__tensor_flatten__"):
         yield name, tensor
         return
