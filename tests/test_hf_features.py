@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hf_cases import CHOICES, PAIRS, build, build_plain, generated, likelihoods, rolled, scored
 from lm_eval.models.huggingface import HFLM
 from small_models import make_model
+from transformers import GenerationMixin
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.doctor.runs import Runs, undisturbed
@@ -215,18 +217,23 @@ def test_virtual_tokens_of_prompt_tuning_are_not_counted(on_disk: str, tmp_path:
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
     get_peft_model(make_model(FAMILY), config).save_pretrained(tmp_path)
     lm = HFMoE(pretrained=on_disk, peft=str(tmp_path), capture="all", **ARGUMENTS)
-    expected = answers(HFLM(pretrained=on_disk, peft=str(tmp_path), **ARGUMENTS))
-    assert answers(lm) == expected
-    lm.captured.clear()
-    lm.loglikelihood(scored(PAIRS), disable_tqdm=True)
+    plain = HFLM(pretrained=on_disk, peft=str(tmp_path), **ARGUMENTS)
+    assert lm.loglikelihood(scored(PAIRS), disable_tqdm=True) == plain.loglikelihood(scored(PAIRS), disable_tqdm=True)
     for number, pair in enumerate(PAIRS):
         record = lm.captured.record(RequestKey("task", number, 0))
         assert record.tokens == sum(map(len, lm._encode_pair(*pair))) - 1
         assert (record.counts.sum(1) == 2 * record.tokens).all()
+    if "past_key_values" not in signature(GenerationMixin.prepare_inputs_for_generation).parameters:
+        # PEFT 0.21 does not know the cache by the name that transformers 5.24 has for it: it feeds every prompt anew.
+        with pytest.raises(UserError, match="where one is expected"):
+            lm.generate_until(generated(PROMPTS), disable_tqdm=True)
+        return
+    expected = plain.generate_until(generated(PROMPTS), disable_tqdm=True)
+    assert lm.generate_until(generated(PROMPTS), disable_tqdm=True) == expected
     lm.set_steering(parse_spec(spec(tokens="prompt")))
     lm.captured.clear()
     texts = lm.generate_until(generated(PROMPTS), disable_tqdm=True)
-    assert texts != expected["generate_until"]
+    assert texts != expected
     for number, prompt in enumerate(PROMPTS):
         length = len(lm.tok_encode(prompt))
         assert lm.captured.record(RequestKey("task", number, 0)).targeted.tolist() == [0, length, 0]

@@ -46,6 +46,7 @@ def results_of() -> dict[str, Any]:
         "results": table,
         "groups": {"all": dict(table["all"])},
         "higher_is_better": {"c": {"acc": True}, "a": {"acc": True}, "b": {}, "all": {"acc": True}},
+        "n-samples": {task: {"original": 5, "effective": 1} for task in "abc"},
         "samples": {
             "a": [sample(0, "strict"), sample(1, "strict"), sample(0, "loose"), sample(1, "loose")],
             "b": [sample(0, "none")],

@@ -131,7 +131,7 @@ def test_code_is_what_was_loaded_and_not_what_its_file_has_become(
     path = Path(before.model_args["adapter"])
     lm, model = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer, adapter=path), make_model("qwen3_moe")
     loaded = lm.identity()
-    path.write_text("FACTOR = 3\n", encoding="utf-8")
+    path.write_text(f"{path.read_text(encoding='utf-8')}    factor = 3\n", encoding="utf-8")
     assert lm.identity() == loaded
     assert changed_parts(loaded, HFMoE(pretrained=model, tokenizer=tokenizer, adapter=path).identity()) == {
         "model.adapter"
