@@ -132,7 +132,9 @@ class Rows:
         if not rows or (len(rows) < _AT_ONCE and not everything):
             return
         self._open = [batch for batch in self._open if batch not in over]
-        if recorder is not None:
+        if recorder is None:  # steered, and nothing else is asked
+            self._rows = [row for batch in self._open for row in batch.rows]
+        else:
             for row, sums in zip(rows, recorder.sums_of([[at for at, _ in row.path] for row in rows]), strict=True):
                 row.records = {span: _record(sums, [part for _, part in row.path], span) for span in PARTS}
         self.forest.release(at for row in rows for at, _ in row.path)

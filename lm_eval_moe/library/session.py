@@ -44,9 +44,9 @@ def session_of(model: Any) -> Session:
         UserError: It routes nowhere, or in a way that cannot be intercepted.
     """
     core = core_of(model)
-    if core not in _SESSIONS:
-        _SESSIONS[core] = Session(core)
-    return _SESSIONS[core]
+    # Only while a block is around it: a model may be altered between two, and its routers be others.
+    known = _SESSIONS.get(core)
+    return Session(core) if known is None else known
 
 
 class Session:
@@ -99,11 +99,14 @@ class Session:
     def _around(self, wanted: list[Any], one: Any) -> Iterator[None]:
         if self._generating is not None:
             raise UserError("a block begins while generate runs", fix="put it around the call of generate")
+        if _SESSIONS.get(self._model, self) is not self:
+            raise RuntimeError("another block has begun around the model meanwhile")
         self._end_listening()
-        if not self._plans and not self._captures:
-            self._hook()
-        wanted.append(one)
         try:
+            if not self._plans and not self._captures:
+                _SESSIONS[self._model] = self
+                self._hook()
+            wanted.append(one)
             yield
             self._end_listening()
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +21,7 @@ from transformers import StoppingCriteria
 import lm_eval_moe
 from lm_eval_moe.backends.hf.caches import generating_from, going_on_from, kept_in
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.library.session import session_of
 
 FAMILIES = ("qwen3_moe", "olmoe", "mixtral", "gpt_oss", "deepseek_v3")
 SOFT = {"layers": "all", "experts": {"ids": {1: [0, 3], 2: [5]}}, "action": {"soft": 0.9}}
@@ -288,6 +291,35 @@ def test_many_passes_are_read_as_they_go() -> None:
     with lm_eval_moe.capture(model) as last:
         model(**batches[-1])
     assert np.array_equal(routing[-2:].counts, last.counts)
+
+
+@torch.no_grad()
+def test_a_model_that_is_altered_between_two_blocks_is_looked_at_anew() -> None:
+    model, given = make_model("qwen3_moe"), prompts()
+    with pytest.raises(UserError, match="layer"), lm_eval_moe.steer(model, steering({**SOFT, "layers": [99]})):
+        pass
+    donor = make_model("qwen3_moe", seed=1)
+    model.model.layers[1].mlp = donor.model.layers[1].mlp
+    with lm_eval_moe.capture(model) as routing, hooked(model) as calls:
+        model(**given)
+    counts, _ = sums(calls, [given["attention_mask"].numpy().astype(bool)])
+    assert np.array_equal(routing.counts, counts)
+    held = weakref.ref(model)
+    del model, calls
+    gc.collect()
+    assert held() is None  # nothing of ours keeps it
+
+
+@torch.no_grad()
+def test_a_server_that_only_steers_holds_no_rows() -> None:
+    model = make_model("qwen3_moe")
+    with lm_eval_moe.steer(model, steering()):
+        for seed in range(80):
+            model(**prompts(rows=2, width=6, seed=seed))
+        listening = session_of(model)._listening
+        assert listening is not None
+        assert len(listening._rows._rows) < 80
+        assert len(listening._rows.forest) < 80
 
 
 @torch.no_grad()
