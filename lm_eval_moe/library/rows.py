@@ -140,11 +140,9 @@ class Rows:
         self.forest.release(at for row in rows for at, _ in row.path)
 
     def drop_pass(self) -> None:
-        """Forget the rows of a pass that was cut off."""
+        """Let the rows of a pass that was cut off be without records."""
         batch, self._now = self._now, None
-        if batch is not None:
-            self._rows = [row for row in self._rows if row not in batch.rows]
-            self._open = [other for other in self._open if other is not batch]
+        self._open = [other for other in self._open if other is not batch]
 
     def records(self) -> list[RowRecords]:
         """Return what has been collected, in the order in which the rows began."""

@@ -240,8 +240,6 @@ class _Listening:
         error = RuntimeError("cut off")
         self._stack.__exit__(type(error), error, None)
         self._rows.drop_pass()
-        if self._recorder is not None:
-            self._recorder.drop_pass()
         self._deliver()
 
     def _deliver(self) -> None:

@@ -109,10 +109,6 @@ class Recorder:
         """Take what is pending; the layer outputs of the pass are free after this."""
         self._hold()
 
-    def drop_pass(self) -> None:
-        """Forget what is pending of a pass that was cut off; its segments may hold some of it, and are of no use."""
-        self._ready, self._logits, self._unchanged = [], {}, {}
-
     def fold(self, stretches: Sequence[Sequence[int]]) -> None:
         """Add the sums of consecutive segments to those of the first, before the forest folds them."""
         if stretches:

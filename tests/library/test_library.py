@@ -190,6 +190,36 @@ def test_a_second_turn_belongs_to_the_same_row() -> None:
 
 
 @torch.no_grad()
+def test_a_cache_that_was_cut_begins_rows_of_its_own() -> None:
+    model = make_model("olmoe")
+    tokens = torch.randint(2, 300, (2, 6), generator=torch.Generator().manual_seed(3))
+    with lm_eval_moe.capture(model) as routing:
+        cache = kept_in(model(tokens))
+        cache.crop(-2)
+        model(tokens[:, :1], **going_on_from(model, cache))
+    assert routing.tokens.tolist() == [6, 6, 1, 1]
+
+
+@torch.no_grad()
+def test_embeddings_are_steered_where_no_noise_hangs_on_tokens() -> None:
+    model, given = make_model("olmoe"), prompts()
+    embedded = {
+        "inputs_embeds": model.get_input_embeddings()(given["input_ids"]),
+        "attention_mask": given["attention_mask"],
+    }
+    with lm_eval_moe.steer(model, steering()), lm_eval_moe.capture(model) as by_tokens:
+        model(**given)
+    with lm_eval_moe.steer(model, steering()), lm_eval_moe.capture(model) as by_embeddings:
+        model(**embedded)
+    assert np.array_equal(by_tokens.counts, by_embeddings.counts)
+    with (
+        pytest.raises(UserError, match="input_ids"),
+        lm_eval_moe.steer(model, steering({**SOFT, "action": "activate"})),
+    ):
+        model(**embedded)
+
+
+@torch.no_grad()
 def test_steering_moves_the_logits_as_the_file_says(model: Any) -> None:
     """By an independent hook: the router of layer 1 is given other logits, for tokens that count."""
     given, plan = prompts(), steering({**SOFT, "experts": {"ids": {1: [0, 3]}}})
