@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from lm_eval_moe import HFMoE
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.recording import RequestKey
+from lm_eval_moe.routers import RouterListener, find_sites, intercepted
 from lm_eval_moe.routers.families.phimoe import PhimoeBlock
 from lm_eval_moe.routers.mode import _guarded_logits
 from lm_eval_moe.steering import parse_spec
@@ -234,6 +235,56 @@ def test_without_capture_and_steering_nothing_is_intercepted(tokenizer: Any) -> 
     block = lm.model.model.layers[1].mlp
     block.forward = own_routing(block)
     np.testing.assert_allclose([v for v, _ in KINDS["loglikelihood"](lm)], [v for v, _ in expected], atol=1e-4)
+
+
+class Scored(RouterListener):
+    """Notes at which calls it was told how logits are scored; forces expert 0 where it is asked to."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        self.selections: list[torch.Tensor] = []
+        self.forces = False
+
+    def scored(self, position: int, how: str | None) -> None:
+        assert how == "softmax"
+        self.told.append(position)
+
+    def guarded(self, position: int, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        force = torch.zeros_like(logits, dtype=torch.bool)
+        force[:, 0] = True
+        return (force, torch.zeros_like(force)) if self.forces else None
+
+    def selected(self, position: int, indices: torch.Tensor, weights: torch.Tensor) -> None:
+        self.selections.append(indices)
+
+
+@torch.no_grad()
+def test_a_router_that_is_known_is_watched_up_to_its_product_unless_it_is_guarded() -> None:
+    model, listener, tokens = make_model("qwen3_moe"), Scored(), torch.tensor([[5, 6, 7, 8]])
+    plain = model(tokens).logits
+    with intercepted(find_sites(model), listener, top_k=2):
+        assert torch.equal(model(tokens).logits, plain)
+        assert torch.equal(model(tokens).logits, plain)
+        assert listener.told == [0, 1, 2]
+        assert all(torch.equal(*pair) for pair in zip(listener.selections[:3], listener.selections[3:], strict=True))
+        assert not all((indices == 0).any(-1).all() for indices in listener.selections)
+        listener.forces, listener.selections = True, []
+        model(tokens)
+        assert listener.told == [0, 1, 2] * 2
+        assert all((indices == 0).any(-1).all() for indices in listener.selections)
+
+
+@torch.no_grad()
+def test_a_router_of_tensors_with_ways_of_their_own_is_watched_to_its_end_every_time() -> None:
+    class Own(torch.Tensor):
+        pass
+
+    model, listener, tokens = make_model("qwen3_moe"), Scored(), torch.tensor([[5, 6, 7, 8]])
+    model.model.layers[1].mlp.gate.register_forward_pre_hook(lambda _, args: (args[0].as_subclass(Own),))
+    with intercepted(find_sites(model), listener, top_k=2):
+        for _ in range(3):
+            model(tokens)
+    assert listener.told == [0, *[1, 2] * 3]  # from there on, the hidden states are of that kind
 
 
 def test_a_product_with_the_transposed_weight_is_the_routers_linear(tokenizer: Any) -> None:

@@ -10,8 +10,10 @@ import pytest
 from profile_records import read_records
 from test_profiling_capture import profiled, source
 
+import lm_eval_moe
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.harness.task_index import task_manager
 from lm_eval_moe.profiling.capture import Options, ProfileJob
 from lm_eval_moe.profiling.prompting import InTurns, Prompting
 from lm_eval_moe.profiling.task_prompts import task_sources
@@ -31,10 +33,17 @@ def lm() -> HFMoE:
 
 
 def test_task_prompts_are_those_of_a_run(lm: HFMoE, tmp_path: Path) -> None:
-    tasks = ["demo_arith_en", "demo_arith_sw"]
+    (tmp_path / "tasks").mkdir()
+    for language in ("en", "sw"):  # with examples before the question, which are turns of their own
+        include = Path(lm_eval_moe.__file__).parent.parent / "tasks" / "demo" / f"demo_arith_{language}.yaml"
+        (tmp_path / "tasks" / f"{language}.yaml").write_text(
+            f"include: {include}\ntask: shots_{language}\nnum_fewshot: 2\n", encoding="utf-8"
+        )
+    tasks, folder = ["shots_en", "shots_sw"], str(tmp_path / "tasks")
     results = simple_evaluate(
         lm,
         tasks=tasks,
+        task_manager=task_manager(tasks, [folder]),
         limit=3,
         bootstrap_iters=0,
         apply_chat_template=True,
@@ -45,7 +54,7 @@ def test_task_prompts_are_those_of_a_run(lm: HFMoE, tmp_path: Path) -> None:
     header, items, records = read_records(tmp_path / "run.safetensors")
     ran = {(item.language, item.item): record for item, record in zip(items, records, strict=True)}
     seen = 0
-    for each in task_sources(lm, tasks, limit=3, prompting=CHAT):
+    for each in task_sources(lm, tasks, limit=3, include_path=folder, prompting=CHAT):
         path = tmp_path / f"{each.language}.safetensors"
         ProfileJob(lm, each, path, Options(limit=3, prompting=CHAT), lm.identity()).run()
         own, items, records = read_records(path)
