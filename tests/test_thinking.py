@@ -20,8 +20,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import postprocess_generated_text
 from lm_eval.tasks import TaskManager
 from oracle import check
-from small_models import make_model
+from small_models import SENTENCES, make_model
 from steered_oracle import Change, spec_of
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
@@ -294,6 +296,53 @@ def test_every_beginning_of_a_text_is_read_as_lm_eval_reads_it(think_end: str | 
             assert reading.thinking == ended
             assert reading.stopped == any(stop in text for stop in until), repr(read)
             assert reading.ended == (reading.stopped and think_end is None)
+
+
+def sentence_piece() -> Any:
+    """A tokenizer whose decoder leaves out the space that a text begins with, and that falls back to bytes."""
+    core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Sequence([
+        decoders.Replace("\u2581", " "),
+        decoders.ByteFallback(),
+        decoders.Fuse(),
+        decoders.Strip(" ", 1, 0),
+    ])  # fmt: skip
+    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", "</s>", *every_byte], show_progress=False)
+    core.train_from_iterator([" ".join(map(" ".join, SENTENCES.values())) + " Q: x"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>")
+
+
+def word_piece() -> Any:
+    """A tokenizer whose decoder puts spaces between words."""
+    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[UNK]", "[SEP]"], show_progress=False)
+    core.train_from_iterator([" ".join(map(" ".join, SENTENCES.values())) + " Q: x"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="[SEP]", unk_token="[UNK]")
+
+
+@pytest.mark.parametrize("make_tokenizer", [sentence_piece, word_piece])
+@pytest.mark.parametrize("until", [["Q:"], ["t "], [" "], ["at s", "?"], ["\N{CYRILLIC SMALL LETTER KA} "]], ids=str)
+def test_a_stop_string_is_seen_with_every_kind_of_decoder(make_tokenizer: Any, until: list[str]) -> None:
+    """Ends in spaces among them, which a decoder may leave out where a text begins."""
+    tokenizer, rng, seen = make_tokenizer(), np.random.default_rng(2), 0
+    text = " ".join(map(" ".join, SENTENCES.values()))
+    known = tokenizer.encode(text, add_special_tokens=False)
+    for _ in range(80):
+        start = int(rng.integers(0, len(known) - 12))
+        tokens = [*known[start : start + 6], *(int(token) for token in rng.choice(known, 8))]
+        reading = RowReading(StopRule(tokenizer, until, []))
+        stopped = False
+        for count in range(1, len(tokens) + 1):
+            reading.add(tokens[count - 1])
+            read = tokenizer.decode(tokens[:count], skip_special_tokens=True)
+            stopped = stopped or any(stop in read for stop in until)
+            assert reading.stopped == stopped, repr(read)
+        seen += stopped
+    assert seen or until == ["Q:"]
 
 
 def test_special_tokens_in_between_do_not_hide_a_stop_string(tokenizer: Any) -> None:
