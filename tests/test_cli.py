@@ -200,6 +200,7 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
             if not there
         ),
         *([] if find_spec("wandb") else [(["--wandb_args", "project=x"], {}, "wandb is not installed")]),
+        *([] if find_spec("trackio") else [(["--trackio_args", "project=x"], {}, "trackio is not installed")]),
         (["--model_args", f"pretrained={cut_off(tmp_path)}"], {}, "SafetensorError"),
         (["--model_args", f"pretrained={without_tokenizer(tmp_path)}"], {}, "there is no tokenizer in"),
         (["--model_args", "pretrained=demo,capture=promt"], {}, "did you mean 'prompt'"),

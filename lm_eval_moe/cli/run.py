@@ -176,8 +176,10 @@ def _check(options: dict[str, Any], model_args: Any) -> None:
 def _complete(args: argparse.Namespace, config: dict[str, Any]) -> None:
     """Add the folders of our tasks and of plug-ins' before the user's, which wins, the model and its batch size."""
     given = config | {name: value for name, value in vars(args).items() if value}
-    if given.get("wandb_args") and find_spec("wandb") is None:
-        raise UserError("wandb is not installed", fix="pip install wandb, or leave it out", where="--wandb_args")
+    for logger in ("wandb", "trackio"):
+        if given.get(f"{logger}_args") and find_spec(logger) is None:
+            fix = f"pip install {logger}, or leave it out"
+            raise UserError(f"{logger} is not installed", fix=fix, where=f"--{logger}_args")
     args.model = given.setdefault("model", DEFAULT)
     folder, model = given.get("include_path"), given["model"]
     check_task_folder(folder)

@@ -23,7 +23,7 @@ from lm_eval_moe.identity.sources import source_files
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
-__all__ = ["hash_of_documents", "prompting_parts", "run_identity", "task_parts"]
+__all__ = ["chat_template", "hash_of_documents", "prompting_parts", "run_identity", "task_parts"]
 
 _PARTS_OF_THEIR_OWN = ("num_fewshot", "generation_kwargs", "metadata", "task", "_qualified_name")
 _OF_SIMPLE_EVALUATE = ("prompts.fewshot", "prompts.generation", "prompts.fewshot_seed", "prompts.seeds")
@@ -71,7 +71,7 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     samples = arguments.get("samples")
     return {
         "prompts.chat_template": {
-            "template": hash_of_bytes(_template(lm, template).encode()) if template else None,
+            "template": hash_of_bytes(chat_template(lm, template).encode()) if template else None,
             "arguments": plain(getattr(lm, "chat_template_args", {})) if template else None,
         },
         "prompts.system_instruction": hash_of_bytes(str(system).encode()) if system else None,
@@ -91,7 +91,7 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _template(lm: Any, asked: bool | str) -> str:
+def chat_template(lm: Any, asked: bool | str) -> str:
     """Return the chat template that lm-eval finds.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lm_eval_moe.evaluation.identity import chat_template
 from lm_eval_moe.profiling.documents import Document, Source
 from lm_eval_moe.text_hash import text_hash
 
@@ -25,8 +26,14 @@ class Prompting:
     system_instruction: str | None = None
 
     def of_tasks(self, lm: Any) -> dict[str, Any]:
-        """Return the arguments of ``build_all_requests``, as an evaluation gives them."""
+        """Return the arguments of ``build_all_requests``, as an evaluation gives them.
+
+        Raises:
+            UserError: The tokenizer has no such chat template.
+        """
         chats = bool(self.apply_chat_template)
+        if chats:
+            chat_template(lm, self.apply_chat_template)
         return {
             "system_instruction": self.system_instruction,
             "apply_chat_template": chats,

@@ -90,3 +90,5 @@ def test_a_model_without_a_template_is_refused(tmp_path: Path) -> None:
         ProfileJob(
             lm, source(tmp_path, "en", ["a"]), tmp_path / "x.safetensors", Options(prompting=CHAT), lm.identity()
         )
+    with pytest.raises(UserError, match="no chat template"):
+        task_sources(lm, ["demo_arith_en"], limit=1, prompting=CHAT)
