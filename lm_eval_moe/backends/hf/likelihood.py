@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,14 +97,18 @@ class Likelihoods(Sharing):
         if isinstance(size, str):
             size = override_bs or self._detect_batch_size([known.requests[shared.longest]])
         shared.fill(size * known.length(shared.longest))
-        alone, computed = shared.tokens
-        logger.info("%d requests have %d tokens, of which %d are computed", len(known.requests), alone, computed)
         if cut := sum(len(context) + len(own) > self.max_length + 1 for _, context, own in known.requests):
             logger.warning("%d requests lose their first tokens: the model takes %d (max_length)", cut, self.max_length)
         return shared
 
     def _scores_shared(self, known: TokenRequests, shared: SharedRows, *, quiet: bool) -> list[tuple[float, bool]]:
+        @cache
+        def say_what_is_computed() -> None:
+            count = len(known.requests)
+            logger.info("%d requests have %d tokens, of which %d are computed", count, *shared.tokens)
+
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
+            say_what_is_computed()  # not where everything is known from a run before
             hidden = quiet or self.rank != 0 or bool(plans[0])
             with self._progress("Running loglikelihood requests", len(indices), quiet=hidden) as bar:
                 return shared.run(indices, plans, bar)
