@@ -202,6 +202,7 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
         *([] if find_spec("wandb") else [(["--wandb_args", "project=x"], {}, "wandb is not installed")]),
         *([] if find_spec("trackio") else [(["--trackio_args", "project=x"], {}, "trackio is not installed")]),
         (["--model_args", f"pretrained={cut_off(tmp_path)}"], {}, "SafetensorError"),
+        (["--tasks", broken_task(tmp_path)], {}, "a task file is no YAML: while parsing a flow sequence"),
         (["--model_args", f"pretrained={without_tokenizer(tmp_path)}"], {}, "there is no tokenizer in"),
         (["--model_args", "pretrained=demo,capture=promt"], {}, "did you mean 'prompt'"),
         (["--model_args", "pretrained=demo,capture=of"], {}, "did you mean 'off'"),
@@ -219,6 +220,13 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
 
 def without_tokenizer(folder: Path) -> Path:
     return shutil.copytree(demo_model_path(), folder / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+
+
+def broken_task(folder: Path) -> str:
+    """Return a task file with a list that does not end."""
+    file = folder / "broken.yaml"
+    file.write_text("task: [a\n", encoding="utf-8")
+    return str(file)
 
 
 def cut_off(folder: Path) -> Path:

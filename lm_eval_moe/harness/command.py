@@ -13,6 +13,7 @@ from typing import Any
 
 import lm_eval
 from lm_eval._cli.run import Run
+from yaml import YAMLError
 
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.replacing import replaced
@@ -79,6 +80,10 @@ def run_command(args: argparse.Namespace, config: Mapping[str, Any], evaluate: C
             Run._execute(args)
             for file in written:
                 print(f"written: {file}")
+    except YAMLError as error:
+        raise UserError(
+            f"a task file is no YAML: {' '.join(str(error).split())}", fix="correct it", where="--tasks"
+        ) from error
     except (AssertionError, ValueError, TypeError, FileNotFoundError, KeyError) as error:
         # Until the evaluation starts, lm-eval has only read its arguments; it refuses some of them later.
         if started and not _is_refusal(error):
