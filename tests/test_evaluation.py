@@ -147,23 +147,28 @@ def test_group_has_the_mean_of_the_languages_that_have_the_field(lm: HFMoE, mana
     assert "routing_divergence" in make_table(results, "groups")
 
 
-def test_fields_come_once_a_document_however_many_filters_a_task_has(
-    lm: HFMoE, manager: TaskManager, tmp_path: Path
-) -> None:
+def write_two_filters(folder: Path, second: str) -> None:
+    """Write a task for each of two languages, the second of whose filters has a name of its own."""
     for language in ("en", "sw"):
-        (tmp_path / f"two_{language}.yaml").write_text(
+        (folder / f"two_{language}.yaml").write_text(
             f"""
 include: {tasks_dir()}/demo/demo_arith_gen_{language}.yaml
 task: two_filters_{language}
 filter_list:
   - name: first
-    filter: [{{function: regex, regex_pattern: '(\\d+)'}}, {{function: take_first}}]
-  - name: second
+    filter: [{{function: regex, regex_pattern: '(1\\d*)'}}, {{function: take_first}}]
+  - name: {second}
     filter: [{{function: take_first}}]
 metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filters, item: item_id}}}}
 """,
             encoding="utf-8",
         )
+
+
+def test_fields_come_once_a_document_however_many_filters_a_task_has(
+    lm: HFMoE, manager: TaskManager, tmp_path: Path
+) -> None:
+    write_two_filters(tmp_path, "second")
     files = demo_runs.task_manager(tmp_path)
     results = evaluate(lm, files, ["two_filters_en", "two_filters_sw"], limit=3)
     scores = results["results"]["two_filters_sw"]
@@ -180,20 +185,7 @@ metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filter
 @pytest.mark.parametrize(("second", "home"), [("second", "first"), ("none", "none")])
 def test_results_and_samples_join_by_task_metric_and_filter(lm: HFMoE, tmp_path: Path, second: str, home: str) -> None:
     """By the rule of docs/results.md, on the files that lm-eval's own code writes."""
-    for language in ("en", "sw"):
-        (tmp_path / f"two_{language}.yaml").write_text(
-            f"""
-include: {tasks_dir()}/demo/demo_arith_gen_{language}.yaml
-task: two_filters_{language}
-filter_list:
-  - name: first
-    filter: [{{function: regex, regex_pattern: '(1\\d*)'}}, {{function: take_first}}]
-  - name: {second}
-    filter: [{{function: take_first}}]
-metadata: {{version: 1.0, routing: {{language: {language}, benchmark: two_filters, item: item_id}}}}
-""",
-            encoding="utf-8",
-        )
+    write_two_filters(tmp_path, second)
     tasks = {"two_filters_en": range(5), "two_filters_sw": range(2, 8)}  # three documents of sw have no reference
     with pytest.warns(RoutingWarning, match="routing_divergence is over 3 of its 6 documents"):
         written = evaluate(lm, demo_runs.task_manager(tmp_path), tasks, limit=None)
