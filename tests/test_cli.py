@@ -83,12 +83,13 @@ def test_steering_flag_and_model_argument_give_the_same_numbers(
     assert mean == pytest.approx(one["results"]["demo_arith_sw"]["routing_divergence,none"])
 
 
-def test_a_run_names_its_steering_its_controls_and_its_files(
-    steering: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_names_its_steering_its_controls_and_its_files(steering: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose log is set up as a user's is."""
+    tasks = ("--tasks", "demo_arith_en", "--limit", "3", "--batch_size", "8")
     model = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
-    assert run(*model, "--control", "random:2", "--log_samples", tasks="demo_arith_en") == 0
-    printed, said = capsys.readouterr()
+    command = [sys.executable, "-m", "lm_eval_moe", "run", *tasks, *model, "--control", "random:2", "--log_samples"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed, said = done.stdout, done.stderr
     lines = printed.splitlines()
     found = results_in(tmp_path / "out")["routing"]
     steered = found["steering"]
@@ -100,9 +101,10 @@ def test_a_run_names_its_steering_its_controls_and_its_files(
     for seed in (1, 2):
         assert f"lm-eval-moe: control {seed} of 2, seed {seed} (" in said
     assert ".partial" not in printed + said
+    assert f"samples to {tmp_path / 'out' / 'demo'}" in said
     controls = said.partition("control 1 of 2")[2]
     assert "Building prompts: " in controls
-    assert caplog.text.count("Selected tasks") == 1, "lm-eval has said it all of the first run"
+    assert said.count("Selected tasks") == 1, "lm-eval has said it all of the first run"
     assert "with the response cache" not in said, "there is none"
 
 

@@ -63,6 +63,15 @@ def test_lost_and_gained_items_are_those_of_the_two_logs(
     assert "| lost |" in (tmp_path / "gate.md").read_text(encoding="utf-8")
 
 
+def test_where_lower_is_better_a_higher_score_is_a_loss(tmp_path: Path) -> None:
+    worse = {"higher_is_better": {"xcopa_en": {"acc": False}}}
+    before = write_stock(tmp_path / "before", {"en": [0.0] * 4 + [1.0] * 16}, **worse)
+    after = write_stock(tmp_path / "after", {"en": [1.0, 1.0, 0.0, 0.0] + [1.0] * 15 + [0.0]}, **worse)
+    [flips] = gate(before, after, tmp_path)["flips"]
+    assert (flips["lost"], flips["gained"]) == (2, 1)
+    assert [each["doc_id"] for each in flips["shown"]["lost"]] == [0, 1]
+
+
 def test_both_runs_are_named_with_steering_and_files(
     real_pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,7 @@ def test_a_file_that_is_gone_or_another_is_begun_anew_and_nothing_is_set_aside(s
     with pytest.warns(RoutingWarning, match="is damaged"):
         run_through(one, KEYS)
     before = sound.aside.read_bytes()
+    other._make_way(sqlite3.DatabaseError("damage that was seen before the other made way"))
     run_through(other, KEYS)
     assert sound.aside.read_bytes() == before
     one.close()

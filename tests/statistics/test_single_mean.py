@@ -54,6 +54,15 @@ def test_as_many_right_or_wrong_items_as_have_the_standard_error() -> None:
     assert found == pytest.approx(proportion_confint(25, 50, method="wilson"), abs=1e-9)
 
 
+def test_few_graded_items_have_students_quantile() -> None:
+    """By the formula of the source: effective items, times the square of the ratio of the two quantiles."""
+    values = [0.2, 0.9, 0.4, 0.7, 1.0, 0.3]
+    mean, stderr = np.mean(values), stats.sem(values)
+    alike = 6 / 5 * mean * (1 - mean) / stderr**2 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 5)) ** 2
+    found = score_interval(estimate(values), 6, share=True)
+    assert found == pytest.approx(proportion_confint(mean * alike, alike, method="wilson"), abs=1e-9)
+
+
 def test_values_without_bounds_have_students_t() -> None:
     values = [3.0, 5.0, 4.5, 9.0]
     expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
