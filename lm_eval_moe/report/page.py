@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.compare.html_page import render_page
-from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
+from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, Colours, css, page_colours
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.number_text import Scale, minus
@@ -22,7 +23,10 @@ from lm_eval_moe.results.arrangement import LeftOut
 from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lm_eval_moe.analysis import Material
+    from lm_eval_moe.report.figures import ReportFigure
     from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
 
@@ -45,7 +49,8 @@ def write_report(
 ) -> list[Path]:
     """Write one self-contained HTML page on runs, profiles and sweeps; the first run is the baseline.
 
-    The page needs no network and no scripts; figures are inline SVG. Everything that comes from the files is escaped.
+    The page needs no network; figures are inline SVG, in which a script of the page brings a language out. Everything
+    that comes from the files is escaped.
 
     Args:
         runs: The runs, each with a label of its own; may be empty if there are profiles or sweeps.
@@ -113,7 +118,10 @@ class _Content:
 
 
 def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
+    from markupsafe import Markup
+
     runs = content.runs
+    script = (_FOLDER / "choosing.js").read_text(encoding="utf-8")
     with _quiet_fonts():
         placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
     return render_page(
@@ -121,6 +129,8 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
         title=title,
         lead=_lead(content),
         css=_styles(),
+        script=Markup(script),
+        script_hash=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
         sentence_case=sentence_case,
         marker_of=lambda number: (number + number // RUN_COLOURS) % RUN_COLOURS,
         runs=runs,
@@ -179,17 +189,39 @@ def _place(named: NamedFigure, number: int) -> dict[str, Any]:
     """Return a figure as the template wants it."""
     from markupsafe import Markup
 
+    from lm_eval_moe.report.figures import language_title
     from lm_eval_moe.report.svg import to_svg
 
     figure = named.figure
-    svg = to_svg(figure.draw(page_colours()), f"f{number}", figure.alternative)
-    data = figure.csv()
-    link = f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}"
+    titles = [*map(language_title, figure.choices)]
+
+    def drawn(draw: Callable[[Colours], Figure], suffix: str, alternative: str) -> Any:
+        return Markup(to_svg(draw(page_colours()), f"f{number}{suffix}", alternative, titles))
+
     table = None
     if figure.tabulated and len(figure.rows) <= _MOST_ROWS:
         table = [[_cell(cell) for cell in row] for row in figure.rows]
-    shown = {"svg": Markup(svg), "table": table, "csv": link if len(data) <= _MOST_CSV else None}
-    return {"name": named.name, "figure": figure, **shown}
+    return {
+        "name": named.name,
+        "figure": figure,
+        "svg": drawn(figure.draw, "", figure.alternative),
+        "folded": [
+            (each.title, each.caption, drawn(each.draw, f"-{each.stem}", each.alternative)) for each in figure.folded
+        ],
+        "choices": sorted(enumerate(titles), key=lambda choice: choice[1].lower()),
+        "table": table,
+        "csv": _link(figure),
+    }
+
+
+def _link(figure: ReportFigure) -> str | None:
+    """Return a figure's data as a link, None where they are too many for a page."""
+    if len(figure.rows) * len(figure.columns) * 2 > _MOST_CSV:  # a cell takes two characters at least
+        return None
+    data = figure.csv
+    if len(data) > _MOST_CSV:
+        return None
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}"
 
 
 def _cell(value: str | int | float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.drawing.palette import page_colours, property_of
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["to_svg"]
 
 
-def to_svg(figure: Figure, name: str, alternative: str) -> str:
+def to_svg(figure: Figure, name: str, alternative: str, choices: Sequence[str] = ()) -> str:
     """Return a figure as an ``<svg>`` element.
 
     Args:
         figure: A figure drawn with the placeholders of `palette.page_colours`.
         name: Made part of every id, so that several figures fit on one page.
         alternative: The text alternative, for those who do not see the figure.
+        choices: What the parts are called that were drawn with the ``gid`` ``choice-0``, ``choice-1``, ...
     """
     from markupsafe import escape
     from matplotlib import rc_context
@@ -32,6 +34,8 @@ def to_svg(figure: Figure, name: str, alternative: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    pattern = rf'<g id="{name}-choice-(\d+)">'
+    text = re.sub(pattern, lambda found: f"{found[0]}<title>{escape(choices[int(found[1])])}</title>", text)
     # The page's own font; Matplotlib has measured with a wider one.
     text = re.sub(r"font-family:[^;\"]*;? ?", "", text)
     text = re.sub(r"font: ((?:[\w.-]+ )*?)([\d.]+px) [^;\"]*", r"font-size: \2", text)

@@ -42,7 +42,7 @@ ITEMS = 40
 
 def data(figure: ReportFigure | None) -> list[dict[str, str]]:
     assert figure is not None
-    return list(csv.DictReader(io.StringIO(figure.csv(), newline="")))
+    return list(csv.DictReader(io.StringIO(figure.csv, newline="")))
 
 
 def benchmark_of(**runs: dict[str, Any]) -> Benchmark:

@@ -99,11 +99,12 @@ def write_large_profile(path: Path) -> Path:
         LANGUAGES,
         shape=SHAPE,
         items=3,
-        tokens=24,
+        tokens=96,
         benchmark=BENCHMARK,
         model=MODEL,
         overlap=True,
         distance=distance,
+        kin={lang: known_languages()[lang].branch or known_languages()[lang].family for lang in LANGUAGES},
     )
 
 

@@ -11,12 +11,24 @@ from lm_eval_moe.report.figures._base import (
     BENCHMARK,
     PROFILES,
     SWEEP,
+    Folded,
     OfBenchmark,
     OfProfiles,
     Place,
     ReportFigure,
 )
+from lm_eval_moe.report.figures._tiers import language_title
 
-__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "OfBenchmark", "OfProfiles", "Place", "ReportFigure"]
+__all__ = [
+    "BENCHMARK",
+    "PROFILES",
+    "SWEEP",
+    "Folded",
+    "OfBenchmark",
+    "OfProfiles",
+    "Place",
+    "ReportFigure",
+    "language_title",
+]
 
 import_siblings(__name__, __path__)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap
 from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures._curves import curve_figure, of_profiles
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import of_profiles
 from lm_eval_moe.report.wording import listing, plural
 
 __all__ = ["overlap_figure"]

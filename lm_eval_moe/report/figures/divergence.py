@@ -9,8 +9,10 @@ from lm_eval_moe.analysis import LanguageCurve
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
 from lm_eval_moe.number_text import minus
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures._curves import Curves, SteeredLayers, curve_figure, of_profiles, of_results
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import SteeredLayers, of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
+from lm_eval_moe.results import Run
 
 __all__ = ["divergence_of_profiles", "divergence_of_results", "steered_layers"]
 
@@ -18,14 +20,15 @@ _WHAT = "entropy-normalised Jensen-Shannon divergence of expert importance (arXi
 _TITLE = "Divergence through the layers"
 
 
-def steered_layers(runs: Sequence[object], layers: Sequence[int]) -> list[SteeredLayers]:
+def steered_layers(runs: Sequence[Run | None], layers: Sequence[int]) -> list[SteeredLayers]:
     """Return the layers that runs steer, of those with a router."""
     found = []
     for number, run in enumerate(runs):
-        steering = getattr(run, "steering", None)
-        steered = tuple(sorted(int(layer) for layer in (steering.experts if steering else ()) if int(layer) in layers))
+        if run is None or not run.steering:
+            continue
+        steered = tuple(sorted(int(layer) for layer in run.steering.experts if int(layer) in layers))
         if steered:
-            found.append(SteeredLayers(number, steered))
+            found.append(SteeredLayers(number, run.label, steered))
     return found
 
 
@@ -43,7 +46,7 @@ def divergence_of_results(subject: OfBenchmark) -> ReportFigure | None:
     return curve_figure(
         curves,
         _TITLE,
-        f"Divergence to {benchmark.reference} in {run.label}, mean over items: {_WHAT}.{_shaded(curves)}",
+        f"Divergence to {benchmark.reference} in {run.label}, mean over items: {_WHAT}.",
         f"the entropy-normalised Jensen-Shannon divergence to {benchmark.reference}",
         within=f" in {run.label}",
         tabulated=False,  # the section has a table with a column a layer
@@ -67,14 +70,10 @@ def divergence_of_profiles(subject: OfProfiles) -> ReportFigure:
     return curve_figure(
         curves,
         _TITLE,
-        f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}{_shaded(curves)}",
+        f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}",
         f"the entropy-normalised Jensen-Shannon divergence to {found.reference}",
         finding=_finding(found),
     )
-
-
-def _shaded(curves: Curves) -> str:
-    return " Shaded: layers that runs steer, with a bar a run at the foot." if curves.steered else ""
 
 
 def _finding(found: DivergenceCurves) -> str:

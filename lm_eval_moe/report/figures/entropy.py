@@ -6,7 +6,8 @@ import math
 
 from lm_eval_moe.analysis.entropy import EntropyCurves
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
-from lm_eval_moe.report.figures._curves import curve_figure, of_profiles, of_results
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
 
 __all__ = ["entropy_of_profiles", "entropy_of_results"]
