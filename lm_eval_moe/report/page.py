@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lm_eval_moe.analysis import Material
-    from lm_eval_moe.report.figures import ReportFigure
     from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
 
@@ -34,7 +33,7 @@ __all__ = ["report_html", "write_report"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 600  # of a figure's data on the page
-_MOST_CSV = 200_000  # characters of a figure's data that the page carries
+_MOST_CSV = 500_000  # characters of the figures' data that the page carries; a cell takes two at least
 
 
 def write_report(
@@ -123,7 +122,10 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
     runs = content.runs
     script = (_FOLDER / "choosing.js").read_text(encoding="utf-8")
     with _quiet_fonts():
-        placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
+        carried = _carried(content.figures)
+        placed = {
+            each.name: _place(each, number, carried.get(each.name)) for number, each in enumerate(content.figures)
+        }
     return render_page(
         _FOLDER / "page.html.jinja",
         title=title,
@@ -185,8 +187,8 @@ def _outline(content: _Content) -> list[tuple[str, str]]:
     return [*sections, ("provenance", "Where the numbers come from")]
 
 
-def _place(named: NamedFigure, number: int) -> dict[str, Any]:
-    """Return a figure as the template wants it."""
+def _place(named: NamedFigure, number: int, data: str | None) -> dict[str, Any]:
+    """Return a figure as the template wants it, with its data as CSV where the page carries them."""
     from markupsafe import Markup
 
     from lm_eval_moe.report.figures import language_title
@@ -201,27 +203,30 @@ def _place(named: NamedFigure, number: int) -> dict[str, Any]:
     table = None
     if figure.tabulated and len(figure.rows) <= _MOST_ROWS:
         table = [[_cell(cell) for cell in row] for row in figure.rows]
+    folded = [
+        (each.title, each.caption, drawn(each.draw, f"-{place}", each.alternative))
+        for place, each in enumerate(figure.folded)
+    ]
     return {
         "name": named.name,
         "figure": figure,
         "svg": drawn(figure.draw, "", figure.alternative),
-        "folded": [
-            (each.title, each.caption, drawn(each.draw, f"-{each.stem}", each.alternative)) for each in figure.folded
-        ],
+        "folded": folded,
         "choices": sorted(enumerate(titles), key=lambda choice: choice[1].lower()),
         "table": table,
-        "csv": _link(figure),
+        "csv": data and f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}",
     }
 
 
-def _link(figure: ReportFigure) -> str | None:
-    """Return a figure's data as a link, None where they are too many for a page."""
-    if len(figure.rows) * len(figure.columns) * 2 > _MOST_CSV:  # a cell takes two characters at least
-        return None
-    data = figure.csv
-    if len(data) > _MOST_CSV:
-        return None
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}"
+def _carried(figures: Sequence[NamedFigure]) -> dict[str, str]:
+    """Return the data that the page carries, the shortest first, by the figures' names."""
+    small = [named for named in figures if 2 * len(named.figure.rows) * len(named.figure.columns) <= _MOST_CSV]
+    carried, room = {}, _MOST_CSV
+    for named in sorted(small, key=lambda named: len(named.figure.csv)):
+        room -= len(named.figure.csv)
+        if room >= 0:
+            carried[named.name] = named.figure.csv
+    return carried
 
 
 def _cell(value: str | int | float | None) -> str:

@@ -141,6 +141,9 @@ def draw_columns(
         around: How far the axes reach at least on both sides of 0; None: they need not have it.
         limits: Where the axes end at most.
     """
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
     rows = [row for members in groups.values() for row in members]
     places, y = {}, 0.0
     for members in groups.values():
@@ -157,6 +160,7 @@ def draw_columns(
     height = (down + _HEAD + _BELOW) * len(blocks)
     across = (WIDTH - left - right - gap * (len(blocks[0]) - 1)) / len(blocks[0])
     low, high = _range(dots, factor, around, limits)
+    every_second = list(places.values())[::2]
     with drawing(colours):
         figure = empty(WIDTH, height)
         for number, block in enumerate(blocks):
@@ -164,13 +168,12 @@ def draw_columns(
             for column, run in enumerate(block):
                 x = left + column * (across + gap)
                 axes = figure.add_axes((x / WIDTH, (top - down) / height, across / WIDTH, down / height))
-                for place in list(places.values())[::2]:
-                    axes.axhspan(place - 0.5, place + 0.5, color=colours.band, linewidth=0)
+                bands = [Path([(low, y - 0.5), (high, y - 0.5), (high, y + 0.5), (low, y + 0.5)]) for y in every_second]
+                axes.add_patch(PathPatch(Path.make_compound_path(*bands), color=colours.band, linewidth=0))
                 axes.set_xlim(low, high)
                 axes.set_ylim(tall - 0.5, -0.5)
-                axes.set_yticks(
-                    list(places.values()), [short(row, 10) for row in places] if column == 0 else [""] * len(places)
-                )
+                named = places if column == 0 else {}
+                axes.set_yticks(list(named.values()), [short(row, 10) for row in named])
                 axes.tick_params(axis="y", length=0, labelsize=9)
                 axes.tick_params(axis="x", labelsize=8)
                 if len(block) > 3:
