@@ -11,10 +11,10 @@ from lm_eval_moe.report.figures._base import (
     BENCHMARK,
     PROFILES,
     SWEEP,
+    BenchmarkSubject,
     Folded,
-    OfBenchmark,
-    OfProfiles,
     Place,
+    ProfilesSubject,
     ReportFigure,
 )
 from lm_eval_moe.report.figures._tiers import language_title
@@ -23,10 +23,10 @@ __all__ = [
     "BENCHMARK",
     "PROFILES",
     "SWEEP",
+    "BenchmarkSubject",
     "Folded",
-    "OfBenchmark",
-    "OfProfiles",
     "Place",
+    "ProfilesSubject",
     "ReportFigure",
     "language_title",
 ]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.analysis import NotPossible
 from lm_eval_moe.report.figures._tiers import MANY
 from lm_eval_moe.results import Benchmark
-from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.results.benchmarks import LanguageResult
 from lm_eval_moe.shape import BANDS
 
 if TYPE_CHECKING:
-    from lm_eval_moe.analysis import LanguageCurve, Material
+    from lm_eval_moe.analysis import AnalysisInputs, LanguageCurve
 
 __all__ = ["MOST_AREAS", "Curves", "Line", "SteeredLayers", "of_profiles", "of_results"]
 
@@ -113,13 +113,13 @@ class Curves:
         return list({line.language: line for line in (*ordered[:2], *ordered[-2:], *peaks)}.values())
 
 
-def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str, **more: Any) -> Curves:
+def of_profiles(inputs: AnalysisInputs, curves: Sequence[LanguageCurve], label: str, **more: Any) -> Curves:
     """Return the curves of an analysis, layers without a value left out; the rest as `Curves` has it.
 
     Raises:
         NotPossible: No layer of any language has a value.
     """
-    shape = material.shape
+    shape = inputs.shape
     lines = [
         Line(
             curve.language,
@@ -137,14 +137,14 @@ def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str,
             "no layer has a value in any language", "give profiles of texts on which experts were selected"
         )
     return Curves(
-        shape.layers, {band: shape.band(band) for band in BANDS}, lines, list(material.languages), label, **more
+        shape.layers, {band: shape.band(band) for band in BANDS}, lines, list(inputs.languages), label, **more
     )
 
 
 def of_results(
     benchmark: Benchmark,
     languages: Iterable[str],
-    values_of: Callable[[Cell], Sequence[float | None] | None],
+    values_of: Callable[[LanguageResult], Sequence[float | None] | None],
     label: str,
     **more: Any,
 ) -> Curves | None:

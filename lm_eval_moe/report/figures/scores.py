@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.drawing.canvas import short
 from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import Scale
-from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
 from lm_eval_moe.report.figures._dots import Dot, Drawings, draw_columns, draw_dots, drawings_of
 from lm_eval_moe.report.figures._tiers import grouped_rows
 from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import score_interval
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.tables import TableValue
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ _ENDS = 2
 
 
 @BENCHMARK.figure("scores", order=10, title="Scores by language")
-def scores_figure(subject: OfBenchmark) -> ReportFigure | None:
+def scores_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw the scores as dots with 95 % intervals, a row a language."""
     benchmark = subject.benchmark
     if not any(benchmark.cells):
@@ -91,8 +91,8 @@ def _drawings(benchmark: Benchmark, caption: str, alternative: str) -> Drawings:
     return drawings_of(languages, draw, draw_some, list(ends), note, sorting, caption, alternative)
 
 
-def _rows(benchmark: Benchmark) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = []
+def _rows(benchmark: Benchmark) -> list[tuple[TableValue, ...]]:
+    rows: list[tuple[TableValue, ...]] = []
     for lang in benchmark.languages:
         for run, cells in zip(benchmark.runs, benchmark.cells, strict=True):
             if lang in cells:
