@@ -126,7 +126,9 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
     from markupsafe import Markup
 
     runs = content.runs
-    script = (_FOLDER / "choosing.js").read_text(encoding="utf-8")
+    script = ""
+    if any(named.figure.choices for named in content.figures):
+        script = (_FOLDER / "choosing.js").read_text(encoding="utf-8")
     with _quiet_fonts():
         carried = _carried(content.figures)
         placed = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import ParallelRegistry
 
 from lm_eval_moe.analysis import AnalysisInputs, read_inputs
 from lm_eval_moe.multilingual.languages import known_languages
