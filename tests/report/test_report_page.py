@@ -379,7 +379,8 @@ def test_many_languages_and_layers_fit(tmp_path: Path) -> None:
         entry["curves"]["divergence"] = [0.3 + 0.001 * number, *[None] * 3, *[0.2 + 0.002 * number] * 56]
     html, page = written(tmp_path, LabelledRun("plain", results))
     assert len(page.tables[0]) == 2 + 37 + 2
-    assert html.count('role="img"') == 3
+    # Scores and divergence, each once more in a fold: all languages, by family. And accuracy by divergence.
+    assert html.count('role="img"') == 5
 
 
 def test_one_item_a_language_has_no_errors_but_a_page(tmp_path: Path) -> None:

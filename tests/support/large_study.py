@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lm_eval_moe.pairing import ParallelRegistry
 
 from lm_eval_moe.analysis import AnalysisInputs, read_inputs
 from lm_eval_moe.multilingual.languages import known_languages
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import LabelledRun
 from lm_eval_moe.results.gains import add_gains
 from lm_eval_moe.results.labels import unique_labels
@@ -168,7 +168,7 @@ def _runs() -> Mapping[str, dict[str, Any]]:
         runs[name] = _results(plan, effects, number)
     controls = [random_control(plans[-1], seed) for seed in (1, 2, 3)]
     drawn = [_results(plan, {}, 20 + number) for number, plan in enumerate(controls)]
-    add_gains(runs[STEERINGS[-1][0]], drawn, [plan.hash for plan in controls], ParallelRegistry.default())
+    add_gains(runs[STEERINGS[-1][0]], drawn, [plan.hash for plan in controls], PairingRegistry.default())
     runs["random-control"] = _results(random_control(plans[0], 1), {}, 30)
     return runs
 
