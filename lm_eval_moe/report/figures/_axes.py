@@ -29,8 +29,8 @@ def run_marker(number: int) -> str:
 
 
 def family_marker(number: int) -> str:
-    """Return a family's marker; families of the same colour have different ones."""
-    return _MARKERS[(number + number // LINE_COLOURS) % len(_MARKERS)]
+    """Return a family's marker; up to 48 families, those of the same colour have different ones."""
+    return _MARKERS[(number % LINE_COLOURS + number // LINE_COLOURS) % len(_MARKERS)]
 
 
 def canvas(

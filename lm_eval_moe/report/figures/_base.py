@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from lm_eval_moe.analysis import NotPossible
 from lm_eval_moe.discovery import Registry
 from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.long_lists import LongList
 from lm_eval_moe.tables import TableValue, csv_text
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class ReportFigure:
         rows: The data.
         draw: Draws it with the given colours.
         finding: What the data say, computed from them; empty where the section says it.
+        lists: What the finding only counts.
         key: Numbers of the runs whose colours and markers are in it.
         tabulated: Whether the page shows the data as a table; not where another table has them, or there are too many.
         folded: Further drawings of the same data.
@@ -69,6 +71,7 @@ class ReportFigure:
     rows: Sequence[Sequence[TableValue]]
     draw: Callable[[Colours], Figure]
     finding: str = ""
+    lists: tuple[LongList, ...] = ()
     key: tuple[int, ...] = ()
     tabulated: bool = True
     folded: tuple[Folded, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lm_eval_moe.analysis import LanguageCurve
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
+from lm_eval_moe.long_lists import LongList, folded
 from lm_eval_moe.number_text import minus
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, BenchmarkSubject, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.figures._curve_figure import curve_figure
@@ -63,6 +64,7 @@ def divergence_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     inputs, found = subject.inputs, subject.inputs.result(DivergenceCurves)
     label = f"divergence to {found.reference} (0 = same routing)"
     curves = of_profiles(inputs, found.curves, label, steered=steered_layers(subject.runs, inputs.shape.layers))
+    finding, lists = _finding(found)
     pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
     level = (
         " Pooled over items, where they cancel out: lower than item by item, and without intervals." if pooled else ""
@@ -72,14 +74,15 @@ def divergence_of_profiles(subject: ProfilesSubject) -> ReportFigure:
         _TITLE,
         f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}",
         f"the entropy-normalised Jensen-Shannon divergence to {found.reference}",
-        finding=_finding(found),
+        finding=finding,
+        lists=lists,
     )
 
 
-def _finding(found: DivergenceCurves) -> str:
+def _finding(found: DivergenceCurves) -> tuple[str, tuple[LongList, ...]]:
     middles = [(curve.bands["middle"].mean, curve.language) for curve in found.curves if "middle" in curve.bands]
     middles = sorted(each for each in middles if not math.isnan(each[0]))
-    said = []
+    said, lists = [], list[LongList]()
     if len(middles) > 1:
         (low, nearest), (high, farthest) = middles[0], middles[-1]
         said.append(
@@ -99,12 +102,15 @@ def _finding(found: DivergenceCurves) -> str:
     for shape, text in texts.items():
         if shape in by_shape:
             count = len(by_shape[shape])
-            which = listing(by_shape[shape])
+            brief = text.partition(":")[0].partition(",")[0]
+            of_this = folded(f"The {count} languages that are {brief}", by_shape[shape])
+            which = "" if of_this else f" ({listing(by_shape[shape])})"
             said.append(
-                f"{count} of {plural(len(found.curves), 'language')} {'is' if count == 1 else 'are'} {text} ({which})."
+                f"{count} of {plural(len(found.curves), 'language')} {'is' if count == 1 else 'are'} {text}{which}."
             )
+            lists += of_this
     said += _differences(found.mean)
-    return " ".join(said)
+    return " ".join(said), tuple(lists)
 
 
 def _differences(mean: LanguageCurve | None) -> list[str]:
