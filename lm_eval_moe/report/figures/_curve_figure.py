@@ -66,5 +66,6 @@ def _how_to_read(curves: Curves) -> str:
     if curves.from_zero and curves.limits[0] > 0:
         said += " The axis does not begin at 0."
     if curves.steered:
-        said += " Strips below: the layers that each run steers."
+        alike = len({each.layers for each in curves.steered}) == 1
+        said += f" {'Shaded, and strips below' if alike else 'Strips below'}: the layers that each run steers."
     return said
