@@ -33,7 +33,7 @@ __all__ = ["report_html", "write_report"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 600  # of a figure's data on the page
-_MOST_CSV = 500_000  # characters of the figures' data that the page carries; a cell takes two at least
+_MOST_CSV = 250_000  # characters of the figures' data that the page carries; a cell takes two at least
 
 
 def write_report(

@@ -113,7 +113,7 @@ def test_names_of_points_cover_neither_points_nor_each_other() -> None:
         figure, axes = canvas(height=3.7)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-        name_points(axes, points, file_colours())
+        name_points(axes, points, file_colours(), every=False)
     renderer: Any = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     assert 20 < len(boxes) < 62

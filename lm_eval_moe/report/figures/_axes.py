@@ -102,29 +102,35 @@ def end_labels(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> 
         axes.text(x, place, f" {short(name, 8)}", color=colour, va="center", fontsize=10, clip_on=False)
 
 
-def name_points(axes: Axes, points: Sequence[tuple[float, float, str]], colours: Colours) -> None:
-    """Write names beside their points where they cover no other point or name; there may be no room for all.
+def name_points(
+    axes: Axes, points: Sequence[tuple[float, float, str]], colours: Colours, *, every: bool = True
+) -> None:
+    """Write names beside their points where they cover no other point or name.
 
     Args:
         axes: Where the points are drawn; its limits are final.
         points: Their places and names, the most important first.
         colours: What to draw with.
+        every: Whether a name for which there is no room stands where it covers least; else it is left out.
     """
     at = [axes.transData.transform((x, y)) for x, y, _ in points]  # pixels, which are points
-    boxes = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in at]
-    taken = list(boxes)
-    for (data_x, data_y, name), (x, y), own in zip(points, at, boxes, strict=True):
+    marks = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in at]
+    names: list[tuple[float, ...]] = []
+    for number, ((data_x, data_y, name), (x, y)) in enumerate(zip(points, at, strict=True)):
         shown = short(name, 8)
         wide = 6.2 * len(shown) / 2
-        for side, up in _PLACES:
-            dx = side * (wide + 5)
-            box = (x + dx - wide, y + up - 5, x + dx + wide, y + up + 5)
-            if not any(_overlap(box, other) for other in taken if other != own):
-                taken.append(box)
-                style: dict[str, Any] = {"ha": "center", "va": "center", "color": colours.ink}
-                axes.annotate(shown, (data_x, data_y), (dx, up), textcoords="offset points", **style)
-                break
+        others = [*marks[:number], *marks[number + 1 :], *names]
+        places = [(side * (wide + 5), up) for side, up in _PLACES]
+        boxes = [(x + dx - wide, y + dy - 5, x + dx + wide, y + dy + 5) for dx, dy in places]
+        covered = [sum(_overlap(box, other) for other in others) for box in boxes]
+        best = covered.index(min(covered))
+        if every or not covered[best]:
+            names.append(boxes[best])
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": colours.ink}
+            axes.annotate(shown, (data_x, data_y), places[best], textcoords="offset points", **style)
 
 
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return by how much two boxes overlap, in square points."""
+    across, down = (min(one[end], other[end]) - max(one[end - 2], other[end - 2]) for end in (2, 3))
+    return max(across, 0.0) * max(down, 0.0)

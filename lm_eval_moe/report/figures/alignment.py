@@ -145,7 +145,7 @@ def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colour
             axes.set_ylim(max(low, 0), min(high, 102))
         farthest = sorted(points, key=lambda each: -_distance(each, points))
         named = [(each.divergence.value, each.score.value * scale.factor, each.language) for each in farthest]
-        name_points(axes, named, colours)
+        name_points(axes, named, colours, every=not many)
         if many:
             key = [(name, tier_colour(tier, colours)) for tier, name in tier_names(tiers).items()]
             colour_key(axes, key, colours, above=8)
