@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,36 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
-from hf_cases import build
-from profile_records import read_records
-from small_models import SHARED
+from support import oracle
+from support.hf_cases import build
+from support.paths import SHARED
+from support.profile_records import read_records
+from support.profiled_texts import profiled, source
 
-from lm_eval_moe import HFMoE
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.profiles.unfinished import read_unfinished, unfinished_path
 from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
-from lm_eval_moe.profiling.fields import Fields
-from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.steering import load_spec, resolve
 
 pytestmark = pytest.mark.long
-
-
-def source(folder: Path, language: str, texts: list[str], **kwargs: Any) -> TextFile:
-    file = folder / f"news_{language}.jsonl"
-    lines = [json.dumps({"text": text, "id": f"n{number}"}) for number, text in enumerate(texts)]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return TextFile(file, language, "news", Fields(id="id"), **{"limit": None, **kwargs})
-
-
-def profiled(lm: HFMoE, texts: TextFile, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, CaptureOptions(**options), lm.identity()).run()
-    return path
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3"])

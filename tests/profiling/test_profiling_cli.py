@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from profile_records import read_records
-from small_models import SHARED
+from support.paths import SHARED
+from support.profile_records import read_records
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
