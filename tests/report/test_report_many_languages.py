@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from matplotlib.axes import Axes
 from support.large_study import LANGUAGES, large_runs, write_large_sweep
 
 from lm_eval_moe.drawing.canvas import drawing
+from lm_eval_moe.drawing.cells_by_languages import Gains, draw_cells_by_languages
 from lm_eval_moe.drawing.palette import file_colours
 from lm_eval_moe.multilingual.languages import known_languages
 from lm_eval_moe.report.figures import BenchmarkSubject, ReportFigure
 from lm_eval_moe.report.figures._axes import canvas, family_marker, name_points
+from lm_eval_moe.report.figures._curves import Curves, Line
 from lm_eval_moe.report.figures.alignment import alignment_figure
 from lm_eval_moe.report.figures.differences import differences_figure
 from lm_eval_moe.report.figures.scores import scores_figure
@@ -94,16 +97,30 @@ def test_the_largest_differences_are_drawn_and_the_mean_of_all(benchmark_: Bench
     assert rows_of(figure.folded[0].draw(file_colours()).axes[0])[-1] == "mean"
 
 
-def test_few_languages_are_drawn_as_they_are(benchmark_: Benchmark) -> None:
-    runs = large_runs()[:2]
-    for run in runs:
-        for task in [task for task in run.results["results"] if task.split("_", 1)[1] not in LANGUAGES[:12]]:
-            del run.results["results"][task]
+@pytest.mark.parametrize(("count", "folded"), [(12, False), (13, True)])
+def test_a_dozen_languages_are_drawn_as_they_are(count: int, folded: bool) -> None:
+    kept = [f"reading_{lang}" for lang in LANGUAGES[:count]]
+    runs = [
+        replace(run, results={**run.results, "results": {task: run.results["results"][task] for task in kept}})
+        for run in large_runs()[:2]
+    ]
     (few,), _ = arrange(read_runs(runs))
-    figure = scores_figure(BenchmarkSubject(few))
-    assert figure is not None
-    assert figure.folded == ()
-    assert rows_of(figure.draw(file_colours()).axes[0]) == list(few.languages)
+    figures = [make(BenchmarkSubject(few)) for make in (scores_figure, differences_figure)]
+    assert [bool(figure and figure.folded) for figure in figures] == [folded] * 2
+    assert figures[0] is not None
+    assert (rows_of(figures[0].draw(file_colours()).axes[0]) == list(few.languages)) != folded
+    points = Line("de", {0: (0.5, None, None)})
+    curves = Curves([0], {"middle": [0]}, [replace(points, language=lang) for lang in few.languages], [], "x")
+    assert curves.are_many == folded
+
+
+@pytest.mark.parametrize(("count", "down"), [(20, False), (21, True)])
+def test_a_map_of_more_than_twenty_columns_has_a_row_per_language(count: int, down: bool) -> None:
+    languages = list(LANGUAGES[:count])
+    gains = Gains(["a", "b"], languages, False, {"steered": np.ones((2, count))}, "points", 1)
+    axes = draw_cells_by_languages(gains, file_colours()).axes[0]
+    across = [label.get_text() for label in axes.get_xticklabels()]
+    assert (rows_of(axes) if down else across) == languages
 
 
 def test_names_of_points_cover_neither_points_nor_each_other() -> None:
