@@ -102,9 +102,9 @@ class Answered:
             UserError: Always.
         """
         raise UserError(
-            "lm-eval's response cache knows requests by their text alone: it would return the answers of another "
-            "steering, and no routing would be captured",
-            fix="run it with `lm-eval-moe run --use_cache`, which keeps answers with their steering and routing",
+            "lm-eval's response cache identifies requests by their text alone: it would return answers given under "
+            "other steering, and no routing would be captured",
+            fix="use `lm-eval-moe run --use_cache`, which stores answers together with their steering and routing",
             where="--use_cache",
         )
 

@@ -44,7 +44,7 @@ def _config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"the model {pretrained!r} comes with code of its own, which is not run unasked",
+                f"the model {pretrained!r} comes with its own code, which is not run without permission",
                 fix="read it, and if you trust it, add --trust_remote_code (or trust_remote_code=true to --model_args)",
                 where="--model_args pretrained",
             ) from error

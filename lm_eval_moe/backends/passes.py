@@ -139,7 +139,7 @@ class RoutedPasses(RouterListener):
         lineages = [self._forest.path(segment) for segment in wrong.segments] if self._requests else []
         keys = list(dict.fromkeys(self._requests[s] for path in lineages for s in path if s in self._requests))
         where = f"task {keys[0].task}, document {keys[0].doc_id}, request {keys[0].idx}" if keys else None
-        more = f"; {len(keys) - 1} more requests of the batch are like it" if len(keys) > 1 else ""
+        more = f"; {len(keys) - 1} more requests in the batch have the same problem" if len(keys) > 1 else ""
         return UserError(
             f"the router logits of layer{'s' * (len(wrong.positions) > 1)} {layers} are NaN or infinite: the experts "
             f"would be chosen at random{more}",
@@ -151,6 +151,6 @@ class RoutedPasses(RouterListener):
 
 def _unseen(what: str) -> RoutingBypassedError:
     return RoutingBypassedError(
-        f"{what}: its tokens cannot be told apart",
-        fix="give the model as transformers loads it, without a wrapper or compiled code around its forward",
+        f"{what}: its tokens cannot be attributed to requests",
+        fix="pass the model as transformers loads it, without a wrapper or compiled code around its forward",
     )

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 DEFAULT = "hf-moe"
-"""The backend of commands that are not told another."""
+"""The default backend of all commands."""
 
 BACKENDS: Registry[str] = Registry("routed model")
 """``module:Class`` of each backend by its name."""
@@ -54,13 +54,13 @@ def backend(name: str) -> type[RoutedModel]:
     """
     home = BACKENDS.look_up(name, "--model")
     module, _, attribute = home.partition(":")
-    with failing_as_user_error(f"the backend {home}", f"--model {name}", "mend it, or install what it needs"):
+    with failing_as_user_error(f"the backend {home}", f"--model {name}", "fix it, or install what it needs"):
         kind: type[RoutedModel] = getattr(importlib.import_module(module), attribute)
     return kind
 
 
 def usual_batch_size(name: str, size: int) -> int | str:
-    """Return the batch size of a command that is told none.
+    """Return the default batch size of a command.
 
     Args:
         name: Of the backend.
@@ -121,12 +121,12 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
             raise
         raise UserError(
             f"the model cannot be loaded: {type(error).__name__}: {error}{_nearest(kind, arguments, str(error))}",
-            fix="correct the arguments; they are those of `lm-eval-moe run`",
+            fix="correct the arguments; they are the same as for `lm-eval-moe run`",
             where="--model_args",
         ) from error
     if missing := missing_from(model):
         raise UserError(
-            f"{kind.__qualname__} lacks {', '.join(missing)}: it could not be captured and steered",
+            f"{kind.__qualname__} lacks {', '.join(missing)}: it could be neither captured nor steered",
             fix="build it on lm_eval_moe.backends.routed_state.RoutedState, and see RoutedModel for the rest",
             where=f"--model {name}",
         )

@@ -251,8 +251,10 @@ class RoutedState(Answered):
             if plan is None or all(i.languages.is_all for i in plan.interventions):
                 continue
             raise UserError(
-                f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
-                fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",
+                f"the steering {plan.name!r} is limited to some languages, but the language of task {task!r} is "
+                "unknown",
+                fix="add `routing: {language: ..}` to the task's metadata, or list the task in a file given with "
+                "--parallel",
             )
         return language
 

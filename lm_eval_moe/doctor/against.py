@@ -69,9 +69,9 @@ class BackendAgreement:
             exact: Whether both compute in float32: otherwise only what no rounding can explain is wrong.
         """
         if self.miscounted:
-            return f"{self.miscounted} texts have other numbers of tokens"
+            return f"{self.miscounted} texts have different numbers of tokens"
         if self.confused:
-            return f"{self.confused} records are nearer to another text's"
+            return f"{self.confused} records are closer to another text's"
         if not exact:
             return ""
         limits = (("log-likelihood", _SCORES), ("importance", _IMPORTANCE), ("divergence", _DIVERGENCE))
@@ -124,10 +124,10 @@ class Parity:
         if not self.ok:
             return f"NOT OK. {one} and {other} do not agree: {'. '.join(self.problems)}."
         if self.exact:
-            return f"OK. {one} and {other} agree but for rounding and near-ties."
+            return f"OK. {one} and {other} agree up to rounding and near-ties."
         return (
-            f"OK. {one} and {other} see the same texts. In 16-bit types they cannot agree further: do not mix what "
-            "they make; dtype=float32 tells whether anything else is behind the differences."
+            f"OK. {one} and {other} see the same texts. In 16-bit types they cannot agree more closely: do not mix "
+            "their results; dtype=float32 shows whether anything else is behind the differences."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,8 +193,8 @@ def _seen(request: Request, folder: Path) -> Seen:
     if done.returncode:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
         raise UserError(
-            f"the process of {request.backend} ended with {done.returncode}: {last.strip()}",
-            fix="see whether `lm-eval-moe doctor` runs with this backend alone",
+            f"the process that ran {request.backend} exited with code {done.returncode}: {last.strip()}",
+            fix="check whether `lm-eval-moe doctor` runs with this backend alone",
             where=f"doctor: {request.backend}",
         )
     return read_seen(found)
@@ -210,7 +210,8 @@ def parity(one: Seen, other: Seen) -> Parity:
     if differences:
         raise UserError(
             f"the two backends run different models: {'; '.join(map(str, differences))}",
-            fix="give both the same model: --model_args pretrained=...; --against_args is for what the other needs",
+            fix="give both the same model: --model_args pretrained=...; --against_args is for what only the other one "
+            "needs",
             where="--against",
         )
     plans = tuple(_agreement(plan, one, other) for plan in one.scores)

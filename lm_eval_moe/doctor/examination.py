@@ -81,8 +81,8 @@ class Examination:
             return f"NOT OK. lm-eval-moe cannot follow this model's routing: {problem}."
         if not self.findings:
             return (
-                "nothing was proved: only the config was read. Leave out --config-only to load the weights and prove "
-                "it."
+                "Nothing was proved: only the config was read. Leave out --config-only to load the weights and run the "
+                "proofs."
             )
         if self.failed:
             names = ", ".join(f"'{entry.title}'" for entry, _ in self.failed)
@@ -93,17 +93,17 @@ class Examination:
         if self.not_proven:
             names = ", ".join(f"'{entry.title}'" for entry, _ in self.not_proven)
             return (
-                f"NOT PROVEN. Nothing failed, but {len(self.not_proven)} of {len(self.findings)} proofs could observe "
-                f"nothing besides what the adapter says: {names}. --allow_unproven makes the exit code 0."
+                f"NOT PROVEN. Nothing failed, but {len(self.not_proven)} of {len(self.findings)} proofs had nothing to "
+                f"go by but the adapter's word: {names}. With --allow_unproven the exit code is 0."
             )
         idle = [entry.title for entry, finding in self.findings if finding.outcome == "not applicable"]
         aside = f" (not applicable: {', '.join(idle)})" if idle else ""
         looked = [finding.outcome for entry, finding in self.findings if entry.looks_at == "modules"]
         if "not applicable" in looked:
             return (
-                "OK, as far as answers and records show it: every token is counted once, whatever shares its batch, "
-                f"and steering reaches and changes what it says{aside}. That the experts do what is recorded is shown "
-                "by --against with a backend whose modules can be watched."
+                "OK, as far as answers and records show: every token is counted once, whatever else is in its batch, "
+                f"and steering reaches and changes what it should{aside}. To show that the experts do what is "
+                "recorded, use --against with a backend whose modules can be observed."
             )
         return (
             f"OK. On this model, what is captured is what the experts receive, and steering does what it says{aside}."

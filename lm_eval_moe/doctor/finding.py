@@ -64,7 +64,7 @@ class Proof:
     examine: Callable[[Runs], ProofOutcome]
     looks_at: Literal["modules", "model"] = "model"
     needs: tuple[str, ...] = ()
-    if_missing: str = "needs another proof, which does not hold"
+    if_missing: str = "depends on another proof, which does not hold"
     shares: Mapping[str, str] = field(default_factory=dict)
     table: str = ""
     runs: int = 0
@@ -96,7 +96,7 @@ def all_proofs() -> tuple[Proof, ...]:
         for needed in entry.needs:
             if needed not in _PROOFS:
                 raise UserError(
-                    f"the proof {entry.name!r} needs {needed!r}, which there is not{did_you_mean(needed, _PROOFS)}",
+                    f"the proof {entry.name!r} needs {needed!r}, which does not exist{did_you_mean(needed, _PROOFS)}",
                     fix=f"the proofs are {', '.join(_PROOFS)}",
                 )
     return tuple(sorted(_PROOFS.values(), key=lambda entry: entry.order))

@@ -38,7 +38,7 @@ class NoModulesError(Exception):
     """What looks at torch modules meets a backend that has none in this process that can be looked at from outside."""
 
     def __init__(self) -> None:
-        super().__init__("not possible with this backend: it has no modules that can be watched from outside")
+        super().__init__("not possible with this backend: it has no modules that can be observed from outside")
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Runs:
             return np.bincount(run.received(position, ask).indices.ravel(), minlength=experts + 1)[:experts]
         record = run.records.get(ask.number)
         if record is None or record.counts is None:
-            raise RoutingBypassedError(f"nothing was recorded of the sentence {ask.context + ask.continuation!r}")
+            raise RoutingBypassedError(f"nothing was recorded for the sentence {ask.context + ask.continuation!r}")
         return np.asarray(record.counts[position])
 
     @property
@@ -221,10 +221,10 @@ class Runs:
         if record is None or record.counts is None:
             return "nothing was recorded"
         if record.tokens != tokens:
-            return f"{record.tokens} tokens were counted, it has {tokens}"
+            return f"{record.tokens} tokens were counted, but it has {tokens}"
         sums, due = record.counts.sum(1), tokens * self.shape.top_k
         if (sums > due).any() or (not self.skips and (sums < due).any()):
-            return f"{int(sums.min())}-{int(sums.max())} selections a layer, {due} are due"
+            return f"{int(sums.min())}-{int(sums.max())} selections per layer instead of {due}"
         return None
 
     # ------------------------------------------------------------------ runs that several proofs share

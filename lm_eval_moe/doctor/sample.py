@@ -147,7 +147,7 @@ def _look(request: Request, file: Path) -> None:
         records = [captured.record(key) for key in keys]
         if None in records:
             raise UserError(
-                f"{request.backend} recorded nothing of text {records.index(None)}", where="doctor --against"
+                f"{request.backend} recorded nothing for text {records.index(None)}", where="doctor --against"
             )
         arrays[f"scores/{name}"] = np.array([score for score, _ in answers])
         for array in ("counts", "importance", "tokens"):

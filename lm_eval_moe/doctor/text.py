@@ -57,7 +57,7 @@ def render_text(found: Examination, *, verbose: bool = False) -> str:
 def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
     shape = found.shape
     dense, by_id, unknown = map(format_ranges, (found.dense_layers, found.token_id_layers, found.uncovered_layers))
-    extra = f"{found.extra} beside the experts (shared, zero or skip): never steered or counted"
+    extra = f"{found.extra} besides the experts (shared, zero or skip): never steered or counted"
     block = ", ".join(f"{name}: {size}" for name, size in steering_model_block(shape).items())
     rows = [
         ("model", f"{found.model_class}, type {found.model_type}", True),
@@ -65,9 +65,9 @@ def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
         ("decoder layers", f"{shape.depth}, counted from 0", True),
         ("layers that route", f"{format_ranges(shape.layers)} ({len(shape.layers)})", True),
         ("dense layers", dense, found.dense_layers),
-        ("by token id", f"{by_id}: a table chooses, nothing to steer", found.token_id_layers),
+        ("by token id", f"{by_id}: a table decides, nothing to steer", found.token_id_layers),
         ("NOT RECOGNISED", f"{unknown}: experts without a known router", found.uncovered_layers),
-        ("experts, top-k", f"E = {shape.experts} a layer, K = {shape.top_k} selected per token", True),
+        ("experts, top-k", f"E = {shape.experts} per layer, K = {shape.top_k} selected per token", True),
         ("extra columns", extra, found.extra),
         ("scoring", _SCORING.get(found.scoring, found.scoring), True),
         ("expert groups", "{}, of which {} chosen".format(*found.groups) if found.groups else "none", True),
@@ -127,7 +127,7 @@ def _steering(plan: SteeringPlan, reach: TargetShares | None) -> str:
                 _wrapped(f"       layer {layers:<{wide}}  ", f"{'expert' if count == 1 else 'experts'} {experts}")
             )
         total = sum(len(targets.experts) for targets in each.targets.values())
-        lines.append(f"       in all {total} expert(s) in {len(each.targets)} layer(s)")
+        lines.append(f"       total: {total} expert(s) in {len(each.targets)} layer(s)")
     told = explain(plan)
     touched, untouched = told["touched"], told["untouched"]
     everything = touched["experts"] + untouched["experts"]

@@ -100,7 +100,7 @@ def witnesses(
             progress(f"muting experts of layer {site.layer}")
             recorded = Recorded.of(*looking.selections[position], shape.experts, skips=bool(site.block.extra))
             if own is None:
-                why = "nothing in the block comes once for each expert"
+                why = "nothing in the block exists once per expert"
                 seen[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
                 continue
             once = {name: calls[position, name][0] for name in homes[position] if len(calls[position, name]) == 1}
@@ -135,12 +135,12 @@ def witness(
         return LayerWitness(tokens, not_seen="the block is not called once, as a module, in a forward pass")
     if len(call.output) != tokens:
         return LayerWitness(
-            tokens, not_seen=f"the block returns {len(call.output)} rows, where {tokens} tokens are recorded"
+            tokens, not_seen=f"the block returns {len(call.output)} rows, but {tokens} tokens are recorded"
         )
     with parts.in_memory():
         stage = Stage(site, parts, call, top_k)
         if not stage.repeats:
-            return LayerWitness(tokens, not_seen="the block gives another output when it is called again")
+            return LayerWitness(tokens, not_seen="the block gives a different output when it is called again")
         return _compared(stage, recorded, home)
 
 

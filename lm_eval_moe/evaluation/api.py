@@ -127,8 +127,8 @@ def simple_evaluate(
         return stock_simple_evaluate(model, **kwargs)
     if kwargs.get("cache_requests"):
         warnings.warn(
-            "lm-eval's cache of requests knows a task by its name: after a change of its file, code or data it gives "
-            "the prompts of before; give --cache_requests refresh then",
+            "lm-eval's request cache identifies a task by its name alone: after a change to the task's file, code or "
+            "data it returns the old prompts; use --cache_requests refresh then",
             RoutingWarning,
             stacklevel=2,
         )
@@ -285,7 +285,7 @@ def _check_strength(lm: RoutedModel) -> None:
     """Warn of steering that was given and changes nothing."""
     if lm.steering is not None and lm.coverage is not None and lm.coverage.changes_nothing:
         warnings.warn(
-            f"the steering {lm.steering.name!r} has zero strength: what is evaluated is the model as it is",
+            f"the steering {lm.steering.name!r} has zero strength: the model is evaluated unsteered",
             RoutingWarning,
             stacklevel=2,
         )

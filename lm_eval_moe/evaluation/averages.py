@@ -139,7 +139,7 @@ class _Run:
         for task in self._leaves(group):
             pairing = self.pairings.get(task)
             if pairing is None:
-                return {}, f"the language of {task} is not known"
+                return {}, f"the language of {task} is unknown"
             by_language.setdefault(pairing.language, []).append(task)
             benchmarks.setdefault(pairing.language, set()).add(pairing.benchmark)
         first = next(iter(benchmarks), None)
@@ -169,7 +169,7 @@ class _Run:
         """Add one average where lm-eval's tables look for it; return whether there was anything to add."""
         if name in self.table:
             warnings.warn(
-                f"{name} is a task or group of its own, so there is no average of that name",
+                f"{name} is already the name of a task or group, so there is no average of that name",
                 RoutingWarning,
                 stacklevel=3,
             )

@@ -35,8 +35,8 @@ def selection_of(plan: SteeringPlan | None) -> SelectedOn:
     selection = selected_on(plan)
     for source in selection.unknown:
         warnings.warn(
-            f"{source} does not say which items were counted: whether experts were selected on items of this run "
-            "cannot be checked",
+            f"{source} does not say which items were counted, so it cannot be checked whether experts were selected on "
+            "items of this run",
             RoutingWarning,
             stacklevel=2,
         )
@@ -90,8 +90,8 @@ def leak_error(task: str, documents: int, leaked: Sequence[tuple[str, str]]) -> 
     shown = ", ".join(repr(name) for name, _ in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
     return UserError(
         f"{len(leaked)} of its {documents} documents are items that experts were selected on "
-        f"({', '.join(files)}: {shown}): a gain on them would say nothing",
-        fix="select experts on other items, or evaluate on others (--limit, --samples); --allow_leak runs all the same "
+        f"({', '.join(files)}: {shown}): a gain on them would mean nothing",
+        fix="select experts on other items, or evaluate on others (--limit, --samples); --allow_leak runs anyway "
         "and marks the results",
         where=f"task {task}",
     )

@@ -54,6 +54,6 @@ def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> Iterator[str]
     if parts:
         yield (
             f"the steering {plan.name!r} falls short: {'; '.join(parts)}. The model's expert groups or its selection "
-            "bias come after the router logits, or ties were broken against the targets; write `guard: true` in the "
+            "bias act after the router logits, or ties were broken against the targets; write `guard: true` in the "
             "intervention to make sure"
         )

@@ -46,7 +46,7 @@ def check_unique(where: str, keys: Iterable[tuple[str, int]], fix: str) -> None:
         others = f", and so do {len(repeated) - 1} other keys" if len(repeated) > 1 else ""
         raise UserError(
             f"the key {key!r} names several items, those in rows {', '.join(map(str, sorted(places)[:5]))}{others}: "
-            "which of them pairs with another language's cannot be told",
+            "it is unclear which of them pairs with another language's item",
             fix=fix,
             where=where,
         )
@@ -130,10 +130,10 @@ def warn_of_shuffles(
         result = agreement(answers, theirs)
         if result.shuffled:
             warnings.warn(
-                f"{language.task} and {english.task} pair by {named_by(pairing)}, but only {result.agreeing} of "
-                f"{result.documents} right answers agree (in random order {result.by_chance:.0f} would): they seem to "
-                "be in another order, and routing divergence then compares different items. Bring the files into one "
-                "order, or name a field in metadata.routing.item that identifies an item",
+                f"{language.task} and {english.task} are paired by {named_by(pairing)}, but only {result.agreeing} of "
+                f"{result.documents} right answers agree ({result.by_chance:.0f} would in random order): they seem to "
+                "be in different orders, so that routing divergence compares different items. Put the files into the "
+                "same order, or name a field in metadata.routing.item that identifies an item",
                 RoutingWarning,
                 stacklevel=2,
             )

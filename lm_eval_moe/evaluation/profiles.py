@@ -27,7 +27,7 @@ __all__ = ["ReferenceProfile", "save_profile"]
 logger = logging.getLogger(__name__)
 
 _FIX = (
-    "give a profile that was captured with this model, prompted alike, or a path where there is no file yet: the items "
+    "give a profile captured with this model and the same prompting, or a path where there is no file yet: the items "
     "of this run are then written there"
 )
 
@@ -82,7 +82,7 @@ class ReferenceProfile:
             *([("model", header.model, own.model)] if header.identity is None else []),
         ):
             if there != needed:
-                raise UserError(f"the profile's {what} is {there}, this run's is {needed}", fix=_FIX, where=where)
+                raise UserError(f"the profile's {what} is {there}, but this run's is {needed}", fix=_FIX, where=where)
         use = REFERENCE if header.span == "prompt" else ANSWERED_REFERENCE
         check_agreement(header.identity, identity, use, what="the profile", where=where, fix=_FIX)
         records_by_key, tasks = {}, dict[str, set[str]]()
@@ -92,7 +92,7 @@ class ReferenceProfile:
                 tasks.setdefault(item.benchmark, set()).add(item.task)
         if not records_by_key:
             raise UserError(
-                f"the profile has no item in {reference!r}, it has {sorted({item.language for item in items})}",
+                f"the profile has no item in {reference!r}, only in {sorted({item.language for item in items})}",
                 fix="give a profile of a run that included the reference language, or another --routing_reference",
                 where=where,
             )
@@ -104,7 +104,7 @@ class ReferenceProfile:
                     for row, item in enumerate(items)
                     if item.item and item.task == task and item.language == reference
                 ],
-                "write it anew, from tasks whose items have one key each",
+                "write it again, from tasks in which each item has its own key",
             )
         steered = f", steered by #{header.steering[:8]}" if header.steering else ", unsteered"
         logger.info("%s: read as reference, %d items in %r%s", path, len(records_by_key), reference, steered)
@@ -138,7 +138,8 @@ class ReferenceProfile:
                 for name in names:
                     if name in there and name in here and there[name] != here[name]:
                         raise UserError(
-                            f"{name} of the profile's {task} is {there[name]}, of {pairing.task} {here[name]}",
+                            f"{name} of the profile's {task} is {there[name]}, but that of {pairing.task} is "
+                            f"{here[name]}",
                             fix=_FIX,
                             where=f"--routing_profile {self.path}",
                         )
@@ -163,7 +164,7 @@ def save_profile(path: Path, session: RoutingSession, identity: Identity) -> Non
         return
     if not parts:
         raise UserError(
-            "there is nothing to write: the language of none of the tasks is known",
+            "there is nothing to write: none of the tasks has a known language",
             fix="add `routing: {language: .., benchmark: .., item: ..}` to the tasks' metadata, or use --parallel",
             where=f"--routing_profile {path}",
         )

@@ -25,7 +25,7 @@ def remarks_before(session: RoutingSession) -> Iterator[str]:
         if session.compares and pairing is None:
             yield (
                 f"{task}: its language is unknown, so it has no routing divergence; add `routing: {{language: .., "
-                "benchmark: .., item: ..}` to the task's metadata, or the task to a file given with --parallel"
+                "benchmark: .., item: ..}` to the task's metadata, or list the task in a file given with --parallel"
             )
         if session.compares and pairing is not None and _has_no_reference(session, pairing):
             yield session.model.registry.explain_missing(pairing, session.reference)
@@ -46,8 +46,8 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         language = pairing.language if pairing else None
         if total.leaked:
             yield (
-                f"task {task}: {total.leaked} of its {evaluated} documents are items that experts were selected on: a "
-                "gain on them says nothing"
+                f"task {task}: {total.leaked} of its {evaluated} documents are items that experts were selected on: "
+                "a gain on them means nothing"
             )
         if coverage is not None and coverage.reaches(language) and not total.steered:
             yield coverage.unreached(f"task {task}", language)
@@ -77,7 +77,7 @@ def fields_over_some(session: RoutingSession, totals: Mapping[str, TaskTally]) -
         partial = [(name, count) for name, count in total.field_documents.items() if count < len(total.evaluated)]
         if partial:
             counts = ", ".join(f"{name} over {count}" for name, count in partial)
-            yield f"{task}: of {len(total.evaluated)} documents {counts}"
+            yield f"{task}: of its {len(total.evaluated)} documents, {counts}"
 
 
 def what_was_lost(
@@ -93,7 +93,7 @@ def what_was_lost(
     for task, total in totals.items() if session.captures else ():
         scored = results["n-samples"].get(task, {}).get("effective", 0)
         if scored > len(total.evaluated):
-            yield f"task {task}: lm-eval scored {scored} documents, but told of {len(total.evaluated)} beforehand"
+            yield f"task {task}: lm-eval scored {scored} documents, but announced {len(total.evaluated)}"
         if total.unrecorded:
             yield (
                 f"task {task}: the requests of {total.unrecorded} of its {len(total.evaluated)} documents did not "
@@ -131,8 +131,8 @@ def _in_run(session: RoutingSession, pairing: TaskPairing) -> list[str]:
 
 
 def _partial(session: RoutingSession, pairing: TaskPairing, with_value: int, evaluated: int) -> str:
-    places = [", ".join(_in_run(session, pairing)), "the profile given" if session.has_profile else ""]
+    places = [", ".join(_in_run(session, pairing)), "the given profile" if session.has_profile else ""]
     return (
-        f"{pairing.task}: {DIVERGENCE.name} is over {with_value} of its {evaluated} documents; the items of the "
+        f"{pairing.task}: {DIVERGENCE.name} covers {with_value} of its {evaluated} documents; the items of the "
         f"others are not among those of {' or '.join(place for place in places if place)}"
     )

@@ -99,8 +99,8 @@ class RoutedEvaluation:
             stranger = source.differs_from(self.lm.model_id, self._model)
             if stranger:
                 warnings.warn(
-                    f"{source.given} is the profile of another model than this run's ({stranger}): unless these are "
-                    "the same weights, its experts mean nothing here",
+                    f"{source.given} is the profile of a model other than this run's ({stranger}): unless these are "
+                    "the same weights, its expert numbers mean nothing here",
                     RoutingWarning,
                     stacklevel=2,
                 )
@@ -174,12 +174,12 @@ class RoutedEvaluation:
         """
         lost = self._lost
         if results is not None and KEY not in results:
-            lost = ["lm-eval did not evaluate by lm_eval.evaluator.evaluate, or made other results of it"]
+            lost = ["lm-eval did not evaluate through lm_eval.evaluator.evaluate, or changed its results"]
         if lost:
             raise FlawedResultsError(
                 f"routing was captured, but the results lack fields that they should have: {'; '.join(lost)}",
-                fix="the scores are as they would be without us; mend the plug-in that a curve or field is of, or say "
-                "which lm-eval and which tasks these are in a report of this error, and use one of the releases of "
+                fix="the scores are not affected; fix the plug-in that defines the curve or field, or report this "
+                "error with the version of lm-eval and the tasks, and use one of the releases of "
                 f"lm-eval that were tested: {', '.join(TESTED)}",
                 where="routing fields",
                 results=results,

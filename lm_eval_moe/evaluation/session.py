@@ -155,7 +155,7 @@ class RoutingSession:
         check_unique(
             f"task {task}",
             [(key, row) for key, row, _ in rows],
-            f"its items are named by {named_by(pairing)}: remove what is there twice, or choose fields that identify "
+            f"its items are named by {named_by(pairing)}: remove duplicates, or choose fields that identify "
             "an item in metadata.routing.item of the task, or in a file given with --parallel",
         )
         answers = {key: answer for key, _, answer in rows}

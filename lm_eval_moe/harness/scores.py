@@ -42,7 +42,7 @@ def add_metrics(
     table, logs = results["results"], results.get("samples")
     for task, values in documents.items():
         if task not in table:
-            lost.append(f"task {task}: it is not among lm-eval's results, which are of {', '.join(table)}")
+            lost.append(f"task {task}: it is not among lm-eval's results, which cover {', '.join(table)}")
             continue
         _count_documents(results, task, len(values))
         table[task].update(_task_scores(values, better, run.bootstrap_iters))

@@ -74,7 +74,8 @@ def task_manager(
         if not every.match_tasks([name]):
             raise UserError(
                 f"there is no task {name!r}{did_you_mean(name, every.all_tasks)}",
-                fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give a folder of your own with --include_path",
+                fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give your own folder of tasks with "
+                "--include_path",
                 where="--tasks",
             )
     return every

@@ -79,8 +79,8 @@ class WholeFilesTracker(EvaluationTracker):
         if self.failed:
             raise UserError(
                 "; ".join(self.failed),
-                fix="make room or choose another --output_path, and run it again: what was there before is unchanged, "
-                "and with --use_cache no answer is computed twice",
+                fix="free some space or choose another --output_path, and run again: files written earlier are "
+                "unchanged, and with --use_cache no answer is computed twice",
                 where=f"--output_path {self.output_path}",
             )
 

@@ -102,7 +102,7 @@ class Rows:
         if generating is not None:
             if generating.batch not in (None, batch) or (generating.decoding and shape[1] != 1):
                 raise UserError(
-                    "generate feeds something else than one token more of each row",
+                    "generate feeds something other than one more token of each row",
                     fix="generate with a key-value cache, without beam search and without an assistant",
                 )
             if generating.batch is None:

@@ -82,7 +82,7 @@ class Session:
         languages = {own for _, own in self._plans} | {language}
         if len(seeds) > 1 or len(languages) > 1:
             raise UserError(
-                f"steering inside steering with other settings: seeds {sorted(seeds)}, languages "
+                f"nested steering has different settings: seeds {sorted(seeds)}, languages "
                 f"{sorted(map(str, languages))}",
                 fix="give both the same `seed`, and the same language",
             )
@@ -98,7 +98,7 @@ class Session:
     @contextmanager
     def _around(self, wanted: list[Any], one: Any) -> Iterator[None]:
         if self._generating is not None:
-            raise UserError("a block begins while generate runs", fix="put it around the call of generate")
+            raise UserError("a block begins while generate is running", fix="put it around the call to generate")
         if _SESSIONS.get(self._model, self) is not self:
             raise RuntimeError("another block has begun around the model meanwhile")
         self._end_listening()
@@ -160,8 +160,8 @@ class Session:
             mode = str(generation_config.get_generation_mode().value)
             if mode not in _MODES:
                 raise UserError(
-                    f"generate searches by {mode.replace('_', ' ')}, which feeds tokens that are no row's own",
-                    fix="capture and steer greedy search or sampling (num_beams=1, no assistant)",
+                    f"generate searches by {mode.replace('_', ' ')}, which feeds tokens that belong to no single row",
+                    fix="use greedy search or sampling (num_beams=1, no assistant)",
                 )
             found = original(generation_config, *args, **kwargs)
             return found if self._generating is None else _Told(found, self._generating)
@@ -218,8 +218,8 @@ class _Listening:
     def begin_pass(self, tokens: Any, embedded: bool, mask: Any, cache: Any, generating: Generating | None) -> None:
         if embedded and self._needs_tokens:
             raise UserError(
-                "activate and deactivate draw noise by the tokens, and the model was given embeddings",
-                fix="give it input_ids, or steer by another action",
+                "activate and deactivate derive their noise from the tokens, but the model was given embeddings",
+                fix="give it input_ids, or use another action",
             )
         rows = self._rows.begin_pass(tuple(tokens.shape), mask, cache, generating)
         self._passes.start_pass(tokens, rows)
@@ -279,8 +279,9 @@ def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, A
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < width:
         form = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
         raise UserError(
-            f"an attention mask of the form {form} does not say which of {width} tokens a row are padding",
-            fix="give the model a mask [rows, tokens]; generate without a static cache (cache_implementation)",
+            f"an attention mask of the form {form} does not say which of the {width} tokens of each row are padding",
+            fix="give the model a mask of shape [rows, tokens], and generate without a static cache "
+            "(cache_implementation)",
         )
     return tokens, embedded, mask[:, -width:].bool().cpu().numpy()
 

@@ -134,7 +134,7 @@ def checked_patterns(field: YamlValue | None) -> tuple[str, ...]:
         try:
             names = [name for _, name, *_ in string.Formatter().parse(entry.words()) if name is not None]
         except ValueError as error:
-            raise entry.error(f"{show(entry.value)}: {error}", "write a brace that is text twice: {{") from error
+            raise entry.error(f"{show(entry.value)}: {error}", "write a literal brace twice: {{") from error
         for name in names:
             if name not in _PLACEHOLDERS:
                 raise entry.error(
@@ -171,5 +171,5 @@ def _text_name(name: object, entry: YamlValue) -> str:
 
 def _name(name: object, entry: YamlValue) -> str:
     if not isinstance(name, str) or not _KEY.fullmatch(name):
-        raise entry.error(f"{show(name)} is no key", "letters and digits, with - or _ between")
+        raise entry.error(f"{show(name)} is not a key", "use letters and digits, with - or _ between")
     return name

@@ -126,7 +126,7 @@ def _parallel_problems(
     whole = {number: rows for number, rows in enumerate(problems) if len(rows) == len(_LANGUAGES)}
     if not whole:
         raise UserError(
-            f"of {len(problems)} problems none is in all of {', '.join(_LANGUAGES)}",
+            f"none of {len(problems)} problems is in all of {', '.join(_LANGUAGES)}",
             fix="expected the rows of one problem after its English row",
             where=where,
         )
@@ -134,8 +134,8 @@ def _parallel_problems(
         wrong = [number for number, rows in whole.items() if _disagree(rows[_REFERENCE][1], rows[language][1])]
         if len(wrong) > _MOST_DISAGREEING * len(whole):
             raise UserError(
-                f"{len(wrong)} of {len(whole)} answers in {language} end in another number than in {_REFERENCE} (the "
-                f"first is problem {wrong[0]}), so the rows are not of the same problems",
+                f"{len(wrong)} of {len(whole)} answers in {language} end in a different number than in {_REFERENCE} "
+                f"(the first is problem {wrong[0]}), so the rows do not belong to the same problems",
                 fix="expected the rows of one problem after its English row",
                 where=where,
             )

@@ -51,7 +51,7 @@ def _chosen(subject: str, identities: list[tuple[str, str]], wanted: int, where:
     )
     if len(of_subject) < wanted:
         raise UserError(
-            f"{subject} has {len(of_subject)} questions, {wanted} are wanted",
+            f"{subject} has {len(of_subject)} questions, but {wanted} are needed",
             fix="give the whole test split",
             where=where,
         )

@@ -55,7 +55,7 @@ def language_info(tag: str) -> LanguageInfo:
         tag: The language, in any spelling that `canonical_language` knows.
 
     Raises:
-        UserError: It is no language code, or not in the table.
+        UserError: It is not a language code, or not in the table.
     """
     try:
         canonical = canonical_language(tag)

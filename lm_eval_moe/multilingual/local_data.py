@@ -84,8 +84,8 @@ def rows_of(
         config: Configuration on the hub, where it is not what the manifest says.
 
     Raises:
-        UserError: The folder or file is missing, a line is no JSON object, a column is missing, or the dataset cannot
-            be loaded from the hub.
+        UserError: The folder or file is missing, a line is not a JSON object, a column is missing, or the dataset
+            cannot be loaded from the hub.
     """
     folder = local_folder(bench_dir)
     benchmark, config = benchmark or moe["benchmark"], config or moe.get("config")
@@ -100,7 +100,7 @@ def rows_of(
         if column not in rows.column_names:
             raise UserError(
                 f"the column {column!r} is missing{did_you_mean(column, rows.column_names)}",
-                fix=f"{benchmark} needs {', '.join(columns)}; there are {', '.join(rows.column_names)}",
+                fix=f"{benchmark} needs {', '.join(columns)}; the columns are {', '.join(rows.column_names)}",
                 where=where,
             )
     return rows
@@ -150,7 +150,7 @@ def _from_file(path: Path, folder: Path, given: object) -> datasets.Dataset:
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 ({error.reason})", fix="save the file as UTF-8", where=str(path)) from error
     if not rows:
-        raise UserError("holds no rows", fix="write one JSON object a line", where=str(path))
+        raise UserError("holds no rows", fix="write one JSON object per line", where=str(path))
     return datasets.Dataset.from_list(rows)
 
 
@@ -158,9 +158,11 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"is not JSON: {error.msg}", fix="write one JSON object a line", where=where) from error
+        raise UserError(f"is not JSON: {error.msg}", fix="write one JSON object per line", where=where) from error
     if not isinstance(row, dict):
-        raise UserError(f"expected an object, got {line.strip()[:60]}", fix="write one JSON object a line", where=where)
+        raise UserError(
+            f"expected an object, got {line.strip()[:60]}", fix="write one JSON object per line", where=where
+        )
     return row
 
 

@@ -173,7 +173,7 @@ def load_manifests(root: Path | None = None) -> tuple[Manifest, ...]:
         manifest = load_manifest(path)
         if manifest.name in manifests:
             raise UserError(
-                f"the benchmark {manifest.name!r} is there already, in {manifests[manifest.name].path}",
+                f"the benchmark {manifest.name!r} already exists, in {manifests[manifest.name].path}",
                 fix="give it another name",
                 where=str(path),
             )
@@ -193,7 +193,7 @@ def load_manifest(path: Path) -> Manifest:
     if not _NAME.fullmatch(words["name"]) or words["name"] != path.parent.name:
         raise fields["name"].error(
             f"expected the folder's name, {path.parent.name!r}, got {words['name'][:60]!r}",
-            "lower-case letters, digits and _ only",
+            "use lower-case letters, digits and _ only",
         )
     variants = checked_variants(fields.get("variants"))
     tasks = _tasks(fields, words["name"], variants)
@@ -241,7 +241,7 @@ def _tasks(
     for name, count in Counter(task.name for task in tasks).items():
         if count > 1:
             raise fields["languages"].error(
-                f"two languages or variants make the task {name}",
+                f"two languages or variants lead to the same task {name}",
                 "give them keys that differ in more than - and _, or put {language}, {config} or {variant} into "
                 "lm_eval",
             )
@@ -265,6 +265,6 @@ def _check_group_names(
     for name in groups:
         if name.endswith(("non_english", "_resource")) or f"moe_{manifest_name}_{name}" in taken:
             raise field.error(
-                f"the group moe_{manifest_name}_{name} is there already",
-                "choose a name that is no language, no variant and none of the averages",
+                f"the group moe_{manifest_name}_{name} already exists",
+                "choose a name other than those of the languages, variants and averages",
             )

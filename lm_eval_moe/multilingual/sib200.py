@@ -45,7 +45,7 @@ def _rows(moe: Mapping[str, Any], split: str, bench_dir: str | None) -> datasets
     for category in sorted(set(rows["category"])):
         if category not in CATEGORIES:
             raise UserError(
-                f"{category!r} is no category{did_you_mean(category, CATEGORIES)}",
+                f"{category!r} is not a category{did_you_mean(category, CATEGORIES)}",
                 fix=f"the categories are {', '.join(CATEGORIES)}",
                 where=f"sib200, {moe.get('config')}, split {split}",
             )

@@ -213,18 +213,18 @@ class ProfileJob:
         header = read_profile(self.path).header
         if header.provenance is None:
             raise UserError(
-                "is there already, and does not say how it was made",
+                "already exists, and does not say how it was made",
                 fix="choose another --output, or replace it with --restart",
                 where=str(self.path),
             )
         self._refuse_other(header.provenance, header.identity, self.path)
 
     def _refuse_other(self, settings: Mapping[str, Any], identity: Identity | None, path: Path) -> None:
-        fix = "give the same ones, choose another --output, or start anew with --restart"
+        fix = "give the same ones, choose another --output, or start over with --restart"
         other = setting_differences(settings, self.settings, _COMPARED)
         if other:
-            raise UserError(f"is there already with other settings: {'; '.join(other)}", fix=fix, where=str(path))
-        check_agreement(identity, self.identity, CONTINUATION, what="what is there already", where=str(path), fix=fix)
+            raise UserError(f"already exists with different settings: {'; '.join(other)}", fix=fix, where=str(path))
+        check_agreement(identity, self.identity, CONTINUATION, what="the existing profile", where=str(path), fix=fix)
 
 
 def _passes(document: Document, lm: RoutedModel) -> Iterator[tuple[list[int], list[int]]]:

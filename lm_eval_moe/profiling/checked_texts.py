@@ -62,8 +62,9 @@ class CheckedTexts(ABC):
         for item, text, number in self._texts():
             if named and self.fields.id is not None and seen.setdefault(item, number) != number:
                 raise UserError(
-                    f"{self.fields.id!r} is {item!r} as {self.at} {self.unit} {seen[item]}",
-                    fix="an item has one text a language: give a field that differs with --id_field",
+                    f"{self.fields.id!r} is {item!r}, as {self.at} {self.unit} {seen[item]}",
+                    fix="an item has one text per language: with --id_field, name a field that differs from text to "
+                    "text",
                     where=f"{self.where}: {self.unit} {number}",
                 )
             yield item, text

@@ -93,8 +93,8 @@ def task_sources(
             if pairing is None:
                 raise UserError(
                     "its language is unknown",
-                    fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or the task to "
-                    "a file given with --parallel",
+                    fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or list the "
+                    "task in a file given with --parallel",
                     where=f"task {name}",
                 )
             if task.get_config("num_fewshot") is None:

@@ -25,7 +25,7 @@ def parse_dataset(given: str) -> tuple[str, str | None, str]:
     parts = given.removeprefix(PREFIX).rsplit(":", 2)
     if len(parts) != 3 or not parts[0] or not parts[2]:
         raise UserError(
-            f"{given!r} names no split of a data set",
+            f"{given!r} does not name a split of a data set",
             fix="write hf:NAME:CONFIG:SPLIT, e.g. en=hf:openlanguagedata/flores_plus:eng_Latn:dev; without a config "
             "hf:NAME::SPLIT",
             where="--texts",

@@ -19,7 +19,7 @@ class TextFile(CheckedTexts):
     """A file of texts in one language.
 
     Args:
-        path: JSON lines if it ends in ``.jsonl``, otherwise one text a line.
+        path: JSON lines if it ends in ``.jsonl``, otherwise one text per line.
         language: Canonical tag.
         benchmark: What its items are of.
         fields: The fields of JSON lines.
@@ -65,7 +65,7 @@ class TextFile(CheckedTexts):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"is no JSON: {error}", fix="write one JSON object a line", where=where) from error
+            raise UserError(f"is not JSON: {error}", fix="write one JSON object per line", where=where) from error
         return self.fields.read(record, where)
 
     def _hash(self) -> str:

@@ -45,7 +45,7 @@ def text_sources(
         if language in places:
             raise UserError(
                 f"the language {language!r} is given twice: {places[language]} and {place}",
-                fix="profile the files one by one into different folders; `lm-eval-moe profile merge` joins them",
+                fix="profile the files one at a time into different folders; `lm-eval-moe profile merge` joins them",
                 where="--texts",
             )
         places[language] = place

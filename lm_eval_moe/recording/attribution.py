@@ -85,7 +85,7 @@ class RowQueue:
             expected = row.tokens or ()
             if tuple(given[: len(expected)]) != expected:
                 raise AttributionError(
-                    "the model was called with other tokens than the next request in order has; lm-eval's batching "
+                    "the model was called with tokens other than those of the next request; lm-eval's batching "
                     "has changed and routing cannot be attributed to requests"
                 )
         return rows
@@ -95,7 +95,7 @@ class RowQueue:
         rows = self._take(len(texts))
         if [row.text for row in rows] != list(texts):
             raise AttributionError(
-                "the model was called with other prompts than the next requests in order have; lm-eval's batching has "
+                "the model was called with prompts other than those of the next requests; lm-eval's batching has "
                 "changed and routing cannot be attributed to requests"
             )
         return rows
@@ -110,14 +110,14 @@ class RowQueue:
             rest = len(given) - head
             if len(given) > len(expected) or (rest and tuple(given[head:]) != expected[-rest:]):
                 raise AttributionError(
-                    "the model was called with other prompts than the next requests in order have; lm-eval's batching "
+                    "the model was called with prompts other than those of the next requests; lm-eval's batching "
                     "has changed and routing cannot be attributed to requests"
                 )
         return rows
 
     def _take(self, count: int) -> list[ExpectedRow]:
         if count > self._left:
-            raise AttributionError(f"the model was called with {count} rows, {self._left} requests are left")
+            raise AttributionError(f"the model was called with {count} rows, but only {self._left} requests are left")
         self._left -= count
         return list(islice(self._rows, count))
 

@@ -58,7 +58,7 @@ class RecordStore(Mapping[K, list[RoutingRecord]]):
         except OSError as error:
             raise UserError(
                 f"the routing records do not fit into the temporary folder: {error.strerror or error}",
-                fix="make room there, or let TMPDIR name another folder",
+                fix="free some space there, or set TMPDIR to another folder",
                 where=tempfile.gettempdir(),
             ) from error
         place = (self._end, len(data))

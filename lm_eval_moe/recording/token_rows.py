@@ -98,8 +98,8 @@ class TokenRows:
             if rest or wide < width:
                 shape = f"a batch of {rows} rows of {width}" if rows else f"a pass of {width}"
                 raise RoutingBypassedError(
-                    f"a router was called with {count} tokens for {shape}: its tokens cannot be told apart",
-                    fix="capture and steering need a router that sees every token of the pass once, in order",
+                    f"a router was called with {count} tokens for {shape}: it is unclear which token is which",
+                    fix="capture and steering need a router that sees every token of the pass exactly once, in order",
                 )
             row, column = np.divmod(self.kept, width)
             kept = row * wide + (wide - width) + column

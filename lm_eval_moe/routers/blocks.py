@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS_ADAPTER", "ExpertListBlock", "RoutedBlock", "adapter_of", "looped_error"]
 
 NEEDS_ADAPTER = (
-    "this family needs an adapter, a class of some lines (docs/adapters.md shows one); give its file with "
+    "this family needs an adapter, a class of a few lines (docs/adapters.md shows one); give its file with "
     "--model_args adapter=FILE"
 )
 
@@ -95,7 +95,7 @@ class RoutedBlock:
         if not experts:
             return ExpertListBlock.of_list(block, name)
         if len(experts) > 1:
-            raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
+            raise UserError(f"{name} ({type(block).__name__}) has several modules of experts", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
         num_experts: int = without_peft(module).num_experts
         router, owner = _router_of(block, {experts_name}, num_experts, name)
@@ -180,8 +180,8 @@ class ExpertListBlock(RoutedBlock):
             return None
         if len(set(lists.values())) > 1:
             raise UserError(
-                f"cannot tell the experts of {name} ({type(block).__name__}): it has several lists of modules with a "
-                f"router, {' and '.join(f'{child_name} of {size}' for child_name, size in lists.items())}",
+                f"cannot identify the experts of {name} ({type(block).__name__}): it has several lists of modules with "
+                f"a router, {' and '.join(f'{child_name} of {size}' for child_name, size in lists.items())}",
                 fix=NEEDS_ADAPTER,
             )
         [num_experts] = set(lists.values())  # several lists: one for each linear of an expert
@@ -201,8 +201,8 @@ def adapter_of(block: nn.Module) -> type[RoutedBlock]:
 def looped_error(layer: int) -> UserError:
     """Return the error that refuses a model which runs a decoder layer more than once in one forward pass."""
     return UserError(
-        f"the model is looped: decoder layer {layer} runs more than once in one forward pass, so that a token has "
-        "several routings there, where it is recorded, compared and steered as having one",
+        f"the model is looped: decoder layer {layer} runs more than once in one forward pass, so a token has "
+        "several routings there, but it would be recorded, compared and steered as having one",
         fix="looped models are not supported; use --model hf for this one",
     )
 
@@ -245,9 +245,9 @@ def _router_of(
     if len(candidates) != 1:
         names = [name for name, _, _ in candidates] or "none"
         raise UserError(
-            f"cannot tell the router of {block_name} ({type(block).__name__}): a module with a floating-point weight "
-            f"of {num_experts} rows is expected beside its experts, found {names}",
-            fix="if the model is quantised or its routers are reparametrised, leave the routers out of that "
+            f"cannot identify the router of {block_name} ({type(block).__name__}): expected a module with a "
+            f"floating-point weight of {num_experts} rows next to its experts, found {names}",
+            fix="if the model is quantised or its routers are reparametrised, exclude the routers from that "
             f"(llm_int8_skip_modules, modules_to_not_convert); otherwise {NEEDS_ADAPTER}",
         )
     [(_, router, owner)] = candidates

@@ -117,8 +117,8 @@ class _Calls:
             f"the router {self._sites[position].name} was called {self.routers[position]} times and its experts "
             f"{self.experts[position]} times while other routers were called up to {max(self.routers)} times: its "
             "computation is bypassed",
-            fix="load the model without what runs in its place: kernels (use_kernels=True), a quantisation with "
-            "kernels of its own (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
+            fix="load the model without what runs in its place: kernels (use_kernels=True), a quantisation with its "
+            "own kernels (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
             "several layers share",
         )
 
@@ -153,7 +153,7 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
                 raise UserError(
                     f"guard: true has no effect on the router {site.name} ({type(block.router).__name__}): it selects "
                     "its experts without a top-k over all of them",
-                    fix="write guard: false for this model; the field steered_selection says what steering reaches",
+                    fix="write guard: false for this model; the field steered_selection shows what steering reaches",
                 )
             if not mode.left:
                 known = mode.plain

@@ -139,8 +139,8 @@ class RouterMode(TorchFunctionMode):
     def _edited(self, projected: Tensor) -> Tensor:
         if self._block.weight.is_meta and not projected.is_meta:  # a cast of what is not there gives arbitrary numbers
             raise RoutingBypassedError(
-                f"{type(self._block.router).__name__} reads an offloaded weight that is not there: the model computes "
-                "with arbitrary numbers",
+                f"{type(self._block.router).__name__} reads an offloaded weight that is not in memory: the model "
+                "computes with arbitrary numbers",
                 fix="keep this model's routers in memory (device_map)",
             )
         logits = self._block.logits_of(projected)

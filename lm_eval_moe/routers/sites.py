@@ -59,7 +59,7 @@ def find_sites(model: nn.Module) -> tuple[RouterSite, ...]:
     if not sites:
         raise UserError(
             f"{type(model).__name__} has no mixture-of-experts layer that can be intercepted: it is a dense model, or "
-            "its routers are of an unknown form, or all of them choose by token id",
+            "its routers have an unknown form, or all of them choose by token id",
             fix=f"use --model hf for a dense model; otherwise {NEEDS_ADAPTER}",
         )
     layers = [site.layer for site in sites]
@@ -124,7 +124,7 @@ def _layer_of(name: str, modules: dict[str, nn.Module]) -> tuple[int, int]:
     for place, part in enumerate(parts):
         if part.isdigit():
             return int(part), len(list(modules[".".join(parts[:place])].children()))
-    raise UserError(f"the mixture-of-experts module {name!r} is in no numbered decoder layer", fix=NEEDS_ADAPTER)
+    raise UserError(f"the mixture-of-experts module {name!r} is not in a numbered decoder layer", fix=NEEDS_ADAPTER)
 
 
 def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingShape:
@@ -141,11 +141,11 @@ def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingSha
     if top_k is None:
         raise UserError(
             f"{type(model).__name__} does not say how many experts it selects per token",
-            fix=f"{NEEDS_ADAPTER}; its `of` gives top_k",
+            fix=f"{NEEDS_ADAPTER}; its `of` must give top_k",
         )
     if top_k > block.num_experts:
         raise UserError(
-            f"{type(model).__name__} is to select {top_k} of {block.num_experts} experts per token",
+            f"{type(model).__name__} is configured to select {top_k} of {block.num_experts} experts per token",
             fix="correct the number of experts per token in its config, or among the model arguments",
         )
     return RoutingShape(

@@ -70,8 +70,8 @@ class _Checked:
             if not failed:
                 raise
             raise UserError(
-                f"the experts that the checkpoint holds cannot be put together: {_listed(failed)}",
-                fix="a tensor is missing or of another shape: give a complete checkpoint",
+                f"the experts in the checkpoint cannot be assembled: {_listed(failed)}",
+                fix="a tensor is missing or has the wrong shape: give a complete checkpoint",
                 where=f"checkpoint {path}",
             ) from error
         gaps = _gaps_of(model, info)
@@ -80,7 +80,7 @@ class _Checked:
             _refuse(path, gaps, self._allow)
         if gaps.missing:
             warnings.warn(
-                f"checkpoint {path}: it lacks {_listed(gaps.missing)}: drawn at random, differently in every run",
+                f"checkpoint {path}: it lacks {_listed(gaps.missing)}: initialised at random, differently in every run",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -95,14 +95,14 @@ def _gaps_of(model: nn.Module, info: Mapping[str, Any]) -> _Gaps:
     not that of the checkpoint.
     """
     named = _Names(model)
-    shapes = {name: f"{name} {list(there)} for {list(here)}" for name, there, here in info["mismatched_keys"]}
+    shapes = {name: f"{name} ({list(there)}, expected {list(here)})" for name, there, here in info["mismatched_keys"]}
     missing = sorted(info["missing_keys"])
     quantised = getattr(model, "hf_quantizer", None) is not None
     unused = [] if quantised else sorted(key for key in info["unexpected_keys"] if named.what(key))
     grave = {
         "it lacks": [f"{key} ({what})" for key in missing if (what := named.what(key))],
-        "it holds in another shape": [shapes[key] for key in sorted(shapes)],
-        "the model has no place for": [f"{key} ({named.what(key)})" for key in unused],
+        "it has the wrong shape for": [shapes[key] for key in sorted(shapes)],
+        "the model does not use": [f"{key} ({named.what(key)})" for key in unused],
     }
     return _Gaps(
         {problem: keys for problem, keys in grave.items() if keys},
@@ -143,11 +143,11 @@ class _Names:
 def _refuse(path: Any, gaps: _Gaps, allow: bool) -> None:
     problem = "; ".join(f"{what} {_listed(keys)}" for what, keys in gaps.grave.items())
     if gaps.random:
-        problem += ": what is not loaded is drawn at random, differently in every run"
+        problem += ": weights that are not loaded are initialised at random, differently in every run"
     if not allow:
         raise UserError(
             f"the checkpoint does not fit the model: {problem}",
-            fix=f"give the whole checkpoint with its own config.json; or say {FLAG}=true to go on all the same",
+            fix=f"give the complete checkpoint with its own config.json, or set {FLAG}=true to continue anyway",
             where=f"checkpoint {path}",
         )
     warnings.warn(f"checkpoint {path}: {problem} ({FLAG}=true)", RoutingWarning, stacklevel=3)

@@ -98,7 +98,9 @@ class Likelihoods(Sharing):
             size = override_bs or self._detect_batch_size([known.requests[shared.longest]])
         shared.fill(size * known.length(shared.longest))
         if cut := sum(len(context) + len(own) > self.max_length + 1 for _, context, own in known.requests):
-            logger.warning("%d requests lose their first tokens: the model takes %d (max_length)", cut, self.max_length)
+            logger.warning(
+                "%d requests are cut at their beginning: the model takes %d tokens (max_length)", cut, self.max_length
+            )
         return shared
 
     def _scores_shared(self, known: TokenRequests, shared: SharedRows, *, quiet: bool) -> list[tuple[float, bool]]:

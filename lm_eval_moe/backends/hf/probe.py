@@ -90,10 +90,10 @@ def _check_experts(sites: tuple[RouterSite, ...], listener: _Probe) -> None:
         odd = sorted({index for index in indices.flatten().tolist() if not 0 <= index < end})
         if odd:
             raise RoutingBypassedError(
-                f"the selection of layer {sites[position].layer} names the expert(s) {odd}, where there are "
+                f"the selection in layer {sites[position].layer} names expert(s) {odd}, but there are only "
                 f"{block.num_experts}, counted from 0",
-                fix="an adapter whose router has columns for shared, zero or skip experts says so by `extra` "
-                "(docs/adapters.md); experts that see every token are no part of the selection",
+                fix="an adapter whose router has columns for shared, zero or skip experts must declare them with "
+                "`extra` (docs/adapters.md); experts that see every token are not part of the selection",
             )
 
 
@@ -111,9 +111,9 @@ def _compare_rows(sites: tuple[RouterSite, ...], listener: _Probe, rows: list[li
         if any(received) and received != recorded and not whole:
             expert = next(e for e, (one, other) in enumerate(zip(received, recorded, strict=True)) if one != other)
             warnings.warn(
-                f"layer {sites[position].layer}: expert {expert} is called with {received[expert]} token(s), where "
-                f"{recorded[expert]} are recorded with it: the adapter may read another selection than the model's; "
-                "lm-eval-moe doctor shows what is wrong",
+                f"layer {sites[position].layer}: expert {expert} receives {received[expert]} token(s), but "
+                f"{recorded[expert]} are recorded for it: the adapter may read a selection other than the model's; "
+                "run lm-eval-moe doctor to see what is wrong",
                 RoutingWarning,
                 stacklevel=2,
             )

@@ -167,7 +167,7 @@ class Books:
         ):
             raise AttributionError(f"row {facts.row} runs twice")
         if computed and not self._shares(facts):
-            raise AttributionError(f"{computed} tokens of row {facts.row} were found in the prefix cache, unasked")
+            raise AttributionError(f"{computed} tokens of row {facts.row} were found in the prefix cache unexpectedly")
         borders = frozenset({*facts.cuts, facts.boundary})
         request = _Request(facts, np.asarray(prompt, dtype=np.int64), list(blocks), borders=borders)
         self._requests[name] = request
@@ -265,7 +265,7 @@ class Books:
     def _place(self, request: _Request, computed: int) -> None:
         """Let a request begin, or go on, behind tokens that have been computed."""
         if computed and not self._shares(request.facts):
-            raise AttributionError(f"row {request.facts.row} goes on at {computed} without the prefix cache")
+            raise AttributionError(f"row {request.facts.row} resumes at {computed} without the prefix cache")
         self._let_go(request)
         request.position, request.joined = computed, not computed
 
@@ -284,13 +284,14 @@ class Books:
         ends = [run[-1].end if run else None for run in request.runs]
         if rest or ends != [(number + 1) * self._size for number in range(whole)]:
             raise AttributionError(
-                f"row {request.facts.row} goes on at {request.position}, but not all that is before it was seen"
+                f"row {request.facts.row} resumes at {request.position}, but some of its tokens before that were not "
+                "seen"
             )
         of_another_phase = any(piece.generated and piece.end <= request.facts.boundary for piece in request.pieces())
         if request.facts.by_phase and of_another_phase:
             raise UserError(
-                "a prompt begins with the answer to another one: the prefix cache has its tokens as they were steered "
-                "when they were generated, and the steering is not the same for prompts",
+                "a prompt begins with the answer to another prompt: the prefix cache holds those tokens as they were "
+                "steered during generation, and prompts are steered differently",
                 fix="add enable_prefix_caching=False",
                 where="--model_args enable_prefix_caching",
             )

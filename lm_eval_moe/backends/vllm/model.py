@@ -129,8 +129,8 @@ class VLLMMoE(RoutedEngine, VLLM):
         check_start(self)
         if self.batch_size == 1:
             logger.warning(
-                "vLLM is given one request at a time (batch_size=1, what lm-eval's own command takes if it is told "
-                "nothing): --batch_size auto gives it all of them, which takes a fraction of the time"
+                "vLLM is given one request at a time (batch_size=1, the default of lm-eval's own command): "
+                "--batch_size auto gives it all of them at once, which takes a fraction of the time"
             )
 
     # ------------------------------------------------------------------ what it is

@@ -75,7 +75,7 @@ class Routers:
         try:
             if logits.shape[-1] != self._experts:
                 raise RoutingBypassedError(
-                    f"the router of layer {layer} was given {tuple(logits.shape)}, not one logit for each of "
+                    f"the router of layer {layer} received logits of shape {tuple(logits.shape)}, not one for each of "
                     f"{self._experts} experts",
                     fix="choose another kernel (moe_backend=triton), or load the model without model_impl=transformers",
                 )
@@ -103,7 +103,7 @@ class Routers:
 
 
 _routers: Routers | None = None
-"""The routers that are heard at the moment."""
+"""The routers that are being observed."""
 
 
 def _steer(hidden: Tensor, logits: Tensor, layer: int) -> Tensor:

@@ -138,7 +138,7 @@ class WorkerRouting:
                 continue
             told = (new.sampling_params.extra_args or {}).get(KEY) if new.sampling_params else None
             if told is None:
-                raise AttributionError(f"request {new.req_id} says nothing of its routing")
+                raise AttributionError(f"request {new.req_id} carries nothing about its routing")
             facts = RequestFacts.received(told)
             blocks = new.block_ids[self._group]
             books.add(new.req_id, facts, new.prompt_token_ids, new.num_computed_tokens, blocks)
@@ -246,8 +246,8 @@ class WorkerRouting:
         for cut in cuts:
             if cut not in (0, *ends):
                 raise UserError(
-                    f"an answer ended {ends[-1] - cut} tokens before the engine knew, and no more than {HELD_BACK} are "
-                    "held back: its record would not be that of its tokens",
+                    f"an answer ended {ends[-1] - cut} tokens before the engine noticed, but only {HELD_BACK} are "
+                    "held back: its record would not match its tokens",
                     fix="set VLLM_ENABLE_V1_MULTIPROCESSING=0: the engine then looks for stop strings itself",
                 )
             place = ends.index(cut) + 1 if cut else 0

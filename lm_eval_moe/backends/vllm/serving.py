@@ -84,8 +84,8 @@ class ServedSteering:
         """
         if not _front_is_installed():
             raise UserError(
-                "vLLM has not loaded the plug-in lm_eval_moe, which reads what requests say of steering",
-                fix="add lm_eval_moe to VLLM_PLUGINS, or leave that variable unset; install lm-eval-moe by pip",
+                "vLLM has not loaded the plug-in lm_eval_moe, which reads the requests' steering options",
+                fix="add lm_eval_moe to VLLM_PLUGINS, or leave that variable unset; install lm-eval-moe with pip",
                 where="VLLM_PLUGINS",
             )
         _check_engine(config)
@@ -123,7 +123,7 @@ def _check_engine(config: Any) -> None:
     parallel = config.parallel_config
     if parallel.data_parallel_size > 1:
         raise UserError(
-            "steering under data parallelism has not been tried",
+            "steering under data parallelism has not been tested",
             fix="use --tensor-parallel-size, with --enable-expert-parallel for many experts, or several servers",
             where="--data-parallel-size",
         )
@@ -170,9 +170,9 @@ class SteeringReader:
         parameters = request.sampling_params
         if parameters is None or request.prompt_token_ids is None or request.resumable:
             raise UserError(
-                "this server steers what is generated from whole prompts of tokens: neither poolings, embeddings in "
-                "place of tokens nor prompts that go on later",
-                fix="ask a server without steering",
+                "this server steers text generated from complete prompts of tokens: no pooling, no embeddings in "
+                "place of tokens, no prompts that are continued later",
+                fix="send this request to a server without steering",
             )
         told = dict(parameters.extra_args or {})
         own = {name: told.pop(name) for name in list(told) if name.startswith(_PREFIX)}
@@ -196,7 +196,7 @@ class SteeringReader:
         for name in told:
             if name not in (STEERING, LANGUAGE):
                 hint = did_you_mean(name, (STEERING, LANGUAGE))
-                raise UserError(f"there is no {name!r}{hint}", fix=f"use {STEERING} or {LANGUAGE}", where=_XARGS)
+                raise UserError(f"unknown argument {name!r}{hint}", fix=f"use {STEERING} or {LANGUAGE}", where=_XARGS)
         steering = told.get(STEERING, "on")
         if steering not in ("on", "off"):
             raise UserError(f"{STEERING}={steering!r} is neither on nor off", fix="write 'on' or 'off'", where=_XARGS)
@@ -205,8 +205,8 @@ class SteeringReader:
             language = parse_language(YamlValue(YamlPlace(_XARGS, Path()) / LANGUAGE, language))
         elif steering == "on" and self._by_language:
             raise UserError(
-                "the steering of this server is limited to some languages, and that of the request is not known",
-                fix=f"name it by {LANGUAGE}, or leave the request unsteered ({STEERING}: 'off')",
+                "this server's steering is limited to some languages, but the language of the request is unknown",
+                fix=f"give it as {LANGUAGE}, or leave the request unsteered ({STEERING}: 'off')",
                 where=_XARGS,
             )
         return steering == "on", language

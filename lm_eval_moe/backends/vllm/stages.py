@@ -47,7 +47,7 @@ class Stages:
             experts, top_k = (sorted({n for part in parts for n in part[name]}) for name in ("experts", "top_k"))
             raise RoutingBypassedError(
                 f"vLLM's model has routers in layers {format_ranges(found) or 'none'} with experts {experts} and top-k "
-                f"{top_k}, its config says {shape}",
+                f"{top_k}, but its config says {shape}",
                 fix="use vLLM's own implementation of the model (no model_impl=transformers), or hf-moe",
             )
 

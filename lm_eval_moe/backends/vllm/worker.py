@@ -108,7 +108,7 @@ class RoutedWorker(Worker):
         told = self.vllm_config.additional_config.get(KEY)
         if not isinstance(told, dict) or not told.keys() & {"steering", "version"}:
             raise UserError(
-                "RoutedWorker was not told how to steer",
+                "RoutedWorker was given no steering",
                 fix=f"""add --additional-config '{{"{KEY}": {{"steering": "FILE"}}}}'; without steering, leave out """
                 "--worker-cls",
                 where="--additional-config",
@@ -172,7 +172,7 @@ class RoutedWorker(Worker):
             if is_full_attention_spec(group.kv_cache_spec):
                 return number, group.kv_cache_spec.block_size
         raise UserError(
-            "no layer of the model attends to whole sequences: what the prefix cache has cannot be told",
+            "no layer of the model attends to whole sequences: what the prefix cache holds cannot be determined",
             fix="add enable_prefix_caching=False",
             where="--model_args enable_prefix_caching",
         )

@@ -19,7 +19,7 @@ _ROUNDING = 0.05
 
 @proof(
     "batching",
-    "records hang on no batch",
+    "the batch changes no record",
     observes="the records of the same sentences together, and each alone in reverse order",
     order=45,
     runs=1,
@@ -45,9 +45,9 @@ def examine(runs: Runs) -> ProofOutcome:
     if wrong:
         return ProofOutcome(
             "fail",
-            f"{len(wrong)} of {len(runs.asked)} sentences have another record alone than in a batch ({wrong[0]})",
+            f"{len(wrong)} of {len(runs.asked)} sentences have a different record alone than in a batch ({wrong[0]})",
             "the routing fields of this model's results cannot be trusted; please report it",
             details=details,
         )
-    said = "all equal" if not off else f"{off} differ, as rounding in batches of another size makes them"
+    said = "all equal" if not off else f"{off} differ through rounding in batches of another size"
     return ProofOutcome("pass", f"{total:,} selections, in batches and one at a time: {said}", details=details)

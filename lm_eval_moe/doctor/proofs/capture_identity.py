@@ -41,4 +41,4 @@ def examine(runs: Runs) -> ProofOutcome:
             "do not compare captured results with those of the plain model, and please report it",
             details=asdict(found),
         )
-    return ProofOutcome("pass", f"{found.logits:,} {seen} are those of the plain model", details=asdict(found))
+    return ProofOutcome("pass", f"{found.logits:,} {seen} are identical to the plain model's", details=asdict(found))

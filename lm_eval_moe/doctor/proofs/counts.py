@@ -18,7 +18,7 @@ __all__ = ["examine"]
 @proof(
     "capture_counts",
     "capture matches the experts",
-    observes="the selection as torch hooks see it in a run without interception, counted anew by sentence",
+    observes="the selection as torch hooks see it in a run without interception, recounted by sentence",
     order=30,
     looks_at="modules",
     needs=("selection",),
@@ -56,4 +56,4 @@ def examine(runs: Runs) -> ProofOutcome:
             layers,
             details,
         )
-    return ProofOutcome("pass", f"{selections:,} selections counted anew: all equal", None, layers, details)
+    return ProofOutcome("pass", f"{selections:,} selections recounted: all equal", None, layers, details)

@@ -57,10 +57,10 @@ def examine(runs: Runs) -> ProofOutcome:
         seen = "logit" if runs.has_modules else "score"
         said.append(f"steering layer(s) {format_ranges(still)} alone changes no {seen}")
     if other:
-        said.append(f"the experts of layer(s) {format_ranges(other)} get other experts than their router returns")
+        said.append(f"the experts of layer(s) {format_ranges(other)} receive a selection other than their router's")
     return ProofOutcome(
         "fail",
-        f"{'; '.join(said)}: the block does not go by its router's choice",
+        f"{'; '.join(said)}: the block does not follow its router's choice",
         f"load the model without replaced kernels; if that does not help, {NEEDS_ADAPTER}",
         layers,
         details,

@@ -37,7 +37,7 @@ def examine(runs: Runs) -> ProofOutcome:
         if (left := [layer for layer in runs.shape.layers if layer not in found])
     ]
     if uncovered:
-        missed.append(f"layer(s) {format_ranges(uncovered)}, which have experts but no router that was recognised")
+        missed.append(f"layer(s) {format_ranges(uncovered)}, which have experts but no recognised router")
     if missed:
         return ProofOutcome(
             "fail", f"not seen: {'; '.join(missed)}", NEEDS_ADAPTER, layers, {"uncovered": list(uncovered)}

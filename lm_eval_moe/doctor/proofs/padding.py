@@ -40,8 +40,8 @@ def examine(runs: Runs) -> ProofOutcome:
     at_most = "at most " if runs.skips else ""
     counted = f"{own:,} own tokens, {at_most}{runs.shape.top_k} choices each"
     if padding is None:
-        return ProofOutcome("pass", f"{counted}, nothing besides", details=details)
+        return ProofOutcome("pass", f"{counted}, nothing else", details=details)
     if not padding:
         why = "batches of one row have none; use a batch size of 2 or more" if len(run.passes) > 1 else "there was none"
         return ProofOutcome("not applicable", f"no padding to leave out: {why}", details=details)
-    return ProofOutcome("pass", f"{counted}; {padding} padding left out", details=details)
+    return ProofOutcome("pass", f"{counted}; {padding} padding tokens left out", details=details)

@@ -24,7 +24,7 @@ _Targets = dict[int, list[int]]
 
 @proof(
     "reach",
-    "activate and mask reach",
+    "activate and mask take effect",
     observes="the selection in steered runs, as torch hooks see it; as it is recorded where there are no modules",
     order=70,
     needs=("selection",),
@@ -83,7 +83,7 @@ def examine(runs: Runs) -> ProofOutcome:
         return ProofOutcome(
             "fail",
             "; ".join(said),
-            "activate, deactivate and mask do not do on this model what they say; please report it",
+            "activate, deactivate and mask do not do what they should on this model; please report it",
             layers,
             details,
         )
@@ -97,7 +97,7 @@ def _unguarded(
 ) -> ProofOutcome:
     """Judge a backend that heeds no guard for this model: raised logits decide, or it cannot be said what does."""
     if min(reached["bias"]) == 1 and not any(reached.get("mask", [])):
-        summary = "raised and masked logits decide at every token; no guard is heeded"
+        summary = "raised and masked logits decide at every token; the guard has no effect"
         return ProofOutcome("pass", summary, None, layers, details)
     return ProofOutcome(
         "not proven", f"logits do not decide alone, and {refusal.problem}", refusal.fix, layers, details
@@ -117,7 +117,8 @@ def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float])
         notes.append(
             "Write guard: true in steering files for this model (activate, deactivate, mask). In layer(s) "
             f"{format_ranges(overruled)} the router weighs more than logits (groups of experts or a selection bias): "
-            f"logits raised far above all others bring all targets in at {share_text(means['bias'])} of tokens.{mask}"
+            f"logits raised far above all others get all targets selected at {share_text(means['bias'])} of "
+            f"tokens.{mask}"
         )
     tied = _layers_where(
         runs,
@@ -129,8 +130,9 @@ def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float])
         count = min(runs.shape.top_k, 2 if runs.has_modules else 1)
         notes.append(
             f"activate of {count} expert(s) reaches {share_text(float(share))} of tokens in "
-            f"layer(s) {format_ranges(tied)}. That is its formula, not this model: targets tie with the old favourite "
-            "up to noise and rounding, and may lose to it. Write guard: true where every target must be selected."
+            f"layer(s) {format_ranges(tied)}. That is due to its formula, not to this model: targets tie with the old "
+            "favourite up to noise and rounding, and may lose to it. Write guard: true where every target must be "
+            "selected."
         )
     return tuple(notes)
 

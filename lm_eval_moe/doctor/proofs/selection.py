@@ -22,7 +22,7 @@ __all__ = ["examine"]
     observes="the output of each block with one expert after the other muted, and what each expert gives alone",
     order=25,
     looks_at="modules",
-    if_missing="takes the selection as the adapter reads it, which is not proven",
+    if_missing="relies on the selection as the adapter reads it, which is not proven",
 )
 def examine(runs: Runs) -> ProofOutcome:
     """Mute every expert of every layer, one at a time, and compare what changes with what is recorded."""
@@ -34,9 +34,9 @@ def examine(runs: Runs) -> ProofOutcome:
     if wrong := {layer: witness for layer, witness in seen.items() if witness.wrong}:
         return ProofOutcome(
             "fail",
-            f"layer(s) {format_ranges(wrong)} record other experts or weights than take effect: "
+            f"layer(s) {format_ranges(wrong)} record experts or weights other than those that take effect: "
             + _in_words(*next(iter(wrong.items()))),
-            "the adapter reads another selection than the model's: mend it (docs/adapters.md); for a model without an "
+            "the adapter reads a selection other than the model's: fix it (docs/adapters.md); for a model without an "
             "adapter of your own, please report it",
             layers,
             details,
@@ -53,8 +53,8 @@ def examine(runs: Runs) -> ProofOutcome:
     effective = sum(witness.effective for witness in seen.values())
     return ProofOutcome(
         "pass",
-        f"{effective:,} effects of single experts on the outputs of {first.tokens} tokens: all are recorded, none "
-        f"besides; weights as seen in {' and '.join(ways)}",
+        f"{effective:,} effects of single experts on the outputs of {first.tokens} tokens: all are recorded, nothing "
+        f"else is; weights as seen in {' and '.join(ways)}",
         None,
         layers,
         details,
@@ -65,8 +65,8 @@ def _in_words(layer: int, seen: LayerWitness) -> str:
     found = [
         (seen.silent, "recorded without effect"),
         (seen.unrecorded, "with an effect that is not recorded"),
-        (seen.wrong_weights, "with another weight than is recorded"),
-        (seen.unfollowed, "where a raised logit is recorded otherwise than it takes effect"),
+        (seen.wrong_weights, "with a weight other than the recorded one"),
+        (seen.unfollowed, "where a raised logit takes effect differently from what is recorded"),
     ]
     said = ", ".join(f"{count} {what}" for count, what in found if count)
     return (

@@ -42,7 +42,7 @@ def cache_of_prefixes(model: Any, tokens: Indices, copies: Copies, device: torch
         begun = {} if forks else going_on_from(model, DynamicCache())
         cache = kept_in(model(inputs, use_cache=True, **begun))
     if not isinstance(cache, Cache):
-        raise TypeError(f"what it keeps of a text is {type(cache).__name__}, not a cache of transformers")
+        raise TypeError(f"its cache is a {type(cache).__name__}, not one of transformers' own")
     return cache
 
 

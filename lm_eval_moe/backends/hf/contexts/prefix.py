@@ -74,7 +74,7 @@ def repeated(cache: Cache, rows: int) -> DynamicCache:
 def _plain_layers(cache: Cache) -> list[DynamicLayer]:
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
         kinds = sorted({type(layer).__name__ for layer in cache.layers} - {"DynamicLayer"})
-        raise ValueError(f"what it keeps of a text is more than keys and values ({', '.join(kinds)})")
+        raise ValueError(f"its cache holds more than keys and values ({', '.join(kinds)})")
     return list(cache.layers)
 
 

@@ -131,13 +131,13 @@ class ReuseProof:
         if why is not None and not self.forks:
             self.forks, self._no_trees, self.fronts_refused = True, why, why
             self.length, self.apart, self.prefixed, self.layers = 0, False, False, None
-            logger.info("requests share no rows of %s: %s", type(lm.model).__name__, why)
+            logger.info("requests cannot share rows in %s: %s", type(lm.model).__name__, why)
             return
         if why is not None:
             self.refused = f"side by side: {self._no_trees}; from copies of a cache: {why}"
             warnings.warn(
-                f"contexts are not shared between requests: {type(lm.model).__name__} does not answer the same where "
-                f"they are ({self.refused}); every request is computed by itself, as with reuse=off",
+                f"contexts are not shared between requests: {type(lm.model).__name__} gives different answers when "
+                f"they are ({self.refused}); every request is computed separately, as with reuse=off",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -172,8 +172,8 @@ class ReuseProof:
             self.fronts = len(ends[1])
             return True
         warnings.warn(
-            f"what prompts begin with is computed for each: {type(lm.model).__name__} does not go on the same "
-            f"from its keys and values ({self.fronts_refused})",
+            f"a beginning that prompts share is computed for each of them: {type(lm.model).__name__} does not continue "
+            f"identically from its keys and values ({self.fronts_refused})",
             RoutingWarning,
             stacklevel=2,
         )
@@ -190,7 +190,7 @@ class ReuseProof:
         if why is None:
             self.layers = layers
         else:
-            logger.info("several plans share no layers of %s: %s", type(lm.model).__name__, why)
+            logger.info("several plans cannot share layers of %s: %s", type(lm.model).__name__, why)
 
     @staticmethod
     def _plain(lm: Listening, rows: Sequence[BatchRow], paths: Sequence[Path]) -> dict[int, Tensor]:
@@ -221,7 +221,7 @@ class ReuseProof:
 def _masked(lm: Listening, difference: Callable[[], str | None]) -> str | None:
     """Return what `_seen` does, of answers that stand on masks of ours."""
     if lm.model.config._attn_implementation not in _ATTENTION:
-        return f"its attention, {lm.model.config._attn_implementation}, takes no masks but its own"
+        return f"its attention, {lm.model.config._attn_implementation}, accepts no masks but its own"
     return _seen(difference)
 
 
@@ -296,4 +296,4 @@ def _difference(plain: dict[int, Tensor], shared: dict[int, list[Tensor]], dtype
     allowed = ALLOWED.get(dtype, _ALLOWED_ELSE)
     if all(each <= allowed for each in apart):  # NaN is not
         return None
-    return f"log-probabilities differ by up to {max(apart):.2g}, where rounding explains {allowed:.2g}"
+    return f"log-probabilities differ by up to {max(apart):.2g}; rounding explains {allowed:.2g}"
