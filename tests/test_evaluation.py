@@ -482,7 +482,9 @@ def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager
         encoding="utf-8",
     )
     files = demo_runs.task_manager(tmp_path)
-    refused = pytest.raises(UserError, match="limited to some languages, but that of task 'nameless' is unknown")
+    refused = pytest.raises(
+        UserError, match="limited to some languages, but the language of task 'nameless' is unknown"
+    )
     with refused, pytest.warns(RoutingWarning, match="nameless: its language is unknown"):
         evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]))
     lm.set_steering(None)

@@ -178,7 +178,7 @@ def test_a_sweep_gives_the_same_table(tmp_path: Path) -> None:
 def test_the_doctor_proves_what_it_can_and_says_what_it_cannot(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "toy", *ONE_MODEL, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["verdict"].startswith("OK, as far as answers and records show it")
+    assert found["verdict"].startswith("OK, as far as answers and records show")
     outcomes = {proof["name"]: proof for proof in found["proofs"]}
     unseen = {"selection", "capture_counts"}
     assert {name for name, proof in outcomes.items() if proof["outcome"] == "pass"} == outcomes.keys() - unseen
@@ -217,7 +217,7 @@ class MixingUp(ToyEngine):
     ("kind", "proof", "why"),
     [
         (Confusing, "reach", "guarded activate misses tokens in layer(s) 3; guarded mask leaks in layer(s) 3"),
-        (MixingUp, "batching", "sentences have another record alone than in a batch"),
+        (MixingUp, "batching", "sentences have a different record alone than in a batch"),
     ],
 )
 def test_records_that_are_wrong_are_found_out_without_modules(kind: type[ToyEngine], proof: str, why: str) -> None:
@@ -292,9 +292,9 @@ def test_a_mixed_up_record_is_wrong_in_any_precision() -> None:
     one = seen("hf-moe", "bfloat16")
     other = seen("vllm-moe", "bfloat16")
     found = parity(one, replace(other, counts={"none": other.counts["none"][::-1]}))
-    assert "records are nearer to another text's" in found.verdict
+    assert "records are closer to another text's" in found.verdict
     found = parity(one, replace(other, tokens={"none": other.tokens["none"] + 1}))
-    assert "4 texts have other numbers of tokens" in found.verdict
+    assert "4 texts have different numbers of tokens" in found.verdict
 
 
 def test_two_backends_of_different_weights_are_not_compared() -> None:

@@ -57,7 +57,7 @@ def test_the_demo_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (
         "  model              Qwen3MoeForCausalLM, type qwen3_moe",
         "  layers that route  0-7 (8)",
-        "  experts, top-k     E = 16 a layer, K = 2 selected per token",
+        "  experts, top-k     E = 16 per layer, K = 2 selected per token",
         "  scoring            softmax",
         "  bands              early 0-1; middle 2-5; late 6-7",
         "  steering file      model: {layers: 8, experts: 16, top_k: 2}",
@@ -134,7 +134,7 @@ def test_config_only_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixt
         "  shared experts     shared_experts (DeepseekV3MLP)",
         "  bands              early none; middle 1-2; late none",
         "  steering file      model: {layers: 3, experts: 8, top_k: 2}",
-        "verdict: nothing was proved",
+        "verdict: Nothing was proved",
     ):
         assert line in out
     assert "proofs\n" not in out

@@ -107,7 +107,7 @@ REFUSED = [
     (changed(languages={"en": {"strings": "x"}}), "languages.en.strings: expected a mapping"),
     (
         changed(languages={"en": "x", "fa-prs": {"language": "fa"}, "fa_prs": {"language": "fa"}}, groups=None),
-        "make the task",
+        "lead to the same task",
     ),
     (changed(groups={"some": ["sv"]}), "groups.some.0: 'sv' is not known"),
     (changed(groups={"some": []}), "groups.some: there are no languages"),

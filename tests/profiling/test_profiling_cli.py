@@ -242,7 +242,7 @@ def test_the_benchmark_is_the_name_without_its_language(path: str, language: str
         (["--output", "OUT", "--texts", "en=LINES", "--text_field", "txt"], "line 1: the field 'txt' is missing"),
         (["--output", "OUT", "--texts", "en=LINES", "--id_field", "id"], "line 2: 'id' is 'a' as on line 1"),
         (["--output", "OUT", "--texts", "en=BROKEN"], "line 1: is no JSON"),
-        (["--output", "OUT", "--texts", "en=hf:name"], "names no split of a data set"),
+        (["--output", "OUT", "--texts", "en=hf:name"], "does not name a split of a data set"),
         (["--output", "OUT", "--texts", "en=hf:FOLDER::nosuch"], "the data set cannot be loaded"),
         (["--output", "OUT", "--texts", "en=GOOD", "--span", "continuation"], "a text has no continuation"),
         (["--output", "OUT", "--texts", "en=GOOD", "--limit", "0"], "--limit: 0 is too small"),
