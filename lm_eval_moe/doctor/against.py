@@ -109,8 +109,8 @@ class Parity:
     @property
     def problems(self) -> list[str]:
         """What is wrong, by plan."""
-        said = [(each.plan, each.problem(exact=self.exact)) for each in self.plans]
-        return [f"steering {plan}: {problem}" for plan, problem in said if problem]
+        problems = [(plan.plan, plan.problem(exact=self.exact)) for plan in self.plans]
+        return [f"steering {plan}: {problem}" for plan, problem in problems if problem]
 
     @property
     def ok(self) -> bool:
@@ -141,11 +141,11 @@ class Parity:
         rows = [["steering", "log-likelihood", "importance", "divergence", "selections that differ"]]
         rows += [
             [
-                each.plan,
-                *(f"{value:.1e}" for value in (each.scores, each.importance, each.divergence)),
-                f"{each.differing:,} of {each.selections:,}",
+                agreement.plan,
+                *(f"{value:.1e}" for value in (agreement.scores, agreement.importance, agreement.divergence)),
+                f"{agreement.differing:,} of {agreement.selections:,}",
             ]
-            for each in self.plans
+            for agreement in self.plans
         ]
         title = f"{names}: largest differences on {self.texts} texts"
         verdict = "\n".join(hanging("verdict: ", self.verdict, _WIDTH))
@@ -154,8 +154,8 @@ class Parity:
 
 def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return of a backend's model arguments those that another one gets, too."""
-    known = {"max_length": arguments.get("max_model_len"), **arguments}
-    return {name: known[name] for name in _SHARED if known.get(name) is not None}
+    values = {"max_length": arguments.get("max_model_len"), **arguments}
+    return {name: values[name] for name in _SHARED if values.get(name) is not None}
 
 
 def compare_backends(
@@ -183,21 +183,21 @@ def compare_backends(
 
 
 def _seen(request: Request, folder: Path) -> Seen:
-    asked, found = folder / f"{request.backend}.asked.json", folder / f"{request.backend}.npz"
-    send(request, asked)
-    command = [sys.executable, "-m", "lm_eval_moe.doctor.sample", str(asked), str(found)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    error = found.with_suffix(".json")
+    request_file, result_file = folder / f"{request.backend}.asked.json", folder / f"{request.backend}.npz"
+    send(request, request_file)
+    command = [sys.executable, "-m", "lm_eval_moe.doctor.sample", str(request_file), str(result_file)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    error = result_file.with_suffix(".json")
     if error.is_file():
         raise UserError(**json.loads(error.read_text(encoding="utf-8")))
-    if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+    if process.returncode:
+        last = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "")
         raise UserError(
-            f"the process that ran {request.backend} exited with code {done.returncode}: {last.strip()}",
+            f"the process that ran {request.backend} exited with code {process.returncode}: {last.strip()}",
             fix="check whether `lm-eval-moe doctor` runs with this backend alone",
             where=f"doctor: {request.backend}",
         )
-    return read_seen(found)
+    return read_seen(result_file)
 
 
 def parity(one: Seen, other: Seen) -> Parity:
@@ -220,8 +220,8 @@ def parity(one: Seen, other: Seen) -> Parity:
 
 def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
     counts = one.counts[plan], other.counts[plan]
-    apart = np.abs(counts[0] - counts[1]).sum((1, 2))
-    even = apart == 0
+    distance = np.abs(counts[0] - counts[1]).sum((1, 2))
+    even = distance == 0
     scores = np.abs(one.scores[plan] - other.scores[plan])
     importance = np.abs(one.importance[plan] - other.importance[plan]).max((1, 2))
     layers = list(one.layers["middle"] or one.layers["all"])
@@ -231,7 +231,7 @@ def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
         scores=_largest(scores),
         importance=_largest(importance),
         divergence=_largest(divergence),
-        differing=int(apart.sum()) // 2,
+        differing=int(distance.sum()) // 2,
         selections=int(counts[0].sum()),
         even=(_largest(scores[even]), _largest(importance[even]), _largest(divergence[even & np.roll(even, -1)])),
         miscounted=int((one.tokens[plan] != other.tokens[plan]).sum()),
@@ -247,7 +247,7 @@ def _divergence(importance: NDArray[np.float64], layers: Sequence[int]) -> NDArr
 def _confused(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
     """Count the records whose nearest one, of all the other backend's, is of another text."""
     flat = [np.asarray(counts.reshape(len(counts), -1), dtype=np.float64) for counts in (one, other)]
-    shares = [each / each.sum(1, keepdims=True) for each in flat]
+    shares = [counts / counts.sum(1, keepdims=True) for counts in flat]
     distances = np.abs(shares[0][:, None] - shares[1][None]).sum(-1)
     return int((distances.min(1) < distances.diagonal()).sum())
 

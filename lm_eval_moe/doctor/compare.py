@@ -46,8 +46,8 @@ def compare_logits(one: Scored, other: Scored) -> Comparison:
     largest = 0.0
     if not one.passes and not other.passes:
         pairs = [(a, b) for (a, _), (b, _) in zip(one.answers, other.answers, strict=True)]
-        apart = [abs(a - b) for a, b in pairs if a != b]
-        return Comparison(len(pairs), len(apart), max(apart, default=0.0))
+        differences = [abs(a - b) for a, b in pairs if a != b]
+        return Comparison(len(pairs), len(differences), max(differences, default=0.0))
     if len(one.passes) != len(other.passes):
         raise ValueError(f"runs of {len(one.passes)} and {len(other.passes)} batches cannot be compared")
     for first, second in zip(one.passes, other.passes, strict=True):

@@ -192,11 +192,11 @@ def _examined(entry: Proof, runs: Runs) -> ProofOutcome:
 
 def _findings(runs: Runs) -> tuple[tuple[Proof, ProofOutcome], ...]:
     """Examine all; a proof proves nothing where one that it needs does not hold."""
-    found = [(entry, _examined(entry, runs)) for entry in all_proofs()]
-    missing = {entry.name: entry for entry, finding in found if finding.outcome in ("fail", "not proven")}
+    findings = [(entry, _examined(entry, runs)) for entry in all_proofs()]
+    missing = {entry.name: entry for entry, finding in findings if finding.outcome in ("fail", "not proven")}
     return tuple(
         (entry, _doubted(finding, [missing[name] for name in entry.needs if name in missing]))
-        for entry, finding in found
+        for entry, finding in findings
     )
 
 
@@ -216,5 +216,5 @@ def _finding_to_dict(entry: Proof, finding: ProofOutcome) -> dict[str, Any]:
         "summary": finding.summary,
         "advice": finding.advice,
         "details": dict(finding.details),
-        "layers": {str(layer): dict(found) for layer, found in finding.layers.items()},
+        "layers": {str(layer): dict(values) for layer, values in finding.layers.items()},
     }

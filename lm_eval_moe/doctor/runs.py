@@ -90,7 +90,7 @@ class Scored:
         """Padding tokens in all batches."""
         if not self.passes:
             raise NoModulesError
-        fed = sum(each.tokens.size for each in self.passes if each.tokens is not None)
+        fed = sum(forward_pass.tokens.size for forward_pass in self.passes if forward_pass.tokens is not None)
         return fed - sum(len(ask.tokens) for ask in self.asked)
 
     def _place(self, ask: Asked) -> tuple[int, int]:
@@ -101,12 +101,12 @@ class Scored:
     def received(self, position: int, ask: Asked) -> Selected:
         """Return what the experts of a layer received for a sentence's own tokens."""
         number, row = self._place(ask)
-        each = self.passes[number]
-        assert each.tokens is not None
-        if position not in each.received:
+        forward_pass = self.passes[number]
+        assert forward_pass.tokens is not None
+        if position not in forward_pass.received:
             raise RoutingBypassedError(f"the experts module of router {position} was never called")
-        at = _rows_of(each.tokens.shape, len(each.received[position].indices), row, len(ask.tokens))
-        return Selected(each.received[position].indices[at], each.received[position].weights[at])
+        at = _rows_of(forward_pass.tokens.shape, len(forward_pass.received[position].indices), row, len(ask.tokens))
+        return Selected(forward_pass.received[position].indices[at], forward_pass.received[position].weights[at])
 
     def logits(self, ask: Asked) -> Any:
         """Return the logits of a sentence's own tokens."""
@@ -140,9 +140,9 @@ class Generated:
         """``[B, T]`` all tokens that the model was fed, None where it was fed embeddings."""
         if not self.passes:
             raise NoModulesError
-        tokens = [each.tokens for each in self.passes]
-        known = [each for each in tokens if each is not None]
-        return np.concatenate(known, axis=1) if len(known) == len(tokens) else None
+        tokens = [forward_pass.tokens for forward_pass in self.passes]
+        ids = [ids for ids in tokens if ids is not None]
+        return np.concatenate(ids, axis=1) if len(ids) == len(tokens) else None
 
 
 def steering_of(*interventions: dict[str, Any]) -> SteeringSpec:
@@ -150,7 +150,11 @@ def steering_of(*interventions: dict[str, Any]) -> SteeringSpec:
     from lm_eval_moe.steering import parse_spec
 
     return parse_spec(
-        {"version": 1, "name": "doctor", "interventions": [{"layers": "all", **each} for each in interventions]}
+        {
+            "version": 1,
+            "name": "doctor",
+            "interventions": [{"layers": "all", **intervention} for intervention in interventions],
+        }
     )
 
 
@@ -212,8 +216,8 @@ class Runs:
     @property
     def few(self) -> tuple[Asked, ...]:
         """The sentences of one batch: long and short in turn, so that they have to be padded."""
-        left = sorted(self.asked, key=lambda ask: ask.boundary)
-        turns = [left.pop(-1 if turn % 2 else 0) for turn in range(len(left))]
+        rest = sorted(self.asked, key=lambda ask: ask.boundary)
+        turns = [rest.pop(-1 if turn % 2 else 0) for turn in range(len(rest))]
         return tuple(turns[: int(self.lm.batch_size)])
 
     def miscounted(self, record: RoutingRecord | None, tokens: int) -> str | None:
@@ -237,7 +241,7 @@ class Runs:
     @cached_property
     def plain_few(self) -> Scored:
         """The model as it is, on one batch."""
-        return self.score("plain run", asked=self.few)
+        return self.score("plain run", sentences=self.few)
 
     @cached_property
     def captured(self) -> Scored:
@@ -270,24 +274,24 @@ class Runs:
         *,
         steering: SteeringSpec | SteeringPlan | None = None,
         capture: str = "off",
-        asked: tuple[Asked, ...] | None = None,
+        sentences: tuple[Asked, ...] | None = None,
         alone: bool = False,
         positions: Collection[int] | None = None,
         logits: bool = True,
         routers: bool = False,
     ) -> Scored:
         """Score sentences, each alone if asked for; see `watched` for the last three arguments."""
-        chosen = self.asked if asked is None else asked
+        selection = self.asked if sentences is None else sentences
         self._prepare(label, steering, capture)
         requests = [
-            make_request("loglikelihood", (ask.context, ask.continuation), ask.task, ask.number) for ask in chosen
+            make_request("loglikelihood", (ask.context, ask.continuation), ask.task, ask.number) for ask in selection
         ]
         watching = self._watched(steps=False, positions=positions, logits=logits, routers=routers)
         batches = self.lm.at_batch_size(1) if alone else nullcontext()
         with batches, watching as passes, self.lm.capturing(_REQUEST) as captured:
             answers = self.lm.loglikelihood(requests, disable_tqdm=True)
-        places = _places(passes, chosen) if self._modules is not None else {}
-        return Scored(passes, answers, places, chosen, _records(captured))
+        places = _places(passes, selection) if self._modules is not None else {}
+        return Scored(passes, answers, places, selection, _records(captured))
 
     def generate(self, label: str, *, capture: str = "off") -> Generated:
         """Generate greedily from the contexts of one batch of sentences."""
@@ -297,9 +301,9 @@ class Runs:
             make_request("generate_until", (ask.context, dict(arguments)), ask.task, ask.number) for ask in self.few
         ]
         # Rows that leave their batch could not be told from the others.
-        whole = nullcontext() if self._modules is None else self._modules.in_whole_batches()
+        batches = nullcontext() if self._modules is None else self._modules.in_whole_batches()
         watching = self._watched(steps=True, positions=(), logits=False)
-        with whole, watching as passes, self.lm.capturing(_REQUEST) as captured:
+        with batches, watching as passes, self.lm.capturing(_REQUEST) as captured:
             texts = self.lm.generate_until(requests, disable_tqdm=True)
         return Generated(passes, texts, self.few, _records(captured))
 
@@ -316,15 +320,15 @@ class Runs:
 
     def _ask(self, number: int) -> Asked:
         sentence = SENTENCES[number]
-        whole = self.lm.tok_encode(sentence.context + sentence.continuation)
-        scored = len(whole) - len(self.lm.tok_encode(sentence.context))
-        tokens = tuple(whole[-(self.lm.max_length + 1) :][:-1])  # the last token is only predicted
+        full_text = self.lm.tok_encode(sentence.context + sentence.continuation)
+        scored = len(full_text) - len(self.lm.tok_encode(sentence.context))
+        tokens = tuple(full_text[-(self.lm.max_length + 1) :][:-1])  # the last token is only predicted
         return Asked(number, *sentence, tokens, max(len(tokens) - (scored - 1), 0))
 
 
 def _records(captured: Captured) -> dict[int, RoutingRecord]:
-    found = {key.doc_id: captured.record(key) for key in captured.records}
-    return {number: record for number, record in found.items() if record is not None}
+    records = {key.doc_id: captured.record(key) for key in captured.records}
+    return {number: record for number, record in records.items() if record is not None}
 
 
 @contextmanager
@@ -340,15 +344,15 @@ def undisturbed(lm: RoutedModel) -> Iterator[None]:
             lm.set_steering(steering)
 
 
-def _places(passes: Sequence[ForwardPass], asked: Sequence[Asked]) -> dict[int, tuple[int, int]]:
+def _places(passes: Sequence[ForwardPass], sentences: Sequence[Asked]) -> dict[int, tuple[int, int]]:
     """Find each sentence's row by its tokens; the longest first, so that none is taken for the start of another."""
     rows = [
         (number, row, tokens)
-        for number, each in enumerate(passes)
-        for row, tokens in enumerate([] if each.tokens is None else each.tokens.tolist())
+        for number, forward_pass in enumerate(passes)
+        for row, tokens in enumerate([] if forward_pass.tokens is None else forward_pass.tokens.tolist())
     ]
     places: dict[int, tuple[int, int]] = {}
-    for ask in sorted(asked, key=lambda ask: -len(ask.tokens)):
+    for ask in sorted(sentences, key=lambda ask: -len(ask.tokens)):
         mine = next((entry for entry in rows if tuple(entry[2][: len(ask.tokens)]) == ask.tokens), None)
         if mine is None:
             raise RoutingBypassedError(
@@ -360,8 +364,8 @@ def _places(passes: Sequence[ForwardPass], asked: Sequence[Asked]) -> dict[int, 
     return places
 
 
-def _rows_of(shape: tuple[int, ...], seen: int, row: int, length: int) -> slice:
-    """Return where a row's own tokens are among the ``seen`` tokens of a batch, virtual tokens before each row."""
-    width = seen // shape[0]
+def _rows_of(shape: tuple[int, ...], rows: int, row: int, length: int) -> slice:
+    """Return where a row's own tokens are among the ``rows`` tokens of a batch, virtual tokens before each row."""
+    width = rows // shape[0]
     start = row * width + (width - shape[1])
     return slice(start, start + length)

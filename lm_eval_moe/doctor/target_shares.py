@@ -59,7 +59,7 @@ def measure(runs: Runs, plan: SteeringPlan) -> TargetShares:
     steered = runs.score("the steering file", steering=plan, logits=False)
     layers = {}
     for position, layer in enumerate(plan.shape.layers):
-        if any(layer in each.targets for each in plan.interventions):
+        if any(layer in intervention.targets for intervention in plan.interventions):
             counts = [_counted(run, position, layer, plan) for run in (runs.plain, steered)]
             tokens = counts[0][0]
             shares = [hits / tokens if tokens else None for _, hits in counts]
@@ -77,11 +77,11 @@ def _counted(run: Scored, position: int, layer: int, plan: SteeringPlan) -> tupl
         indices = run.received(position, ask).indices
         in_force = np.zeros(len(indices), dtype=bool)
         hit = np.zeros(len(indices), dtype=bool)
-        for each in plan.interventions:
-            if layer in each.targets and each.languages.admits(ask.language):
-                here = _phase(ask, each.tokens)
+        for intervention in plan.interventions:
+            if layer in intervention.targets and intervention.languages.admits(ask.language):
+                here = _phase(ask, intervention.tokens)
                 in_force |= here
-                hit |= here & np.isin(indices, each.targets[layer].experts).any(1)
+                hit |= here & np.isin(indices, intervention.targets[layer].experts).any(1)
         tokens += int(in_force.sum())
         hits += int(hit.sum())
     return tokens, hits

@@ -106,8 +106,8 @@ def _not_found(names: str, include_path: Sequence[str]) -> UserError:
     """Return the error for tasks that do not exist, with those whose names are nearest."""
     from lm_eval_moe.harness.task_index import TaskManager
 
-    known = TaskManager(include_path=list(include_path)).all_tasks
-    missing = [f"{name!r}{did_you_mean(name, known)}" for name in names.split(", ")]
+    all_tasks = TaskManager(include_path=list(include_path)).all_tasks
+    missing = [f"{name!r}{did_you_mean(name, all_tasks)}" for name in names.split(", ")]
     return UserError(
         f"there is no task {' and no task '.join(missing)}",
         fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give your own folder of tasks with --include_path",
@@ -131,11 +131,11 @@ def options_in(config: str, more: Collection[str]) -> dict[str, Any]:
         options: dict[str, Any] = EvaluatorConfig.load_yaml_config(config)
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise UserError(str(error), fix="give a YAML file with options of run", where="--config") from error
-    known = [*(field.name for field in fields(EvaluatorConfig)), *more]
+    names = [*(field.name for field in fields(EvaluatorConfig)), *more]
     for name in options:
-        if name not in known:
+        if name not in names:
             raise UserError(
-                f"{name!r} is not an option of run{did_you_mean(name, known)}",
+                f"{name!r} is not an option of run{did_you_mean(name, names)}",
                 fix="see lm-eval-moe run --help; in the file, options are written without leading dashes",
                 where=config,
             )

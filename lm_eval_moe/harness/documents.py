@@ -47,12 +47,12 @@ def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]],
     build = task.build_all_requests
 
     def build_all_requests(*, samples: Sequence[int] | None = None, **kwargs: Any) -> Any:
-        made = build(samples=samples, **kwargs)
+        result = build(samples=samples, **kwargs)
         rows = _number_chosen(task, samples) if samples else {}
         for instance in task.instances:
             instance.task_name = name
         built(_documents(task, rows))
-        return made
+        return result
 
     return replaced(task, "build_all_requests", build_all_requests)
 

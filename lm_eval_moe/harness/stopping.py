@@ -27,8 +27,8 @@ def stopping_by(criterion: Any, looked_for: Collection[str]) -> AbstractContextM
 
     def with_it(stock: Callable[..., Any]) -> Callable[..., Any]:
         def criteria(tokenizer: Any, stop: list[str], *args: Any) -> Any:
-            found = stock(tokenizer, [string for string in stop if string in looked_for], *args)
-            return type(found)([*found, criterion])
+            stock_criteria = stock(tokenizer, [string for string in stop if string in looked_for], *args)
+            return type(stock_criteria)([*stock_criteria, criterion])
 
         return criteria
 

@@ -45,8 +45,8 @@ class Routing:
 
     def __getitem__(self, rows: int | slice) -> Routing:
         """Return some of the rows: ``routing[0]``, ``routing[2:4]``."""
-        chosen = [self.rows[rows]] if isinstance(rows, int) else self.rows[rows]
-        return Routing(self.shape, chosen, self.span)
+        selection = [self.rows[rows]] if isinstance(rows, int) else self.rows[rows]
+        return Routing(self.shape, selection, self.span)
 
     def over(self, span: str) -> Routing:
         """Return the same rows over another span.
@@ -121,11 +121,11 @@ class Routing:
                 fix="give the same number of rows, or a single one: routing.divergence(other[0])",
             )
         mine, theirs = np.broadcast_arrays(self.importance.astype(np.float64), other.importance.astype(np.float64))
-        known = np.isfinite(mine).all(-1) & np.isfinite(theirs).all(-1)
-        found = np.full(known.shape, np.nan)
-        if known.any():
-            found[known] = (normalized_js_divergence if normalized else js_divergence)(mine[known], theirs[known])
-        return found
+        finite = np.isfinite(mine).all(-1) & np.isfinite(theirs).all(-1)
+        values = np.full(finite.shape, np.nan)
+        if finite.any():
+            values[finite] = (normalized_js_divergence if normalized else js_divergence)(mine[finite], theirs[finite])
+        return values
 
     def frame(self) -> DataFrame:
         """Return a pandas table, a line for each row, span, layer and expert that was ever selected.

@@ -57,11 +57,11 @@ class Generating:
         self.batch: _Batch | None = None
         self.decoding = False
 
-    def told(self, done: Sequence[bool]) -> None:
+    def told(self, ended: Sequence[bool]) -> None:
         """Learn, after each token, which rows are over: what they are fed from now on is padding."""
         self.decoding = True
-        if self.batch is not None and len(done) == len(self.batch.rows):
-            for row, over in zip(self.batch.rows, done, strict=True):
+        if self.batch is not None and len(ended) == len(self.batch.rows):
+            for row, over in zip(self.batch.rows, ended, strict=True):
                 row.ended = row.ended or over
 
 
@@ -113,9 +113,9 @@ class Rows:
         decoding = generating.decoding if generating is not None else not first
         part: Literal["prompt", "continuation"] = "continuation" if decoding else "prompt"
         batch.columns += shape[1]
-        own = np.array([NONE if row.ended else self._segment(row, part) for row in batch.rows])
+        segments = np.array([NONE if row.ended else self._segment(row, part) for row in batch.rows])
         self._now = batch
-        return self.forest.begin_pass(np.where(mask, own[:, None], NONE))
+        return self.forest.begin_pass(np.where(mask, segments[:, None], NONE))
 
     def end_pass(self, cache: Any) -> None:
         """Learn which cache holds the pass that has just ended; None: none, so that nothing can go on with it."""
@@ -142,7 +142,7 @@ class Rows:
     def drop_pass(self) -> None:
         """Let the rows of a pass that was cut off be without records."""
         batch, self._now = self._now, None
-        self._open = [other for other in self._open if other is not batch]
+        self._open = [open_batch for open_batch in self._open if open_batch is not batch]
 
     def records(self) -> list[RowRecords]:
         """Return what has been collected, in the order in which the rows began."""
@@ -150,10 +150,10 @@ class Rows:
 
     def _batch(self, rows: int, cache: Any) -> _Batch:
         """Return the rows that a pass goes on with, or new ones."""
-        known = self._batches.get(cache) if cache is not None else None
+        batch = self._batches.get(cache) if cache is not None else None
         length = getattr(cache, "get_seq_length", lambda: None)()
-        if known is not None and len(known.rows) == rows and length in (None, known.columns):
-            return known
+        if batch is not None and len(batch.rows) == rows and length in (None, batch.columns):
+            return batch
         begun = _Batch([_Row() for _ in range(rows)])
         self._rows += begun.rows
         self._open.append(begun)
@@ -170,5 +170,7 @@ class Rows:
 def _record(sums: SegmentSums, parts: Sequence[str], span: str) -> RoutingRecord:
     """Return the record of a span: of several turns, the stretches that belong to it, pooled."""
     belongs = [span in ("all", part) for part in parts]
-    stretches = [[n for n, _ in own] for wanted, own in groupby(enumerate(belongs), itemgetter(1)) if wanted]
-    return RoutingRecord.pooled([sums.take(own, own, ARRAYS) for own in stretches or [[]]])
+    stretches = [
+        [n for n, _ in group] for belongs_here, group in groupby(enumerate(belongs), itemgetter(1)) if belongs_here
+    ]
+    return RoutingRecord.pooled([sums.take(group, group, ARRAYS) for group in stretches or [[]]])

@@ -45,8 +45,8 @@ def session_of(model: Any) -> Session:
     """
     core = generating_module(model)
     # Only while a block is around it: a model may be altered between two, and its routers be others.
-    known = _SESSIONS.get(core)
-    return Session(core) if known is None else known
+    session = _SESSIONS.get(core)
+    return Session(core) if session is None else session
 
 
 class Session:
@@ -78,8 +78,8 @@ class Session:
     @contextmanager
     def steering(self, plan: SteeringPlan, language: str | None) -> Iterator[None]:
         """Steer inside the ``with`` block, after what blocks around it change."""
-        seeds = {each.seed for each, _ in (*self._plans, (plan, None))}
-        languages = {own for _, own in self._plans} | {language}
+        seeds = {planned.seed for planned, _ in (*self._plans, (plan, None))}
+        languages = {plan_language for _, plan_language in self._plans} | {language}
         if len(seeds) > 1 or len(languages) > 1:
             raise UserError(
                 f"nested steering has different settings: seeds {sorted(seeds)}, languages "
@@ -96,7 +96,7 @@ class Session:
             yield
 
     @contextmanager
-    def _around(self, wanted: list[Any], one: Any) -> Iterator[None]:
+    def _around(self, entries: list[Any], one: Any) -> Iterator[None]:
         if self._generating is not None:
             raise UserError("a block begins while generate is running", fix="put it around the call to generate")
         if _SESSIONS.get(self._model, self) is not self:
@@ -106,13 +106,13 @@ class Session:
             if not self._plans and not self._captures:
                 _SESSIONS[self._model] = self
                 self._hook()
-            wanted.append(one)
+            entries.append(one)
             yield
             self._end_listening()
         finally:
             self._abandon_listening()
             # By identity: what is equal may be that of a block around this one.
-            wanted[:] = [each for each in wanted if each is not one]
+            entries[:] = [entry for entry in entries if entry is not one]
             if not self._plans and not self._captures:
                 self._hooks.close()
                 _SESSIONS.pop(self._model, None)
@@ -134,11 +134,11 @@ class Session:
                 self._listening = _Listening(self._sites, self.shape, self._scoring, self._plans, self._captures)
             listening = self._listening
             try:
-                given = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
-                listening.begin_pass(*_tokens(args, kwargs), given, self._generating)
+                cache = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
+                listening.begin_pass(*_tokens(args, kwargs), cache, self._generating)
                 out = original(*args, **kwargs)
-                kept = kept_in(out)
-                listening.end_pass(given if kept is None else kept)
+                output_cache = kept_in(out)
+                listening.end_pass(cache if output_cache is None else output_cache)
             except BaseException:
                 self._abandon_listening()
                 raise
@@ -163,8 +163,8 @@ class Session:
                     f"generate searches by {mode.replace('_', ' ')}, which feeds tokens that belong to no single row",
                     fix="use greedy search or sampling (num_beams=1, no assistant)",
                 )
-            found = original(generation_config, *args, **kwargs)
-            return found if self._generating is None else _Told(found, self._generating)
+            stock = original(generation_config, *args, **kwargs)
+            return stock if self._generating is None else _Told(stock, self._generating)
 
         return criteria
 
@@ -202,7 +202,9 @@ class _Listening:
                 self._rows.forest, len(sites), shape.experts, sigmoid=scoring == "sigmoid", skips=skips
             )
         plan = _in_turn([plan for plan, _ in plans])
-        self._needs_tokens = plan is not None and any(each.action.needs_noise for each in plan.interventions)
+        self._needs_tokens = plan is not None and any(
+            intervention.action.needs_noise for intervention in plan.interventions
+        )
         self._passes = RoutedPasses(
             self._recorder,
             Steerer([plan]) if plan is not None else None,
@@ -256,9 +258,9 @@ class _Told(StoppingCriteriaList):
         self._generating = generating
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        done = super().__call__(input_ids, scores, **kwargs)
-        self._generating.told(done.tolist())
-        return done
+        ended = super().__call__(input_ids, scores, **kwargs)
+        self._generating.told(ended.tolist())
+        return ended
 
 
 def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, Any]:
@@ -288,8 +290,8 @@ def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, A
 
 def _in_turn(plans: list[SteeringPlan]) -> SteeringPlan | None:
     """Return one plan that does what several do one after another."""
-    every = [each for plan in plans for each in plan.interventions]
-    numbered = tuple(replace(each, index=index) for index, each in enumerate(every))
+    every = [intervention for plan in plans for intervention in plan.interventions]
+    numbered = tuple(replace(intervention, index=index) for index, intervention in enumerate(every))
     return replace(plans[0], interventions=numbered) if plans else None
 
 

@@ -81,9 +81,9 @@ class RowQueue:
     def take_tokens(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
         """Take the next rows and check that each row of a right-padded batch begins with its expected tokens."""
         rows = self._take(len(batch))
-        for row, given in zip(rows, batch, strict=True):
+        for row, tokens in zip(rows, batch, strict=True):
             expected = row.tokens or ()
-            if tuple(given[: len(expected)]) != expected:
+            if tuple(tokens[: len(expected)]) != expected:
                 raise AttributionError(
                     "the model was called with tokens other than those of the next request; lm-eval's batching "
                     "has changed and routing cannot be attributed to requests"
@@ -103,12 +103,12 @@ class RowQueue:
     def take_cut(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
         """Take the next rows and check that each has its expected tokens, but for some that may be cut out."""
         rows = self._take(len(batch))
-        for row, given in zip(rows, batch, strict=True):
+        for row, tokens in zip(rows, batch, strict=True):
             expected = row.tokens or ()
-            alike = [own == other for own, other in zip(given, expected, strict=False)]
-            head = alike.index(False) if False in alike else len(alike)
-            rest = len(given) - head
-            if len(given) > len(expected) or (rest and tuple(given[head:]) != expected[-rest:]):
+            matches = [token == expected_token for token, expected_token in zip(tokens, expected, strict=False)]
+            head = matches.index(False) if False in matches else len(matches)
+            rest = len(tokens) - head
+            if len(tokens) > len(expected) or (rest and tuple(tokens[head:]) != expected[-rest:]):
                 raise AttributionError(
                     "the model was called with prompts other than those of the next requests; lm-eval's batching "
                     "has changed and routing cannot be attributed to requests"

@@ -142,9 +142,9 @@ class RowsOnDevice(NamedTuple):
     def of(cls, passes: Sequence[TokenRows], device: torch.device) -> RowsOnDevice:
         """Return the tensors of the rows of consecutive passes."""
         begins = _sums_before([rows.count for rows in passes])
-        kept = np.concatenate([rows.kept + begin for rows, begin in zip(passes, begins, strict=True)])
-        kept_rows, segment = _moved((kept, np.concatenate([rows.segment for rows in passes])), device)
-        return cls(kept_rows if kept.size < sum(rows.count for rows in passes) else None, segment)
+        positions = np.concatenate([rows.kept + begin for rows, begin in zip(passes, begins, strict=True)])
+        kept_rows, segment = _moved((positions, np.concatenate([rows.segment for rows in passes])), device)
+        return cls(kept_rows if positions.size < sum(rows.count for rows in passes) else None, segment)
 
 
 class LinksOnDevice(NamedTuple):
@@ -187,8 +187,8 @@ class LinksOnDevice(NamedTuple):
         source = np.where(carried[linked] != NONE, place, carries.size + previous[linked])
         pair = 2 * segment[linked] + joins[linked]
         runs = np.flatnonzero(last != NONE)
-        linked_rows, *others = _moved((linked, pair, carries, source, runs, last[runs]), device)
-        return cls(linked_rows if linked.size < segment.size else None, *others)
+        linked_rows, *rest = _moved((linked, pair, carries, source, runs, last[runs]), device)
+        return cls(linked_rows if linked.size < segment.size else None, *rest)
 
 
 def _sums_before(sizes: Sequence[int]) -> Indices:

@@ -143,11 +143,11 @@ class RoutedBlock:
             RoutingBypassedError: They are not there.
         """
         values = [v for v in output if isinstance(v, torch.Tensor)] if isinstance(output, (tuple, list)) else []
-        chosen = [value for value in values if not value.is_floating_point() and value.shape[-1] == top_k]
-        if chosen:
-            weights = [v for v in values if v.is_floating_point() and v.shape == chosen[0].shape]
+        candidates = [value for value in values if not value.is_floating_point() and value.shape[-1] == top_k]
+        if candidates:
+            weights = [v for v in values if v.is_floating_point() and v.shape == candidates[0].shape]
             if weights:
-                return chosen[0].reshape(-1, top_k), weights[-1].reshape(-1, top_k)
+                return candidates[0].reshape(-1, top_k), weights[-1].reshape(-1, top_k)
         raise RoutingBypassedError(
             f"{type(self.router).__name__} returns no selected indices with their weights", fix=NEEDS_ADAPTER
         )
@@ -238,10 +238,10 @@ def _router_of(
     block: nn.Module, of_experts: Container[str], num_experts: int, block_name: str
 ) -> tuple[nn.Module, nn.Module]:
     """Return the child of the block that routes, and the part of it that holds the ``[E, H]`` weight."""
-    found = [entry for entry in _with_weight(block, num_experts) if entry[0] not in of_experts]
+    modules = [entry for entry in _with_weight(block, num_experts) if entry[0] not in of_experts]
     # A shared expert may happen to have E rows as well: the router is the one that is called so.
-    named = [child_name for child_name, _ in block.named_children() if child_name in _ROUTER_NAMES]
-    candidates = [entry for entry in found if entry[0] in named] if named else found
+    router_names = [child_name for child_name, _ in block.named_children() if child_name in _ROUTER_NAMES]
+    candidates = [entry for entry in modules if entry[0] in router_names] if router_names else modules
     if len(candidates) != 1:
         names = [name for name, _, _ in candidates] or "none"
         raise UserError(

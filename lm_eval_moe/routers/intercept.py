@@ -108,8 +108,8 @@ class _Calls:
     def check(self) -> None:
         most = max(self.routers)
         for position, (routed, reached) in enumerate(zip(self.routers, self.experts, strict=True)):
-            seen = self._sites[position].block.experts is not None
-            if routed == 0 or routed != most or (seen and reached != routed):
+            has_experts = self._sites[position].block.experts is not None
+            if routed == 0 or routed != most or (has_experts and reached != routed):
                 raise self._error(position)
 
     def _error(self, position: int) -> RoutingBypassedError:
@@ -139,15 +139,15 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
         return out
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        known = False
+        is_plain = False
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            nonlocal known
+            nonlocal is_plain
             calls.routers[position] += 1
             if listener.compares(position):
                 out = run(RouterMode(block, lambda logits: logits), original, args, kwargs)
                 listener.unchanged(position, block.selection_returned(out, top_k)[0])
-            mode = RouterMode(block, route, guarded, top_k, known=known)
+            mode = RouterMode(block, route, guarded, top_k, known=is_plain)
             out = run(mode, original, args, kwargs)
             if mode.guard_missed:
                 raise UserError(
@@ -156,7 +156,7 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
                     fix="write guard: false for this model; the field steered_selection shows what steering reaches",
                 )
             if not mode.left:
-                known = mode.plain
+                is_plain = mode.plain
                 listener.scored(position, mode.scoring)
             if not block.hands_on_selection:
                 listener.selected(position, *block.selection_returned(out, top_k))

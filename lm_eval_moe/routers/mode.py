@@ -182,9 +182,9 @@ class RouterMode(TorchFunctionMode):
         left_out = (flat == -torch.inf) | ((flat == 0) & (full != 0))
         ranks = logits.argsort(dim=-1).argsort(dim=-1) / width
         limit = torch.finfo(torch.float32).max
-        chosen = torch.where(left_out, limit * (ranks / 4 - 0.75), _precise(flat))
-        chosen = torch.where(force, limit * (ranks / 4 + 0.5), chosen).masked_fill(ban, -torch.inf)
-        indices = func(chosen.reshape(scores.shape), *args[1:], **kwargs).indices
+        guarded = torch.where(left_out, limit * (ranks / 4 - 0.75), _precise(flat))
+        guarded = torch.where(force, limit * (ranks / 4 + 0.5), guarded).masked_fill(ban, -torch.inf)
+        indices = func(guarded.reshape(scores.shape), *args[1:], **kwargs).indices
         # Some routers take the combine weights from here: an expert brought back has the score that it had before.
         values = torch.where(left_out, full.to(scores.dtype), flat).reshape(scores.shape).gather(-1, indices)
         return torch.return_types.topk((values, indices))
@@ -203,8 +203,10 @@ def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor, top_k: int) -> T
     forced = force.sum(-1, keepdim=True).clamp_max(top_k)
     lift = _distance(_nth_largest(precise, force, forced), _nth_largest(precise, free, top_k + 1 - forced), logits)
     guarded = torch.where(force, precise + lift, precise)
-    left = (~ban).sum(-1, keepdim=True).clamp_max(top_k)
-    drop = _distance(_nth_largest(guarded, ~ban, left), _nth_largest(guarded, ban, torch.ones_like(left)), logits)
+    remaining = (~ban).sum(-1, keepdim=True).clamp_max(top_k)
+    drop = _distance(
+        _nth_largest(guarded, ~ban, remaining), _nth_largest(guarded, ban, torch.ones_like(remaining)), logits
+    )
     limit = torch.finfo(logits.dtype).max
     return torch.where(ban, guarded - drop, guarded).clamp(-limit, limit).to(logits.dtype)
 

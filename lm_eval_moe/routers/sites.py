@@ -93,15 +93,15 @@ def check_adapters(model: nn.Module, adapters: Collection[type[RoutedBlock]]) ->
     there = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
     if not adapters or any(there.intersection(adapter.class_names) for adapter in adapters):
         return
-    own = {
+    classes = {
         type(module).__name__: module for module in model.modules() if not type(module).__module__.startswith("torch.")
     }
     # What holds experts says so by the names of its parts; of a model that does not, all classes are listed.
-    blocks = [name for name, module in own.items() if any("expert" in part for part, _ in module.named_children())]
-    meant = [f"{adapter.__name__} is for {' and '.join(adapter.class_names)}" for adapter in adapters]
+    blocks = [name for name, module in classes.items() if any("expert" in part for part, _ in module.named_children())]
+    purposes = [f"{adapter.__name__} is for {' and '.join(adapter.class_names)}" for adapter in adapters]
     raise UserError(
-        f"{', '.join(meant)}, which {type(model).__name__} does not have; "
-        f"{'the blocks here are' if blocks else 'the classes here are'} {', '.join(sorted(blocks or own))}",
+        f"{', '.join(purposes)}, which {type(model).__name__} does not have; "
+        f"{'the blocks here are' if blocks else 'the classes here are'} {', '.join(sorted(blocks or classes))}",
         fix="name the class of the model's blocks in class_names, or leave the adapter out",
         where="--model_args adapter",
     )

@@ -44,23 +44,25 @@ def examine(runs: Runs) -> ProofOutcome:
             if runs.has_modules
             else {"sentences_changed": _sentences_changed(runs, steered)}
         )
-    still = [layer for layer, found in layers.items() if not next(iter(found.values()))]
-    other = [layer for layer, found in layers.items() if found.get("experts_get_what_router_returns") is False]
+    still = [layer for layer, values in layers.items() if not next(iter(values.values()))]
+    bypassing = [layer for layer, values in layers.items() if values.get("experts_get_what_router_returns") is False]
     tokens = sum(len(ask.tokens) for ask in runs.few)
     details = {"tokens": tokens}
-    if not still and not other:
+    if not still and not bypassing:
         return ProofOutcome(
             "pass", f"steering any one of {len(layers)} layers changes the output", None, layers, details
         )
-    said = []
+    problems = []
     if still:
-        seen = "logit" if runs.has_modules else "score"
-        said.append(f"steering layer(s) {format_ranges(still)} alone changes no {seen}")
-    if other:
-        said.append(f"the experts of layer(s) {format_ranges(other)} receive a selection other than their router's")
+        unit = "logit" if runs.has_modules else "score"
+        problems.append(f"steering layer(s) {format_ranges(still)} alone changes no {unit}")
+    if bypassing:
+        problems.append(
+            f"the experts of layer(s) {format_ranges(bypassing)} receive a selection other than their router's"
+        )
     return ProofOutcome(
         "fail",
-        f"{'; '.join(said)}: the block does not follow its router's choice",
+        f"{'; '.join(problems)}: the block does not follow its router's choice",
         f"load the model without replaced kernels; if that does not help, {NEEDS_ADAPTER}",
         layers,
         details,
@@ -87,7 +89,7 @@ def _steered(runs: Runs, position: int, layer: int) -> Scored:
             {"experts": {"ids": {layer: targets}}, "layers": layer, "action": "activate", "guard": guard}
         )
         return runs.score(
-            f"steering layer {layer}", steering=steering, asked=runs.few, positions=[position], routers=True
+            f"steering layer {layer}", steering=steering, sentences=runs.few, positions=[position], routers=True
         )
 
     try:
@@ -110,9 +112,9 @@ def _handed_on(runs: Runs, run: Scored, position: int) -> bool | None:
         unfollowed = runs.witnesses[runs.shape.layers[position]].unfollowed
         return None if unfollowed is None else not unfollowed
     same = True
-    for each in run.passes:
-        returned = each.returned.get(position)
+    for forward_pass in run.passes:
+        returned = forward_pass.returned.get(position)
         if returned is None:
             return None
-        same = same and bool((np.sort(returned) == np.sort(each.received[position].indices)).all())
+        same = same and bool((np.sort(returned) == np.sort(forward_pass.received[position].indices)).all())
     return same

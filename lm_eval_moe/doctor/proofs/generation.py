@@ -77,7 +77,7 @@ def _counted_wrongly(wrong: list[str], captured: Generated, details: dict[str, A
 
 
 def _changed(plain: Generated, captured: Generated) -> ProofOutcome:
-    rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
+    rows = sum(one != captured_text for one, captured_text in zip(plain.texts, captured.texts, strict=True))
     return ProofOutcome(
         "fail",
         f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
@@ -87,7 +87,7 @@ def _changed(plain: Generated, captured: Generated) -> ProofOutcome:
 
 def _steps(run: Generated) -> int:
     """Return how many tokens a row were fed back: each pass after the prompt's feeds one."""
-    widths = [0 if each.tokens is None else each.tokens.shape[1] for each in run.passes]
+    widths = [0 if forward_pass.tokens is None else forward_pass.tokens.shape[1] for forward_pass in run.passes]
     return len([width for width in widths[1:] if width == 1])
 
 

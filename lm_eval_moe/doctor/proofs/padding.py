@@ -22,9 +22,9 @@ __all__ = ["examine"]
 def examine(runs: Runs) -> ProofOutcome:
     """Compare what was counted with the requests' own tokens, K selections for each."""
     run = runs.captured
-    own = sum(len(ask.tokens) for ask in runs.asked)
+    tokens = sum(len(ask.tokens) for ask in runs.asked)
     padding = run.padding if runs.has_modules else None
-    details = {"own_tokens": own, "padding_tokens": padding, "batches": len(run.passes) or None}
+    details = {"own_tokens": tokens, "padding_tokens": padding, "batches": len(run.passes) or None}
     wrong = [
         f"{ask.language}: {problem}"
         for ask in runs.asked
@@ -38,7 +38,7 @@ def examine(runs: Runs) -> ProofOutcome:
             details={**details, "wrong": wrong},
         )
     at_most = "at most " if runs.skips else ""
-    counted = f"{own:,} own tokens, {at_most}{runs.shape.top_k} choices each"
+    counted = f"{tokens:,} own tokens, {at_most}{runs.shape.top_k} choices each"
     if padding is None:
         return ProofOutcome("pass", f"{counted}, nothing else", details=details)
     if not padding:

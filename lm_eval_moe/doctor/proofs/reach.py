@@ -78,11 +78,11 @@ def examine(runs: Runs) -> ProofOutcome:
     short = _layers_where(runs, reached["activate_guarded"], lambda share: share < 1)
     leaking = _layers_where(runs, reached.get("mask_guarded", []), lambda share: share > 0)
     if short or leaking:
-        said = [f"guarded activate misses tokens in layer(s) {format_ranges(short)}"] if short else []
-        said += [f"guarded mask leaks in layer(s) {format_ranges(leaking)}"] if leaking else []
+        problems = [f"guarded activate misses tokens in layer(s) {format_ranges(short)}"] if short else []
+        problems += [f"guarded mask leaks in layer(s) {format_ranges(leaking)}"] if leaking else []
         return ProofOutcome(
             "fail",
-            "; ".join(said),
+            "; ".join(problems),
             "activate, deactivate and mask do not do what they should on this model; please report it",
             layers,
             details,
@@ -173,6 +173,6 @@ def _shares(runs: Runs, targets: _Targets, action: str | dict[str, float], *, gu
             shares.append(float(selected[targets[layer]].sum() / sum(len(ask.tokens) for ask in runs.asked)))
             continue
         indices = np.concatenate([run.received(position, ask).indices for ask in run.asked])
-        chosen = np.stack([(indices == expert).any(1) for expert in targets[layer]])
-        shares.append(float((chosen.any(0) if name == "mask" else chosen.all(0)).mean()))
+        is_selected = np.stack([(indices == expert).any(1) for expert in targets[layer]])
+        shares.append(float((is_selected.any(0) if name == "mask" else is_selected.all(0)).mean()))
     return shares

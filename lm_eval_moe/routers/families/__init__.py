@@ -34,9 +34,9 @@ def load_adapter(file: str | Path) -> tuple[type[RoutedBlock], ...]:
     with failing_as_user_error(str(file), "--model_args adapter", "fix the file"):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    members = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
     adapters = tuple(
-        value for value in own if isinstance(value, type) and issubclass(value, RoutedBlock) and value.class_names
+        value for value in members if isinstance(value, type) and issubclass(value, RoutedBlock) and value.class_names
     )
     if not adapters:
         raise UserError(
