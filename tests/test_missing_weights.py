@@ -135,7 +135,7 @@ def test_whoever_means_it_goes_on_with_a_warning(tokenizer: Any, tmp_path: Path)
 
 def test_other_missing_weights_are_a_warning(tokenizer: Any, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, tokenizer, "qwen3_moe", without("model.layers.0.self_attn.q_norm.weight"))
-    with pytest.warns(RoutingWarning, match=r"it lacks model.layers.0.self_attn.q_norm.weight: drawn at random"):
+    with pytest.warns(RoutingWarning, match=r"it lacks model.layers.0.self_attn.q_norm.weight: initialised at random"):
         model = HFMoE(pretrained=folder)
     assert model.weights.incomplete
 

@@ -249,7 +249,7 @@ def test_a_record_comes_back_exactly() -> None:
             assert found == value
     assert unpack(pack(None)) is None
     for broken in (b"x", pack(record)[:-5], pack(record)[3:]):
-        with pytest.raises(ValueError, match="no RoutingRecord"):
+        with pytest.raises(ValueError, match="not a RoutingRecord"):
             unpack(broken)
 
 

@@ -66,8 +66,8 @@ def described_folder(source: Any) -> dict[str, Any] | None:
     if not folder.is_dir():
         folder = LoadedWeights.snapshot(str(source), {}) or folder
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    kept = [path for path in files if path.suffix in (".safetensors", ".bin", ".json") and path.name[0] != "."]
-    return {"source": source_of(str(source)), "hash": hash_of_files(kept, remember=True) if kept else None}
+    paths = [path for path in files if path.suffix in (".safetensors", ".bin", ".json") and path.name[0] != "."]
+    return {"source": source_of(str(source)), "hash": hash_of_files(paths, remember=True) if paths else None}
 
 
 def described_reading(lm: Any) -> dict[str, Any]:

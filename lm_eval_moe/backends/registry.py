@@ -77,12 +77,12 @@ def quiet_loading() -> Iterator[None]:
     """Keep transformers from showing a bar of its own for the weights that it loads inside the ``with`` block."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 
@@ -93,11 +93,11 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _nearest(kind: type, arguments: Mapping[str, Any], said: str) -> str:
+def _nearest(kind: type, arguments: Mapping[str, Any], message: str) -> str:
     """Return which argument was meant by one that an error names and that no class of a backend takes."""
-    known = {name for each in kind.__mro__ for name in signature(vars(each).get("__init__", each)).parameters}
-    unknown = [name for name in arguments if name not in known and repr(name) in said]
-    return "".join(did_you_mean(name, known) for name in unknown)
+    names = {name for base in kind.__mro__ for name in signature(vars(base).get("__init__", base)).parameters}
+    unknown = [name for name in arguments if name not in names and repr(name) in message]
+    return "".join(did_you_mean(name, names) for name in unknown)
 
 
 def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:

@@ -184,11 +184,11 @@ class RoutedState(Answered):
         Args:
             request: What will be recorded; by default what is now.
         """
-        asked = request or self.captured.request
+        capture_request = request or self.captured.request
         return {
             "steering.hash": self._plan.hash if self._plan else None,
             "capture.span": self.capture,
-            "capture.arrays": sorted(asked.arrays) + (["changes"] if asked.changes else []),
+            "capture.arrays": sorted(capture_request.arrays) + (["changes"] if capture_request.changes else []),
         }
 
     # ------------------------------------------------------------------ running
@@ -212,7 +212,7 @@ class RoutedState(Answered):
             longest: Tokens that the model takes before the last one of a text.
         """
         labels = self._labels.take(len(requests))
-        return TokenRequests(requests, labels, [self._language_for_steering(each.task) for each in labels], longest)
+        return TokenRequests(requests, labels, [self._language_for_steering(label.task) for label in labels], longest)
 
     def _labelled(self, labels: Sequence[RequestLabel]) -> AbstractContextManager[None]:
         """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
@@ -228,14 +228,14 @@ class RoutedState(Answered):
 
     # ------------------------------------------------------------------ the process group
 
-    def gather(self, own: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Return the objects of all processes, in every process. All of them call it."""
         if self.world_size == 1:
-            return [own]
+            return [value]
         import torch.distributed
 
         parts: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(parts, own)
+        torch.distributed.all_gather_object(parts, value)
         return parts
 
     # ------------------------------------------------------------------ for the backend's own use

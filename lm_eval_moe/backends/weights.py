@@ -69,8 +69,10 @@ class LoadedWeights:
 
     def use_files(self) -> None:
         """Let the files stand for the weights from now on, and begin to hash them: nobody else holds the model."""
-        others = any(self.arguments.get(loader) for loader in _LOADERS) or self.arguments.get("load_format") == "dummy"
-        if self.incomplete or others or self._thread is not None:
+        other_loader = (
+            any(self.arguments.get(loader) for loader in _LOADERS) or self.arguments.get("load_format") == "dummy"
+        )
+        if self.incomplete or other_loader or self._thread is not None:
             return
         if not self._is_folder():  # only once it is loaded does a hub's model lie where it was loaded from
             self._files = _weight_files(self._folder())

@@ -66,9 +66,9 @@ def add_averages(
             continue
         described[group] = run.described(group, by_language)
         if run.is_outermost(group):
-            for name, chosen in run.missing_averages(group, by_language).items():
-                if run.add_row(name, group, chosen):
-                    described[name] = run.described(name, chosen, of=group)
+            for name, languages in run.missing_averages(group, by_language).items():
+                if run.add_row(name, group, languages):
+                    described[name] = run.described(name, languages, of=group)
     run.warn_of_groups_without_averages()
     return described
 
@@ -109,12 +109,12 @@ class _Run:
 
     def _groups_within(self, group: str) -> set[str]:
         """Return the groups that a group holds, and those within them."""
-        held = {child for child in self.subtasks.get(group, ()) if child in self.subtasks}
-        return held.union(*map(self._groups_within, held))
+        groups = {child for child in self.subtasks.get(group, ()) if child in self.subtasks}
+        return groups.union(*map(self._groups_within, groups))
 
     def is_outermost(self, group: str) -> bool:
         """Whether no other group that aggregates scores holds this one."""
-        return not any(group in self._groups_within(other) for other in self.leaves)
+        return not any(group in self._groups_within(outer) for outer in self.leaves)
 
     def warn_of_groups_without_averages(self) -> None:
         """Warn of groups over whose languages nothing is averaged: only their subgroups, of one each, have scores."""
@@ -152,16 +152,16 @@ class _Run:
         """Return the averages that no group of the run gives, by the name of their row."""
         if len(by_language) < 2:
             return {}
-        wanted = {_suffix(language): [language] for language, tasks in by_language.items() if len(tasks) > 1}
+        averages = {_suffix(language): [language] for language, tasks in by_language.items() if len(tasks) > 1}
         for name, left_out in {"english": ENGLISH, _suffix(self.reference): self.reference}.items():
             if name == "english" or left_out != ENGLISH:
-                wanted[f"non_{name}"] = [language for language in by_language if language != left_out]
-        wanted |= {f"{tier}_resource": languages for tier, languages in by_tier(by_language).items()}
-        given = [set(leaves) for leaves in self.leaves.values()]
+                averages[f"non_{name}"] = [language for language in by_language if language != left_out]
+        averages |= {f"{tier}_resource": languages for tier, languages in by_tier(by_language).items()}
+        existing = [set(leaves) for leaves in self.leaves.values()]
         missing = {}
-        for suffix, languages in wanted.items():
+        for suffix, languages in averages.items():
             tasks = {task for language in languages for task in by_language[language]}
-            if tasks and tasks not in given:
+            if tasks and tasks not in existing:
                 missing[f"{group}_{suffix}"] = {language: by_language[language] for language in languages}
         return missing
 
@@ -229,18 +229,20 @@ class _Run:
             self.documents[task](metric, filtered, value) if task in self.documents else None
             for task, value in values.items()
         ]
-        known = [each for each in documents if each]
+        clusters = [cluster for cluster in documents if cluster]
         mean = fmean(values.values())
         subgroup = self._subgroup(tasks, key)
         if subgroup is None or math.isclose(subgroup[key], mean, rel_tol=1e-9, abs_tol=1e-12):
             stderr = independent_mean(
                 [Estimate(value, number_of(self.table[task].get(error_key))) for task, value in values.items()]
             ).stderr
-            strata = [Stratum(1 / len(values), each) for each in known]
-            return _Part(mean, stderr, strata if len(known) == len(values) else None)
+            strata = [Stratum(1 / len(values), cluster) for cluster in clusters]
+            return _Part(mean, stderr, strata if len(clusters) == len(values) else None)
         # The subgroup weights its tasks by size: its value is the mean over all their documents.
-        pooled = Stratum(1.0, [pair for each in known for pair in each])
-        is_pooled = len(known) == len(values) and math.isclose(pooled.mean, subgroup[key], rel_tol=1e-6, abs_tol=1e-9)
+        pooled = Stratum(1.0, [pair for cluster in clusters for pair in cluster])
+        is_pooled = len(clusters) == len(values) and math.isclose(
+            pooled.mean, subgroup[key], rel_tol=1e-6, abs_tol=1e-9
+        )
         return _Part(float(subgroup[key]), number_of(subgroup.get(error_key)), [pooled] if is_pooled else None)
 
     def _subgroup(self, tasks: Sequence[str], key: str) -> Mapping[str, Any] | None:

@@ -52,11 +52,11 @@ def run_identity(
         arguments: Those of `lm_eval.simple_evaluate`; None if they are not known.
         of_evaluate: Those of `lm_eval.evaluator.evaluate`, which stand in then and say less.
     """
-    given = arguments if arguments is not None else of_evaluate or {}
-    parts = prompting_parts(lm, given)
+    evaluate_arguments = arguments if arguments is not None else of_evaluate or {}
+    parts = prompting_parts(lm, evaluate_arguments)
     if arguments is None:
         parts = {name: value for name, value in parts.items() if name not in _OF_SIMPLE_EVALUATE}
-    return model.with_parts(parts, {name: task_parts(task, given) for name, task in tasks.items()})
+    return model.with_parts(parts, {name: task_parts(task, evaluate_arguments) for name, task in tasks.items()})
 
 
 def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,13 +91,13 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chat_template(lm: Any, asked: bool | str) -> str:
+def chat_template(lm: Any, choice: bool | str) -> str:
     """Return the chat template that lm-eval finds.
 
     Raises:
         UserError: There is none.
     """
-    template: str | None = lm.chat_template(asked)
+    template: str | None = lm.chat_template(choice)
     if template is None:
         raise UserError(
             "the model's tokenizer has no chat template",
@@ -157,9 +157,9 @@ def _prompts(task: Any, limit: float | None) -> str:
     return digest.hexdigest()
 
 
-def _fewshot(own: int | None, given: int | None) -> int:
+def _fewshot(of_task: int | None, override: int | None) -> int:
     """Return the few-shot count in force: a task that says 0 is not overridden, as in lm-eval."""
-    return own or 0 if given is None or own == 0 else given
+    return of_task or 0 if override is None or of_task == 0 else override
 
 
 def hash_of_documents(documents: Iterable[Any]) -> str:
@@ -197,8 +197,8 @@ def _source(function: Callable[..., Any]) -> str:
     """Return a hash of the file of a function or class, and of the files of the user's own that it imports."""
     function = inspect.unwrap(function)
     try:
-        named = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
-        return hash_of_bytes(*(path.read_bytes() for path in source_files(Path(inspect.getfile(named)))))
+        definition = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
+        return hash_of_bytes(*(path.read_bytes() for path in source_files(Path(inspect.getfile(definition)))))
     except (TypeError, OSError):  # typed into a session: its code object is all there is
         code = getattr(function, "__code__", None)
         return hash_of_bytes(*([code.co_code, repr(code.co_consts).encode()] if code else [repr(function).encode()]))

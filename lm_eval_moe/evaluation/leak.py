@@ -87,10 +87,10 @@ def leak_error(task: str, documents: int, leaked: Sequence[tuple[str, str]]) -> 
         leaked: The names of those, with what says so.
     """
     files = sorted({source for _, source in leaked})
-    shown = ", ".join(repr(name) for name, _ in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
+    examples = ", ".join(repr(name) for name, _ in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
     return UserError(
         f"{len(leaked)} of its {documents} documents are items that experts were selected on "
-        f"({', '.join(files)}: {shown}): a gain on them would mean nothing",
+        f"({', '.join(files)}: {examples}): a gain on them would mean nothing",
         fix="select experts on other items, or evaluate on others (--limit, --samples); --allow_leak runs anyway "
         "and marks the results",
         where=f"task {task}",

@@ -43,9 +43,9 @@ def check_unique(where: str, keys: Iterable[tuple[str, int]], fix: str) -> None:
     repeated = {key: places for key, places in rows.items() if len(places) > 1}
     if repeated:
         key, places = next(iter(repeated.items()))
-        others = f", and so do {len(repeated) - 1} other keys" if len(repeated) > 1 else ""
+        more = f", and so do {len(repeated) - 1} other keys" if len(repeated) > 1 else ""
         raise UserError(
-            f"the key {key!r} names several items, those in rows {', '.join(map(str, sorted(places)[:5]))}{others}: "
+            f"the key {key!r} names several items, those in rows {', '.join(map(str, sorted(places)[:5]))}{more}: "
             "it is unclear which of them pairs with another language's item",
             fix=fix,
             where=where,
@@ -112,7 +112,7 @@ def agreement(one: Mapping[str, str | None], other: Mapping[str, str | None]) ->
 def warn_of_shuffles(
     pairing: TaskPairing,
     answers: Mapping[str, str | None],
-    others: Sequence[tuple[TaskPairing, Mapping[str, str | None]]],
+    tasks: Sequence[tuple[TaskPairing, Mapping[str, str | None]]],
     reference: str,
 ) -> None:
     """Warn where a task whose keys are places in its file holds other items there than one that it is compared with.
@@ -120,13 +120,15 @@ def warn_of_shuffles(
     Args:
         pairing: The task.
         answers: Its right answers by key.
-        others: The tasks before it, with theirs.
+        tasks: The tasks before it, with theirs.
         reference: Canonical tag of the language that the others are compared with.
     """
-    for other, theirs in others:
-        if other.benchmark != pairing.benchmark or (pairing.language == reference) == (other.language == reference):
+    for pairing_of, theirs in tasks:
+        if pairing_of.benchmark != pairing.benchmark or (pairing.language == reference) == (
+            pairing_of.language == reference
+        ):
             continue
-        language, english = (other, pairing) if pairing.language == reference else (pairing, other)
+        language, english = (pairing_of, pairing) if pairing.language == reference else (pairing, pairing_of)
         result = agreement(answers, theirs)
         if result.shuffled:
             warnings.warn(

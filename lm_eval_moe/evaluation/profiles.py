@@ -75,14 +75,14 @@ class ReferenceProfile:
         """
         profile = read_profile(path)
         header, items, records = profile.header, profile.items, records_of(profile)
-        own, where = _header(lm), f"--routing_profile {path}"
-        for what, there, needed in (
-            ("routing shape", header.shape, own.shape),
-            ("captured span", header.span, own.span),
-            *([("model", header.model, own.model)] if header.identity is None else []),
+        run_header, where = _header(lm), f"--routing_profile {path}"
+        for what, there, required in (
+            ("routing shape", header.shape, run_header.shape),
+            ("captured span", header.span, run_header.span),
+            *([("model", header.model, run_header.model)] if header.identity is None else []),
         ):
-            if there != needed:
-                raise UserError(f"the profile's {what} is {there}, but this run's is {needed}", fix=_FIX, where=where)
+            if there != required:
+                raise UserError(f"the profile's {what} is {there}, but this run's is {required}", fix=_FIX, where=where)
         use = REFERENCE if header.span == "prompt" else ANSWERED_REFERENCE
         check_agreement(header.identity, identity, use, what="the profile", where=where, fix=_FIX)
         records_by_key, tasks = {}, dict[str, set[str]]()
@@ -128,12 +128,12 @@ class ReferenceProfile:
         if self.header.identity is None:
             return
         names = ("fewshot",) if self.header.span == "prompt" else ("fewshot", "generation")
-        own = {pairing.benchmark for pairing in pairings if pairing.language == reference}
+        benchmarks = {pairing.benchmark for pairing in pairings if pairing.language == reference}
         for pairing in pairings:
-            for task in sorted(self.tasks.get(pairing.benchmark, ())) if pairing.benchmark not in own else ():
+            for task in sorted(self.tasks.get(pairing.benchmark, ())) if pairing.benchmark not in benchmarks else ():
                 there, here = (
-                    known.tasks.get(name, {})
-                    for known, name in ((self.header.identity, task), (identity, pairing.task))
+                    task_identity.tasks.get(name, {})
+                    for task_identity, name in ((self.header.identity, task), (identity, pairing.task))
                 )
                 for name in names:
                     if name in there and name in here and there[name] != here[name]:
@@ -153,13 +153,13 @@ class ReferenceProfile:
 
 def save_profile(path: Path, session: RoutingSession, identity: Identity) -> None:
     """Write the items of all processes; only the first process writes."""
-    own = [
+    profile_items = [
         (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task, " ".join(item.texts)), record)
         for task, pairing in session.pairings.items()
         for item in session.items[task].values()
         if pairing and item.key and (record := session.record(item)) is not None
     ]
-    parts = [entry for part in session.gather(own) for entry in part]
+    parts = [entry for part in session.gather(profile_items) for entry in part]
     if session.model.rank != 0:
         return
     if not parts:

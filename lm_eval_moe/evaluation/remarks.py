@@ -102,9 +102,14 @@ def what_was_lost(
         for problem, documents in total.failed.items():
             yield f"task {task}: {problem} (in {documents} of its {total.documents} documents)"
         for field in session.fields if not total.failed else ():
-            given = total.documents if not field.curve.compares else total.curve_documents[field.curve.name]
+            document_count = total.documents if not field.curve.compares else total.curve_documents[field.curve.name]
             layers = session.model.routing_shape.band(field.band or "all")
-            if given and layers and not field.curve.steered and field.key not in results["results"].get(task, {}):
+            if (
+                document_count
+                and layers
+                and not field.curve.steered
+                and field.key not in results["results"].get(task, {})
+            ):
                 yield f"task {task}: {field.name} has no value in any of its {total.documents} documents"
 
 
@@ -114,8 +119,8 @@ def _stays_unsteered(session: RoutingSession, coverage: Coverage, language: str)
     if coverage.changes_nothing or coverage.reaches(language):
         return False
     # A file that itself leaves out English, among languages that it does not leave out, means what it says.
-    others = [pairing.language if pairing else None for pairing in session.pairings.values()]
-    return not (coverage.leaves_out(language) and any(coverage.reaches(other) for other in others))
+    languages = [pairing.language if pairing else None for pairing in session.pairings.values()]
+    return not (coverage.leaves_out(language) and any(coverage.reaches(task_language) for task_language in languages))
 
 
 def _has_no_reference(session: RoutingSession, pairing: TaskPairing) -> bool:
@@ -126,8 +131,11 @@ def _has_no_reference(session: RoutingSession, pairing: TaskPairing) -> bool:
 
 
 def _in_run(session: RoutingSession, pairing: TaskPairing) -> list[str]:
-    others = [other for other in session.pairings.values() if other]
-    return [other.task for other in session.model.registry.reference_tasks(pairing, session.reference, others)]
+    pairings = [task_pairing for task_pairing in session.pairings.values() if task_pairing]
+    return [
+        task_pairing.task
+        for task_pairing in session.model.registry.reference_tasks(pairing, session.reference, pairings)
+    ]
 
 
 def _partial(session: RoutingSession, pairing: TaskPairing, with_value: int, evaluated: int) -> str:

@@ -57,11 +57,11 @@ class RoutingSession:
         reference: str,
         *,
         include_reference: bool = False,
-        given: dict[ItemKey, RoutingRecord] | None = None,
+        profile_records: dict[ItemKey, RoutingRecord] | None = None,
         keep: Iterable[str] = (),
         allow_leak: bool = False,
         before: Callable[[], None] = lambda: None,
-        gather: Callable[[Any], list[Any]] = lambda own: [own],
+        gather: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
         self.model, self.fields, self.reference = model, tuple(fields), reference
         self.include_reference, self.gather = include_reference, gather
@@ -69,7 +69,7 @@ class RoutingSession:
         self.items: dict[str, dict[int, Item]] = defaultdict(dict)
         self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
         self._answers: list[tuple[TaskPairing, dict[str, str | None]]] = []  # of the tasks before this one
-        self._given = given or {}
+        self._given = profile_records or {}
         self._own_references: dict[ItemKey, Item] = {}
         self._references: RecordStore[ItemKey] = RecordStore()  # of other processes
         self._before = before
@@ -195,22 +195,22 @@ class RoutingSession:
 
     def _exchange(self) -> None:
         """Bring together the reference items of all processes."""
-        own = self._own_references = {
+        references = self._own_references = {
             item.key: item
             for task, pairing in self.pairings.items()
             if self.captures and pairing and pairing.language == self.reference
             for item in self.items[task].values()
             if item.key
         }
-        counts = self.gather(len(own))
+        counts = self.gather(len(references))
         if len(counts) == 1:
             return
-        keys = list(own)
+        keys = list(references)
         for start in range(0, max(counts), _AT_ONCE):
-            part = {key: self.record(own[key]) for key in keys[start : start + _AT_ONCE]}
+            part = {key: self.record(references[key]) for key in keys[start : start + _AT_ONCE]}
             for theirs in self.gather(part):
                 for key, record in theirs.items():
-                    if record is not None and key not in own and key not in self._references:
+                    if record is not None and key not in references and key not in self._references:
                         self._references.add(key, record)
 
     def record(self, item: Item) -> RoutingRecord | None:
@@ -251,10 +251,12 @@ class RoutingSession:
         tally.tokens += record.tokens
         for curve, values in curves.items():
             tally.add(curve.name, values)
-        found = {field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves}
-        known = {name: value for name, value in found.items() if value is not None}
-        tally.field_documents.update(known.keys())
-        return known
+        all_values = {
+            field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves
+        }
+        defined = {name: value for name, value in all_values.items() if value is not None}
+        tally.field_documents.update(defined.keys())
+        return defined
 
     def compared(self, task: str) -> bool:
         """Whether a task's documents are compared with those of the reference language."""
@@ -272,9 +274,9 @@ class RoutingSession:
         key = item.key
         if key is None or not self.compared(task):
             return None
-        own = self.record(self._own_references[key]) if key in self._own_references else None
-        own = own or next(iter(self._references.get(key, ())), None)
-        return own or self._given.get(key)
+        reference = self.record(self._own_references[key]) if key in self._own_references else None
+        reference = reference or next(iter(self._references.get(key, ())), None)
+        return reference or self._given.get(key)
 
 
 def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:

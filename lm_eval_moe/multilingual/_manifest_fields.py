@@ -51,10 +51,10 @@ def checked_languages(languages: YamlValue) -> tuple[LanguageEntry, ...]:
 
 
 def _language(key: object, entry: YamlValue) -> LanguageEntry:
-    given = entry
+    options = entry
     if isinstance(entry.value, str) or entry.value is None:
-        given = YamlValue(entry.place, {"config": entry.value} if entry.value else {})
-    fields = given.keys([], ["config", "file", "language", "strings", "fields"])
+        options = YamlValue(entry.place, {"config": entry.value} if entry.value else {})
+    fields = options.keys([], ["config", "file", "language", "strings", "fields"])
     language = checked_language(fields.get("language", YamlValue(entry.place, key)))
     name = _name(key, entry)
     if "language" not in fields and name != language:
@@ -113,8 +113,8 @@ def checked_metrics(field: YamlValue) -> list[tuple[str, str | None, bool]]:
     """Return metrics, their filters, and whether averages weight tasks by their size."""
     metrics = []
     for entry in field.items("metrics: [acc]"):
-        given = YamlValue(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
-        fields = given.keys(["metric"], ["filter", "weight_by_size"])
+        metric = YamlValue(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
+        fields = metric.keys(["metric"], ["filter", "weight_by_size"])
         of_filter = fields["filter"].words() if "filter" in fields else None
         by_size = "weight_by_size" in fields and fields["weight_by_size"].flag()
         metrics.append((fields["metric"].words(), of_filter, by_size))

@@ -101,9 +101,9 @@ def can_identify(language: str) -> bool:
     Raises:
         UserError: py3langid is not installed.
     """
-    known = _known()
+    languages = _known()
     base, dash, _ = language.partition("-")
-    return (base if language in _KNOWN_IN_SCRIPT else language) in known if dash else base in known
+    return (base if language in _KNOWN_IN_SCRIPT else language) in languages if dash else base in languages
 
 
 def identify(text: str) -> str | None:
@@ -133,11 +133,11 @@ def language_consistency(text: str, language: str) -> float | None:
     Raises:
         UserError: py3langid is not installed.
     """
-    found = identify(text) if can_identify(language) else None
-    if found is None:
+    identified = identify(text) if can_identify(language) else None
+    if identified is None:
         return None
     expected = language.partition("-")[0]
-    return float(expected in (found, _VARIETY_OF.get(found)))
+    return float(expected in (identified, _VARIETY_OF.get(identified)))
 
 
 def letters_of(words: str) -> int:

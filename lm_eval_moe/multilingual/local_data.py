@@ -26,16 +26,16 @@ BENCH_DIR_VARIABLE = "MOE_BENCH_DIR"
 _SHOWN = 12  # names in a message
 
 
-def local_folder(given: str | os.PathLike[str] | None = None) -> Path | None:
+def local_folder(bench_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the folder that rows are read from, or None where they come from the hub.
 
     Args:
-        given: What the run says of it (``bench_dir`` in ``--metadata``); None: the environment decides.
+        bench_dir: What the run says of it (``bench_dir`` in ``--metadata``); None: the environment decides.
 
     Raises:
         UserError: The folder does not exist.
     """
-    name = os.fspath(given) if given is not None else os.environ.get(BENCH_DIR_VARIABLE, "")
+    name = os.fspath(bench_dir) if bench_dir is not None else os.environ.get(BENCH_DIR_VARIABLE, "")
     if not name:
         return None
     folder = Path(name).expanduser()
@@ -43,12 +43,12 @@ def local_folder(given: str | os.PathLike[str] | None = None) -> Path | None:
         raise UserError(
             f"{folder} is not a folder",
             fix="give the folder that holds <benchmark>/<file>.jsonl, or leave it out to read from the hub",
-            where=_where(given),
+            where=_where(bench_dir),
         )
     return folder
 
 
-def has_local_file(benchmark: str, file: str, split: str, given: str | os.PathLike[str] | None = None) -> bool:
+def has_local_file(benchmark: str, file: str, split: str, bench_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether rows are read from a folder that has this file: for splits that a task can do without.
 
     Without a folder the answer is True: the hub has every split.
@@ -56,7 +56,7 @@ def has_local_file(benchmark: str, file: str, split: str, given: str | os.PathLi
     Raises:
         UserError: The folder does not exist.
     """
-    folder = local_folder(given)
+    folder = local_folder(bench_dir)
     return folder is None or _path(folder, benchmark, file, split).is_file()
 
 
@@ -110,8 +110,8 @@ def _path(folder: Path, benchmark: str, file: str, split: str) -> Path:
     return folder / benchmark / f"{file.replace('{split}', split)}.jsonl"
 
 
-def _where(given: object) -> str:
-    return BENCH_DIR_VARIABLE if given is None else "--metadata bench_dir"
+def _where(bench_dir: object) -> str:
+    return BENCH_DIR_VARIABLE if bench_dir is None else "--metadata bench_dir"
 
 
 def _from_hub(dataset: str, config: str | None, split: str, revision: str | None) -> datasets.Dataset:
@@ -131,7 +131,7 @@ def _from_hub(dataset: str, config: str | None, split: str, revision: str | None
         ) from error
 
 
-def _from_file(path: Path, folder: Path, given: object) -> datasets.Dataset:
+def _from_file(path: Path, folder: Path, bench_dir: object) -> datasets.Dataset:
     import datasets
 
     if not path.is_file():
@@ -139,7 +139,7 @@ def _from_file(path: Path, folder: Path, given: object) -> datasets.Dataset:
             f"{path} does not exist",
             fix=f"{_there_is(path.parent, folder)}; add the file, leave its language out, or unset the folder to read "
             "from the hub",
-            where=_where(given),
+            where=_where(bench_dir),
         )
     rows: list[dict[str, Any]] = []
     try:

@@ -261,9 +261,9 @@ def _filled(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> 
 def _check_group_names(
     manifest_name: str, groups: Iterable[str], variants: Iterable[str], tasks: Iterable[BenchmarkTask], field: YamlValue
 ) -> None:
-    taken = {task.name for task in tasks} | {f"moe_{manifest_name}_{variant}" for variant in variants}
+    existing = {task.name for task in tasks} | {f"moe_{manifest_name}_{variant}" for variant in variants}
     for name in groups:
-        if name.endswith(("non_english", "_resource")) or f"moe_{manifest_name}_{name}" in taken:
+        if name.endswith(("non_english", "_resource")) or f"moe_{manifest_name}_{name}" in existing:
             raise field.error(
                 f"the group moe_{manifest_name}_{name} already exists",
                 "choose a name other than those of the languages, variants and averages",

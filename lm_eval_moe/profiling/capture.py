@@ -221,9 +221,11 @@ class ProfileJob:
 
     def _refuse_other(self, settings: Mapping[str, Any], identity: Identity | None, path: Path) -> None:
         fix = "give the same ones, choose another --output, or start over with --restart"
-        other = setting_differences(settings, self.settings, _COMPARED)
-        if other:
-            raise UserError(f"already exists with different settings: {'; '.join(other)}", fix=fix, where=str(path))
+        differences = setting_differences(settings, self.settings, _COMPARED)
+        if differences:
+            raise UserError(
+                f"already exists with different settings: {'; '.join(differences)}", fix=fix, where=str(path)
+            )
         check_agreement(identity, self.identity, CONTINUATION, what="the existing profile", where=str(path), fix=fix)
 
 

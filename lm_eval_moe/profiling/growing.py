@@ -43,11 +43,11 @@ class Growing(Protocol):
     def add(self, item: ProfileItem, record: RoutingRecord) -> None:
         """Take a document."""
 
-    def save(self, done: int, steered: int) -> None:
+    def save(self, documents: int, steered: int) -> None:
         """Let what is there outlive this process, if it is time to.
 
         Args:
-            done: How many documents it is of.
+            documents: How many documents it is of.
             steered: The (token, layer) pairs of theirs at which steering acted.
         """
 
@@ -107,13 +107,13 @@ class GrowingRows:
         """Append a document's row."""
         self._rows.add(item, row_of(record, self._extra))
 
-    def save(self, done: int, steered: int) -> None:
+    def save(self, documents: int, steered: int) -> None:
         """Let the rows so far outlive this process."""
         if self._pace.due():
             with self._pace:
-                self._rows.save(done, steered, to_disk=True)
+                self._rows.save(documents, steered, to_disk=True)
         else:
-            self._rows.save(done, steered, to_disk=False)
+            self._rows.save(documents, steered, to_disk=False)
 
     def content(self) -> Content:
         """Return the items, and arrays that are read from the file when they are written."""
@@ -144,11 +144,13 @@ class GrowingSums:
         """Add a document to the row."""
         self._row.add(item, record)
 
-    def save(self, done: int, steered: int) -> None:
+    def save(self, documents: int, steered: int) -> None:
         """Write the sums so far, if it is time to."""
         if self._pace.due():
             with self._pace:
-                write_unfinished(self._path, replace(self._state, done=done, steered=steered, sums=self._row.state()))
+                write_unfinished(
+                    self._path, replace(self._state, done=documents, steered=steered, sums=self._row.state())
+                )
 
     def content(self) -> Content:
         """Return the one row."""

@@ -55,7 +55,10 @@ class TaskPrompts:
 
     def describe(self) -> dict[str, Any]:
         """Return the tasks and a hash of their prompts."""
-        texts = "".join(json.dumps([each.task, each.item, each.text, each.continuation]) for each in self._documents)
+        texts = "".join(
+            json.dumps([document.task, document.item, document.text, document.continuation])
+            for document in self._documents
+        )
         return {
             "kind": "tasks",
             "tasks": list(self.tasks),
@@ -85,7 +88,7 @@ def task_sources(
         UserError: A task is unknown, its language is, or it has no text to take for the span.
     """
     session = RoutingSession(lm, (), "en", keep=PROFILE_ARRAYS)
-    found: dict[str, list[Document]] = defaultdict(list)
+    by_language: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for name, task in _loaded(names, include_path).items():
         with session.watching({name: task}):
@@ -107,10 +110,10 @@ def task_sources(
         for item in session.items[name].values():
             if item.key is not None:
                 text, continuation, windowed = _text_of(requests[item.requests[0]], lm.capture)
-                found[pairing.language].append(
+                by_language[pairing.language].append(
                     Document(item.key.item, pairing.benchmark, name, text, continuation, windowed, item.texts)
                 )
-    return [TaskPrompts(language, documents, parts[language]) for language, documents in found.items()]
+    return [TaskPrompts(language, documents, parts[language]) for language, documents in by_language.items()]
 
 
 def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:

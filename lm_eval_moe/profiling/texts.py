@@ -17,12 +17,12 @@ __all__ = ["benchmark_of", "text_sources"]
 
 
 def text_sources(
-    given: Sequence[str], fields: Fields, *, benchmark: str | None, limit: int | None, named: bool
+    arguments: Sequence[str], fields: Fields, *, benchmark: str | None, limit: int | None, named: bool
 ) -> list[Source]:
     """Return the sources that ``LANGUAGE=FILE`` and ``LANGUAGE=hf:NAME:CONFIG:SPLIT`` name, each read and checked.
 
     Args:
-        given: The arguments.
+        arguments: The arguments.
         fields: The fields of JSON lines and data sets.
         benchmark: What the items are of; None: by the files' names.
         limit: How many texts to take from the top of each.
@@ -32,7 +32,7 @@ def text_sources(
         UserError: One is not of that form, cannot be read, or a language is given twice.
     """
     places: dict[str, str] = {}
-    for argument in given:
+    for argument in arguments:
         name, _, place = argument.partition("=")
         if not name or not place:
             raise UserError(
@@ -71,8 +71,8 @@ def benchmark_of(path: Path, language: str) -> str:
         for start in words:
             end = start + 2 * length - 1
             if end <= len(pieces) and _is_language("".join(pieces[start:end]), language):
-                left = "".join(pieces[:start]) + "".join(pieces[end + 1 :])
-                return left.strip("-_.") or path.resolve().parent.name or "texts"
+                rest = "".join(pieces[:start]) + "".join(pieces[end + 1 :])
+                return rest.strip("-_.") or path.resolve().parent.name or "texts"
     return path.stem
 
 

@@ -147,7 +147,7 @@ def test_other_columns_are_refused_with_those_that_there_are(bench, folder, file
     write_rows(bench / folder, file, [{"sentence": "x", "number": 3}])
     with pytest.raises(UserError) as caught:
         load_task(task)
-    assert f"needs {columns}; there are sentence, number" in str(caught.value)
+    assert f"needs {columns}; the columns are sentence, number" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def answers_by_block(
     before = bar.n
     for start in range(0, len(rows), size):
         block = [index for row in rows[start : start + size] for index in row]
-        known = cache.get([keys[index] for index in block])
-        if all(keys[index] in known for index in block):
+        cached = cache.get([keys[index] for index in block])
+        if all(keys[index] in cached for index in block):
             cache.hits += len(block)
-            entries: Sequence[StoredAnswer] = [known[keys[index]] for index in block]
+            entries: Sequence[StoredAnswer] = [cached[keys[index]] for index in block]
             for index, entry in zip(block, entries, strict=True):
                 if entry.record is not None:
                     recall(index, entry.record)

@@ -62,9 +62,9 @@ class _Checked:
         self._auto, self._lm, self._allow = auto, lm, allow
 
     def from_pretrained(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        asked = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        loading_options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
-            model, info = self._auto.from_pretrained(path, *args, **asked)
+            model, info = self._auto.from_pretrained(path, *args, **loading_options)
         except RuntimeError as error:
             failed = _not_converted(error)
             if not failed:
@@ -94,19 +94,19 @@ def _gaps_of(model: nn.Module, info: Mapping[str, Any]) -> _Gaps:
     quantised weights) is no gap; a router, expert or embedding of a layer that the model has is one: the config is then
     not that of the checkpoint.
     """
-    named = _Names(model)
+    names = _Names(model)
     shapes = {name: f"{name} ({list(there)}, expected {list(here)})" for name, there, here in info["mismatched_keys"]}
     missing = sorted(info["missing_keys"])
     quantised = getattr(model, "hf_quantizer", None) is not None
-    unused = [] if quantised else sorted(key for key in info["unexpected_keys"] if named.what(key))
+    unused = [] if quantised else sorted(key for key in info["unexpected_keys"] if names.what(key))
     grave = {
-        "it lacks": [f"{key} ({what})" for key in missing if (what := named.what(key))],
+        "it lacks": [f"{key} ({what})" for key in missing if (what := names.what(key))],
         "it has the wrong shape for": [shapes[key] for key in sorted(shapes)],
-        "the model does not use": [f"{key} ({named.what(key)})" for key in unused],
+        "the model does not use": [f"{key} ({names.what(key)})" for key in unused],
     }
     return _Gaps(
         {problem: keys for problem, keys in grave.items() if keys},
-        [key for key in missing if not named.what(key)],
+        [key for key in missing if not names.what(key)],
         bool(missing or shapes),
     )
 
@@ -132,8 +132,8 @@ class _Names:
             parts = within[2].split(".")
             if any("expert" in part for part in parts):
                 return f"experts of layer {within[1]}"
-            named = any(part in _ROUTERS for part in parts) and not any("attn" in part for part in parts)
-            if named or key.startswith(self._routers):
+            is_router = any(part in _ROUTERS for part in parts) and not any("attn" in part for part in parts)
+            if is_router or key.startswith(self._routers):
                 return f"router of layer {within[1]}"
             if key.startswith(self._blocks):  # a selection bias, a bias of all experts, a further gate
                 return f"mixture of experts of layer {within[1]}"

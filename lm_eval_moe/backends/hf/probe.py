@@ -69,7 +69,9 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
     tokens = torch.ones((1, 2), dtype=torch.long, device=device)
     with ExitStack() as stack:
         parts = [expert_parts(site.module, site.block) for site in sites]
-        rows = [stack.enter_context(own.counted()) if own is not None else [] for own in parts]
+        rows = [
+            stack.enter_context(expert_parts.counted()) if expert_parts is not None else [] for expert_parts in parts
+        ]
         with torch.no_grad(), uncompiled(model), intercepted(sites, listener, top_k=shape.top_k):
             model(tokens)
     if listener.experts != {shape.experts} or listener.top_k != {shape.top_k}:
@@ -107,8 +109,8 @@ def _compare_rows(sites: tuple[RouterSite, ...], listener: _Probe, rows: list[li
         recorded = [int((indices == expert).sum()) for expert in range(len(received))]
         called = [count == len(indices) for count in received]
         # Some blocks call an expert with all tokens, or every expert with all of them, and choose afterwards.
-        whole = all(called) or called == [count > 0 for count in recorded] == [count > 0 for count in received]
-        if any(received) and received != recorded and not whole:
+        is_consistent = all(called) or called == [count > 0 for count in recorded] == [count > 0 for count in received]
+        if any(received) and received != recorded and not is_consistent:
             expert = next(e for e, (one, other) in enumerate(zip(received, recorded, strict=True)) if one != other)
             warnings.warn(
                 f"layer {sites[position].layer}: expert {expert} receives {received[expert]} token(s), but "

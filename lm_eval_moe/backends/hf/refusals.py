@@ -104,16 +104,16 @@ def check_device(kind: str) -> None:
         )
 
 
-def checked_reuse(given: str | bool) -> str:
+def checked_reuse(value: str | bool) -> str:
     """Return whether contexts are shared, ``auto`` or ``off``.
 
     Raises:
         UserError: Something else was given.
     """
-    reuse = {False: "off", True: "auto"}.get(given, given) if isinstance(given, bool) else given
+    reuse = {False: "off", True: "auto"}.get(value, value) if isinstance(value, bool) else value
     if reuse not in ("auto", "off"):
         raise UserError(
-            f"{given!r} is not a way to share contexts",
+            f"{value!r} is not a way to share contexts",
             fix="reuse=auto computes contexts that requests share once; reuse=off computes each request by itself",
             where="--model_args reuse",
         )

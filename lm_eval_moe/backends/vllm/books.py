@@ -163,7 +163,7 @@ class Books:
             AttributionError: Its row runs already, or blocks were found in the cache that it must not share.
         """
         if facts.wanted and any(
-            other.facts.wanted and other.facts.row == facts.row for other in self._requests.values()
+            running.facts.wanted and running.facts.row == facts.row for running in self._requests.values()
         ):
             raise AttributionError(f"row {facts.row} runs twice")
         if computed and not self._shares(facts):
@@ -204,9 +204,9 @@ class Books:
 
     def end(self, names: Iterable[str]) -> list[Ended]:
         """Return the requests of some names that are wanted; their sums have to be read before the next step."""
-        gone = [self._requests.pop(name) for name in names if name in self._requests]
-        ended = [self._ended(request) for request in gone if request.facts.wanted and request.runs]
-        for request in gone:
+        ended_requests = [self._requests.pop(name) for name in names if name in self._requests]
+        ended = [self._ended(request) for request in ended_requests if request.facts.wanted and request.runs]
+        for request in ended_requests:
             self._let_go(request)
         return ended
 
@@ -233,12 +233,12 @@ class Books:
             total += counts[name]
         segment, position, token = np.empty(total, np.int64), np.empty(total, np.int64), np.full(total, -1)
         # Whoever computes a block in this very step comes before those that found it in the cache.
-        for request, own in sorted(rows, key=lambda row: row[0].position):
-            start, stop = request.position, request.position + own.stop - own.start
-            self._lay_out(request, segment[own])
-            position[own] = np.arange(start, stop)
+        for request, row_numbers in sorted(rows, key=lambda row: row[0].position):
+            start, stop = request.position, request.position + row_numbers.stop - row_numbers.start
+            self._lay_out(request, segment[row_numbers])
+            position[row_numbers] = np.arange(start, stop)
             part = request.prompt[start:stop]
-            token[own.start : own.start + len(part)] = part
+            token[row_numbers.start : row_numbers.start + len(part)] = part
         return Step(segment, position, token)
 
     def folded(self) -> list[list[int]]:
@@ -279,10 +279,10 @@ class Books:
         """Take over the segments of the blocks that the prefix cache had."""
         assert self._size is not None
         request.joined = True
-        whole, rest = divmod(request.position, self._size)
-        request.runs = [self._blocks.get(block, []) for block in request.blocks[:whole]]
+        blocks, rest = divmod(request.position, self._size)
+        request.runs = [self._blocks.get(block, []) for block in request.blocks[:blocks]]
         ends = [run[-1].end if run else None for run in request.runs]
-        if rest or ends != [(number + 1) * self._size for number in range(whole)]:
+        if rest or ends != [(number + 1) * self._size for number in range(blocks)]:
             raise AttributionError(
                 f"row {request.facts.row} resumes at {request.position}, but some of its tokens before that were not "
                 "seen"
@@ -343,16 +343,16 @@ class Books:
     def _ended(self, request: _Request) -> Ended:
         stretches: list[list[int]] = []
         ends: list[int] = []
-        whole = False  # whether the stretch may go on
+        is_open = False  # whether the stretch may go on
         for piece in request.pieces():
             before = ends[-1] if ends else 0
-            if stretches and whole and not piece.alone and before not in request.borders:
+            if stretches and is_open and not piece.alone and before not in request.borders:
                 stretches[-1].append(piece.segment)
                 ends[-1] = piece.end
             else:
                 stretches.append([piece.segment])
                 ends.append(piece.end)
-            whole = not piece.alone
+            is_open = not piece.alone
         return Ended(request.facts.row, stretches, ends)
 
     def _foldable(self, request: _Request) -> Iterator[list[int]]:

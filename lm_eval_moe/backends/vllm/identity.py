@@ -127,5 +127,5 @@ def worker_parts(worker: Any) -> dict[str, Any]:
 
 def _kernel(method: Any) -> str:
     """Return which kernel a layer's experts run in."""
-    chosen = getattr(method, "experts_cls", None)
-    return type(method).__name__ + (f" with {chosen.__name__}" if chosen is not None else "")
+    experts_class = getattr(method, "experts_cls", None)
+    return type(method).__name__ + (f" with {experts_class.__name__}" if experts_class is not None else "")

@@ -82,17 +82,17 @@ def without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     from vllm.platforms import current_platform
 
-    found = dict(arguments)
-    device = found.pop("device", None)
-    own = current_platform.device_type
+    remaining = dict(arguments)
+    device = remaining.pop("device", None)
+    device_type = current_platform.device_type
     # The first GPU is what lm-eval's command says if it is told nothing.
-    if device not in (None, "cuda:0", own):
+    if device not in (None, "cuda:0", device_type):
         raise UserError(
-            f"vLLM chooses its devices itself: it runs on {own} here",
+            f"vLLM chooses its devices itself: it runs on {device_type} here",
             fix="leave the device out; the environment variable CUDA_VISIBLE_DEVICES says which GPUs it may use",
             where=f"--device {device}",
         )
-    return found
+    return remaining
 
 
 def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,14 +100,14 @@ def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
     from vllm.config import CompilationConfig
     from vllm.platforms import current_platform
 
-    found = {**arguments, "worker_cls": WORKER}
+    extended = {**arguments, "worker_cls": WORKER}
     # The key of vLLM's compile cache: a plain model's code, which has no operators, must not be taken for ours.
-    additional = found.get("additional_config") or {}
-    found["additional_config"] = {**additional, KEY: {"version": __version__}}
-    if not current_platform.is_cpu() and not _truthy(found.get("enforce_eager")):
+    additional = extended.get("additional_config") or {}
+    extended["additional_config"] = {**additional, KEY: {"version": __version__}}
+    if not current_platform.is_cpu() and not _truthy(extended.get("enforce_eager")):
         # On a GPU, routers run within an operator of vLLM's. Graphs are cut there, so that what is recorded when a
         # graph is captured is not all that ever runs.
-        compilation = found.get("compilation_config") or {}
+        compilation = extended.get("compilation_config") or {}
         if not isinstance(compilation, dict):
             raise UserError(
                 "compilation_config must be a mapping: graph splits at the experts are added to it",
@@ -117,8 +117,8 @@ def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
         cuts = [*CompilationConfig._attention_ops, "vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update"]
         cuts += ["vllm::moe_forward", "vllm::moe_forward_shared"]
         mode = "NONE" if str(compilation.get("cudagraph_mode")).upper() == "NONE" else "PIECEWISE"
-        found["compilation_config"] = {**compilation, "cudagraph_mode": mode, "splitting_ops": cuts}
-    return found
+        extended["compilation_config"] = {**compilation, "cudagraph_mode": mode, "splitting_ops": cuts}
+    return extended
 
 
 def check_parts(stages: Stages) -> None:
@@ -145,7 +145,11 @@ def check_plan(plan: SteeringPlan, stages: Stages) -> None:
     Raises:
         UserError: The plan has one.
     """
-    guarded = [each.index for each in plan.interventions if each.guard and each.action.guards_by]
+    guarded = [
+        intervention.index
+        for intervention in plan.interventions
+        if intervention.guard and intervention.action.guards_by
+    ]
     if guarded and (special := sorted(stages.of("after_logits"))):
         raise UserError(
             f"guard: true cannot be guaranteed: vLLM's routers select by {' and '.join(special)} besides the logits, "

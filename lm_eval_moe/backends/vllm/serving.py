@@ -60,10 +60,10 @@ class ServedSteering:
         Raises:
             UserError: It is written wrongly.
         """
-        told = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
-        if told is None:
+        settings = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
+        if settings is None:
             return None
-        fields = YamlValue(YamlPlace("--additional-config", Path()) / KEY, told).keys(
+        fields = YamlValue(YamlPlace("--additional-config", Path()) / KEY, settings).keys(
             [], ["steering", "language", "version"]
         )
         if "steering" not in fields:
@@ -99,7 +99,7 @@ class ServedSteering:
 
 
 def served_settings(
-    shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str, Any], *, whole: bool
+    shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str, Any], *, all_layers: bool
 ) -> WorkerSettings:
     """Return how a worker steers what a server asks of it.
 
@@ -107,13 +107,13 @@ def served_settings(
         shape: The model's routing shape.
         plan: The plan.
         parts: What the worker has, as ``RoutedWorker.routing_parts`` says.
-        whole: Whether it should have all layers, as where there is no pipeline.
+        all_layers: Whether it should have all layers, as where there is no pipeline.
 
     Raises:
         UserError: The worker's routers cannot be steered by this plan, or at all.
     """
-    own = shape if whole else replace(shape, layers=tuple(n for n in shape.layers if n in parts["layers"]))
-    stages = Stages([parts], own)
+    own_shape = shape if all_layers else replace(shape, layers=tuple(n for n in shape.layers if n in parts["layers"]))
+    stages = Stages([parts], own_shape)
     refusals.check_parts(stages)
     refusals.check_plan(plan, stages)
     return WorkerSettings(shape.layers, shape.experts, shape.top_k, shape.depth, plans=(sent_plan(plan),))
@@ -127,14 +127,14 @@ def _check_engine(config: Any) -> None:
             fix="use --tensor-parallel-size, with --enable-expert-parallel for many experts, or several servers",
             where="--data-parallel-size",
         )
-    asked = {
+    engine_settings = {
         "speculative_config": config.speculative_config is not None,
         "kv_transfer_config": config.kv_transfer_config is not None,
         "enable_eplb": parallel.enable_eplb,
         "enable_dbo": parallel.enable_dbo,
     }
     try:
-        refusals.check_arguments(asked)
+        refusals.check_arguments(engine_settings)
     except UserError as error:
         raise UserError(error.problem, fix=error.fix, where="vllm serve") from error
 
@@ -155,8 +155,8 @@ class SteeringReader:
     def __init__(self, served: ServedSteering) -> None:
         self._served = served
         interventions = load_spec(served.file).interventions
-        self._by_language = not all(each.languages.is_all for each in interventions)
-        self._by_phase = any(each.tokens != "all" for each in interventions)
+        self._by_language = not all(intervention.languages.is_all for intervention in interventions)
+        self._by_phase = any(intervention.tokens != "all" for intervention in interventions)
 
     def admit(self, request: Any) -> None:
         """Write down what holds for a request, and salt its place in the prefix cache.
@@ -174,9 +174,9 @@ class SteeringReader:
                 "place of tokens, no prompts that are continued later",
                 fix="send this request to a server without steering",
             )
-        told = dict(parameters.extra_args or {})
-        own = {name: told.pop(name) for name in list(told) if name.startswith(_PREFIX)}
-        steered, language = self._choice(own)
+        extra_args = dict(parameters.extra_args or {})
+        choices = {name: extra_args.pop(name) for name in list(extra_args) if name.startswith(_PREFIX)}
+        steered, language = self._choice(choices)
         by_phase = steered and self._by_phase
         facts = RequestFacts(
             row=0,
@@ -187,20 +187,20 @@ class SteeringReader:
             shared=True,
             by_phase=by_phase,
         )
-        parameters.extra_args = {**told, KEY: facts.sent()}
+        parameters.extra_args = {**extra_args, KEY: facts.sent()}
         # A generated token that comes back in a later prompt was steered as what it was then: nobody finds it again.
         salt = [steered, language if steered else None, uuid.uuid4().hex if by_phase else None, request.cache_salt]
         request.cache_salt = json.dumps(salt)
 
-    def _choice(self, told: Mapping[str, Any]) -> tuple[bool, str | None]:
-        for name in told:
+    def _choice(self, choices: Mapping[str, Any]) -> tuple[bool, str | None]:
+        for name in choices:
             if name not in (STEERING, LANGUAGE):
                 hint = did_you_mean(name, (STEERING, LANGUAGE))
                 raise UserError(f"unknown argument {name!r}{hint}", fix=f"use {STEERING} or {LANGUAGE}", where=_XARGS)
-        steering = told.get(STEERING, "on")
+        steering = choices.get(STEERING, "on")
         if steering not in ("on", "off"):
             raise UserError(f"{STEERING}={steering!r} is neither on nor off", fix="write 'on' or 'off'", where=_XARGS)
-        language = told.get(LANGUAGE, self._served.language)
+        language = choices.get(LANGUAGE, self._served.language)
         if language is not None:
             language = parse_language(YamlValue(YamlPlace(_XARGS, Path()) / LANGUAGE, language))
         elif steering == "on" and self._by_language:

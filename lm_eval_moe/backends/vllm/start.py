@@ -35,10 +35,10 @@ def check_start(lm: Any) -> None:
             log-probabilities are others when it is only captured.
     """
     plain = [_run(lm, None, captured=False)[0] for _ in range(2)]
-    seen, record = _run(lm, None)
+    captured_scores, record = _run(lm, None)
     assert record is not None
     # An engine may differ from itself in its last bits; capture must not add to that.
-    if np.abs(seen - plain[0]).max() > np.abs(plain[1] - plain[0]).max():
+    if np.abs(captured_scores - plain[0]).max() > np.abs(plain[1] - plain[0]).max():
         raise _failure("the log-probabilities change when routing is captured")
     counts, tokens, top_k = record.counts, _PROMPT + _ANSWER - 1, lm.routing_shape.top_k
     assert counts is not None
@@ -47,7 +47,8 @@ def check_start(lm: Any) -> None:
         wrong = layers[counts.sum(1) != tokens * top_k]
         raise _failure(f"expected {top_k} experts for each of {tokens} tokens", wrong)
     least = {
-        int(layer): np.argsort(own, kind="stable")[:top_k].tolist() for layer, own in zip(layers, counts, strict=True)
+        int(layer): np.argsort(layer_counts, kind="stable")[:top_k].tolist()
+        for layer, layer_counts in zip(layers, counts, strict=True)
     }
     spec = {"version": 1, "name": "start", "interventions": [{"experts": {"ids": least}, "action": "activate"}]}
     spec["interventions"][0]["layers"] = "all"  # type: ignore[index]
@@ -69,16 +70,20 @@ def _run(lm: Any, plan: SteeringPlan | None, *, captured: bool = True) -> tuple[
     lm.set_steering(plan)
     lm.set_capture("all" if captured else "off")
     try:
-        with lm.capturing(CaptureRequest(arrays=_ARRAYS, changes=True)) as found:
+        with lm.capturing(CaptureRequest(arrays=_ARRAYS, changes=True)) as recording:
             [output] = lm.answers_to([row], [prompt], _ANSWER)
-            record = found.record(_KEY)
+            record = recording.record(_KEY)
     finally:
         lm.set_steering(before)
         lm.set_capture(span)
-    chosen = [own[token].logprob for own, token in zip(output.prompt_logprobs[1:], prompt[1:], strict=True)]
+    log_probabilities = [
+        candidates[token].logprob for candidates, token in zip(output.prompt_logprobs[1:], prompt[1:], strict=True)
+    ]
     answer = output.outputs[0]
-    chosen += [own[token].logprob for own, token in zip(answer.logprobs, answer.token_ids, strict=True)]
-    return np.array(chosen), record
+    log_probabilities += [
+        candidates[token].logprob for candidates, token in zip(answer.logprobs, answer.token_ids, strict=True)
+    ]
+    return np.array(log_probabilities), record
 
 
 def _failure(problem: str, layers: Any = ()) -> RoutingBypassedError:

@@ -20,7 +20,7 @@ __all__ = ["Copies", "Parted", "decoder_layers", "fanned_out", "first_steered"]
 
 def first_steered(plans: Sequence[SteeringPlan | None], sites: Sequence[RouterSite]) -> int:
     """Return the first router, by place, that any of the plans steers; behind the last one if there is none."""
-    steered = {layer for plan in plans if plan for each in plan.interventions for layer in each.targets}
+    steered = {layer for plan in plans if plan for intervention in plan.interventions for layer in intervention.targets}
     return next((place for place, site in enumerate(sites) if site.layer in steered), len(sites))
 
 

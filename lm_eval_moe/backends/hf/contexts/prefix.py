@@ -51,9 +51,9 @@ def in_front(cache: Cache) -> DynamicCache:
 
 def forked(cache: Cache, rows: Tensor) -> Cache:
     """Return a cache that goes on from that of some rows ``[B]`` of a batch, whatever a model keeps of a text."""
-    own = copy.deepcopy(cache)  # states are written over where they are
-    own.reorder_cache(rows)
-    return own
+    copied = copy.deepcopy(cache)  # states are written over where they are
+    copied.reorder_cache(rows)
+    return copied
 
 
 def repeated(cache: Cache, rows: int) -> DynamicCache:
@@ -64,10 +64,12 @@ def repeated(cache: Cache, rows: int) -> DynamicCache:
     """
     layers = []
     for layer in _plain_layers(cache):
-        own = DynamicLayer()
-        own.lazy_initialization(layer.keys, layer.values)
-        own.keys, own.values = (each.expand(rows, *each.shape[1:]) for each in (layer.keys, layer.values))
-        layers.append(own)
+        repeated_layer = DynamicLayer()
+        repeated_layer.lazy_initialization(layer.keys, layer.values)
+        repeated_layer.keys, repeated_layer.values = (
+            tensor.expand(rows, *tensor.shape[1:]) for tensor in (layer.keys, layer.values)
+        )
+        layers.append(repeated_layer)
     return _cache_of(layers)
 
 

@@ -32,15 +32,15 @@ def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable])
     """
     paths = [Path.of(key, tokens, 1, ()) for key, tokens in zip(keys, prompts, strict=True)]
     some = [number for number, path in enumerate(paths) if len(path)]
-    found = []
+    fronts = []
     for group in grouped([paths[number] for number in some], rows="single"):
         numbers = sorted(some[number] for row in group.rows for number in row.requests)
-        found.append((paths[numbers[0]].tokens[: group.prefix], numbers))
+        fronts.append((paths[numbers[0]].tokens[: group.prefix], numbers))
     empty = [number for number, path in enumerate(paths) if not len(path)]
-    if not found:
+    if not fronts:
         return [(np.array([], dtype=np.int64), empty)]
-    front, numbers = found[-1]  # that without a front, if there is one
-    return [*found[:-1], (front, sorted([*numbers, *empty]))]
+    front, numbers = fronts[-1]  # that without a front, if there is one
+    return [*fronts[:-1], (front, sorted([*numbers, *empty]))]
 
 
 @dataclass(frozen=True)
