@@ -71,9 +71,9 @@ class RoutedPasses(RouterListener):
             UserError: Router logits of a valid token are NaN or infinite.
         """
         if not self._routed and self._calls != 0:  # a stage of a pipeline may have none
-            raise _unseen("a forward pass called no router")
+            raise _unattributable("a forward pass called no router")
         if self._calls not in (None, self._routed):
-            raise _unseen(f"a forward pass called {self._routed} routers, not {self._calls}")
+            raise _unattributable(f"a forward pass called {self._routed} routers, not {self._calls}")
         self._routed = None
         if self._recorder is not None:
             self._recorder.end_pass()
@@ -99,7 +99,7 @@ class RoutedPasses(RouterListener):
             UserError: The pass has been through the layer before: the model is looped.
         """
         if self._routed is None:
-            raise _unseen("a router was called outside the model's own forward pass")
+            raise _unattributable("a router was called outside the model's own forward pass")
         if position in self._selected:
             raise looped_error(self._layers[position])
         self._routed += 1
@@ -149,7 +149,7 @@ class RoutedPasses(RouterListener):
         )
 
 
-def _unseen(what: str) -> RoutingBypassedError:
+def _unattributable(what: str) -> RoutingBypassedError:
     return RoutingBypassedError(
         f"{what}: its tokens cannot be attributed to requests",
         fix="pass the model as transformers loads it, without a wrapper or compiled code around its forward",

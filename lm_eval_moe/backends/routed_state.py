@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.backends.answered import Answered
+from lm_eval_moe.backends.answering import RequestAnswering
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, TokenRequest, TokenRequests, labels_of
@@ -39,7 +39,7 @@ _VERSIONS = ("lm_eval", "transformers", "tokenizers", "torch")
 """What all engines compute with, or read text with."""
 
 
-class RoutedState(Answered):
+class RoutedState(RequestAnswering):
     """Mixed into a backend's model class, before lm-eval's.
 
     A backend's ``__init__`` calls `_begin_capture` before it loads anything, and `set_steering` once it knows its

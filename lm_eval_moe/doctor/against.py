@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.doctor.sample import Request, Seen, read_seen, send
+from lm_eval_moe.doctor.sample import Request, SampleResult, read_result, send
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import SELECTION, Identity
 from lm_eval_moe.metrics import normalized_js_divergence
@@ -176,13 +176,13 @@ def compare_backends(
     requests = [Request.of(*first), Request.of(*second)]  # both are known before an hour is spent on one
     with tempfile.TemporaryDirectory() as folder:
         progress(requests[0].backend)
-        one = _seen(requests[0], Path(folder))
+        one = _run_sample(requests[0], Path(folder))
         progress(requests[1].backend)
-        other = _seen(Request.of(*second, texts=one.texts), Path(folder))
+        other = _run_sample(Request.of(*second, texts=one.texts), Path(folder))
     return parity(one, other)
 
 
-def _seen(request: Request, folder: Path) -> Seen:
+def _run_sample(request: Request, folder: Path) -> SampleResult:
     request_file, result_file = folder / f"{request.backend}.asked.json", folder / f"{request.backend}.npz"
     send(request, request_file)
     command = [sys.executable, "-m", "lm_eval_moe.doctor.sample", str(request_file), str(result_file)]
@@ -197,10 +197,10 @@ def _seen(request: Request, folder: Path) -> Seen:
             fix="check whether `lm-eval-moe doctor` runs with this backend alone",
             where=f"doctor: {request.backend}",
         )
-    return read_seen(result_file)
+    return read_result(result_file)
 
 
-def parity(one: Seen, other: Seen) -> Parity:
+def parity(one: SampleResult, other: SampleResult) -> Parity:
     """Compare what two backends made of the same texts.
 
     Raises:
@@ -214,11 +214,11 @@ def parity(one: Seen, other: Seen) -> Parity:
             "needs",
             where="--against",
         )
-    plans = tuple(_agreement(plan, one, other) for plan in one.scores)
+    plans = tuple(_plan_agreement(plan, one, other) for plan in one.scores)
     return Parity((one.backend, other.backend), (one.dtype, other.dtype), len(one.texts), plans)
 
 
-def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
+def _plan_agreement(plan: str, one: SampleResult, other: SampleResult) -> BackendAgreement:
     counts = one.counts[plan], other.counts[plan]
     distance = np.abs(counts[0] - counts[1]).sum((1, 2))
     even = distance == 0
@@ -235,7 +235,7 @@ def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
         selections=int(counts[0].sum()),
         even=(_largest(scores[even]), _largest(importance[even]), _largest(divergence[even & np.roll(even, -1)])),
         miscounted=int((one.tokens[plan] != other.tokens[plan]).sum()),
-        confused=_confused(*counts),
+        confused=_count_confused(*counts),
     )
 
 
@@ -244,7 +244,7 @@ def _divergence(importance: NDArray[np.float64], layers: Sequence[int]) -> NDArr
     return np.asarray(normalized_js_divergence(importance, np.roll(importance, -1, axis=0))[:, layers].mean(1))
 
 
-def _confused(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
+def _count_confused(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
     """Count the records whose nearest one, of all the other backend's, is of another text."""
     flat = [np.asarray(counts.reshape(len(counts), -1), dtype=np.float64) for counts in (one, other)]
     shares = [counts / counts.sum(1, keepdims=True) for counts in flat]

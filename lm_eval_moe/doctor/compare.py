@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_moe.doctor.runs import Scored
+    from lm_eval_moe.doctor.runs import ScoringRun
 
 __all__ = ["Comparison", "compare_logits", "same_bits"]
 
@@ -40,7 +40,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((_bits(one) == _bits(other)).all())
 
 
-def compare_logits(one: Scored, other: Scored) -> Comparison:
+def compare_logits(one: ScoringRun, other: ScoringRun) -> Comparison:
     """Compare all logits of two runs; where there are none to see, what the continuations scored."""
     total = different = 0
     largest = 0.0

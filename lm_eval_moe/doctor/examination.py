@@ -178,7 +178,7 @@ def _reach(runs: Runs, plan: SteeringPlan) -> TargetShares | None:
         return None  # the proofs have met it and said so
 
 
-def _examined(entry: Proof, runs: Runs) -> ProofOutcome:
+def _examine(entry: Proof, runs: Runs) -> ProofOutcome:
     if entry.looks_at == "modules" and not runs.has_modules:
         return ProofOutcome("not applicable", f"{NoModulesError()}; --against compares it with one that has them")
     try:
@@ -192,15 +192,15 @@ def _examined(entry: Proof, runs: Runs) -> ProofOutcome:
 
 def _findings(runs: Runs) -> tuple[tuple[Proof, ProofOutcome], ...]:
     """Examine all; a proof proves nothing where one that it needs does not hold."""
-    findings = [(entry, _examined(entry, runs)) for entry in all_proofs()]
+    findings = [(entry, _examine(entry, runs)) for entry in all_proofs()]
     missing = {entry.name: entry for entry, finding in findings if finding.outcome in ("fail", "not proven")}
     return tuple(
-        (entry, _doubted(finding, [missing[name] for name in entry.needs if name in missing]))
+        (entry, _mark_doubtful(finding, [missing[name] for name in entry.needs if name in missing]))
         for entry, finding in findings
     )
 
 
-def _doubted(finding: ProofOutcome, missing: Sequence[Proof]) -> ProofOutcome:
+def _mark_doubtful(finding: ProofOutcome, missing: Sequence[Proof]) -> ProofOutcome:
     if finding.outcome != "pass" or not missing:
         return finding
     summary = f"{'; '.join(entry.if_missing for entry in missing)} ({finding.summary})"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringSpec
 
-__all__ = ["Request", "Seen", "Text", "read_seen", "send"]
+__all__ = ["Request", "SampleResult", "Text", "read_result", "send"]
 
 _SEED = 0
 _DRAWN = 8
@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleResult:
     """What a backend made of N texts under some plans.
 
     Attributes:
@@ -97,14 +97,14 @@ class Seen:
 _ARRAYS = ("scores", "counts", "importance", "tokens")
 
 
-def read_seen(file: Path) -> Seen:
+def read_result(file: Path) -> SampleResult:
     """Read what the process wrote."""
     with np.load(file) as arrays:
         header = json.loads(str(arrays["told"]))
         by_plan: dict[str, Any] = {
             name: {plan: arrays[f"{name}/{plan}"] for plan in header["plans"]} for name in _ARRAYS
         }
-        return Seen(**header["facts"], **by_plan)
+        return SampleResult(**header["facts"], **by_plan)
 
 
 def _plans(shape: RoutingShape) -> dict[str, SteeringSpec | None]:

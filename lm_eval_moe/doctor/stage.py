@@ -16,7 +16,7 @@ import torch
 
 from lm_eval_moe.doctor.replay import Call, rows_of
 from lm_eval_moe.routers import intercepted
-from lm_eval_moe.routers.looking import Looking
+from lm_eval_moe.routers.selection_listener import SelectionListener
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from lm_eval_moe.routers import RouterSite
     from lm_eval_moe.routers.parts import ExpertParts
 
-__all__ = ["Effect", "Recorded", "Stage"]
+__all__ = ["Effect", "RecordedSelection", "Stage"]
 
 _RAISED_LOGIT = 20.0  # against -20 for all others: a softmax of this is one-hot, a sigmoid is 0 or 1
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedSelection:
     """What the interception recorded in one layer, N tokens and E experts.
 
     Attributes:
@@ -46,7 +46,7 @@ class Recorded:
     outside: int
 
     @classmethod
-    def of(cls, indices: Tensor, weights: Tensor, experts: int, *, skips: bool) -> Recorded:
+    def of(cls, indices: Tensor, weights: Tensor, experts: int, *, skips: bool) -> RecordedSelection:
         """Make it of a selection ``[N, K]``; an index of E or more stands for no routed expert."""
         indices, values = indices.detach().cpu().long(), weights.detach().cpu().double()
         routed = (indices >= 0) & (indices < experts)
@@ -163,12 +163,12 @@ class Stage:
         Returns:
             What muting changes ``[N, H]``, and the recorded weight of the expert ``[N]``; None if nothing was recorded.
         """
-        raised = _Raised(expert)
+        raised = _RaisedLogits(expert)
         with intercepted((self.site,), raised, top_k=self.top_k, whole=False):
             output = self.call.again()
             if 0 not in raised.selections:  # the router that is said to be this block's is not called in it
                 return None
-            recorded = Recorded.of(*raised.selections[0], self.parts.count, skips=True)
+            recorded = RecordedSelection.of(*raised.selections[0], self.parts.count, skips=True)
             with self.parts.muted(expert):
                 without = self.call.again()
         alone, unit = (output.double() - without.double()).cpu(), recorded.weights[:, expert]
@@ -190,7 +190,7 @@ class Stage:
         return weights if bool((rest <= 4 * self.eps * tokens.norm(dim=-1)).all()) else None
 
 
-class _Raised(Looking):
+class _RaisedLogits(SelectionListener):
     """Raises one expert's logit far above all others."""
 
     def __init__(self, expert: int) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lm_eval_moe.doctor.replay import Call, noted_calls
-from lm_eval_moe.doctor.stage import Effect, Recorded, Stage
+from lm_eval_moe.doctor.stage import Effect, RecordedSelection, Stage
 from lm_eval_moe.routers import intercepted
-from lm_eval_moe.routers.looking import Looking
 from lm_eval_moe.routers.parts import ExpertParts, expert_parts
+from lm_eval_moe.routers.selection_listener import SelectionListener
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,14 +91,14 @@ def witnesses(
     parts = [expert_parts(site.module, site.block) for site in sites]
     homes = [dict(_homes(site.module, part)) if part else {} for site, part in zip(sites, parts, strict=True)]
     holders = {(position, name): module for position, names in enumerate(homes) for name, module in names.items()}
-    looking = Looking()
+    listener = SelectionListener()
     by_layer: dict[int, LayerWitness] = {}
     with modules.running():
-        with noted_calls(holders) as calls, intercepted(sites, looking, top_k=shape.top_k):
+        with noted_calls(holders) as calls, intercepted(sites, listener, top_k=shape.top_k):
             modules.model(torch.tensor([list(tokens)], device=modules.device))
         for position, (site, part) in enumerate(zip(sites, parts, strict=True)):
             progress(f"muting experts of layer {site.layer}")
-            recorded = Recorded.of(*looking.selections[position], shape.experts, skips=bool(site.block.extra))
+            recorded = RecordedSelection.of(*listener.selections[position], shape.experts, skips=bool(site.block.extra))
             if part is None:
                 why = "nothing in the block exists once per expert"
                 by_layer[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
@@ -117,7 +117,7 @@ def _homes(block: nn.Module, parts: ExpertParts) -> Iterator[tuple[str, nn.Modul
 
 
 def witness(
-    site: RouterSite, parts: ExpertParts, calls: list[Call], home: Call | None, recorded: Recorded, top_k: int
+    site: RouterSite, parts: ExpertParts, calls: list[Call], home: Call | None, recorded: RecordedSelection, top_k: int
 ) -> LayerWitness:
     """Compare a layer's record of one forward pass with what its experts did.
 
@@ -141,10 +141,10 @@ def witness(
         stage = Stage(site, parts, call, top_k)
         if not stage.repeats:
             return LayerWitness(tokens, not_seen="the block gives a different output when it is called again")
-        return _compared(stage, recorded, home)
+        return _compare(stage, recorded, home)
 
 
-def _compared(stage: Stage, recorded: Recorded, home: Call | None) -> LayerWitness:
+def _compare(stage: Stage, recorded: RecordedSelection, home: Call | None) -> LayerWitness:
     experts = stage.parts.count
     effects = [stage.mute(expert, recorded=bool(recorded.chosen[:, expert].any())) for expert in range(experts)]
     changed = torch.stack([effect.changed for effect in effects], 1)
@@ -166,16 +166,16 @@ def _compared(stage: Stage, recorded: Recorded, home: Call | None) -> LayerWitne
         raised = [pair for expert in least_used.tolist() if (pair := stage.raised(expert)) is not None]
         if not raised:
             return replace(witness, not_seen="the router is not called within the block")
-        witness = replace(witness, unfollowed=sum(_unfollowed(*pair, 4 * stage.noise) for pair in raised))
-    return _weighed(witness, stage, effects, recorded, stage.scaled_inputs(home))
+        witness = replace(witness, unfollowed=sum(_count_unfollowed(*pair, 4 * stage.noise) for pair in raised))
+    return _compare_weights(witness, stage, effects, recorded, stage.scaled_inputs(home))
 
 
-def _unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
+def _count_unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
     """Count the tokens at which an expert is recorded, but has no effect, or the other way round."""
     return int(((change.abs().nan_to_num(torch.inf).amax(-1) > noise) != (weights != 0)).sum())
 
 
-def _silent(stage: Stage, effects: list[Effect], recorded: Recorded, changed: Tensor) -> int:
+def _silent(stage: Stage, effects: list[Effect], recorded: RecordedSelection, changed: Tensor) -> int:
     """Count recorded pairs without effect, but for those whose part in the output is lost in rounding."""
     size = stage.output.double().abs().amax(-1).cpu()
     silent = 0
@@ -192,8 +192,8 @@ def _silent(stage: Stage, effects: list[Effect], recorded: Recorded, changed: Te
     return silent
 
 
-def _weighed(
-    witness: LayerWitness, stage: Stage, effects: list[Effect], recorded: Recorded, scaled: Tensor | None
+def _compare_weights(
+    witness: LayerWitness, stage: Stage, effects: list[Effect], recorded: RecordedSelection, scaled: Tensor | None
 ) -> LayerWitness:
     """Compare the recorded weights with those that the effects show."""
     if scaled is not None:

@@ -144,7 +144,11 @@ def simple_evaluate(
 
         if is_name:
             _check_pairings(kwargs["task_manager"], tasks or (), options)
-        lm = _built(model, model_args, options, kwargs) if isinstance(model, str) else _prepared(model, options)
+        lm = (
+            _build_model(model, model_args, options, kwargs)
+            if isinstance(model, str)
+            else _prepare_model(model, options)
+        )
         if is_name:
             lm.trust_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
@@ -251,7 +255,7 @@ def _check_pairings(manager: TaskManager, tasks: Sequence[Any], options: Routing
         registry.pairing(name, metadata)
 
 
-def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
+def _build_model(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
     """Build the model as lm-eval does, with the run's steering."""
     arguments = parse_arguments(model_args)
     if options.steering is not None and arguments.get("steering") is not None:
@@ -275,7 +279,7 @@ def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str
     return lm
 
 
-def _prepared(lm: RoutedModel, options: RoutingOptions) -> RoutedModel:
+def _prepare_model(lm: RoutedModel, options: RoutingOptions) -> RoutedModel:
     steering = options.spec()
     if steering is not None:
         lm.set_steering(steering)

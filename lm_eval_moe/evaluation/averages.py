@@ -64,11 +64,11 @@ def add_averages(
         if why_not is not None:
             described[group] = GroupRouting(why_not=why_not)
             continue
-        described[group] = run.described(group, by_language)
+        described[group] = run.describe(group, by_language)
         if run.is_outermost(group):
             for name, languages in run.missing_averages(group, by_language).items():
                 if run.add_row(name, group, languages):
-                    described[name] = run.described(name, languages, of=group)
+                    described[name] = run.describe(name, languages, of=group)
     run.warn_of_groups_without_averages()
     return described
 
@@ -193,7 +193,7 @@ class _Run:
                 self.results[field][name] = self.results[field][group]
         return True
 
-    def described(self, name: str, by_language: Mapping[str, list[str]], of: str | None = None) -> GroupRouting:
+    def describe(self, name: str, by_language: Mapping[str, list[str]], of: str | None = None) -> GroupRouting:
         """Return what a row is made of, with the clustered standard errors of its metrics where they can be known."""
         errors = {}
         for key, value in self._scores(name).items():
@@ -201,7 +201,7 @@ class _Run:
             parts = self._parts(metric, filtered, by_language)
             # A group may be another average than that over languages.
             if parts and math.isclose(fmean(part.value for part in parts), value, rel_tol=1e-6, abs_tol=1e-9):
-                stderr = _clustered(parts)
+                stderr = _clustered_stderr(parts)
                 if stderr is not None:
                     errors[key] = stderr
         languages = {language: tuple(tasks) for language, tasks in by_language.items()}
@@ -269,7 +269,7 @@ class _Part(Estimate):
     strata: Sequence[Stratum] | None
 
 
-def _clustered(parts: Sequence[_Part]) -> float | None:
+def _clustered_stderr(parts: Sequence[_Part]) -> float | None:
     """Return the standard error of the mean of the parts, clustered by item."""
     strata: list[Stratum] = []
     for part in parts:

@@ -124,11 +124,11 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     content = {name: value for name, value in settings.items() if name not in _PARTS_OF_THEIR_OWN}
     content["routing"] = metadata.get("routing")  # lm-eval adds the model's arguments to the other metadata
-    content["class"] = _described(type(task))
+    content["class"] = _plain_value(type(task))
     shots = _fewshot(config.num_fewshot, arguments.get("num_fewshot"))
     return {
         "version": metadata.get("version"),
-        "content": hash_of_bytes(json.dumps(_described(content), sort_keys=True).encode()),
+        "content": hash_of_bytes(json.dumps(_plain_value(content), sort_keys=True).encode()),
         "data": {
             "path": config.dataset_path,
             "name": config.dataset_name,
@@ -138,7 +138,7 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         },
         "prompts": _prompts(task, arguments.get("limit")),
         "fewshot": shots,
-        "generation": _described(config.generation_kwargs),
+        "generation": _plain_value(config.generation_kwargs),
     }
 
 
@@ -176,20 +176,20 @@ def hash_of_documents(documents: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _described(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     """Return what JSON can hold of a setting; of a function, its name and the hash of its source."""
     if isinstance(value, Mapping):
-        return {str(key): _described(entry) for key, entry in value.items()}
+        return {str(key): _plain_value(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_described(entry) for entry in value]
+        return [_plain_value(entry) for entry in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, partial):
-        return {"function": _described(value.func), "given": _described([value.args, value.keywords])}
+        return {"function": _plain_value(value.func), "given": _plain_value([value.args, value.keywords])}
     if callable(value):
         return {"function": getattr(value, "__qualname__", type(value).__qualname__), "source": _source(value)}
     if is_dataclass(value):
-        return {field.name: _described(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _plain_value(getattr(value, field.name)) for field in fields(value)}
     return str(value)
 
 

@@ -62,7 +62,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         if (
             pairing is not None
             and session.compares
-            and session.compared(task)
+            and session.is_compared(task)
             and with_value < total.documents
             and not _has_no_reference(session, pairing)
         ):

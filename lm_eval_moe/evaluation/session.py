@@ -258,7 +258,7 @@ class RoutingSession:
         tally.field_documents.update(defined.keys())
         return defined
 
-    def compared(self, task: str) -> bool:
+    def is_compared(self, task: str) -> bool:
         """Whether a task's documents are compared with those of the reference language."""
         pairing = self.pairings[task]
         return pairing is not None and (pairing.language != self.reference or self.include_reference)
@@ -272,7 +272,7 @@ class RoutingSession:
     def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
         """Return the record of an item's reference: this run's, of this process or another, before a profile's."""
         key = item.key
-        if key is None or not self.compared(task):
+        if key is None or not self.is_compared(task):
             return None
         reference = self.record(self._own_references[key]) if key in self._own_references else None
         reference = reference or next(iter(self._references.get(key, ())), None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.recording.sums import SegmentSums
 
-__all__ = ["Generating", "Rows"]
+__all__ = ["GenerationState", "Rows"]
 
 # Rows that nothing can go on with are read off the device so many at a time.
 _AT_ONCE = 64
@@ -45,7 +45,7 @@ class _Batch:
     cache: ref[Any] | None = None
 
 
-class Generating:
+class GenerationState:
     """One call of ``generate``.
 
     Attributes:
@@ -57,7 +57,7 @@ class Generating:
         self.batch: _Batch | None = None
         self.decoding = False
 
-    def told(self, ended: Sequence[bool]) -> None:
+    def mark_ended(self, ended: Sequence[bool]) -> None:
         """Learn, after each token, which rows are over: what they are fed from now on is padding."""
         self.decoding = True
         if self.batch is not None and len(ended) == len(self.batch.rows):
@@ -85,7 +85,7 @@ class Rows:
         self._now: _Batch | None = None
 
     def begin_pass(
-        self, shape: tuple[int, int], mask: NDArray[np.bool_], cache: Any, generating: Generating | None
+        self, shape: tuple[int, int], mask: NDArray[np.bool_], cache: Any, generating: GenerationState | None
     ) -> TokenRows:
         """Take the tokens of the next pass.
 

@@ -18,7 +18,7 @@ from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.hf.uncompiled import generating_module, uncompiled
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.library.rows import Generating, Rows
+from lm_eval_moe.library.rows import GenerationState, Rows
 from lm_eval_moe.recording import Recorder, Steered
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import find_sites, intercepted, routing_shape
@@ -71,8 +71,8 @@ class Session:
         self._scoring = probe(model, self._sites, self.shape, _device_of(model))
         self._plans: list[tuple[SteeringPlan, str | None]] = []
         self._captures: list[list[RowRecords]] = []
-        self._generating: Generating | None = None
-        self._listening: _Listening | None = None
+        self._generating: GenerationState | None = None
+        self._listening: _PassListener | None = None
         self._hooks = ExitStack()
 
     @contextmanager
@@ -131,7 +131,7 @@ class Session:
         @wraps(original)  # transformers reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self._listening is None:
-                self._listening = _Listening(self._sites, self.shape, self._scoring, self._plans, self._captures)
+                self._listening = _PassListener(self._sites, self.shape, self._scoring, self._plans, self._captures)
             listening = self._listening
             try:
                 cache = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
@@ -149,7 +149,7 @@ class Session:
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            with replaced(self, "_generating", Generating()):
+            with replaced(self, "_generating", GenerationState()):
                 return original(*args, **kwargs)
 
         return generate
@@ -164,7 +164,7 @@ class Session:
                     fix="use greedy search or sampling (num_beams=1, no assistant)",
                 )
             stock = original(generation_config, *args, **kwargs)
-            return stock if self._generating is None else _Told(stock, self._generating)
+            return stock if self._generating is None else _ReportingCriteria(stock, self._generating)
 
         return criteria
 
@@ -181,7 +181,7 @@ class Session:
             listening.abandon()
 
 
-class _Listening:
+class _PassListener:
     """Hears passes from one change of the blocks to the next."""
 
     def __init__(
@@ -217,7 +217,9 @@ class _Listening:
         self._stack = ExitStack()
         self._stack.enter_context(intercepted(sites, self._passes, top_k=shape.top_k))
 
-    def begin_pass(self, tokens: Any, embedded: bool, mask: Any, cache: Any, generating: Generating | None) -> None:
+    def begin_pass(
+        self, tokens: Any, embedded: bool, mask: Any, cache: Any, generating: GenerationState | None
+    ) -> None:
         if embedded and self._needs_tokens:
             raise UserError(
                 "activate and deactivate derive their noise from the tokens, but the model was given embeddings",
@@ -250,16 +252,16 @@ class _Listening:
             rows += self._rows.records()
 
 
-class _Told(StoppingCriteriaList):
+class _ReportingCriteria(StoppingCriteriaList):
     """The stopping criteria of a generation, which tell what they say."""
 
-    def __init__(self, criteria: StoppingCriteriaList, generating: Generating) -> None:
+    def __init__(self, criteria: StoppingCriteriaList, generating: GenerationState) -> None:
         super().__init__(criteria)
         self._generating = generating
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         ended = super().__call__(input_ids, scores, **kwargs)
-        self._generating.told(ended.tolist())
+        self._generating.mark_ended(ended.tolist())
         return ended
 
 

@@ -39,12 +39,12 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
         splits[split] = rows.select([index for index, subject in enumerate(rows["subject"]) if subject in subjects])
     test = splits["test"]
     identities = list(zip(test["subject"], test["sample_id"], strict=True))
-    names = {name for subject in subjects for name in _chosen(subject, identities, count, moe["dataset"])}
+    names = {name for subject in subjects for name in _choose_questions(subject, identities, count, moe["dataset"])}
     splits["test"] = test.select([index for index, identity in enumerate(identities) if identity in names])
     return datasets.DatasetDict(splits)
 
 
-def _chosen(subject: str, identities: list[tuple[str, str]], count: int, where: str) -> list[tuple[str, str]]:
+def _choose_questions(subject: str, identities: list[tuple[str, str]], count: int, where: str) -> list[tuple[str, str]]:
     of_subject = sorted(
         (identity for identity in identities if identity[0] == subject),
         key=lambda identity: hashlib.sha256(identity[1].encode()).hexdigest(),

@@ -101,7 +101,7 @@ def can_identify(language: str) -> bool:
     Raises:
         UserError: py3langid is not installed.
     """
-    languages = _known()
+    languages = _known_languages()
     base, dash, _ = language.partition("-")
     return (base if language in _KNOWN_IN_SCRIPT else language) in languages if dash else base in languages
 
@@ -163,6 +163,6 @@ def _identifier() -> Any:
 
 
 @cache
-def _known() -> frozenset[str]:
+def _known_languages() -> frozenset[str]:
     tags = {_canonical(label) for label in _identifier().labels if label != _NO_LANGUAGE}
     return frozenset(tags | {_VARIETY_OF[tag] for tag in tags & set(_VARIETY_OF)})

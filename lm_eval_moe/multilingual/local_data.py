@@ -169,11 +169,11 @@ def _row(line: str, where: str) -> dict[str, Any]:
 def _there_is(benchmark_folder: Path, folder: Path) -> str:
     """Say what there is where a file was looked for."""
     if benchmark_folder.is_dir():
-        return f"{benchmark_folder} has {_listed(path.name for path in benchmark_folder.glob('*.jsonl'))}"
-    return f"{folder} has the folders {_listed(path.name for path in folder.iterdir() if path.is_dir())}"
+        return f"{benchmark_folder} has {_first_names(path.name for path in benchmark_folder.glob('*.jsonl'))}"
+    return f"{folder} has the folders {_first_names(path.name for path in folder.iterdir() if path.is_dir())}"
 
 
-def _listed(names: Any) -> str:
+def _first_names(names: Any) -> str:
     ordered = sorted(names)
     if not ordered:
         return "nothing"

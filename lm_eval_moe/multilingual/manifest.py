@@ -228,7 +228,7 @@ def _tasks(
                 names = {"language": entry.language, "config": entry.config, "file": entry.file, "variant": variant}
                 tasks.append(
                     BenchmarkTask(
-                        name=_filled(pattern, names, fields["lm_eval"]) if patterns else pattern,
+                        name=_fill_pattern(pattern, names, fields["lm_eval"]) if patterns else pattern,
                         key=entry.key,
                         language=entry.language,
                         variant=variant,
@@ -248,7 +248,7 @@ def _tasks(
     return tuple(tasks)
 
 
-def _filled(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> str:
+def _fill_pattern(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> str:
     for name, value in names.items():
         if value is None and f"{{{name}}}" in pattern:
             raise field.error(

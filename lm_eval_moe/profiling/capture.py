@@ -31,8 +31,8 @@ from lm_eval_moe.profiles.unfinished import (
     unfinished_path,
 )
 from lm_eval_moe.profiling.documents import Document, Source
-from lm_eval_moe.profiling.growing import Growing, GrowingRows, GrowingSums, Pace
 from lm_eval_moe.profiling.prompting import Prompting
+from lm_eval_moe.profiling.writers import Pace, ProfileWriter, RowsWriter, SumsWriter
 from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.recording.profile_rows import PooledRow
 from lm_eval_moe.text_hash import text_hash
@@ -174,7 +174,7 @@ class ProfileJob:
         text = self.lm.coverage.unreached(str(self.path), self.source.language)
         warnings.warn(text, RoutingWarning, stacklevel=2)
 
-    def _capture(self, chunk: Sequence[Document], growing: Growing) -> int:
+    def _capture(self, chunk: Sequence[Document], growing: ProfileWriter) -> int:
         """Add documents to what is there; return the (token, layer) pairs at which steering acted."""
         requests = [
             (RequestKey(document.task, number, 0), *tokens)
@@ -193,16 +193,16 @@ class ProfileJob:
                 growing.add(name, record)
         return captured.steered_pairs.total()
 
-    def _growing(self) -> Growing:
+    def _growing(self) -> ProfileWriter:
         """Return what documents are added to, with what is there of those taken so far."""
         state, self._state = self._state, Unfinished(self.settings, self.identity)
         path, options = unfinished_path(self.path), self.options
         pace = Pace(options.save_every)
         if not options.aggregate:
-            return GrowingRows(path, state, pace, options.arrays)
+            return RowsWriter(path, state, pace, options.arrays)
         benchmark, task = ", ".join(self.source.benchmarks), ", ".join(self.source.tasks)
         name = ProfileItem(benchmark, "", self.source.language, task)
-        return GrowingSums(path, state, pace, PooledRow(self.lm.routing_shape, name, options.arrays))
+        return SumsWriter(path, state, pace, PooledRow(self.lm.routing_shape, name, options.arrays))
 
     def _header(self) -> ProfileHeader:
         lm = self.lm

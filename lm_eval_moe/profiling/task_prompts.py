@@ -90,7 +90,7 @@ def task_sources(
     session = RoutingSession(lm, (), "en", keep=PROFILE_ARRAYS)
     by_language: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for name, task in _loaded(names, include_path).items():
+    for name, task in _load(names, include_path).items():
         with session.watching({name: task}):
             pairing = session.pairings[name]
             if pairing is None:
@@ -121,7 +121,7 @@ def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
 
 
-def _loaded(names: Sequence[str], include_path: str | None) -> dict[str, Any]:
+def _load(names: Sequence[str], include_path: str | None) -> dict[str, Any]:
     manager = task_manager(names, [include_path] if include_path else [])
     try:
         return dict(manager.load(list(names))["tasks"])

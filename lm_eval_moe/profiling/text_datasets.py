@@ -64,7 +64,7 @@ class TextDataset(CheckedTexts):
         self.name, self.config, self.split = parse_dataset(argument)
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
         super().__init__(f"--texts {language}={argument}", language, benchmark or short, short, fields, limit)
-        self._rows = self._loaded()
+        self._rows = self._load()
         self.count, digest = 0, hashlib.sha256()
         for item, text in self.checked(named):
             self.count += 1
@@ -90,7 +90,7 @@ class TextDataset(CheckedTexts):
             text, name = self.fields.read(record, f"{self.where}: row {row}")
             yield name, text, row
 
-    def _loaded(self) -> Any:
+    def _load(self) -> Any:
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
 

@@ -53,12 +53,12 @@ class TextFile(CheckedTexts):
         try:
             with self.path.open(encoding="utf-8-sig") as lines:
                 for number, line in enumerate(lines, 1):
-                    text, name = self._parsed(line, number) if line.strip() else ("", None)
+                    text, name = self._parse(line, number) if line.strip() else ("", None)
                     yield name, text, number
         except UnicodeDecodeError as error:
             raise UserError(f"is not UTF-8: {error}", fix="convert it to UTF-8", where=self.where) from error
 
-    def _parsed(self, line: str, number: int) -> tuple[str, str | None]:
+    def _parse(self, line: str, number: int) -> tuple[str, str | None]:
         if not self._json:
             return line.rstrip("\n"), None
         where = f"{self.where}: line {number}"

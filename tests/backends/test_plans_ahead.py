@@ -13,7 +13,7 @@ import yaml
 from toy_engine import ToyEngine
 
 from lm_eval_moe import parse_spec, resolve, simple_evaluate
-from lm_eval_moe.backends import answered as answered_requests
+from lm_eval_moe.backends import answering as answered_requests
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.backends.registry import BACKENDS, register_backend

@@ -25,7 +25,7 @@ from lm_eval_moe.backends.registry import BACKENDS, register_backend
 from lm_eval_moe.cli import main
 from lm_eval_moe.doctor import examine, render_text
 from lm_eval_moe.doctor.against import parity
-from lm_eval_moe.doctor.sample import Seen
+from lm_eval_moe.doctor.sample import SampleResult
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.recording import ExpectedRow
@@ -255,7 +255,9 @@ def test_a_comparison_of_backends_has_a_sample_of_its_own(capsys: pytest.Capture
     assert "there is no routed model 'toi' (did you mean 'toy'?)" in capsys.readouterr().err
 
 
-def seen(backend: str, dtype: str | None = "float32", *, of: str = "x", score: float = 0.0, flips: int = 0) -> Seen:
+def seen(
+    backend: str, dtype: str | None = "float32", *, of: str = "x", score: float = 0.0, flips: int = 0
+) -> SampleResult:
     """Return what a backend of two layers made of four texts that are routed each in its own way."""
     counts = np.zeros((4, 2, 8), dtype=np.int64)
     for text in range(4):
@@ -267,7 +269,7 @@ def seen(backend: str, dtype: str | None = "float32", *, of: str = "x", score: f
     bands = {"middle": [0, 1], "all": [0, 1]}
     texts = [([1, 2], [3])] * 4
     plans = [{"none": array} for array in (scores, counts, importance, np.full(4, 500))]
-    return Seen(backend, dtype, identity, bands, texts, *plans)
+    return SampleResult(backend, dtype, identity, bands, texts, *plans)
 
 
 @pytest.mark.parametrize(

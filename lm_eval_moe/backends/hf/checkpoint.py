@@ -52,10 +52,10 @@ def checked_loading(lm: Any, *, allow: bool) -> AbstractContextManager[None]:
     """
     if lm.backend != "causal":
         return nullcontext()
-    return replaced(lm, "AUTO_MODEL_CLASS", _Checked(lm.AUTO_MODEL_CLASS, lm, allow))
+    return replaced(lm, "AUTO_MODEL_CLASS", _CheckedLoader(lm.AUTO_MODEL_CLASS, lm, allow))
 
 
-class _Checked:
+class _CheckedLoader:
     """Stands for a model class of transformers while its checkpoints are loaded."""
 
     def __init__(self, auto: Any, lm: Any, allow: bool) -> None:
@@ -70,7 +70,7 @@ class _Checked:
             if not failed:
                 raise
             raise UserError(
-                f"the experts in the checkpoint cannot be assembled: {_listed(failed)}",
+                f"the experts in the checkpoint cannot be assembled: {_first_names(failed)}",
                 fix="a tensor is missing or has the wrong shape: give a complete checkpoint",
                 where=f"checkpoint {path}",
             ) from error
@@ -80,7 +80,8 @@ class _Checked:
             _refuse(path, gaps, self._allow)
         if gaps.missing:
             warnings.warn(
-                f"checkpoint {path}: it lacks {_listed(gaps.missing)}: initialised at random, differently in every run",
+                f"checkpoint {path}: it lacks {_first_names(gaps.missing)}: initialised at random, differently in "
+                "every run",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -141,7 +142,7 @@ class _Names:
 
 
 def _refuse(path: Any, gaps: _Gaps, allow: bool) -> None:
-    problem = "; ".join(f"{what} {_listed(keys)}" for what, keys in gaps.grave.items())
+    problem = "; ".join(f"{what} {_first_names(keys)}" for what, keys in gaps.grave.items())
     if gaps.random:
         problem += ": weights that are not loaded are initialised at random, differently in every run"
     if not allow:
@@ -162,7 +163,7 @@ def _not_converted(error: RuntimeError) -> list[str]:
     return []
 
 
-def _listed(keys: Iterable[str]) -> str:
+def _first_names(keys: Iterable[str]) -> str:
     names = list(keys)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

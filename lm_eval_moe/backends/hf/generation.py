@@ -48,7 +48,7 @@ _TOGETHER = 16
 """Steps of decoding after which it is looked whether router logits were finite: a GPU waits for each look."""
 
 
-class _Begun:
+class _PromptListening:
     """What listens to batches of prompts, and what has been computed in front of them.
 
     Args:
@@ -86,7 +86,7 @@ class Generations(Sharing):
         self._prompts: list[str] = []
         self._fed: list[tuple[int, int]] = []  # tokens fed of prompt and answer, row by row as they are generated
         self._front: Indices | None = None  # what the prompts that come begin with, if that is computed once
-        self._begun: _Begun | None = None  # what listens behind it
+        self._begun: _PromptListening | None = None  # what listens behind it
         self._divides = False  # whether rows can leave a batch: the first one shows it
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -235,15 +235,15 @@ class Generations(Sharing):
 
     def _listening_behind(
         self, rows: Sequence[ExpectedRow], context: Tensor, mask: Tensor, together: int
-    ) -> tuple[_Begun, BehindFront | None]:
+    ) -> tuple[_PromptListening, BehindFront | None]:
         """Return what listens to a batch, and the batch behind its front, if it has one that is computed once."""
         is_recorded = any(self._wants(use) for row in rows for use in row.uses)
         # A prompt that is cut on the left begins with something else.
         if self._front is None or not all_begin_with(self._front, context, mask):
-            return _Begun(self, None, None, is_recorded=is_recorded, together=together), None
+            return _PromptListening(self, None, None, is_recorded=is_recorded, together=together), None
         if self._begun is None:
             language, recorded = rows[0].language, self._span is not None
-            self._begun = _Begun(self, self._front, language, is_recorded=recorded, together=together)
+            self._begun = _PromptListening(self, self._front, language, is_recorded=recorded, together=together)
         assert self._begun.front is not None
         return self._begun, self._begun.front.before(context, mask)
 

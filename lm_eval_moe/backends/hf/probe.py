@@ -14,8 +14,8 @@ from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning
 from lm_eval_moe.routers import RouterSite, intercepted, looped_error
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
-from lm_eval_moe.routers.looking import Looking
 from lm_eval_moe.routers.parts import expert_parts
+from lm_eval_moe.routers.selection_listener import SelectionListener
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
-class _Probe(Looking):
+class _Probe(SelectionListener):
     """Sees how many experts there are, how many are selected, and how they are scored."""
 
     def __init__(self, layers: Sequence[int]) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.recording import NONE, AttributionError, Forest, Steered
 
-__all__ = ["HELD_BACK", "Books", "Ended", "RequestFacts", "Step"]
+__all__ = ["HELD_BACK", "Books", "EndedRequest", "RequestFacts", "Step"]
 
 HELD_BACK = 8
 """Tokens that an engine may feed a request beyond its end."""
@@ -80,7 +80,7 @@ class Step(NamedTuple):
     token: NDArray[np.int64]
 
 
-class Ended(NamedTuple):
+class EndedRequest(NamedTuple):
     """A request that has ended.
 
     Attributes:
@@ -190,7 +190,7 @@ class Books:
         if resumed or computed != request.position:
             self._place(request, computed)
 
-    def preempt(self, names: Iterable[str]) -> list[Ended]:
+    def preempt(self, names: Iterable[str]) -> list[EndedRequest]:
         """Let requests lose their blocks; return those that are wanted, as far as they are, should they never go on.
 
         Their sums have to be read before the next step.
@@ -202,7 +202,7 @@ class Books:
             self._let_go(request)
         return ended
 
-    def end(self, names: Iterable[str]) -> list[Ended]:
+    def end(self, names: Iterable[str]) -> list[EndedRequest]:
         """Return the requests of some names that are wanted; their sums have to be read before the next step."""
         ended_requests = [self._requests.pop(name) for name in names if name in self._requests]
         ended = [self._ended(request) for request in ended_requests if request.facts.wanted and request.runs]
@@ -210,7 +210,7 @@ class Books:
             self._let_go(request)
         return ended
 
-    def end_all(self) -> list[Ended]:
+    def end_all(self) -> list[EndedRequest]:
         """Return all requests that are left, none of which goes on; the engine may not have said so yet."""
         return self.end(list(self._requests))
 
@@ -340,7 +340,7 @@ class Books:
             self._forest.release(piece.segment for piece in run)
             run.clear()
 
-    def _ended(self, request: _Request) -> Ended:
+    def _ended(self, request: _Request) -> EndedRequest:
         stretches: list[list[int]] = []
         ends: list[int] = []
         is_open = False  # whether the stretch may go on
@@ -353,7 +353,7 @@ class Books:
                 stretches.append([piece.segment])
                 ends.append(piece.end)
             is_open = not piece.alone
-        return Ended(request.facts.row, stretches, ends)
+        return EndedRequest(request.facts.row, stretches, ends)
 
     def _foldable(self, request: _Request) -> Iterator[list[int]]:
         """Yield the pieces of one token that are old enough, run by run, and make one piece of them each."""

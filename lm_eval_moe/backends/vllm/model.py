@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.registry import register_model
 
-from lm_eval_moe.backends.answered import drawn_by
+from lm_eval_moe.backends.answering import drawn_by
 from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.loading import model_path, shape_before_loading
 from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, Ended, RequestFacts
+from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, EndedRequest, RequestFacts
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.recording import NONE, AttributionError, Forest, Recorder
 from lm_eval_moe.recording.packing import pack_sums
@@ -201,7 +201,7 @@ class WorkerRouting:
 
     # ------------------------------------------------------------------ what was recorded
 
-    def _read(self, ended: Sequence[Ended]) -> None:
+    def _read(self, ended: Sequence[EndedRequest]) -> None:
         if self._recorder is not None and ended:
             sums = self._recorder.sums_of([ending.stretches for ending in ended])
             self._sums.update(

@@ -41,7 +41,7 @@ class RoutedWorker(Worker):
 
     def load_model(self, **arguments: Any) -> None:
         """Load the model, and wrap its routers before anything is compiled."""
-        settings = self._told()
+        settings = self._configured_settings()
         served = ServedSteering.of(self.vllm_config.additional_config)
         if served is not None:
             self.serves = True
@@ -104,7 +104,7 @@ class RoutedWorker(Worker):
             self.routing.check()  # nobody else asks, and an answer that was not steered must not go out
         return output
 
-    def _told(self) -> dict[str, Any]:
+    def _configured_settings(self) -> dict[str, Any]:
         settings = self.vllm_config.additional_config.get(KEY)
         if not isinstance(settings, dict) or not settings.keys() & {"steering", "version"}:
             raise UserError(

@@ -26,26 +26,27 @@ _ROUNDING = 0.05
 )
 def examine(runs: Runs) -> ProofOutcome:
     """Score the sentences once more, one at a time and the last first, and compare their records."""
-    alone = runs.score("one at a time", capture="all", sentences=runs.asked[::-1], alone=True)
+    alone = runs.score("one at a time", capture="all", sentences=runs.sentences[::-1], alone=True)
     off = total = 0
     wrong = []
-    for ask in runs.asked:
-        one, separate = runs.captured.records.get(ask.number), alone.records.get(ask.number)
+    for sentence in runs.sentences:
+        one, separate = runs.captured.records.get(sentence.number), alone.records.get(sentence.number)
         if one is None or separate is None or one.counts is None or separate.counts is None:
-            wrong.append(f"{ask.language}: nothing was recorded")
+            wrong.append(f"{sentence.language}: nothing was recorded")
             continue
         selections = int(one.counts.sum())
         differing = int(np.abs(one.counts - separate.counts).sum()) // 2
         off, total = off + differing, total + selections
         if one.tokens != separate.tokens:
-            wrong.append(f"{ask.language}: {one.tokens} tokens in a batch, {separate.tokens} alone")
+            wrong.append(f"{sentence.language}: {one.tokens} tokens in a batch, {separate.tokens} alone")
         elif differing > _ROUNDING * selections:
-            wrong.append(f"{ask.language}: {differing} of {selections} selections differ")
+            wrong.append(f"{sentence.language}: {differing} of {selections} selections differ")
     details: dict[str, Any] = {"selections": total, "differing": off, "wrong": wrong}
     if wrong:
         return ProofOutcome(
             "fail",
-            f"{len(wrong)} of {len(runs.asked)} sentences have a different record alone than in a batch ({wrong[0]})",
+            f"{len(wrong)} of {len(runs.sentences)} sentences have a different record alone than in a batch "
+            f"({wrong[0]})",
             "the routing fields of this model's results cannot be trusted; please report it",
             details=details,
         )

@@ -30,14 +30,14 @@ def examine(runs: Runs) -> ProofOutcome:
     selections = 0
     for position, layer in enumerate(runs.shape.layers):
         wrong_counts, wrong_mass, total = 0, 0, 0
-        for ask in runs.asked:
-            selected = runs.plain.received(position, ask)
-            record = runs.captured.records.get(ask.number)
+        for sentence in runs.sentences:
+            selected = runs.plain.received(position, sentence)
+            record = runs.captured.records.get(sentence.number)
             expert_ids = selected.indices.ravel()
             counts = np.bincount(expert_ids, minlength=experts + 1)[:experts]
             mass = np.bincount(expert_ids, selected.weights.ravel(), experts + 1)[:experts]
             size = np.bincount(expert_ids, np.abs(selected.weights).ravel(), experts + 1)[:experts]
-            rounding = (len(ask.tokens) + 1) * float(np.finfo(np.float32).eps) * size
+            rounding = (len(sentence.tokens) + 1) * float(np.finfo(np.float32).eps) * size
             total += int(counts.sum())
             if record is None or record.counts is None or record.gate_mass is None:
                 wrong_counts += experts
@@ -47,7 +47,7 @@ def examine(runs: Runs) -> ProofOutcome:
         layers[layer] = {"selections": total, "wrong_counts": wrong_counts, "wrong_gate_mass": wrong_mass}
         selections += total
     bad = [layer for layer, values in layers.items() if values["wrong_counts"] or values["wrong_gate_mass"]]
-    details = {"selections": selections, "sentences": len(runs.asked)}
+    details = {"selections": selections, "sentences": len(runs.sentences)}
     if bad:
         return ProofOutcome(
             "fail",

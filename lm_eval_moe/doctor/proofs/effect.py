@@ -18,7 +18,7 @@ from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.doctor.runs import Runs, Scored
+    from lm_eval_moe.doctor.runs import Runs, ScoringRun
 
 __all__ = ["examine"]
 
@@ -35,7 +35,7 @@ def examine(runs: Runs) -> ProofOutcome:
     """Activate the least used experts of one layer at a time."""
     layers: dict[int, dict[str, Any]] = {}
     for position, layer in enumerate(runs.shape.layers):
-        steered = _steered(runs, position, layer)
+        steered = _score_steered(runs, position, layer)
         layers[layer] = (
             {
                 "tokens_changed": _tokens_changed(runs, steered),
@@ -46,7 +46,7 @@ def examine(runs: Runs) -> ProofOutcome:
         )
     still = [layer for layer, values in layers.items() if not next(iter(values.values()))]
     bypassing = [layer for layer, values in layers.items() if values.get("experts_get_what_router_returns") is False]
-    tokens = sum(len(ask.tokens) for ask in runs.few)
+    tokens = sum(len(sentence.tokens) for sentence in runs.few)
     details = {"tokens": tokens}
     if not still and not bypassing:
         return ProofOutcome(
@@ -69,22 +69,22 @@ def examine(runs: Runs) -> ProofOutcome:
     )
 
 
-def _tokens_changed(runs: Runs, steered: Scored) -> int:
+def _tokens_changed(runs: Runs, steered: ScoringRun) -> int:
     return sum(
         not same_bits(plain, now)
-        for ask in runs.few
-        for plain, now in zip(runs.plain_few.logits(ask), steered.logits(ask), strict=True)
+        for sentence in runs.few
+        for plain, now in zip(runs.plain_few.logits(sentence), steered.logits(sentence), strict=True)
     )
 
 
-def _sentences_changed(runs: Runs, steered: Scored) -> int:
+def _sentences_changed(runs: Runs, steered: ScoringRun) -> int:
     return sum(plain[0] != now[0] for plain, now in zip(runs.plain_few.answers, steered.answers, strict=True))
 
 
-def _steered(runs: Runs, position: int, layer: int) -> Scored:
+def _score_steered(runs: Runs, position: int, layer: int) -> ScoringRun:
     targets = _least_used(runs, position)
 
-    def run(*, guard: bool) -> Scored:
+    def run(*, guard: bool) -> ScoringRun:
         steering = steering_of(
             {"experts": {"ids": {layer: targets}}, "layers": layer, "action": "activate", "guard": guard}
         )
@@ -102,11 +102,11 @@ def _steered(runs: Runs, position: int, layer: int) -> Scored:
 
 def _least_used(runs: Runs, position: int) -> list[int]:
     run = runs.plain if runs.has_modules else runs.captured
-    used = np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)
+    used = np.sum([runs.counts(run, position, sentence) for sentence in runs.sentences], axis=0)
     return sorted(int(expert) for expert in np.argsort(used, kind="stable")[: min(runs.shape.top_k, 2)])
 
 
-def _handed_on(runs: Runs, run: Scored, position: int) -> bool | None:
+def _handed_on(runs: Runs, run: ScoringRun, position: int) -> bool | None:
     """Whether the experts received the choice that the router returned; None if that cannot be seen."""
     if not runs.modules.sites[position].block.hands_on_selection:
         unfollowed = runs.witnesses[runs.shape.layers[position]].unfollowed

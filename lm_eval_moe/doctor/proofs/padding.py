@@ -22,18 +22,18 @@ __all__ = ["examine"]
 def examine(runs: Runs) -> ProofOutcome:
     """Compare what was counted with the requests' own tokens, K selections for each."""
     run = runs.captured
-    tokens = sum(len(ask.tokens) for ask in runs.asked)
+    tokens = sum(len(sentence.tokens) for sentence in runs.sentences)
     padding = run.padding if runs.has_modules else None
     details = {"own_tokens": tokens, "padding_tokens": padding, "batches": len(run.passes) or None}
     wrong = [
-        f"{ask.language}: {problem}"
-        for ask in runs.asked
-        if (problem := runs.miscounted(run.records.get(ask.number), len(ask.tokens)))
+        f"{sentence.language}: {problem}"
+        for sentence in runs.sentences
+        if (problem := runs.miscounted(run.records.get(sentence.number), len(sentence.tokens)))
     ]
     if wrong:
         return ProofOutcome(
             "fail",
-            f"{len(wrong)} of {len(runs.asked)} requests are counted wrongly ({wrong[0]})",
+            f"{len(wrong)} of {len(runs.sentences)} requests are counted wrongly ({wrong[0]})",
             "the routing fields of this model's results cannot be trusted; please report it",
             details={**details, "wrong": wrong},
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.passes import RoutedPasses
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["Copies", "Parted", "decoder_layers", "fanned_out", "first_steered"]
+__all__ = ["Copies", "SplitListener", "decoder_layers", "fanned_out", "first_steered"]
 
 
 def first_steered(plans: Sequence[SteeringPlan | None], sites: Sequence[RouterSite]) -> int:
@@ -47,7 +47,7 @@ class Copies:
     layers: Sequence[nn.Module] | None = None
 
     @property
-    def given(self) -> int:
+    def given_count(self) -> int:
         """How many copies of a batch the model is given."""
         return self.count if self.layers is None else 1
 
@@ -77,7 +77,7 @@ def fanned_out(copies: Copies, rows: int) -> Iterator[None]:
         yield
 
 
-class Parted(RouterListener):
+class SplitListener(RouterListener):
     """Routers below a place are heard by one listener, those from it on by another.
 
     Args:

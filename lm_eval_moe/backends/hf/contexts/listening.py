@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lm_eval_moe.backends.hf.contexts.cells import Parted
+from lm_eval_moe.backends.hf.contexts.cells import SplitListener
 from lm_eval_moe.recording.token_rows import NONE, Indices, Steered
 from lm_eval_moe.routers import intercepted
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from lm_eval_moe.recording.sums import SegmentSums
     from lm_eval_moe.routers import RouterSite
 
-__all__ = ["Hearing", "Hearings"]
+__all__ = ["LayerSegments", "ModelSegments"]
 
 
-class Hearing:
+class LayerSegments:
     """The segments of some layers, which see every row once for each of C copies.
 
     Args:
@@ -52,7 +52,7 @@ class Hearing:
         self._branches: Sequence[Branch] = ()
 
     def begin(self, tokens: Tensor, branches: Sequence[Branch], branch: Indices) -> None:
-        """Begin a pass; see `Hearings.passing`."""
+        """Begin a pass; see `ModelSegments.passing`."""
         steered = [self._steered(branch) for branch in branches]
         self._own, self._branches = [[] for _ in steered[0]], branches
         for stretch, kinds in zip(branches, steered, strict=True):
@@ -69,14 +69,14 @@ class Hearing:
         self.passes.start_pass(tokens.repeat(len(self._own), 1), self._forest.begin_pass(segment))
 
     def keep_in_front(self, length: int) -> None:
-        """See `Hearings.keep_in_front`."""
+        """See `ModelSegments.keep_in_front`."""
         self._fronts = [
             [segments[start : start + length] for start in range(0, len(segments), length)] for segments in self._own
         ]
         self._own = []
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
-        """Return the sums of whole sequences, copy by copy; see `Hearings.sums`."""
+        """Return the sums of whole sequences, copy by copy; see `ModelSegments.sums`."""
         assert self.recorder is not None
         paths = [
             [*(self._fronts[copy][self._branches[line[0]].front] if self._fronts else ()), *(segments[n] for n in line)]
@@ -87,7 +87,7 @@ class Hearing:
         return [sums[start : start + len(lines)] for start in range(0, len(sums), len(lines))]
 
     def release(self) -> None:
-        """See `Hearings.release`."""
+        """See `ModelSegments.release`."""
         for segments in self._own:
             self._forest.release(segments)
             for segment in segments:
@@ -95,7 +95,7 @@ class Hearing:
         self._own = []
 
 
-class Hearings:
+class ModelSegments:
     """All layers: those below the first that sees copies, and the others.
 
     Args:
@@ -107,7 +107,7 @@ class Hearings:
     """
 
     def __init__(
-        self, sites: tuple[RouterSite, ...], top_k: int, above: Hearing, below: Hearing | None, first: int
+        self, sites: tuple[RouterSite, ...], top_k: int, above: LayerSegments, below: LayerSegments | None, first: int
     ) -> None:
         self._sites, self._top_k, self._first = sites, top_k, first
         self._above, self._below = above, below
@@ -128,7 +128,7 @@ class Hearings:
             branch: ``[B, T]`` the branch of each token; `NONE` for padding.
         """
         above, below = self._above.passes, self._below.passes if self._below is not None else None
-        listener = above if below is None else Parted(below, above, self._first)
+        listener = above if below is None else SplitListener(below, above, self._first)
         with intercepted(self._sites, listener, top_k=self._top_k):
             for hearing in self._all:
                 hearing.begin(tokens, branches, branch)

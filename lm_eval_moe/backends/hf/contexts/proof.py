@@ -122,12 +122,12 @@ class ReuseProof:
             plain = self._plain(lm, rows, paths)
             # Of a cache, there are copies then that are not as many as its rows.
             copies = Copies(2 if self.forks else 1)
-            reason = _difference(plain, self._shared(lm, group, paths, copies), lm.model.dtype)
+            reason = _difference(plain, self._score_shared(lm, group, paths, copies), lm.model.dtype)
             if reason is None and plans > 1 and not self._fanned and not self.forks:
                 self._fan_out(lm, group, paths, plain)
             return reason
 
-        why = _seen(difference) if self.forks else _masked(lm, difference)
+        why = _difference_or_error(difference) if self.forks else _masked_difference(lm, difference)
         if why is not None and not self.forks:
             self.forks, self._no_trees, self.fronts_refused = True, why, why
             self.length, self.apart, self.prefixed, self.layers = 0, False, False, None
@@ -169,7 +169,7 @@ class ReuseProof:
             map(len, ends)
         ):
             return False
-        self.fronts_refused = _masked(lm, lambda: _behind_front(lm, front, ends))
+        self.fronts_refused = _masked_difference(lm, lambda: _behind_front(lm, front, ends))
         if self.fronts_refused is None:
             self.fronts = len(ends[1])
             return True
@@ -188,7 +188,9 @@ class ReuseProof:
         why: str | None = "they are not found"
         if layers is not None:
             copies = Copies(2, layers[len(layers) // 2 :])
-            why = _seen(lambda: _difference(plain, self._shared(lm, group, paths, copies), lm.model.dtype))
+            why = _difference_or_error(
+                lambda: _difference(plain, self._score_shared(lm, group, paths, copies), lm.model.dtype)
+            )
         if why is None:
             self.layers = layers
         else:
@@ -204,7 +206,9 @@ class ReuseProof:
                 results[number] = _log_probabilities(lm.model(tokens).logits[0, paths[number].first_scored :])
         return results
 
-    def _shared(self, lm: Listening, group: Group, paths: Sequence[Path], copies: Copies) -> dict[int, list[Tensor]]:
+    def _score_shared(
+        self, lm: Listening, group: Group, paths: Sequence[Path], copies: Copies
+    ) -> dict[int, list[Tensor]]:
         """Return the log-probabilities ``[n, V]`` that each request asks for, from every copy."""
         batch = tree_batch(group.rows, paths, group.prefix)
         cache = None
@@ -220,14 +224,14 @@ class ReuseProof:
         }
 
 
-def _masked(lm: Listening, difference: Callable[[], str | None]) -> str | None:
-    """Return what `_seen` does, of answers that stand on masks of ours."""
+def _masked_difference(lm: Listening, difference: Callable[[], str | None]) -> str | None:
+    """Return what `_difference_or_error` does, of answers that stand on masks of ours."""
     if lm.model.config._attn_implementation not in _ATTENTION:
         return f"its attention, {lm.model.config._attn_implementation}, accepts no masks but its own"
-    return _seen(difference)
+    return _difference_or_error(difference)
 
 
-def _seen(difference: Callable[[], str | None]) -> str | None:
+def _difference_or_error(difference: Callable[[], str | None]) -> str | None:
     """Return how answers differ, in words, or why there are none; None if they are the same."""
     try:
         return difference()

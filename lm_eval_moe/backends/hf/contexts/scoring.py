@@ -13,7 +13,7 @@ import torch
 from lm_eval_moe.backends.ahead import in_groups
 from lm_eval_moe.backends.hf.contexts.cells import Copies, first_steered
 from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
-from lm_eval_moe.backends.hf.contexts.listening import Hearing, Hearings
+from lm_eval_moe.backends.hf.contexts.listening import LayerSegments, ModelSegments
 from lm_eval_moe.backends.hf.contexts.planning import BatchRow, Group, Path, forked, grouped
 from lm_eval_moe.backends.hf.contexts.tree import Branch, branches_in_front, tokens_of_prefixes, tree_batch
 from lm_eval_moe.recording import ExpectedRow, Forest
@@ -84,7 +84,7 @@ class _Front:
     copies: Copies
     ends: Sequence[int]  # where the branches of each prefix end
     cache: Cache | None
-    hearings: Hearings | None
+    hearings: ModelSegments | None
 
 
 class SharedRows:
@@ -191,10 +191,10 @@ class SharedRows:
         if any(front.group is not group for front in self._fronts.values()):
             self._fronts.clear()
         if plans not in self._fronts:
-            self._fronts[plans] = self._computed(group, plans)
+            self._fronts[plans] = self._compute_front(group, plans)
         return self._fronts[plans]
 
-    def _computed(self, group: Group, plans: tuple[int, ...]) -> _Front:
+    def _compute_front(self, group: Group, plans: tuple[int, ...]) -> _Front:
         lm, first, layers = self._lm, 0, None
         if len(plans) > 1 and self.layers is not None:
             first = first_steered([lm._plans[plan] for plan in plans], lm._sites)
@@ -212,7 +212,7 @@ class SharedRows:
                 hearings.keep_in_front(len(ends))
         return _Front(group, plans, copies, ends, cache, hearings)
 
-    def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> Hearings:
+    def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> ModelSegments:
         """Return what hears the layers from the first router on once for each plan, and those below it once."""
         lm, token_requests, paths = self._lm, self._known, self.paths
         is_wanted = any(self._is_wanted(number) for row in group.rows for number in row.requests)
@@ -221,17 +221,21 @@ class SharedRows:
             generated = paths[branch.request].is_generated(branch.start)
             return [Steered(token_requests.languages[branch.request], generated, plan) for plan in plans]
 
-        def hearing(steered: Callable[[Branch], Sequence[Steered]] | None) -> Hearing:
+        def hearing(steered: Callable[[Branch], Sequence[Steered]] | None) -> LayerSegments:
             forest = Forest()
             requests: dict[int, RequestKey] = {}
             passes, recorder = lm.listening(forest, is_wanted, requests, steered=steered is not None)
             kinds = steered or (lambda branch: [Steered()])
-            return Hearing(forest, passes, recorder, requests, kinds, lambda number: token_requests.use(number).key)
+            return LayerSegments(
+                forest, passes, recorder, requests, kinds, lambda number: token_requests.use(number).key
+            )
 
-        return Hearings(lm._sites, lm.routing_shape.top_k, hearing(as_planned), hearing(None) if first else None, first)
+        return ModelSegments(
+            lm._sites, lm.routing_shape.top_k, hearing(as_planned), hearing(None) if first else None, first
+        )
 
     def _heard(
-        self, hearings: Hearings | None, tokens: Indices, branches: Sequence[Branch], branch: Indices
+        self, hearings: ModelSegments | None, tokens: Indices, branches: Sequence[Branch], branch: Indices
     ) -> AbstractContextManager[None]:
         """Let a pass be heard inside the ``with`` block, if anything is recorded or steered."""
         if hearings is None:
@@ -279,7 +283,7 @@ class SharedRows:
     def _is_wanted(self, number: int) -> bool:
         return self._lm.captured.request.wants(self._known.use(number).key)
 
-    def _collect(self, front: _Front, hearings: Hearings, batch: TreeBatch) -> None:
+    def _collect(self, front: _Front, hearings: ModelSegments, batch: TreeBatch) -> None:
         """Keep the records of the batch's requests."""
         lm, token_requests = self._lm, self._known
         places_to_record = [place for place, number in enumerate(batch.requests) if self._is_wanted(number)]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.steering.apply import Constants
     from lm_eval_moe.steering.coverage import Coverage
 
-__all__ = ["Answered", "drawn_by"]
+__all__ = ["RequestAnswering", "drawn_by"]
 
 _BATCHES, _ROWS = 4, 64
 """Batches that are given at once, and rows where the size of a batch is not known beforehand."""
@@ -41,7 +41,7 @@ Order = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """From requests, by number, to their rows in running order, each the positions of those that it serves."""
 
 Run = Callable[[Sequence[int], Sequence[int]], Sequence[Sequence[Any]]]
-"""Runs some requests under each of some plans, given by their places among `Answered._plans`.
+"""Runs some requests under each of some plans, given by their places among `RequestAnswering._plans`.
 
 Returns the answers in that order, plan by plan; the rows say which plan is theirs. A backend that steers by one plan at
 once is given that in force.
@@ -53,7 +53,7 @@ def drawn_by(request: Instance, use: RowUse) -> tuple[Any, ...]:
     return *request.args, use.key.repeat if use.key else None
 
 
-class Answered:
+class RequestAnswering:
     """The part of `RoutedState` that knows what has been answered, and what will be asked again.
 
     Attributes:
@@ -169,7 +169,7 @@ class Answered:
         everything = range(len(token_requests.requests))
         answers: list[Any] = [None] * len(everything)
         for members in [everything] if rounds is None else rounds:
-            results = self._answered(members, order, depends_on, token_requests.use, run, at_once=at_once, quiet=quiet)
+            results = self._answer(members, order, depends_on, token_requests.use, run, at_once=at_once, quiet=quiet)
             for index, (value, greedy) in zip(members, results, strict=True):
                 answers[index] = (value, greedy)
         for index in everything if self.coverage else ():
@@ -208,7 +208,7 @@ class Answered:
             return *drawn_by(requests[index], uses[index]), *self._kept_for(uses[index], languages[index])
 
         sampled = any(is_sampled(request.args[1]) for request in requests)
-        answers = self._answered(
+        answers = self._answer(
             range(len(requests)),
             order,
             depends_on,
@@ -229,7 +229,7 @@ class Answered:
             names -= {"computation.processes"}
         return self._known.with_parts(self.changeable_parts()).only(names).hash
 
-    def _answered(
+    def _answer(
         self,
         requests: Sequence[int],
         order: Order,

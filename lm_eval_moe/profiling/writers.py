@@ -16,7 +16,7 @@ from lm_eval_moe.profiles.unfinished import RowsOnDisk, Unfinished, write_unfini
 from lm_eval_moe.recording.profile_rows import PooledRow, row_of
 from lm_eval_moe.routing_record import RoutingRecord
 
-__all__ = ["Content", "Growing", "GrowingRows", "GrowingSums", "Pace"]
+__all__ = ["Content", "Pace", "ProfileWriter", "RowsWriter", "SumsWriter"]
 
 _SAVING_SHARE = 20
 """Saving takes at most about one part in so many of the time, however slow the disk is."""
@@ -37,7 +37,7 @@ class Content:
     tokens: int
 
 
-class Growing(Protocol):
+class ProfileWriter(Protocol):
     """What documents add up to, in the order in which they come."""
 
     def add(self, item: ProfileItem, record: RoutingRecord) -> None:
@@ -82,7 +82,7 @@ class Pace:
         self._last, self._took = now, now - self._last
 
 
-class GrowingRows:
+class RowsWriter:
     """A row per item: each is written as it comes, and none is held.
 
     Rows outlive this process as soon as they are saved, and a crash of the system at the pace that was asked for.
@@ -125,7 +125,7 @@ class GrowingRows:
         self._rows.close()
 
 
-class GrowingSums:
+class SumsWriter:
     """One row for all documents.
 
     Args:
