@@ -225,7 +225,7 @@ class RequestAnswering:
 
     def _answer_identity(self, *, sampled: bool) -> str:
         names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
-        if self.batch_size == 1:  # then nothing hangs on which requests a process has
+        if self.batch_size == 1:  # then nothing depends on which requests a process has
             names -= {"computation.processes"}
         return self._known.with_parts(self.changeable_parts()).only(names).hash
 

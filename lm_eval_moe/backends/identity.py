@@ -85,12 +85,12 @@ def described_reading(lm: Any) -> dict[str, Any]:
 
 
 def _tokenizer(tokenizer: Any) -> str:
-    """Return a hash of all that turns text into tokens; the chat template is a part of its own."""
+    """Return a hash of all that turns text into tokens; the chat template is a separate part."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     names = ("special_tokens_map", "padding_side", "clean_up_tokenization_spaces")
     rest = [str(getattr(tokenizer, name, None)) for name in names]
-    # An engine may derive a class of its own from the tokenizer's, inside a function.
+    # An engine may derive its own class from the tokenizer's, inside a function.
     kind = next(kind for kind in type(tokenizer).__mro__ if "<locals>" not in kind.__qualname__)
     text = json.dumps([kind.__qualname__, vocabulary, *rest])
     files = [Path(file) for file in (getattr(tokenizer, "vocab_file", None),) if backend is None and file]

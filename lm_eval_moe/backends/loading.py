@@ -67,7 +67,7 @@ def modules_before_loading(arguments: Mapping[str, Any]) -> nn.Module:
         arguments: The model arguments; an adapter among them is loaded.
 
     Raises:
-        UserError: There is no such config, it is of no decoder-only language model, or the adapter is for others.
+        UserError: There is no such config, it is not of a decoder-only language model, or the adapter is for others.
     """
     adapters = () if arguments.get("adapter") is None else load_adapter(arguments["adapter"])
     config = _config_of(model_path(arguments.get("pretrained", "demo")), arguments)

@@ -54,7 +54,7 @@ def generation_order(arguments: Sequence[tuple[str, dict[str, Any]]], encode: Ca
 def rounds_without_conflict(
     requests: Sequence[TokenRequest], steered_as: Callable[[int], Hashable]
 ) -> Sequence[Sequence[int]]:
-    """Split requests into rounds in which a shared row is steered alike for all that it serves.
+    """Split requests into rounds in which a shared row is steered in the same way for all that it serves.
 
     Nearly always one round: only requests of the same tokens but another language, or another prompt boundary where
     that matters, have to run apart.

@@ -74,7 +74,7 @@ def usual_batch_size(name: str, size: int) -> int | str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from showing a bar of its own for the weights that it loads inside the ``with`` block."""
+    """Keep transformers from showing its own bar for the weights that it loads inside the ``with`` block."""
     from transformers.utils import logging
 
     was_enabled = logging.is_progress_bar_enabled()

@@ -1,6 +1,6 @@
 """lm-eval's requests and their names: whose tokens a row of a batch will hold.
 
-What is known of a request is made when it is asked for: a run has a hundred thousand of them, and works on a batch.
+What is known about a request is made when it is asked for: a run has a hundred thousand of them, and works on a batch.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class RoutedState(RequestAnswering):
         captured: What was recorded: inside `capturing`, what was asked for there; outside, all that ran since the
             steering or the captured span was last set.
         coverage: What the plan in force steers of a request; None for the model as it is.
-        fills_batches: Whether the engine makes batches of its own from all that it is given: it is given as much as
+        fills_batches: Whether the engine makes its own batches from all that it is given: it is given as much as
             possible then (``batch_size=auto``) where nobody says otherwise.
     """
 

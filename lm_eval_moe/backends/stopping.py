@@ -1,7 +1,7 @@
 """Where lm-eval's reading of a generated text begins and ends: after the thinking, before the first stop string.
 
 lm-eval decodes all that a row has generated, special tokens left out. Of that it scores what comes after the last
-end of thinking, without white space in front, up to the first stop string. A row of a batch goes on beyond a stop
+end of thinking, without white space in front, up to the first stop string. A row of a batch continues beyond a stop
 string until the whole batch is done, so that a stop string within the thinking, or a special token among the stop
 strings, does not end what is scored.
 """
@@ -62,7 +62,7 @@ class StopRule:
         return self.think_end is not None
 
     def is_unread(self, string: str) -> bool:
-        """Whether a stop string cannot be seen in a text, and is no token that ends a row either."""
+        """Whether a stop string cannot be seen in a text, and is not a token that ends a row either."""
         if not is_left_out(self._tokenizer, string):
             return False
         return not self.token_ids.intersection(self._tokenizer.encode(string, add_special_tokens=False))

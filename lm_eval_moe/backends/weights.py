@@ -132,8 +132,8 @@ class LoadedWeights:
 def _weight_files(folder: Path | None) -> list[Path]:
     """Return all files of a folder that weights can come from, whichever of them the arguments choose.
 
-    Other formats and variants, an adapter that lies beside the model and is loaded unasked, and what says which file
-    holds what.
+    Other formats and variants, an adapter that lies next to the model and is loaded automatically, and what says which
+    file holds what.
     """
     if folder is None or not folder.is_dir():
         return []

@@ -1,4 +1,4 @@
-"""How far two backends agree on one model: the same texts under the same steering, each in a process of its own."""
+"""How far two backends agree on one model: the same texts under the same steering, each in its own process."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def compare_backends(
     Args:
         first: Name and model arguments of a backend, which draws the sample.
         second: Those of the other.
-        progress: Is told what is about to run.
+        progress: Is called with what is about to run.
 
     Raises:
         UserError: A backend cannot be loaded, or the two do not run the same model.

@@ -47,7 +47,7 @@ class Anatomy:
         scoring: What the logits go through before the choice: softmax, sigmoid or softplus, `AFTERWARDS` or `UNKNOWN`.
         groups: Groups of experts, and how many of them are chosen; None for no groups.
         selection_bias: Names of the tensors that are added to the scores for the choice alone, in the first MoE layer.
-        shared: Modules that every token passes beside the routed experts, in the first MoE layer, with their class.
+        shared: Modules that every token passes besides the routed experts, in the first MoE layer, with their class.
     """
 
     model_class: str
@@ -185,7 +185,7 @@ def _is_count(value: object) -> bool:
 
 
 def _selection_biases(block: RoutedBlock, parent: nn.Module) -> Iterator[str]:
-    """Find a tensor called bias with an entry for each expert that is no linear's bias."""
+    """Find a tensor called bias with an entry for each expert that is not a linear layer's bias."""
     sizes = {block.num_experts, block.num_experts + block.extra}
     experts = {id(tensor) for _, tensor in _tensors(block.experts)} if block.experts is not None else set()
     for name, module in parent.named_modules():

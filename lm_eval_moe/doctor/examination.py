@@ -138,7 +138,7 @@ def examine(
     Args:
         lm: The model.
         steering: A steering to explain and measure, which changes nothing of the verdict.
-        progress: Is told what is about to run; see `planned_runs` for how often.
+        progress: Is called with what is about to run; see `planned_runs` for how often.
 
     Raises:
         UserError: The steering does not fit the model.

@@ -26,7 +26,7 @@ class ProofOutcome:
         summary: One line that says what was seen.
         advice: What to do where it does not hold.
         layers: By decoder layer, what was seen there; JSON-ready.
-        details: What was seen beside that; JSON-ready.
+        details: What was seen besides that; JSON-ready.
         notes: What a user of a model that passes should still know.
     """
 
@@ -53,7 +53,7 @@ class Proof:
         if_missing: What a proof that needs this one does where this one does not hold.
         shares: Entries of a layer in `ProofOutcome.layers` that are shares of tokens, with their headings.
         table: The title of the table that shows them.
-        runs: How many runs of the model it makes beside those that several share, for the bar of progress.
+        runs: How many runs of the model it makes besides those that several share, for the bar of progress.
         runs_per_layer: The same for every layer that routes.
     """
 

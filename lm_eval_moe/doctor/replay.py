@@ -45,7 +45,7 @@ class Call:
 
     @property
     def selection(self) -> tuple[_Place, _Place] | None:
-        """Where indices and weights ``[N, K]`` are among the arguments, told by their form alone; None if nowhere."""
+        """Where indices and weights ``[N, K]`` are among the arguments, recognised by their form; None if nowhere."""
         values = self.arguments
         flat = {place: v for place, v in values.items() if isinstance(v, torch.Tensor) and v.dim() == 2}
         indices = [place for place, v in flat.items() if not v.is_floating_point() and v.dtype != torch.bool]

@@ -174,7 +174,7 @@ class Runs:
 
     Args:
         lm: The model; left as it was by `undisturbed`.
-        progress: Is told what is about to run.
+        progress: Is called with what is about to run.
     """
 
     def __init__(self, lm: RoutedModel, progress: Callable[[str], object] | None = None) -> None:
@@ -273,7 +273,7 @@ class Runs:
 
     @cached_property
     def witnesses(self) -> dict[int, LayerWitness]:
-        """By decoder layer, what its experts do, beside what is recorded, over tokens of the sentences in a row."""
+        """By decoder layer, what its experts do, besides what is recorded, over tokens of the sentences in a row."""
         modules = self.modules
         self._prepare("plain run", None, "off")
         tokens = [token for sentence in self.sentences for token in sentence.tokens][

@@ -1,6 +1,6 @@
-"""What one backend makes of a sample of texts: run in a process of its own, since engines change each other's classes.
+"""What one backend makes of a sample of texts: run in its own process, since engines change each other's classes.
 
-``python -m lm_eval_moe.doctor.sample`` reads a request from a file and writes what it found beside it.
+``python -m lm_eval_moe.doctor.sample`` reads a request from a file and writes what it found next to it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def read_result(file: Path) -> SampleResult:
 
 
 def _plans(shape: RoutingShape) -> dict[str, SteeringSpec | None]:
-    """Return no steering, and one plan for each kind of change to the logits, on experts drawn anew in every layer."""
+    """Return no steering, and one plan for each kind of change to the logits, on experts drawn for each layer."""
     rng = np.random.default_rng(_SEED)
     count = min(2, shape.top_k, shape.experts - shape.top_k) or 1
     targets = {layer: sorted(rng.choice(shape.experts, count, replace=False).tolist()) for layer in shape.layers}
@@ -176,7 +176,7 @@ def main(request_file: str, result_file: str) -> int:
 
     Args:
         request_file: The file of the request.
-        result_file: The file to write, ``.npz``; the error goes into a ``.json`` beside it.
+        result_file: The file to write, ``.npz``; the error goes into a ``.json`` next to it.
     """
     request = Request(**json.loads(Path(request_file).read_text(encoding="utf-8")))
     try:

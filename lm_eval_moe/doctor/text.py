@@ -39,7 +39,7 @@ def render_text(examination: Examination, *, verbose: bool = False) -> str:
 
     Args:
         examination: The examination.
-        verbose: Show what each layer did even where all layers did alike.
+        verbose: Show what each layer did even where all layers did the same.
     """
     blocks = [f"model: {examination.model}"]
     if examination.anatomy is not None:

@@ -35,7 +35,7 @@ _RELATIVE = 1e-4  # experts that are called with other numbers of tokens sum in 
 
 @dataclass(frozen=True)
 class LayerWitness:
-    """What one layer's experts did, beside what is recorded; a pair is a token and an expert.
+    """What one layer's experts did, besides what is recorded; a pair is a token and an expert.
 
     Attributes:
         tokens: How many were looked at.
@@ -82,10 +82,10 @@ def witnesses(
         modules: The model's.
         shape: Its routing shape.
         tokens: One row.
-        progress: Is told of each layer.
+        progress: Is called for each layer.
 
     Returns:
-        By decoder layer, what its experts did, beside what was recorded.
+        By decoder layer, what its experts did, besides what was recorded.
     """
     sites = modules.sites
     parts = [expert_parts(site.module, site.block) for site in sites]

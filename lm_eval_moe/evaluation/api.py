@@ -60,7 +60,7 @@ def simple_evaluate(
     strict: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any] | None:
-    """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields beside the scores.
+    """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields alongside the scores.
 
     Args:
         model: The name of a backend (``hf-moe``), a routed model, or any other lm-eval model (which then runs without

@@ -1,7 +1,7 @@
 """Averages over a group's languages: one language's tasks, all but English or the reference, each resource tier.
 
 lm-eval averages a group over its tasks, and refuses a task that is in two groups of one run. Where a group has no
-subgroup for one of these averages, it is computed from the finished results and stands there as a row of its own.
+subgroup for one of these averages, it is computed from the finished results and stands there as its own row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def add_averages(
 
     Args:
         results: lm-eval's results; changed in place.
-        pairings: What is known of each task of the run.
+        pairings: What is known about each task of the run.
         reference: The language that routing is compared with.
 
     Warns:

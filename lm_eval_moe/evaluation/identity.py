@@ -145,7 +145,7 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _prompts(task: Any, limit: float | None) -> str:
     """Return a hash of the prompts and right answers of the first evaluated documents, without examples and templates.
 
-    It tells what a function makes of a document, also where that hangs on a file which the function reads.
+    It tells what a function makes of a document, also where that depends on a file which the function reads.
     """
     makers = [task.doc_to_text, task.doc_to_target]
     if getattr(task.config, "doc_to_choice", None) is not None:

@@ -65,7 +65,7 @@ def main_fields(documents: Any) -> tuple[str, ...]:
     """
     head = [documents[row] for row in range(min(len(documents), _LOOKED_AT))]
     if len(head) < 2 or not all(isinstance(doc, Mapping) for doc in head):
-        return ()  # of one document nothing can be told
+        return ()  # one document shows nothing
     texts = {name: {doc[name] for doc in head if isinstance(doc.get(name), str)} for name in head[0]}
     return tuple(name for name, values in texts.items() if 2 * len(values) >= len(head))
 

@@ -55,8 +55,8 @@ def check_unique(where: str, keys: Iterable[tuple[str, int]], fix: str) -> None:
 def gold_answer(task: Any, doc: Any) -> str | None:
     """Return a document's right answer as text that is the same in every language where the answer is.
 
-    Numbers are spelt alike whatever their digits and separators, choices are their index. None where there is none, as
-    for texts that are only scored.
+    Numbers are spelt the same whatever their digits and separators, choices are their index. None where there is none,
+    as for texts that are only scored.
     """
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return None

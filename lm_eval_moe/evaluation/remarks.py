@@ -1,4 +1,4 @@
-"""What a user has to be told about an evaluation: what it will lack, before it runs, and what it lacked, afterwards."""
+"""What a user must know about an evaluation: what it will lack, before it runs, and what it lacked, afterwards."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class RoutedEvaluation:
         """Let lm-eval evaluate; return its results with routing.
 
         Raises:
-            UserError: The reference items of a profile were prompted otherwise than the tasks are.
+            UserError: The reference items of a profile were prompted differently from the tasks.
         """
         session = self._session
         model = self._model.with_parts(self.lm.changeable_parts(session.request))

@@ -43,7 +43,7 @@ class RoutingSession:
         reference: Canonical tag of the language to compare with.
         include_reference: Whether the reference language's own tasks get the comparing fields, too.
         given: Records of reference items from a profile.
-        keep: Arrays of the records to keep beside those that the fields read.
+        keep: Arrays of the records to keep besides those that the fields read.
         allow_leak: Whether tasks may hold items that the model's steering was selected on.
         before: Called when all tasks have their requests, before these run; a session of which requests will run has
             to `begin` there.

@@ -146,7 +146,7 @@ def merge_arguments(parser: Any, namespace: argparse.Namespace, values: Any, des
     """Read ``key=value`` arguments into a namespace as lm-eval's ``run`` does.
 
     Args:
-        parser: Is told of what cannot be read.
+        parser: Reports what cannot be read.
         namespace: Gets a dictionary.
         values: The arguments, or one with commas between, or JSON.
         dest: The dictionary's name in the namespace.

@@ -1,4 +1,4 @@
-"""What is known of a task's documents once its requests are made, before any of them runs."""
+"""What is known about a task's documents once its requests are made, before any of them runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TaskDocument:
 
 
 def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]], None]) -> AbstractContextManager[None]:
-    """Be told of a task's documents as soon as lm-eval has made its requests.
+    """Be notified of a task's documents as soon as lm-eval has made its requests.
 
     Args:
         task: The loaded task.

@@ -18,7 +18,7 @@ from lm_eval_moe.replacing import replaced
 __all__ = ["quiet_harness", "warnings_only"]
 
 _HINT = "Custom kwargs can be passed to"
-"""Said of every task with a data function of its own."""
+"""Said about every task with a data function of its own."""
 
 
 @contextmanager

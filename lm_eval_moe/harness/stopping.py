@@ -21,7 +21,7 @@ def stopping_by(criterion: Any, looked_for: Collection[str]) -> AbstractContextM
 
     Args:
         criterion: What is asked.
-        looked_for: The stop strings that lm-eval goes on looking for: it decodes the last tokens of all rows for each,
+        looked_for: The stop strings that lm-eval keeps looking for: it decodes the last tokens of all rows for each,
             and ends a batch once all rows have had the same one.
     """
 

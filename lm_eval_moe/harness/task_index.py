@@ -86,7 +86,7 @@ def metadata_of(manager: TaskManager, tasks: Sequence[Any]) -> Iterator[tuple[st
 
     Args:
         manager: Knows them.
-        tasks: Names, or patterns with ``*``; what is no text (a loaded task) is passed over.
+        tasks: Names, or patterns with ``*``; what is not text (a loaded task) is passed over.
     """
     index = getattr(manager, "_task_index", None) or manager.task_index  # 0.5's name, and 0.4's
     waiting: list[Any] = [name for name in tasks if isinstance(name, str)]

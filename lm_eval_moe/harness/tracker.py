@@ -46,7 +46,7 @@ def name_model(tracker: EvaluationTracker, name: str) -> None:
 
 
 class WholeFilesTracker(EvaluationTracker):
-    """Writes as its base class does, beside the place first; the base class only logs what goes wrong.
+    """Writes as its base class does, next to the place first; the base class only logs what goes wrong.
 
     Attributes:
         failed: What could not be written, for an error when everything else is done.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerationState", "Rows"]
 
-# Rows that nothing can go on with are read off the device so many at a time.
+# Rows that nothing can continue with are read off the device so many at a time.
 _AT_ONCE = 64
 
 
@@ -68,9 +68,9 @@ class GenerationState:
 class Rows:
     """The rows of the passes of one model, under one steering.
 
-    A pass goes on with the rows of the cache that it is given, if a pass under the same steering has filled that cache,
-    and begins new ones otherwise. In ``generate``, what is fed before the first new token is the prompt; elsewhere,
-    what a row begins with.
+    A pass continues with the rows of the cache that it is given, if a pass under the same steering has filled that
+    cache, and begins new ones otherwise. In ``generate``, what is fed before the first new token is the prompt;
+    elsewhere, what a row begins with.
 
     Args:
         steered: What decides how the tokens are steered, but for the part of the sequence.
@@ -92,7 +92,7 @@ class Rows:
         Args:
             shape: B sequences of T tokens.
             mask: ``[B, T]``, False at padding.
-            cache: The key-value cache that the pass goes on from, None for none.
+            cache: The key-value cache that the pass continues from, None for none.
             generating: The call of ``generate`` that runs it, if one does.
 
         Raises:
@@ -118,7 +118,7 @@ class Rows:
         return self.forest.begin_pass(np.where(mask, segments[:, None], NONE))
 
     def end_pass(self, cache: Any) -> None:
-        """Learn which cache holds the pass that has just ended; None: none, so that nothing can go on with it."""
+        """Learn which cache holds the pass that has just ended; None: none, so that nothing can continue with it."""
         batch, self._now = self._now, None
         if batch is None or cache is None or self._batches.get(cache) is batch:
             return
@@ -126,7 +126,7 @@ class Rows:
         batch.cache = ref(cache)
 
     def collect(self, recorder: Recorder | None, *, everything: bool) -> None:
-        """Read the records of rows that nothing can go on with; with ``everything``, of all that have none yet."""
+        """Read the records of rows that nothing can continue with; with ``everything``, of all that have none yet."""
         over = [batch for batch in self._open if everything or batch.cache is None or batch.cache() is None]
         rows = [row for batch in over for row in batch.rows]
         if not rows or (len(rows) < _AT_ONCE and not everything):
@@ -149,7 +149,7 @@ class Rows:
         return [row.records for row in self._rows if row.records is not None]
 
     def _batch(self, rows: int, cache: Any) -> _Batch:
-        """Return the rows that a pass goes on with, or new ones."""
+        """Return the rows that a pass continues with, or new ones."""
         batch = self._batches.get(cache) if cache is not None else None
         length = getattr(cache, "get_seq_length", lambda: None)()
         if batch is not None and len(batch.rows) == rows and length in (None, batch.columns):

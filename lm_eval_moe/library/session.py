@@ -52,8 +52,8 @@ def session_of(model: Any) -> Session:
 class Session:
     """One model with blocks around it.
 
-    Whenever a block begins or ends, what is heard ends, and is heard anew for those that are left: a row that goes on
-    under other steering is another row.
+    Whenever a block begins or ends, what is heard ends, and is heard again for those that are left: a row that
+    continues under other steering is another row.
 
     Args:
         model: The module that is called for each pass.
@@ -169,7 +169,7 @@ class Session:
         return criteria
 
     def _end_listening(self) -> None:
-        """Give the rows that were heard to all that capture, and hear anew."""
+        """Give the rows that were heard to all that capture, and hear again."""
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.close()

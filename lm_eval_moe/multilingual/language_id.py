@@ -46,10 +46,10 @@ _VARIETY_OF = {
     "gom": "kok",
 }
 
-# Tags with a script that is not the language's usual one, and in which the identifier knows the language all the same.
+# Tags with a script that is not the language's usual one, and in which the identifier knows the language nevertheless.
 _KNOWN_IN_SCRIPT = frozenset({"zh-Hant", "sr-Latn"})
 
-# What is no prose. Environments come before commands, displayed mathematics before inline mathematics.
+# What is not prose. Environments come before commands, displayed mathematics before inline mathematics.
 _NOT_PROSE = tuple(
     re.compile(pattern, flags)
     for pattern, flags in (

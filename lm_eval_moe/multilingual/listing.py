@@ -95,7 +95,7 @@ def list_groups(manifests: Sequence[Manifest], language: str | None = None) -> L
 
 
 def list_languages(manifests: Sequence[Manifest], language: str | None = None) -> Listing:
-    """Return one row a language that some benchmark has, with the benchmarks."""
+    """Return one row per language that some benchmark has, with the benchmarks."""
     tag = _tag(language)
     rows = []
     for info in known_languages().values():

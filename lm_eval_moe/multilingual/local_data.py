@@ -1,6 +1,6 @@
 """A task's rows: from a folder of JSON lines where one is given, else from the hub.
 
-The folder has one JSON Lines file a language, ``<benchmark>/<file>.jsonl``, one row a line. It is named by the
+The folder has one JSON Lines file per language, ``<benchmark>/<file>.jsonl``, one row per line. It is named by the
 environment variable ``MOE_BENCH_DIR``, or by ``--metadata '{"bench_dir": "..."}'``, which wins: lm-eval hands its
 ``--metadata`` to a task's ``custom_dataset`` function.
 """

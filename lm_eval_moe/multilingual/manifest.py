@@ -10,11 +10,11 @@ The suffix is .yml, so that lm-eval, which takes every ``*.yaml`` for a task or 
 - ``item``: the field or fields that name an item in every language, or ``row``.
 - ``pairs_with_reference``: true, or a sentence that says why there is no English counterpart.
 - ``metrics``: names, or ``{metric: exact_match, filter: flexible-extract}``; groups average them, and
-  with ``weight_by_size: true`` count every item alike.
+  with ``weight_by_size: true`` give every item the same weight.
 - ``defaults``: strings that every language has unless it has its own.
 - ``languages``: tag -> the name of its configuration on the hub, or ``{config, file, language, strings, fields}``.
   ``file`` is its name in the local layout (default: the tag); ``strings`` reach the task's loader (``metadata.moe``);
-  ``fields`` are written into the task's YAML as they are. A second variety of a language has a key of its own, such as
+  ``fields`` are written into the task's YAML as they are. A second variety of a language has its own key, such as
   ``fa_prs``, and says ``language: fa``.
 - ``variants``: parts that every language has (levels, subjects): name -> strings, or a list of names.
 - ``groups``: further groups, name -> list of languages, or ``all``.
@@ -106,7 +106,7 @@ class BenchmarkTask:
 
     @property
     def info(self) -> LanguageInfo:
-        """What is known of the language."""
+        """What is known about the language."""
         return language_info(self.language)
 
 

@@ -1,4 +1,4 @@
-"""Capture the routing of documents, a few at a time, into one profile a language."""
+"""Capture the routing of documents, a few at a time, into one profile per language."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class CaptureOptions:
         restart: Whether what is there already is replaced.
         save_every: Seconds between two savings of an unfinished profile. Of rows that are not pooled, those of every
             chunk of documents are saved; they then wait for the disk.
-        arrays: Which extra arrays the profile shall hold.
+        arrays: Which extra arrays the profile should hold.
         prompting: How the documents are put to the model; they have been already, and the profile says so.
     """
 
@@ -72,7 +72,7 @@ def planned(lm: RoutedModel, sources: Iterable[Source], folder: Path, options: C
     """Return one job a language, having looked at what is there already for all of them.
 
     Raises:
-        UserError: Files of other settings are there, and shall not be replaced.
+        UserError: Files of other settings are there, and must not be replaced.
     """
     identity = lm.identity()
     return [ProfileJob(lm, source, folder / f"{source.language}.safetensors", options, identity) for source in sources]
@@ -123,7 +123,7 @@ class ProfileJob:
         """Capture what is left and write the profile; return its rows and tokens.
 
         Args:
-            progress: Is told how many documents were taken.
+            progress: Is called with the number of documents taken.
 
         Raises:
             UserError: The profile cannot be written, or no document has tokens in the span.
@@ -156,7 +156,7 @@ class ProfileJob:
         return len(content.items), content.tokens
 
     def _settings(self) -> dict[str, Any]:
-        """Return how the profile is made, JSON-ready; beside the identity it is the profile's provenance."""
+        """Return how the profile is made, JSON-ready; besides the identity it is the profile's provenance."""
         lm, options = self.lm, self.options
         settings = {
             "language": self.source.language,

@@ -55,7 +55,7 @@ class CheckedTexts(ABC):
             has_names: Whether items keep their names, which must then differ.
 
         Raises:
-            UserError: There is no text, or a name is there twice.
+            UserError: There is no text, or a name occurs twice.
         """
         numbers: dict[str, int] = {}
         item = None

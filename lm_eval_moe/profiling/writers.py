@@ -131,7 +131,7 @@ class SumsWriter:
     Args:
         path: The file of the unfinished profile.
         state: What it says.
-        pace: When to write the file anew.
+        pace: When to write the file again.
         row: The row.
     """
 

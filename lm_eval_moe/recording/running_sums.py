@@ -72,7 +72,7 @@ class RunningSums:
 
     @outside_autograd
     def clear(self, segments: Indices) -> None:
-        """Forget what was summed under numbers that begin anew."""
+        """Forget what was summed under numbers that are reused."""
         for sums in self.by_name.values():
             # Those of what steering reached have no room yet for segments at which it never acted.
             reused = segments[segments < sums.shape[1]]
@@ -162,7 +162,7 @@ class RunningSums:
             same &= (here != none)[..., :, None]
         common = same.sum((-1, -2)).double() if same.device.type != "mps" else same.sum((-1, -2)).float()
         union = (here != none).sum(-1) + (before != none).sum(-1) - common
-        jaccard = torch.where(union == 0, 1.0, common / union)  # two tokens that both skip are alike
+        jaccard = torch.where(union == 0, 1.0, common / union)  # two tokens that both skip are the same
         self._add("pairs", at, rows.pair, jaccard)
         self._last[at, rows.runs.to(self._last.device)] = indices.index_select(1, rows.run_last).to(self._last)
 

@@ -1,12 +1,12 @@
 """The forest of segments: whose tokens a forward pass computes, and which token lies before which.
 
 One forward pass of any engine is N token rows. A *segment* is a run of tokens that is routed once and belongs to every
-request whose path goes through it: the prompt of one row, a choice beside others, a few-shot prefix that all documents
+request whose path goes through it: the prompt of one row, a choice next to others, a few-shot prefix that all documents
 share, the part of a request that one pass computes, a KV block, one cell of a sweep. A segment has at most one parent,
 whose last token lies just before its first one; a request is a path from a root, and its record the sum over the path.
 
 Nothing here depends on how an engine lays its rows out: it says which segment each row belongs to, in the order of the
-sequence within a segment, and passes may stop and go on anywhere.
+sequence within a segment, and passes may stop and continue anywhere.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Forest:
         return rows
 
     def _next_step(self) -> TokenRows | None:
-        """Return the rows of a pass over the last one's segments, each of which goes on by one token again.
+        """Return the rows of a pass over the last one's segments, each of which continues by one token again.
 
         So are most passes of decoding, whose rows then are nearly free; None where it is not so.
         """

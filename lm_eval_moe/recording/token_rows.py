@@ -55,8 +55,8 @@ class TokenRows:
         runs: ``[R]`` the segment of each run, ascending.
         run_last: ``[R]`` each run's last row.
         run_after: ``[R]`` the run that comes before it; `NONE` if it is not in this pass.
-        run_carried: ``[R]`` the segment of an earlier pass that comes before it (itself, where it goes on); or `NONE`.
-        steered: ``[R]`` what decides how each run is steered.
+        run_carried: ``[R]`` the segment of an earlier pass that comes before it (itself, where it continues); or
+        `NONE`. steered: ``[R]`` what decides how each run is steered.
         reused: Segments that begin in this pass under a number that was released.
         capacity: Above every number of a segment.
     """

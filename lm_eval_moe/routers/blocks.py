@@ -1,6 +1,6 @@
 """What an adapter says about one mixture-of-experts block: its parts, its logits, its selection.
 
-`RoutedBlock` itself fits what most families of transformers build: a router with an ``[E, hidden]`` weight beside an
+`RoutedBlock` itself fits what most families of transformers build: a router with an ``[E, hidden]`` weight next to an
 experts module that takes the selected indices and their combine weights. A family that differs derives a class that
 says how; see ``docs/adapters.md``.
 """
@@ -60,7 +60,7 @@ class RoutedBlock:
     the combine weights change with them."""
 
     hands_on_selection: ClassVar[bool] = True
-    """Whether the experts' call gets the selected indices and their weights; otherwise the router's output tells."""
+    """Whether the experts' call gets the selected indices and their weights; else the router's output holds them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,7 +103,7 @@ class RoutedBlock:
 
     @property
     def weight(self) -> Tensor:
-        """The router's weight ``[E + extra, H]``, looked up anew each time: offloading replaces the parameter."""
+        """The router's weight ``[E + extra, H]``, looked up again each time: offloading replaces the parameter."""
         # Asked for by every function that a router calls: first where parameters are, without the module's own search.
         weight: Tensor | None = self.owner._parameters.get("weight")
         return self.owner.weight if weight is None else weight  # type: ignore[return-value]
@@ -162,10 +162,10 @@ class ExpertListBlock(RoutedBlock):
     def of_list(cls, block: nn.Module, name: str) -> RoutedBlock | None:
         """Return the parts of a block with a list of experts, None for any other module.
 
-        The list is called ``experts``, or anything else if a router beside it has a row for each of its members.
+        The list is called ``experts``, or anything else if a router next to it has a row for each of its members.
 
         Raises:
-            UserError: The router, or which of several lists has the experts, cannot be told.
+            UserError: The router, or which of several lists has the experts, is unclear.
         """
         lists = {
             child_name: len(child)

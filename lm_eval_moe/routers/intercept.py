@@ -1,7 +1,7 @@
 """Intercept routers: see their logits, change them before the model's own selection, see what the experts receive.
 
 A router's ``forward`` is wrapped in a ``TorchFunctionMode`` that recognises the one linear whose weight *is* the
-router's weight. Its output is handed to a listener, and what the listener returns goes on into the model's own code:
+router's weight. Its output is handed to a listener, and what the listener returns continues into the model's own code:
 softmax or sigmoid, groups, selection bias and top-k stay the model's. A forward hook could not do this, since the
 blocks ignore the logits that a router returns.
 """
@@ -29,13 +29,13 @@ _Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class RouterListener:
-    """Is told about every router call; as it stands here, it changes nothing.
+    """Is notified of every router call; as it stands here, it changes nothing.
 
     ``position`` counts the model's routers from 0; N is batch x sequence.
     """
 
     def route(self, position: int, logits: Tensor) -> Tensor:
-        """Return the router logits ``[N, E]`` that the model shall go on with."""
+        """Return the router logits ``[N, E]`` that the model continues with."""
         return logits
 
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
@@ -69,7 +69,7 @@ def intercepted(
 
     Args:
         sites: The model's routers.
-        listener: Is told about every call.
+        listener: Is notified of every call.
         top_k: Experts selected per token, K.
         whole: Check at the end that every router and every experts module was reached equally often.
 

@@ -44,7 +44,7 @@ _KINDS: dict[Any, str] = {
 
 
 class RouterMode(TorchFunctionMode):
-    """Hands the logits of one router call to ``edit`` and goes on with what it returns.
+    """Hands the logits of one router call to ``edit`` and continues with what it returns.
 
     The router's linear is the one whose weight *is* the router's weight (or a product with its transpose); nothing
     else of the model's own code is replaced, so that with unchanged logits the outputs are bit-identical.
@@ -70,7 +70,7 @@ class RouterMode(TorchFunctionMode):
     """How the logits were scored over all experts: softmax, sigmoid or softplus; None: not before the top-k."""
 
     _guard: Guard | None = None
-    _logits: Tensor | None = None  # [N, E], as the model goes on with them
+    _logits: Tensor | None = None  # [N, E], as the model continues with them
     _projected: Tensor | None = None  # what the linear gave, edited
     _scores: Tensor | None = None
 

@@ -97,7 +97,7 @@ class ExpertParts:
                 if getattr(hook, "offload", False):
                     hook.pre_forward(module)
                     stack.callback(hook.post_forward, module, None)
-                    # Or else the module's own call would load its parameters anew.
+                    # Or else the module's own call would load its parameters again.
                     stack.enter_context(replaced(hook, "offload", False))
             yield
 

@@ -179,7 +179,7 @@ def model_on_meta(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
     """Build a model without weights, so that its routers are found by the very code that intercepts them.
 
     Raises:
-        UserError: The config is of no decoder-only language model.
+        UserError: The config is not of a decoder-only language model.
     """
     import torch
     from transformers import AutoModelForCausalLM

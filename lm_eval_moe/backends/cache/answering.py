@@ -37,7 +37,7 @@ def answers_by_block(
         size: Rows of a block.
         compute: Runs the requests of some indices; returns their answers and records.
         recall: Takes the record of a request that was not run.
-        bar: Counts requests; what computes them may let it go on meanwhile.
+        bar: Counts requests; what computes them may let it continue meanwhile.
     """
     answers: dict[int, Any] = {}
     before = bar.n

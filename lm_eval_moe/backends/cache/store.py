@@ -69,7 +69,7 @@ class ResponseCache:
     """Entries by key, in one file that several processes may use at once.
 
     A file that turns out to be damaged, when it is opened or at any time later, is set aside with a warning, and a new
-    one takes its place: what it held is computed anew.
+    one takes its place: what it held is computed again.
 
     Args:
         path: Of the file; ``.moe.sqlite`` is added, so that no other cache is ever taken for one of these.

@@ -30,7 +30,7 @@ class _Gaps:
     """Where a checkpoint and a model do not fit.
 
     Attributes:
-        grave: What a run must not go on with: by what is wrong, the weights.
+        grave: What a run must not continue with: by what is wrong, the weights.
         missing: Other weights that the checkpoint lacks.
         random: Whether any weight of the model was drawn at random.
     """
@@ -92,8 +92,8 @@ def _gaps_of(model: nn.Module, info: Mapping[str, Any]) -> _Gaps:
     """Sort what transformers says of a loaded checkpoint.
 
     What a checkpoint holds beyond the model (the layers that predict a further token, a vision tower, the scales of
-    quantised weights) is no gap; a router, expert or embedding of a layer that the model has is one: the config is then
-    not that of the checkpoint.
+    quantised weights) is not a gap; a router, expert or embedding of a layer that the model has is one: the config is
+    then not that of the checkpoint.
     """
     names = _Names(model)
     shapes = {name: f"{name} ({list(there)}, expected {list(here)})" for name, there, here in info["mismatched_keys"]}

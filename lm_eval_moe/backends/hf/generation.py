@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Generations"]
 
 _ANYWHERE = {"attention_mask", "do_sample", "temperature", "top_k", "top_p", "disable_compile", *CACHE_NAMES}
-"""What is said of a generation without counting tokens from the end of the prompt: it may go on from any token."""
+"""What describes a generation without counting tokens from the end of the prompt: it may continue from any token."""
 
 _PROMPTS = 1024
 """Prompts whose tokens are kept from ordering them, which lm-eval does once more."""
@@ -157,7 +157,7 @@ class Generations(Sharing):
         return [(tokens if len(tokens) else None, numbers) for tokens, numbers in groups]
 
     def _size_found_once(self, sizes: list[int]) -> AbstractContextManager[None]:
-        """Keep ``batch_size=auto`` from being tried out anew for every block of requests, and every beginning."""
+        """Keep ``batch_size=auto`` from being tried out again for every block of requests, and every beginning."""
         if self.batch_size_per_gpu != "auto":
             return nullcontext()
         if not sizes:
@@ -173,7 +173,7 @@ class Generations(Sharing):
         if not self._active or self._queue is None:
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
         rows = self._queue.take_texts(self._prompts)
-        # Sampling raises an error of its own where logits are not finite, which would not say why.
+        # Sampling raises its own error where logits are not finite, which would not say why.
         sampled = generation_kwargs.get("do_sample") or generation_kwargs.get("temperature")
         together = 1 if sampled else _TOGETHER
         begun, behind = self._listening_behind(rows, context, generation_kwargs["attention_mask"], together)

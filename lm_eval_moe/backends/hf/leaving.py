@@ -72,7 +72,7 @@ def generated(
         mask: ``[B, W]`` their attention mask.
         position: ``[B, W]`` the place of each token in its sequence, where there is padding between tokens.
         end: Ends a call.
-        tracker: Is told which rows go on.
+        tracker: Is notified which rows continue.
         padding: The token of the padding.
         more: What else ``call`` takes.
     """

@@ -40,7 +40,7 @@ class Likelihoods(Sharing):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations; each request's routing is recorded under its task, document and index."""
-        # lm-eval encodes the context of a document anew for each of its choices.
+        # lm-eval encodes the context of a document again for each of its choices.
         with replaced(self, "tok_encode", lru_cache(maxsize=256)(self.tok_encode)):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 

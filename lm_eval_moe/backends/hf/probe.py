@@ -100,7 +100,7 @@ def _check_experts(sites: tuple[RouterSite, ...], listener: _Probe) -> None:
 
 
 def _compare_rows(sites: tuple[RouterSite, ...], listener: _Probe, rows: list[list[int]]) -> None:
-    """Warn where experts that are modules of their own are called with other tokens than are recorded.
+    """Warn where experts that are modules of their own are called with tokens other than those recorded.
 
     This costs nothing, and sees only whether the numbers agree; ``lm-eval-moe doctor`` shows the rest.
     """

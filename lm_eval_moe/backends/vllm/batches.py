@@ -115,7 +115,7 @@ class RoutedEngine(RoutedState):
 
     @contextmanager
     def _doubting(self) -> Iterator[None]:
-        """Begin anew after an error: what workers know and the cache has may be of passes that were not heard."""
+        """Start over after an error: what workers know and the cache has may be of passes that were not heard."""
         try:
             yield
         except BaseException:

@@ -3,7 +3,7 @@
 The scheduler says which request gets how many tokens, and where their keys and values lie; from that alone follows what
 every row of a step is. Where the prefix cache is on, a request's segments are cut at the borders of its KV blocks, and
 belong to the blocks: whoever finds a block in the cache takes over its segments as they are, and what is computed
-anew, after a preemption say, gets new ones. A path is thus always that of the blocks in which a request ends, so that
+again, after a preemption say, gets new ones. A path is thus always that of the blocks in which a request ends, so that
 no token counts twice. Without the cache they belong to the request.
 
 Tokens that the engine feeds before it knows that a request has ended (stop strings are found in another process) do not
@@ -32,7 +32,7 @@ HELD_BACK = 8
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """What is said of a request when it is added; comes with its sampling parameters.
+    """What is said about a request when it is added; comes with its sampling parameters.
 
     Attributes:
         row: Its number, by which its sums are asked for, if they are.
@@ -191,7 +191,7 @@ class Books:
             self._place(request, computed)
 
     def preempt(self, names: Iterable[str]) -> list[EndedRequest]:
-        """Let requests lose their blocks; return those that are wanted, as far as they are, should they never go on.
+        """Let requests lose their blocks; return those that are wanted, as far as they are, should they never continue.
 
         Their sums have to be read before the next step.
         """
@@ -211,7 +211,7 @@ class Books:
         return ended
 
     def end_all(self) -> list[EndedRequest]:
-        """Return all requests that are left, none of which goes on; the engine may not have said so yet."""
+        """Return all requests that are left, none of which continues; the engine may not have said so yet."""
         return self.end(list(self._requests))
 
     # ------------------------------------------------------------------ one step
@@ -225,7 +225,7 @@ class Books:
 
         Raises:
             AttributionError: Nobody computed what a request found in the cache.
-            UserError: What it found was steered in another way than it shall be.
+            UserError: What it found in the cache was steered differently.
         """
         rows, total = [], 0
         for name in order:
@@ -263,7 +263,7 @@ class Books:
         return facts.shared and self._size is not None
 
     def _place(self, request: _Request, computed: int) -> None:
-        """Let a request begin, or go on, behind tokens that have been computed."""
+        """Let a request begin, or continue, behind tokens that have been computed."""
         if computed and not self._shares(request.facts):
             raise AttributionError(f"row {request.facts.row} resumes at {computed} without the prefix cache")
         self._let_go(request)
@@ -314,7 +314,7 @@ class Books:
         request.position = stop
 
     def _piece(self, request: _Request, start: int, end: int) -> int:
-        """Return the segment of tokens that are not cut, which goes on or is new."""
+        """Return the segment of tokens that are not cut, which continues or is new."""
         facts = request.facts
         alone = facts.held and start >= facts.boundary
         opens = self._shares(facts) and start % (self._size or 1) == 0
@@ -343,7 +343,7 @@ class Books:
     def _ended(self, request: _Request) -> EndedRequest:
         stretches: list[list[int]] = []
         ends: list[int] = []
-        is_open = False  # whether the stretch may go on
+        is_open = False  # whether the stretch may continue
         for piece in request.pieces():
             before = ends[-1] if ends else 0
             if stretches and is_open and not piece.alone and before not in request.borders:
@@ -365,7 +365,7 @@ class Books:
             first = run.index(old[0])
             begin = first
             if first and not run[first - 1].alone and run[first - 1].end > request.facts.boundary:
-                begin -= 1  # what was folded before goes on
+                begin -= 1  # what was folded before continues
             stretch = run[begin : first + len(old)]
             run[begin : first + len(old)] = [_Piece(stretch[0].segment, stretch[-1].end, False, True)]
             if len(stretch) > 1:

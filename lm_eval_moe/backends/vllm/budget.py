@@ -1,6 +1,6 @@
-"""The memory of block sums: what is summed for every KV block has to fit beside the KV cache.
+"""The memory of block sums: what is summed for every KV block has to fit next to the KV cache.
 
-vLLM gives its cache all the memory that the model leaves. Every block that is in the prefix cache has sums of its own,
+vLLM gives its cache all the memory that the model leaves. Every block that is in the prefix cache has its own sums,
 so that as many blocks fewer have to do.
 """
 
@@ -33,7 +33,7 @@ def segment_bytes(layers: int, experts: int, arrays: Collection[str] = ASSUMED) 
 
 
 def left_for_blocks(available: int, *, block: int, segment: int, reserved: int = 0) -> int:
-    """Return how many bytes the KV cache may take, so that the sums of its blocks fit beside it.
+    """Return how many bytes the KV cache may take, so that the sums of its blocks fit next to it.
 
     Args:
         available: Bytes for both.

@@ -321,7 +321,7 @@ class VLLMMoE(RoutedEngine, VLLM):
         return outputs
 
     def _seed_draws(self, seed: int) -> None:
-        """Do nothing: every request has a seed of its own."""
+        """Do nothing: every request has its own seed."""
 
     # ------------------------------------------------------------------ what lm-eval asks for
 

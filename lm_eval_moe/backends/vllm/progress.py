@@ -30,7 +30,7 @@ class _Nowhere:
 
 
 class _Part(tqdm):
-    """A bar that is not shown, and lets another go on."""
+    """A bar that is not shown, and lets another continue."""
 
     def __init__(self, bar: tqdm[Any], requests: int, **arguments: Any) -> None:
         super().__init__(**arguments, file=_Nowhere())

@@ -85,7 +85,7 @@ def without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
     remaining = dict(arguments)
     device = remaining.pop("device", None)
     device_type = current_platform.device_type
-    # The first GPU is what lm-eval's command says if it is told nothing.
+    # The first GPU is the default of lm-eval's command.
     if device not in (None, "cuda:0", device_type):
         raise UserError(
             f"vLLM chooses its devices itself: it runs on {device_type} here",
@@ -140,7 +140,7 @@ def check_parts(stages: Stages) -> None:
 
 
 def check_plan(plan: SteeringPlan, stages: Stages) -> None:
-    """Refuse a guard that vLLM's routers cannot heed.
+    """Refuse a guard that vLLM's routers cannot respect.
 
     Raises:
         UserError: The plan has one.

@@ -76,7 +76,7 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
         run: Runs the same forward pass each time, and returns copies of what it puts out.
 
     Raises:
-        RoutingBypassedError: A router is not heard exactly once in a pass, with E logits and K experts a token; the
+        RoutingBypassedError: A router is not heard exactly once in a pass, with E logits and K experts per token; the
             output is another one because of the listener; a layer selects what it was told not to; or the output does
             not depend on what is selected.
     """

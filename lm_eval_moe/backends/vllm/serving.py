@@ -43,7 +43,7 @@ _PREFIX, _XARGS = f"{KEY}_", "vllm_xargs"
 
 @dataclass(frozen=True)
 class ServedSteering:
-    """What a server was told of steering when it was started.
+    """How a server was configured to steer when it was started.
 
     Attributes:
         file: The steering file.
@@ -55,7 +55,7 @@ class ServedSteering:
 
     @classmethod
     def of(cls, additional_config: Any) -> ServedSteering | None:
-        """Return what ``--additional-config`` says; None where no server was told of steering.
+        """Return what ``--additional-config`` says; None where no steering is configured.
 
         Raises:
             UserError: It is written wrongly.
@@ -80,7 +80,7 @@ class ServedSteering:
             config: vLLM's ``VllmConfig``.
 
         Raises:
-            UserError: The file does not fit the model, or the server is told to run it so that it cannot be steered.
+            UserError: The file does not fit the model, or the server is configured so that it cannot be steered.
         """
         if not _front_is_installed():
             raise UserError(
@@ -146,7 +146,7 @@ class SteeringReader:
     """Reads what requests say of steering.
 
     Args:
-        served: What the server was told.
+        served: The server's configuration.
 
     Raises:
         UserError: The steering file cannot be read.
@@ -224,7 +224,7 @@ def _front_is_installed() -> bool:
 def install_front() -> None:
     """Let vLLM's server ask the front about every request; called by vLLM as its plug-in, in each of its processes.
 
-    Servers and engines that are told nothing of steering run as ever.
+    Servers and engines without a steering configuration run as usual.
     """
     from vllm.exceptions import VLLMValidationError
     from vllm.v1.engine.input_processor import InputProcessor

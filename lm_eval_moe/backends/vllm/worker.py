@@ -55,7 +55,7 @@ class RoutedWorker(Worker):
         model.register_forward_hook(self._end)
 
     def determine_available_memory(self) -> int:
-        """Return how many bytes the KV cache may take; the sums of its blocks have to fit beside it."""
+        """Return how many bytes the KV cache may take; the sums of its blocks have to fit next to it."""
         available: int = super().determine_available_memory()
         specs = list(self.model_runner.get_kv_cache_spec().values())
         runners = list(self.routers.runners.values())

@@ -24,7 +24,7 @@ __all__ = ["examine"]
     needs=("selection",),
 )
 def examine(runs: Runs) -> ProofOutcome:
-    """Count anew, in NumPy, over each sentence's own tokens."""
+    """Count again, in NumPy, over each sentence's own tokens."""
     experts = runs.shape.experts
     layers: dict[int, dict[str, Any]] = {}
     selections = 0

@@ -1,6 +1,6 @@
 """Every layer's router decides: steering it alone changes the output, and the experts get what the router returns.
 
-A block may call its router and then choose anew by itself. All other proofs would hold of it, and steering would be
+A block may call its router and then choose again by itself. All other proofs would hold of it, and steering would be
 without effect.
 """
 

@@ -95,7 +95,7 @@ def examine(runs: Runs) -> ProofOutcome:
 def _judge_without_guard(
     refusal: UserError, reached: dict[str, list[float]], layers: dict[int, dict[str, Any]], details: dict[str, Any]
 ) -> ProofOutcome:
-    """Judge a backend that heeds no guard for this model: raised logits decide, or it cannot be said what does."""
+    """Judge a backend that ignores the guard for this model: raised logits decide, or it cannot be said what does."""
     if min(reached["bias"]) == 1 and not any(reached.get("mask", [])):
         summary = "raised and masked logits decide at every token; the guard has no effect"
         return ProofOutcome("pass", summary, None, layers, details)

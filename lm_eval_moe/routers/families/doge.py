@@ -1,4 +1,4 @@
-"""Doge: no token has a routing of its own."""
+"""Doge: no token has its own routing."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Copies:
     """What becomes of each row of a batch.
 
     Attributes:
-        count: As how many it goes on, C: row b of copy c is row ``c * B + b`` then.
+        count: As how many it continues, C: row b of copy c is row ``c * B + b`` then.
         layers: The decoder layers that see copies, in order; None: all of the model does.
     """
 
@@ -54,7 +54,7 @@ class Copies:
 
 @contextmanager
 def fanned_out(copies: Copies, rows: int) -> Iterator[None]:
-    """Let the rows of a batch of B become copies where they shall, inside the ``with`` block."""
+    """Let the rows of a batch of B become copies where they should, inside the ``with`` block."""
 
     def copied(value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -65,7 +65,7 @@ def read_rows(
         cache: What the model keeps of its prefixes; None where there are none.
         copies: What becomes of each row.
         device: Where inputs go.
-        forks: Whether each row goes on from a cache of its own, as the model does when it generates; otherwise rows
+        forks: Whether each row continues from its own cache, as the model does when it generates; otherwise rows
             are trees behind the same keys and values.
 
     Returns:
@@ -90,7 +90,7 @@ def read_rows(
     if not forks:
         position = on_device(batch.position)
         attending = tree_attention(position, on_device(batch.until), group.prefix)
-        # Says nothing, and keeps models from taking places that begin anew for sequences of their own.
+        # Says nothing, and keeps models from taking places that start over for sequences of their own.
         mask = torch.ones(rows * copies.given_count, group.prefix + width, dtype=torch.long, device=device)
         more |= {"position_ids": position, "attention_mask": mask}
     with attending, fanned_out(copies, rows), logits_at(model, torch.from_numpy(places.ravel()).to(device)):

@@ -2,8 +2,8 @@
 
 Sequences are told apart by their tokens alone, wherever lm-eval draws the line between context and continuation:
 choices of one document, few-shot examples, contexts that differ in one word, and windows of one text share what they
-have in common. Sorted, sequences that begin alike lie together, and the lengths of what neighbours have in common span
-a tree.
+have in common. Sorted, sequences that begin with the same tokens lie together, and the lengths of what neighbours have
+in common span a tree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SMALL_ROW = 512
 """Tokens up to which a row may be longer than that."""
 
 _WORTH_A_PREFIX = 256
-"""Tokens that a prefix has to save: it is a forward pass of its own."""
+"""Tokens that a prefix has to save: it is a separate forward pass."""
 
 _WORTH_A_FORK = 32
 """The same where prefixes of one length run side by side."""
@@ -149,7 +149,7 @@ class Group:
 
 @dataclass(slots=True)
 class _Node:
-    """Sequences that begin alike.
+    """Sequences that begin with the same tokens.
 
     Attributes:
         depth: How far they do.
@@ -200,7 +200,7 @@ def grouped(paths: Sequence[Path], *, rows: _Rows = "trees", worth: int | None =
 
     Args:
         paths: Of all requests.
-        rows: Which requests may share a row beside prefixes: any, those that are the beginning of one another, none.
+        rows: Which requests may share a row besides prefixes: any, those that are the beginning of one another, none.
         worth: Tokens that a prefix has to save.
 
     Returns:

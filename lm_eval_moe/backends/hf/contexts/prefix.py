@@ -50,14 +50,14 @@ def in_front(cache: Cache) -> DynamicCache:
 
 
 def forked(cache: Cache, rows: Tensor) -> Cache:
-    """Return a cache that goes on from that of some rows ``[B]`` of a batch, whatever a model keeps of a text."""
+    """Return a cache that continues from that of some rows ``[B]`` of a batch, whatever a model keeps of a text."""
     copied = copy.deepcopy(cache)  # states are written over where they are
     copied.reorder_cache(rows)
     return copied
 
 
 def repeated(cache: Cache, rows: int) -> DynamicCache:
-    """Return a cache that goes on from the keys and values of one row in so many; nothing is copied before it does.
+    """Return a cache that continues from the keys and values of one row in so many; nothing is copied before it does.
 
     Raises:
         ValueError: A layer keeps something else than keys and values.

@@ -1,4 +1,4 @@
-"""Whether a model answers the same in rows that share contexts as in rows of their own: shown on its first requests."""
+"""Whether a model answers the same in rows that share contexts as in separate rows: shown on its first requests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ReuseProof:
     """What has been shown of one loaded model.
 
     Attributes:
-        forks: Whether requests share what is in front of them as a cache, of which each goes on from a copy of its
+        forks: Whether requests share what is in front of them as a cache, of which each continues from a copy of its
             own; otherwise rows are trees. It is what is tried where trees are not answered the same.
         length: Tokens of the longest sequence for which contexts were shared and the answers were the same.
         apart: Whether requests went on from the same token side by side then, or from different prefixes.
@@ -149,7 +149,7 @@ class ReuseProof:
     def allows_fronts(
         self, lm: Listening, groups: Sequence[tuple[Indices, Sequence[int]]], prompts: Sequence[Sequence[int]]
     ) -> bool:
-        """Return whether prompts may go on from what they begin with; where it is not known, see first.
+        """Return whether prompts may continue from what they begin with; where it is not known, see first.
 
         Args:
             lm: The model.
@@ -182,7 +182,7 @@ class ReuseProof:
         return False
 
     def _fan_out(self, lm: Listening, group: Group, paths: Sequence[Path], plain: dict[int, Tensor]) -> None:
-        """See whether the upper half of the layers may go on with copies of the rows."""
+        """See whether the upper half of the layers may continue with copies of the rows."""
         self._fanned = True
         layers = decoder_layers(lm.model, lm._sites)
         why: str | None = "they are not found"
@@ -288,7 +288,7 @@ def _apart(group: Group, paths: Sequence[Path]) -> bool:
 
 
 def _branches(row: BatchRow, group: Group, paths: Sequence[Path]) -> bool:
-    """Whether the last request of a row goes on from another token than the one in the column before."""
+    """Whether the last request of a row continues from another token than the one in the column before."""
     return group.prefix + row.tokens > _longest([row], paths)
 
 

@@ -58,7 +58,7 @@ def filled(
     Args:
         rows: All rows, the longest first.
         prefix: Tokens in front of each.
-        copies: As how many each row goes on.
+        copies: As how many each row continues.
         budget: Tokens of a pass, padding included; a single row may have more.
         enough: Tokens that make a pass worth its while: from there on, it takes no row that is much shorter.
     """
@@ -93,7 +93,7 @@ class SharedRows:
     Args:
         lm: The model.
         known: The requests.
-        forks: Whether each row goes on from a cache of its own, as the model does when it generates; otherwise rows
+        forks: Whether each row continues from its own cache, as the model does when it generates; otherwise rows
             are trees behind the same keys and values.
 
     Attributes:
