@@ -150,7 +150,7 @@ def tokens_of_prefixes(group: Group, paths: Sequence[Path]) -> Indices:
 def branches_in_front(group: Group, paths: Sequence[Path]) -> tuple[list[Branch], Indices, list[int]]:
     """Return the branches of a group's prefixes, those of each token ``[G, P]``, and where those of each prefix end.
 
-    All prefixes are cut in the same places, wherever a record needs it; their branches follow each other, prefix by prefix.
+    All prefixes are cut where any record needs it; their branches follow each other, prefix by prefix.
 
     Args:
         group: The group, with G prefixes of P tokens.
