@@ -164,7 +164,7 @@ class Stage:
             What muting changes ``[N, H]``, and the recorded weight of the expert ``[N]``; None if nothing was recorded.
         """
         raised = _RaisedLogits(expert)
-        with intercepted((self.site,), raised, top_k=self.top_k, whole=False):
+        with intercepted((self.site,), raised, top_k=self.top_k, check_reached=False):
             output = self.call.again()
             if 0 not in raised.selections:  # the router that is said to be this block's is not called in it
                 return None

@@ -59,14 +59,14 @@ class TextDataset(CheckedTexts):
         fields: Fields,
         *,
         limit: int | None,
-        named: bool = True,
+        has_names: bool = True,
     ) -> None:
         self.name, self.config, self.split = parse_dataset(argument)
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
         super().__init__(f"--texts {language}={argument}", language, benchmark or short, short, fields, limit)
         self._rows = self._load()
         self.count, digest = 0, hashlib.sha256()
-        for item, text in self.checked(named):
+        for item, text in self.checked(has_names):
             self.count += 1
             digest.update(json.dumps([item, text]).encode())
         self._sha256 = digest.hexdigest()

@@ -34,13 +34,13 @@ class TextFile(CheckedTexts):
     empty = ("holds no text", "give a file with at least one text")
 
     def __init__(
-        self, path: Path, language: str, benchmark: str, fields: Fields, *, limit: int | None, named: bool = True
+        self, path: Path, language: str, benchmark: str, fields: Fields, *, limit: int | None, has_names: bool = True
     ) -> None:
         super().__init__(str(path), language, benchmark, path.name, fields, limit)
         self.path = path
         self._json = path.suffix == ".jsonl"
         self._sha256 = self._hash()
-        self.count = sum(1 for _ in self.checked(named))
+        self.count = sum(1 for _ in self.checked(has_names))
 
     def describe(self) -> dict[str, Any]:
         """Return the file's name and hash, and what was read of it."""

@@ -17,7 +17,7 @@ __all__ = ["benchmark_of", "text_sources"]
 
 
 def text_sources(
-    arguments: Sequence[str], fields: Fields, *, benchmark: str | None, limit: int | None, named: bool
+    arguments: Sequence[str], fields: Fields, *, benchmark: str | None, limit: int | None, has_names: bool
 ) -> list[Source]:
     """Return the sources that ``LANGUAGE=FILE`` and ``LANGUAGE=hf:NAME:CONFIG:SPLIT`` name, each read and checked.
 
@@ -26,7 +26,7 @@ def text_sources(
         fields: The fields of JSON lines and data sets.
         benchmark: What the items are of; None: by the files' names.
         limit: How many texts to take from the top of each.
-        named: Whether items keep their names.
+        has_names: Whether items keep their names.
 
     Raises:
         UserError: One is not of that form, cannot be read, or a language is given twice.
@@ -52,11 +52,11 @@ def text_sources(
     sources: list[Source] = []
     for language, place in places.items():
         if place.startswith(PREFIX):
-            sources.append(TextDataset(place, language, benchmark, fields, limit=limit, named=named))
+            sources.append(TextDataset(place, language, benchmark, fields, limit=limit, has_names=has_names))
         else:
             path = Path(place)
             name = benchmark or benchmark_of(path, language)
-            sources.append(TextFile(path, language, name, fields, limit=limit, named=named))
+            sources.append(TextFile(path, language, name, fields, limit=limit, has_names=has_names))
     return sources
 
 

@@ -100,9 +100,9 @@ class RunningSums:
         with torch.autocast(passes[0].indices.device.type, enabled=False):
             self._reduce(passes)
 
-    def _reduce(self, held: Sequence[PassLayers]) -> None:
+    def _reduce(self, pass_layers: Sequence[PassLayers]) -> None:
         """Reduce the same layers of consecutive passes: G layers, M tokens that count, E experts, K selected."""
-        at, device, passes = held[0].at, held[0].indices.device, [layers.rows for layers in held]
+        at, device, passes = pass_layers[0].at, pass_layers[0].indices.device, [layers.rows for layers in pass_layers]
         rows = passes[0].on(device) if len(passes) == 1 else RowsOnDevice.of(passes, device)
 
         def joined(values: Sequence[Tensor | None]) -> Tensor:
@@ -111,8 +111,8 @@ class RunningSums:
             return joined_tensor if rows.kept is None else joined_tensor.index_select(1, rows.kept)
 
         # What stands at tokens that do not count may be NaN; it is left out here, before anything is summed.
-        indices = joined([layers.indices for layers in held])  # [G, M, K]
-        weights = joined([layers.weights for layers in held]).float()
+        indices = joined([layers.indices for layers in pass_layers])  # [G, M, K]
+        weights = joined([layers.weights for layers in pass_layers]).float()
         if self._skips:
             indices = indices.clamp_max(self._experts)
             weights = weights.masked_fill(indices == self._experts, 0.0)
@@ -127,17 +127,17 @@ class RunningSums:
             self._add("importance", at, places, weights / total.clamp_min(tiny))
             self._add("routed", at, rows.segment, (total != 0).float())
         if "importance_dense" in self._arrays:
-            dense = self._distribution(joined([layers.logits for layers in held]))
+            dense = self._distribution(joined([layers.logits for layers in pass_layers]))
             columns = torch.arange(self._experts, device=dense.device)
             self._add("importance_dense", at, (rows.segment[:, None] * self._width + columns).flatten(), dense)
         if "overlap" in self._arrays:
             links = passes[0].links_on(device) if len(passes) == 1 else LinksOnDevice.of(passes, device)
             self._add_overlap(at, indices, links)
-        targeted = self._targeted(held, rows)
+        targeted = self._targeted(pass_layers, rows)
         if targeted:
             in_force = self._add_steered(at, targeted, indices, rows)
-            if any(layers.unchanged is not None for layers in held):
-                unchanged = joined([x.indices if x.unchanged is None else x.unchanged for x in held])
+            if any(layers.unchanged is not None for layers in pass_layers):
+                unchanged = joined([x.indices if x.unchanged is None else x.unchanged for x in pass_layers])
                 if self._skips:
                     unchanged = unchanged.clamp_max(self._experts)
                 differs = (indices.sort(-1).values != unchanged.sort(-1).values).any(-1)

@@ -75,14 +75,14 @@ class SegmentSums:
         return SegmentSums(**values)
 
     def take(
-        self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str], thinking: int | None = None
+        self, segments: Sequence[int], full_path: Sequence[int], arrays: Collection[str], thinking: int | None = None
     ) -> RoutingRecord:
         """Return the record of consecutive segments, by their place in the path; only ``arrays`` are kept.
 
-        What steering did is reported for the ``whole`` sequence, whatever span the routing is compared on; so is
+        What steering did is reported for the whole sequence, whatever span the routing is compared on; so is
         ``thinking`` (see `RoutingRecord`).
         """
-        path, whole_path = list(segments), list(whole)
+        path, whole_path = list(segments), list(full_path)
         tokens = int(self.tokens[path].sum())
 
         def summed(name: str, factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float32] | None:

@@ -61,7 +61,7 @@ class RouterListener:
 
 @contextmanager
 def intercepted(
-    sites: tuple[RouterSite, ...], listener: RouterListener, *, top_k: int, whole: bool = True
+    sites: tuple[RouterSite, ...], listener: RouterListener, *, top_k: int, check_reached: bool = True
 ) -> Iterator[None]:
     """Let a listener see and change the routing of every forward pass inside the ``with`` block.
 
@@ -71,12 +71,12 @@ def intercepted(
         sites: The model's routers.
         listener: Is notified of every call.
         top_k: Experts selected per token, K.
-        whole: Check at the end that every router and every experts module was reached equally often.
+        check_reached: Check at the end that every router and every experts module was reached equally often.
 
     Raises:
         RoutingBypassedError: A router's linear was not recognised exactly once in a call, the experts got no selection
-            of the expected form, or (``whole``) a router was never reached: a fused kernel or another implementation
-            runs in its place, and steering and capture would silently do nothing.
+            of the expected form, or (``check_reached``) a router was never reached: a fused kernel or another
+            implementation runs in its place, and steering and capture would silently do nothing.
     """
     calls = _Calls(sites)
     wrappers: list[tuple[nn.Module, _Wrapper]] = []
@@ -88,7 +88,7 @@ def intercepted(
         for module, wrap in wrappers:
             stack.enter_context(replaced(module, "forward", wrap(module.forward)))
         yield
-    if whole:
+    if check_reached:
         calls.check()
 
 
@@ -147,7 +147,7 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
             if listener.compares(position):
                 out = run(RouterMode(block, lambda logits: logits), original, args, kwargs)
                 listener.unchanged(position, block.selection_returned(out, top_k)[0])
-            mode = RouterMode(block, route, guarded, top_k, known=is_plain)
+            mode = RouterMode(block, route, guarded, top_k, is_plain=is_plain)
             out = run(mode, original, args, kwargs)
             if mode.guard_missed:
                 raise UserError(

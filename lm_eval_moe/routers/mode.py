@@ -54,8 +54,8 @@ class RouterMode(TorchFunctionMode):
         edit: From logits ``[N, E]`` to logits.
         guard: From edited logits to what the final top-k must take and leave, None for nothing.
         top_k: Experts selected per token, K: tells the final top-k from the choice of groups.
-        known: Whether an earlier call of the router was watched to its end, and was `plain`: this one is watched up to
-            the product with the weight, which costs half as much, unless a guard waits for the top-k.
+        is_plain: Whether an earlier call of the router was watched to its end, and was `plain`: this one is watched up
+            to the product with the weight, which costs half as much, unless a guard waits for the top-k.
     """
 
     hits = 0
@@ -81,11 +81,11 @@ class RouterMode(TorchFunctionMode):
         guard: Callable[[Tensor], Guard | None] | None = None,
         top_k: int = 0,
         *,
-        known: bool = False,
+        is_plain: bool = False,
     ) -> None:
         super().__init__()
         self._block, self._edit = block, edit
-        self._guard_of, self._top_k, self._known = guard, top_k, known
+        self._guard_of, self._top_k, self._is_plain = guard, top_k, is_plain
         self._weights: list[Tensor] = []  # casts of the weight (`self.weight.float()`) are the weight, too
         self._transposed: list[Tensor] = []
         self._unwatched = DisableTorchFunction()
@@ -151,7 +151,7 @@ class RouterMode(TorchFunctionMode):
         if edited is not logits:
             projected = self._block.with_logits(projected, edited)
         self._logits, self._projected, self._guard = edited, projected, guard
-        if self._known and guard is None:
+        if self._is_plain and guard is None:
             self.left = True
             self._unwatched.__enter__()
         return projected
