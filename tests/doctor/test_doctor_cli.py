@@ -154,13 +154,13 @@ def test_a_steering_file_is_explained_without_weights(tmp_path: Path, capsys: py
     assert explained[1:-1] == [
         "  0  soft 0.5; prompt tokens; languages: ru, sw",
         "       layer 1-2  experts 0-2, 5",
-        "       in all 8 expert(s) in 2 layer(s)",
+        "       total: 8 expert(s) in 2 layer(s)",
         "  1  proportional 0.02; all tokens; all languages but en",
         "       layer 2  experts 3 (x 0.25), 7 (x 1)",
-        "       in all 2 expert(s) in 1 layer(s)",
+        "       total: 2 expert(s) in 1 layer(s)",
         "  2  mask, with guard; all tokens; all languages",
         "       layer 2  expert 6",
-        "       in all 1 expert(s) in 1 layer(s)",
+        "       total: 1 expert(s) in 1 layer(s)",
         "  touched:   11 of 16 experts, in layers 1-2",
         "  untouched: 5 experts; shared experts; padding",
     ]

@@ -89,7 +89,7 @@ def test_a_wrong_adapter_is_found_out(kind: str, wrong: str, dtype: torch.dtype,
         return
     # Where experts are modules, loading warns of those that get other tokens than are recorded.
     seen = kind == "list" and wrong not in ("uniform weights", "raw weights", "swapped weights")
-    with pytest.warns(RoutingWarning, match=r"is called with \d token\(s\)") if seen else nullcontext():
+    with pytest.warns(RoutingWarning, match=r"receives \d token\(s\)") if seen else nullcontext():
         lm = loaded(model, tokenizer)
     found = examine(lm)
     assert outcomes(found)["selection"] == "fail", render_text(found, verbose=True)
