@@ -198,7 +198,7 @@ def test_answers_that_are_drawn_are_not_drawn_ahead(
     lm: CountingEngine, plans: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        CountingEngine, "_answered", lambda *given, **named: ToyEngine._answered(*given, **{**named, "sampled": True})
+        CountingEngine, "_answer", lambda *given, **named: ToyEngine._answer(*given, **{**named, "sampled": True})
     )
     for cache in (None, ResponseCache(tmp_path / "answers")):
         lm.set_response_cache(cache)

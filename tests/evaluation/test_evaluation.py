@@ -326,7 +326,7 @@ def test_profile_written_by_one_run_is_the_reference_of_another(
     with pytest.raises(UserError, match="captured span is prompt, but this run's is all"):
         evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path)
     lm.set_capture("prompt")
-    with pytest.raises(UserError, match="no item in 'de', it has \\['en', 'ru', 'sw'\\]"):
+    with pytest.raises(UserError, match="no item in 'de', only in \\['en', 'ru', 'sw'\\]"):
         evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path, routing_reference="de")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(path.read_bytes()[:1000])
