@@ -217,7 +217,7 @@ def test_a_damaged_file_is_set_aside_and_a_foreign_one_refused(tmp_path: Path) -
     assert file.with_name("cache.moe.sqlite.damaged").read_bytes().startswith(b"no database")
     with sqlite3.connect(tmp_path / "other.moe.sqlite") as other:
         other.execute("CREATE TABLE unnamed (key TEXT PRIMARY KEY, value BLOB)")
-    with pytest.raises(UserError, match="no response cache"):
+    with pytest.raises(UserError, match="not a response cache"):
         ResponseCache(tmp_path / "other")
     (tmp_path / "folder.moe.sqlite").mkdir()
     with pytest.raises(UserError, match="cannot be used"):

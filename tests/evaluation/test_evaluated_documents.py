@@ -91,7 +91,7 @@ def test_a_divergence_over_some_documents_says_so(
 def test_averages_name_the_languages_that_are_partial(lm: HFMoE, manager: TaskManager) -> None:
     languages = list(manager.load(["demo_arith"])["tasks"])
     samples = {task: [0, 1] for task in languages} | {member_of("demo_arith", "demo_arith_sw"): [1, 2, 3]}
-    with pytest.warns(RoutingWarning, match="over 1 of its 3 documents"):
+    with pytest.warns(RoutingWarning, match="covers 1 of its 3 documents"):
         groups = routing(lm, manager, ["demo_arith"], samples=samples)["groups"]
     assert groups["demo_arith"]["partial"] == {"sw": "1 of 3"}
     assert groups["demo_arith_non_english"]["partial"] == {"sw": "1 of 3"}
