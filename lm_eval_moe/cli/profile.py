@@ -235,7 +235,7 @@ def _texts(args: argparse.Namespace) -> list[Source]:
     from lm_eval_moe.profiling.texts import text_sources
 
     fields = Fields(args.text_field or "text", args.id_field)
-    return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, named=not args.aggregate)
+    return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, has_names=not args.aggregate)
 
 
 def _task_prompts(args: argparse.Namespace, lm: RoutedModel, prompting: Prompting) -> list[Source]:

@@ -18,7 +18,7 @@ from lm_eval_moe.replacing import replaced
 __all__ = ["quiet_harness", "warnings_only"]
 
 _HINT = "Custom kwargs can be passed to"
-"""Said of every task with a data function of its own."""
+"""Said about every task with a data function of its own."""
 
 
 @contextmanager
@@ -43,8 +43,8 @@ def quiet_harness() -> Iterator[None]:
                 # One a task and a run: each says what it counts, and makes room for the next one.
                 stack.enter_context(replaced(module, "tqdm", partial(tqdm, desc="Building prompts", leave=False)))
         if original is not None:
-            known = partial(_environment, original, here)
-            stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(known())))
+            environment = partial(_environment, original, here)
+            stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(environment())))
         commit = getattr(evaluator, "get_git_commit_hash", None)
         if commit is not None and not any((folder / ".git").exists() for folder in (here, *here.parents)):
             stack.enter_context(replaced(evaluator, "get_git_commit_hash", lambda: None))

@@ -217,7 +217,7 @@ def test_a_damaged_file_is_set_aside_and_a_foreign_one_refused(tmp_path: Path) -
     assert file.with_name("cache.moe.sqlite.damaged").read_bytes().startswith(b"no database")
     with sqlite3.connect(tmp_path / "other.moe.sqlite") as other:
         other.execute("CREATE TABLE unnamed (key TEXT PRIMARY KEY, value BLOB)")
-    with pytest.raises(UserError, match="no response cache"):
+    with pytest.raises(UserError, match="not a response cache"):
         ResponseCache(tmp_path / "other")
     (tmp_path / "folder.moe.sqlite").mkdir()
     with pytest.raises(UserError, match="cannot be used"):
@@ -249,7 +249,7 @@ def test_a_record_comes_back_exactly() -> None:
             assert found == value
     assert unpack(pack(None)) is None
     for broken in (b"x", pack(record)[:-5], pack(record)[3:]):
-        with pytest.raises(ValueError, match="no RoutingRecord"):
+        with pytest.raises(ValueError, match="not a RoutingRecord"):
             unpack(broken)
 
 

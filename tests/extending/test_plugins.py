@@ -392,5 +392,5 @@ def test_a_proof_that_needs_one_that_does_not_hold_proves_nothing() -> None:
     def lost(runs: Any) -> ProofOutcome:
         return ProofOutcome("pass", "yes")
 
-    with pytest.raises(UserError, match="needs 'neverr', which there is not"):
+    with pytest.raises(UserError, match="needs 'neverr', which does not exist"):
         finding.all_proofs()

@@ -363,7 +363,7 @@ def generation_is_recorded_as_it_ran(case: Case) -> None:
         np.testing.assert_allclose(record.gate_mass, mass, rtol=1e-5, atol=1e-7)
 
 
-def _importance(seen: native.Seen, experts: int) -> np.ndarray:
+def _importance(seen: native.SampleResult, experts: int) -> np.ndarray:
     """Mean combine weight, renormalised over each token's routed experts, of the tokens that have any."""
     rows = []
     for (indices,), (weights,) in zip(seen.indices, seen.weights, strict=True):

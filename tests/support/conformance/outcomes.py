@@ -163,7 +163,7 @@ def _totals(version: str, found: dict[str, Any]) -> str:
     return (
         f"- transformers {version}: {len(families) + len(found['refused'])} model types tried; {len(families)} pass "
         f"every check; {free} of them reach 100 % / 0 % by the logits alone, {guarded} with the guard; "
-        f"{len(found['refused'])} refused; {len(found['elsewhere'])} modules of transformers with experts are no "
+        f"{len(found['refused'])} refused; {len(found['elsewhere'])} modules of transformers with experts are not "
         "causal language models."
     )
 
