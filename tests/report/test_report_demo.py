@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from report_profiles import write_profile
+from support.report_profiles import write_profile
 from written_results import PageReader
 
 from lm_eval_moe.cli import main
