@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.long_lists import Note
 from lm_eval_moe.number_text import Scale, p_number
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, OfBenchmark, OfProfiles, ReportFigure
 from lm_eval_moe.report.findings import Finding, findings, notes
@@ -46,7 +47,7 @@ class BenchmarkSection:
 
     benchmark: Benchmark
     findings: list[Finding]
-    notes: list[str]
+    notes: list[Note]
     rows: list[Row]
     figures: list[NamedFigure]
     curves: list[tuple[str, tuple[str, ...]]]

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.compare.board import Board, Row, Section
 from lm_eval_moe.compare.cells import Cell
 from lm_eval_moe.compare.formats._base import Format, register
-from lm_eval_moe.compare.wording import caption, change_text, control_text, interval_text, section_notes, value_text
+from lm_eval_moe.compare.wording import (
+    caption,
+    change_text,
+    control_text,
+    interval_text,
+    row_detail,
+    section_notes,
+    value_text,
+)
 from lm_eval_moe.escaping import printable
 
 if TYPE_CHECKING:
@@ -54,10 +62,17 @@ def show(board: Board, console: Console, *, intervals: bool = False) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    if board.shared:
+        console.print(Text(printable(board.shared)))
+        console.print()
     for section in board.sections:
         console.print(Text(printable(caption(section)), style="bold"))
         _tables(section, console, intervals)
-        for note in section_notes(section, board):
+        notes = section_notes(section, board)
+        said = [note for note in notes if isinstance(note, str)]
+        if len(said) < len(notes):
+            said.append("The lists are in full in files: --output FILE (.html, .md or .json).")
+        for note in said:
             console.print(Padding(Text(printable(note), style="dim"), (0, 0, 0, 2)))
         console.print()
     for note in board.notes:
@@ -90,7 +105,7 @@ def _tables(section: Section, console: Console, intervals: bool) -> None:
     from rich.text import Text
 
     columns = list(_columns(section, intervals))
-    labels = [_label(row) for row in section.rows]
+    labels = [_label(row, section) for row in section.rows]
     widest = min(max(len(line) for label in labels for line in label), _WIDEST_LABEL) + 2
     # Rather wrap labels and set columns closer than split the table.
     gap, room = 2, console.width
@@ -121,12 +136,12 @@ def _styled(lines: Sequence[str], style: str) -> Text:
     return text
 
 
-def _label(row: Row) -> tuple[str, ...]:
-    own = f"{row.model} + {row.steering} #{row.steering_hash[:8]}"
-    base = "" if row.baseline else " (baseline)"
-    if row.steering and row.label == own:
-        return printable(row.model), printable(f"+ {row.steering} #{row.steering_hash[:8]}")
-    return (printable(row.label) + base,)
+def _label(row: Row, section: Section) -> tuple[str, ...]:
+    """Return a run's label, and on lines of their own its steering after a model, and what the label leaves out."""
+    detail = row_detail(row, section)
+    own = f"{row.model} + "
+    lines = [row.model, f"+ {row.label.removeprefix(own)}"] if row.label.startswith(own) else [row.label]
+    return tuple(map(printable, [*lines, f"({detail})"] if detail else lines))
 
 
 def _columns(section: Section, intervals: bool) -> Iterator[_Column]:
