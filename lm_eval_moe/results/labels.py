@@ -85,7 +85,7 @@ def _joined(label: str, text: str) -> str:
 
 def _settings(runs: Sequence[RunFacts]) -> list[str]:
     """Return the settings in which runs differ, seed of the steering and arguments of the model first."""
-    said = [dict(_said(run)) for run in runs]
+    said = [dict(_said(run)) for run in runs]  # the data type that a model has comes after the one that was asked for
     names = dict.fromkeys(name for settings in said for name in settings)
     differing = [name for name in names if len({settings.get(name) for settings in said}) > 1]
     return [", ".join(f"{name}={settings[name]}" for name in differing if name in settings) for settings in said]
@@ -93,12 +93,12 @@ def _settings(runs: Sequence[RunFacts]) -> list[str]:
 
 def _said(run: RunFacts) -> Iterator[tuple[str, str]]:
     config = run.raw.get("config") or {}
-    named = {
-        "seed": run.steering.spec.get("seed") if run.steering else None,
-        **{name: value for name, value in run.shown_arguments.items() if name != "steering"},
-        **{name.removeprefix("model_"): config.get(name) for name in _SETTINGS},
-    }
-    for name, value in named.items():
+    named = [
+        ("seed", run.steering.spec.get("seed") if run.steering else None),
+        *((name, value) for name, value in run.shown_arguments.items() if name != "steering"),
+        *((name.removeprefix("model_"), config.get(name)) for name in _SETTINGS),
+    ]
+    for name, value in named:
         if value is not None:
             text = str(value).removeprefix("torch.")
             yield name, text if len(text) <= _LONGEST else f"\N{HORIZONTAL ELLIPSIS}{text[1 - _LONGEST :]}"

@@ -190,7 +190,7 @@ def test_hostile_names_are_harmless_in_every_format(tmp_path: Path) -> None:
     assert "<script" not in markdown
     assert "](http" not in markdown
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| ")}
-    assert widths == {6, 5}  # two averages and languages; two tasks: no cell was split
+    assert widths == {5, 4}  # two averages and languages; two tasks: no cell was split
     rows = list(csv.reader(io.StringIO(render(shown, "csv"))))
     assert len({len(row) for row in rows}) == 1
     for row in rows[1:]:
@@ -221,8 +221,8 @@ def test_csv_and_json_hold_the_same_numbers_as_the_table(tmp_path: Path) -> None
 def test_markdown_has_a_row_a_run(tmp_path: Path) -> None:
     lines = [line for line in render(board(tmp_path), "markdown").splitlines() if line.startswith("| ")]
     assert len(lines) == 4
-    assert lines[2].startswith("| org/model |  | ")
-    assert lines[3].startswith("| org/model | soft `")
+    assert lines[2].startswith("| unsteered (baseline) | ")
+    assert lines[3].startswith("| soft | ")
 
 
 def test_a_files_suffix_says_its_format() -> None:

@@ -36,7 +36,7 @@ def _table(section: Section) -> list[str]:
 
 def _named(row: Row, section: Section) -> str:
     detail = row_detail(row, section)
-    return markdown_cell(f"{row.label} ({detail})" if detail else row.label)
+    return f"{markdown_cell(row.label)} ({markdown_cell(detail)})" if detail else markdown_cell(row.label)
 
 
 def _values(section: Section, row: Row) -> Iterator[str]:
