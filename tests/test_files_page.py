@@ -18,8 +18,8 @@ from small_models import ROOT
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel.entries import load_entries
-from lm_eval_moe.parallel.registry import ParallelRegistry
+from lm_eval_moe.pairing.entries import load_entries
+from lm_eval_moe.pairing.registry import PairingRegistry
 from lm_eval_moe.shape import RoutingShape
 
 PAGE = (ROOT / "docs/files.md").read_text(encoding="utf-8")
@@ -122,7 +122,7 @@ def test_the_keys_of_parallel_files_are_those_of_the_page(tmp_path: Path) -> Non
     (example,) = (block for block in blocks("yaml") if "entries:" in block)
     path = tmp_path / "mine.yaml"
     path.write_text(example, encoding="utf-8")
-    registry = ParallelRegistry(load_entries(path))
+    registry = PairingRegistry(load_entries(path))
     pairing = registry.pairing("quiz_jp_cot")
     assert pairing is not None
     assert (pairing.language, pairing.benchmark, pairing.item) == ("ja", "quiz[mode=cot]", ("chapter", "number"))

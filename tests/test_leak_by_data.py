@@ -19,8 +19,8 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.leak import document_texts, main_fields
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import load_manifests
-from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.parallel.data_sets import data_item, load_data_sets
+from lm_eval_moe.pairing import PairingRegistry
+from lm_eval_moe.pairing.data_sets import data_item, load_data_sets
 from lm_eval_moe.profiles import ProfileItem, read_profile, write_profile
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.steering import load_spec
@@ -64,7 +64,7 @@ OURS = {
 
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in FAMILIES.items() for name in names])
 def test_tasks_of_the_harness_are_of_their_data_set(family: str, name: str) -> None:
-    pairing = ParallelRegistry.default().pairing(name)
+    pairing = PairingRegistry.default().pairing(name)
     assert pairing is not None
     assert data_item(pairing.benchmark, "row:7") == (family, "7")
 
@@ -83,7 +83,7 @@ def test_benchmarks_of_one_hub_data_set_are_one_here() -> None:
     for manifest in load_manifests():
         names = {manifest.name}
         if manifest.lm_eval:
-            pairings = [ParallelRegistry.default().pairing(task.name) for task in manifest.tasks]
+            pairings = [PairingRegistry.default().pairing(task.name) for task in manifest.tasks]
             names = {pairing.benchmark for pairing in pairings if pairing}
         by_data.setdefault(manifest.dataset, set()).update(data_item(name, "x")[0] for name in names)
     several = {name: found for name, found in by_data.items() if len(found) > 1}
@@ -91,7 +91,7 @@ def test_benchmarks_of_one_hub_data_set_are_one_here() -> None:
 
 
 def test_every_name_of_the_file_is_a_benchmark() -> None:
-    known = {entry.benchmark for entry in ParallelRegistry.default().entries} | {m.name for m in load_manifests()}
+    known = {entry.benchmark for entry in PairingRegistry.default().entries} | {m.name for m in load_manifests()}
     assert set(load_data_sets()) - known == {"demo_arith", "demo_arith_gen"}
 
 
@@ -103,7 +103,7 @@ def test_levels_and_subjects_stay_apart_where_keys_start_anew() -> None:
 @needs_bench
 def test_a_real_problem_is_one_item_under_every_name(manager: TaskManager, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BENCH_DIR_VARIABLE, str(BENCH))
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     rows = [json.loads(line) for line in (BENCH / "mgsm" / "sw.jsonl").read_text(encoding="utf-8").splitlines()]
     problems: list[dict[tuple[str, str], str]] = []
     for name in ("moe_mgsm_sw", "moe_mgsm_boxed_sw"):

@@ -22,7 +22,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe import HFMoE, parse_spec
-from lm_eval_moe.backends.cache import Entry, ResponseCache
+from lm_eval_moe.backends.cache import ResponseCache, StoredAnswer
 from lm_eval_moe.demo_model import demo_model_path
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import PARTS
@@ -211,9 +211,9 @@ def test_a_damaged_file_is_set_aside_and_a_foreign_one_refused(tmp_path: Path) -
     file.write_bytes(b"no database at all " * 100)
     with pytest.warns(RoutingWarning, match="is damaged"):
         cache = ResponseCache(tmp_path / "cache")
-    cache.put({b"k": Entry([1.5, True], None)})
+    cache.put({b"k": StoredAnswer([1.5, True], None)})
     cache.close()
-    assert ResponseCache(file).get([b"k"]) == {b"k": Entry([1.5, True], None)}
+    assert ResponseCache(file).get([b"k"]) == {b"k": StoredAnswer([1.5, True], None)}
     assert file.with_name("cache.moe.sqlite.damaged").read_bytes().startswith(b"no database")
     with sqlite3.connect(tmp_path / "other.moe.sqlite") as other:
         other.execute("CREATE TABLE unnamed (key TEXT PRIMARY KEY, value BLOB)")
@@ -256,7 +256,7 @@ def test_a_record_comes_back_exactly() -> None:
 def _hammer(path: str, start: int) -> None:
     cache = ResponseCache(path)
     for number in range(start, start + 60):
-        cache.put({f"{number}-{i}".encode(): Entry([number, i], None) for i in range(20)})
+        cache.put({f"{number}-{i}".encode(): StoredAnswer([number, i], None) for i in range(20)})
         assert len(cache.get([f"{number}-{i}".encode() for i in range(20)])) == 20
 
 

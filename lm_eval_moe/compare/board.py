@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lm_eval_moe.compare.cells import Cell, cells_of
+from lm_eval_moe.compare.cells import BoardCell, cells_of
 from lm_eval_moe.compare.columns import Plan, plans
 from lm_eval_moe.compare.comparable import baselines_of, check_setups
 from lm_eval_moe.compare.control import ControlGains, control_gains
-from lm_eval_moe.compare.settings import Settings
+from lm_eval_moe.compare.settings import BoardSettings
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.long_lists import Note
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import LabelledRun, Metric, Run, arrange, read_runs
 from lm_eval_moe.results.labels import shared_sentence, unsaid
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
-__all__ = ["Board", "Head", "Row", "Section", "build_board"]
+__all__ = ["Board", "Head", "RunRow", "Section", "build_board"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A run.
 
     Attributes:
@@ -62,7 +62,7 @@ class Row:
     steering: str
     steering_hash: str
     baseline: str | None
-    cells: tuple[Cell, ...]
+    cells: tuple[BoardCell, ...]
     control: ControlGains | None
 
 
@@ -72,7 +72,7 @@ class Section:
 
     title: str
     heads: tuple[Head, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[RunRow, ...]
     notes: tuple[Note, ...]
 
     @property
@@ -103,14 +103,14 @@ class Board:
     sections: tuple[Section, ...]
     shared: str
     notes: tuple[str, ...]
-    settings: Settings
+    settings: BoardSettings
 
 
 def build_board(
     labelled: Sequence[LabelledRun],
-    settings: Settings,
+    settings: BoardSettings,
     *,
-    registry: ParallelRegistry | None = None,
+    registry: PairingRegistry | None = None,
     notes: Sequence[str] = (),
 ) -> Board:
     """Compute the leaderboard of runs.
@@ -149,7 +149,7 @@ def build_board(
     )
 
 
-def _section(plan: Plan, runs: Sequence[Run], settings: Settings) -> Section:
+def _section(plan: Plan, runs: Sequence[Run], settings: BoardSettings) -> Section:
     members = [runs[number] for number in plan.runs]
     notes = list(plan.notes)
     if settings.baseline is None or settings.baseline in [run.label for run in members]:
@@ -160,7 +160,7 @@ def _section(plan: Plan, runs: Sequence[Run], settings: Settings) -> Section:
     rows = []
     for place, (run, to) in enumerate(zip(members, baselines, strict=True)):
         rows.append(
-            Row(
+            RunRow(
                 label=run.label,
                 detail=unsaid(run, runs),
                 model=run.model,
@@ -220,7 +220,7 @@ def _sorted(section: Section, by: str) -> Section:
     place = next((number for number, head in enumerate(section.heads) if head.title == by), 0)
     higher = section.heads[place].higher_is_better
 
-    def key(row: Row) -> tuple[bool, bool, float]:
+    def key(row: RunRow) -> tuple[bool, bool, float]:
         estimate = row.cells[place].estimate
         fewer = len(row.cells[place].languages) < len(section.heads[place].languages)
         return estimate is None, fewer, 0.0 if estimate is None else (-estimate.value if higher else estimate.value)

@@ -9,14 +9,14 @@ from lm_eval_moe.compare.settings import ColumnsBy
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.long_lists import Note, counted, folded
 from lm_eval_moe.results import Benchmark, LeftOut, Run
-from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.results.benchmarks import LanguageResult
 from lm_eval_moe.results.marks import listed
 
-__all__ = ["Column", "Plan", "plans"]
+__all__ = ["BoardColumn", "Plan", "plans"]
 
 
 @dataclass(frozen=True)
-class Column:
+class BoardColumn:
     """One column.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
 
     title: str
     runs: tuple[int, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[BoardColumn, ...]
     divergence: tuple[str, ...]
     benchmark: Benchmark | None
     notes: tuple[Note, ...]
@@ -87,12 +87,12 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
     runs = _present(whole)
     benchmark = whole.of_runs(runs)
     notes: list[Note] = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
-    columns = [Column(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
+    columns = [BoardColumn(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
     if by == "languages":
-        columns += [Column(lang, benchmark, (lang,)) for lang in benchmark.languages]
+        columns += [BoardColumn(lang, benchmark, (lang,)) for lang in benchmark.languages]
     else:
         groups = _groups(benchmark.languages, by)
-        columns += [Column(name, benchmark, langs) for name, langs in groups.items()]
+        columns += [BoardColumn(name, benchmark, langs) for name, langs in groups.items()]
         for name, langs in groups.items():
             notes += [f"{name}: {counted(langs, 'languages')}.", *folded(name, langs)]
         if by == "tiers" and len(benchmark.languages) > sum(map(len, groups.values())):
@@ -142,7 +142,7 @@ def _by_benchmark(wholes: Sequence[Benchmark]) -> Plan:
     columns, notes = [], list[Note]()
     for whole in wholes:
         benchmark = whole.of_runs(runs)
-        columns.append(Column(whole.name, benchmark, whole.languages))
+        columns.append(BoardColumn(whole.name, benchmark, whole.languages))
         if len(whole.languages) > 1:
             few = "" if folded("", whole.languages) else f", {', '.join(whole.languages)}"
             notes.append(f"{whole.name}: average over {len(whole.languages)} languages{few}.")
@@ -175,7 +175,7 @@ def _single_tasks(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> tuple[lis
         if metric is None:
             notes.append(f"{each.task} is left out: {each.reason}")
             continue
-        cells = tuple({"": cell} if (cell := Cell.of(run, each.task, metric)) else {} for run in runs)
+        cells = tuple({"": cell} if (cell := LanguageResult.of(run, each.task, metric)) else {} for run in runs)
         higher = next(run for run in runs if each.task in run.table).higher_is_better(each.task, metric)
         found.append(Benchmark(each.task, metric, higher, None, tuple(runs), ("",), cells, {"": each.task}))
         notes.append(f"{each.task} stands for itself: {each.reason}")

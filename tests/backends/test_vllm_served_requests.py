@@ -10,7 +10,7 @@ import pytest
 
 from lm_eval_moe.backends.vllm.books import RequestFacts
 from lm_eval_moe.backends.vllm.routing import KEY
-from lm_eval_moe.backends.vllm.serving import Front, ServedSteering
+from lm_eval_moe.backends.vllm.serving import ServedSteering, SteeringReader
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.recording import NONE
 
@@ -24,10 +24,10 @@ interventions:
 
 @pytest.fixture
 def front(tmp_path: Path) -> Any:
-    def build(limits: str = "", language: str | None = None) -> Front:
+    def build(limits: str = "", language: str | None = None) -> SteeringReader:
         file = tmp_path / "steer.yaml"
         file.write_text(FILE.format(limits=limits), encoding="utf-8")
-        return Front(ServedSteering(str(file), language))
+        return SteeringReader(ServedSteering(str(file), language))
 
     return build
 
@@ -39,7 +39,7 @@ def asked(salt: str | None = None, **extra: Any) -> SimpleNamespace:
     )
 
 
-def admitted(front: Front, salt: str | None = None, **extra: Any) -> tuple[RequestFacts, str]:
+def admitted(front: SteeringReader, salt: str | None = None, **extra: Any) -> tuple[RequestFacts, str]:
     request = asked(salt, **extra)
     front.admit(request)
     return RequestFacts.received(request.sampling_params.extra_args[KEY]), request.cache_salt

@@ -12,7 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from lm_eval_moe import parse_spec, resolve
-from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
+from lm_eval_moe.backends.cache import ResponseCache, StoredAnswer, answers_by_block
 from lm_eval_moe.backends.registry import BACKENDS, register_backend, usual_batch_size
 from lm_eval_moe.backends.vllm import refusals
 from lm_eval_moe.backends.vllm.progress import as_part_of
@@ -156,9 +156,9 @@ def test_the_response_cache_has_blocks_of_so_many_rows(size: int, blocks: list[i
     rows, computed = [[3, 4], [0], [1], [2], [5, 6]], []
     cache = ResponseCache(tmp_path / "answers")
 
-    def compute(numbers: list[int]) -> list[Entry]:
+    def compute(numbers: list[int]) -> list[StoredAnswer]:
         computed.append(len(numbers))
-        return [Entry(number, None) for number in numbers]
+        return [StoredAnswer(number, None) for number in numbers]
 
     with tqdm(total=9, disable=True) as bar:
         keys = [bytes([number]) * 32 for number in range(7)]

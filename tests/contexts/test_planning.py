@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from token_trees import drawn_requests
 
-from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, forked, grouped
+from lm_eval_moe.backends.hf.contexts.planning import BatchRow, Group, Path, forked, grouped
 from lm_eval_moe.backends.hf.contexts.scoring import filled
 from lm_eval_moe.backends.hf.contexts.tree import branches_in_front, tokens_of_prefixes, tree_batch
 from lm_eval_moe.recording.token_rows import NONE
@@ -119,7 +119,7 @@ def test_the_same_examples_before_every_document_are_a_prefix() -> None:
 def test_a_few_documents_behind_the_same_examples_are_one_row() -> None:
     paths = [Path.of(None, [*range(100, 400), document, document + 1], 1, ()) for document in range(3)]
     [group] = grouped(paths)
-    assert group == Group((Row((0, 1, 2), 306),))
+    assert group == Group((BatchRow((0, 1, 2), 306),))
 
 
 def test_tokens_of_a_prompt_and_of_a_continuation_are_not_the_same_where_steering_tells_them_apart() -> None:
@@ -190,12 +190,12 @@ def test_a_prefix_is_cut_where_records_need_it(seed: int) -> None:
     ],
 )
 def test_passes_are_filled_up_to_a_budget(budget: int, copies: int, enough: int, expected: list[int]) -> None:
-    rows = [Row((n,), tokens) for n, tokens in enumerate((30, 30, 30, 20, 20))]
+    rows = [BatchRow((n,), tokens) for n, tokens in enumerate((30, 30, 30, 20, 20))]
     passes = list(filled(rows, 0, copies, budget, enough))
     assert [len(each) for each in passes] == expected
     assert [row for each in passes for row in each] == rows
 
 
 def test_keys_and_values_in_front_of_rows_count_too() -> None:
-    rows = [Row((n,), 10) for n in range(20)]
+    rows = [BatchRow((n,), 10) for n in range(20)]
     assert [len(each) for each in filled(rows, 390, 1, 1000, 10**6)] == [10, 10]

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from lm_eval_moe import HFMoE, parse_spec, resolve
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.capturing import CaptureRequest
-from lm_eval_moe.backends.hf.contexts import Front, all_begin_with, prompts_by_front
+from lm_eval_moe.backends.hf.contexts import SharedFront, all_begin_with, prompts_by_front
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.routing_record import ARRAYS
 
@@ -169,7 +169,7 @@ def test_padding_moves_behind_the_front() -> None:
     assert all_begin_with(np.array([5, 6]), context, mask)
     assert not all_begin_with(np.array([5, 7]), context, mask)
     assert not all_begin_with(np.array([5, 6, 7]), context, mask)  # the first row would have nothing of its own
-    behind = Front(2, DynamicCache()).before(context, mask)
+    behind = SharedFront(2, DynamicCache()).before(context, mask)
     assert behind.tokens.tolist() == [[5, 6, 0, 0, 7], [5, 6, 8, 9, 3], [5, 6, 0, 4, 2]]
     assert behind.mask.tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [1, 1, 0, 1, 1]]
     assert behind.own.tolist() == [[0, 0, 1], [1, 1, 1], [0, 1, 1]]

@@ -29,7 +29,7 @@ from small_models import FAMILIES
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import likelihood
 from lm_eval_moe.backends.stopping import RowReading
-from lm_eval_moe.doctor import Examination, Finding, examine, render_text
+from lm_eval_moe.doctor import Examination, ProofOutcome, examine, render_text
 from lm_eval_moe.recording import Forest, Recorder
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
@@ -76,7 +76,7 @@ SHAPES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def finding(found: Examination, name: str) -> Finding:
+def finding(found: Examination, name: str) -> ProofOutcome:
     (match,) = (each for entry, each in found.findings if entry.name == name)
     return match
 

@@ -10,7 +10,7 @@ import numpy as np
 from lm_eval_moe.gate.evidence import Evidence
 from lm_eval_moe.gate.judge import judge
 from lm_eval_moe.gate.policy import Policy, parse_policy
-from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
 from lm_eval_moe.statistics import Estimate
 
 TODAY = datetime.date(2026, 6, 15)
@@ -46,6 +46,6 @@ def verdict_of(given: Policy, *found: Evidence, **more: Any) -> Verdict:
     return judge(given, found, today=TODAY, **more)
 
 
-def line_of(verdict: Verdict, name: str) -> Line:
+def line_of(verdict: Verdict, name: str) -> VerdictLine:
     (line,) = (line for line in verdict.lines if line.name == name)
     return line

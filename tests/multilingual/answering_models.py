@@ -14,7 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.resources import tasks_dir
 
 Row = Mapping[str, Any]
@@ -100,13 +100,13 @@ def write_rows(folder: Path, name: str, rows: Iterable[Row]) -> None:
 def item_keys(name: str) -> list[str]:
     """Return what names each item of a task in every language."""
     task = load_task(name)
-    pairing = ParallelRegistry.default().pairing(name, task.get_config("metadata"))
+    pairing = PairingRegistry.default().pairing(name, task.get_config("metadata"))
     assert pairing is not None
     return [pairing.item_key(doc, row) for row, doc in enumerate(task.eval_docs)]
 
 
 def identity(name: str) -> tuple[str, str]:
     """Return a task's benchmark, which tasks that pair have in common, and its language."""
-    pairing = ParallelRegistry.default().pairing(name, load_task(name).get_config("metadata"))
+    pairing = PairingRegistry.default().pairing(name, load_task(name).get_config("metadata"))
     assert pairing is not None
     return pairing.benchmark, pairing.language

@@ -22,7 +22,7 @@ from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.profiles.unfinished import read_unfinished, unfinished_path
-from lm_eval_moe.profiling.capture import Options, ProfileJob
+from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.recording import RoutingRecord
@@ -39,7 +39,7 @@ def source(folder: Path, language: str, texts: list[str], **kwargs: Any) -> Text
 
 
 def profiled(lm: HFMoE, texts: TextFile, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, Options(**options), lm.identity()).run()
+    ProfileJob(lm, texts, path, CaptureOptions(**options), lm.identity()).run()
     return path
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(aggregate: bool, tokeniz
     lm = build("qwen3_moe", tokenizer, batch_size=1)
     texts = source(tmp_path, "en", [f"The cat sat on mat number {number}." for number in range(30)])
     whole = profiled(lm, texts, tmp_path / "whole.safetensors", aggregate=aggregate)
-    options = Options(aggregate=aggregate, save_every=0)
+    options = CaptureOptions(aggregate=aggregate, save_every=0)
     path = tmp_path / "broken.safetensors"
 
     def stop(count: int) -> None:
@@ -124,15 +124,15 @@ def test_a_begun_profile_of_other_settings_is_refused_and_restarted(tokenizer: A
         if job.done > 8:
             raise KeyboardInterrupt
 
-    job = ProfileJob(lm, texts, path, Options(save_every=0), lm.identity())
+    job = ProfileJob(lm, texts, path, CaptureOptions(save_every=0), lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     lm.set_capture("all")
     with pytest.raises(UserError, match=r"other settings: span was prompt, is all"):
-        ProfileJob(lm, texts, path, Options(), lm.identity())
+        ProfileJob(lm, texts, path, CaptureOptions(), lm.identity())
     with pytest.raises(UserError, match=r"source.sha256 was"):
-        ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, Options(), lm.identity())
-    job = ProfileJob(lm, texts, path, Options(restart=True), lm.identity())
+        ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, CaptureOptions(), lm.identity())
+    job = ProfileJob(lm, texts, path, CaptureOptions(restart=True), lm.identity())
     assert job.done == 0
     job.run()
     profile = read_profile(path)
@@ -144,7 +144,7 @@ def test_a_damaged_side_file_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "en.safetensors"
     unfinished_path(path).write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"--restart"):
-        ProfileJob(lm, source(tmp_path, "en", ["A text."]), path, Options(), lm.identity())
+        ProfileJob(lm, source(tmp_path, "en", ["A text."]), path, CaptureOptions(), lm.identity())
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.compare.board import Board, Head, Row, Section
-from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.board import Board, Head, RunRow, Section
+from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.html_page import render_page
 from lm_eval_moe.compare.wording import (
@@ -118,7 +118,7 @@ def _column(head: Head, by_language: bool) -> dict[str, Any]:
     return {**column, "detail": info.name if info else "", "tier": tier, "rank": rank, "words": words}
 
 
-def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
+def _cells(section: Section, row: RunRow) -> Iterator[dict[str, Any]]:
     for head, cell in zip(section.heads, row.cells, strict=True):
         yield _cell(head, cell)
     if section.has_control:
@@ -133,7 +133,7 @@ def _plain(value: str, number: float | None) -> dict[str, Any]:
     return {"kind": "value", "number": number, "value": value, **dict.fromkeys(names, "")}
 
 
-def _cell(head: Head, cell: Cell) -> dict[str, Any]:
+def _cell(head: Head, cell: BoardCell) -> dict[str, Any]:
     change = cell.change
     marked = change is not None and change.beyond and change.better is not None
     return {

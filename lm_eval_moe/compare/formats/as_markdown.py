@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lm_eval_moe.compare.board import Board, Row, Section
+from lm_eval_moe.compare.board import Board, RunRow, Section
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import caption, change_text, control_text, row_detail, section_notes, value_text
 from lm_eval_moe.escaping import markdown_cell
@@ -34,12 +34,12 @@ def _table(section: Section) -> list[str]:
     return markdown_table([markdown_cell(head) for head in heads], rows)
 
 
-def _named(row: Row, section: Section) -> str:
+def _named(row: RunRow, section: Section) -> str:
     detail = row_detail(row, section)
     return f"{markdown_cell(row.label)} ({markdown_cell(detail)})" if detail else markdown_cell(row.label)
 
 
-def _values(section: Section, row: Row) -> Iterator[str]:
+def _values(section: Section, row: RunRow) -> Iterator[str]:
     for head, cell in zip(section.heads, row.cells, strict=True):
         change = change_text(cell, head)
         yield f"{value_text(cell, head)} ({change})" if change else value_text(cell, head)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm_eval_moe.checked_fields import Field, Place, show
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.strict_yaml import read_yaml
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue, show
 
 __all__ = [
     "FILE_VERSION",
@@ -46,7 +46,7 @@ class TaskEntry:
     languages: Mapping[str, str]
     lacks: frozenset[str]
     note: str | None
-    place: Place
+    place: YamlPlace
 
     def language_of(self, match: re.Match[str]) -> str:
         """Return the canonical language of a matched task name.
@@ -86,12 +86,12 @@ def load_entries(path: Path) -> tuple[TaskEntry, ...]:
     Raises:
         UserError: The file cannot be read, is not UTF-8 or YAML, or does not follow the schema.
     """
-    fields = Field(Place(str(path), path.parent), read_yaml(path, "parallel data")).keys(["version", "entries"])
+    fields = YamlValue(YamlPlace(str(path), path.parent), read_yaml(path, "parallel data")).keys(["version", "entries"])
     fields["version"].version(FILE_VERSION)
     return tuple(_parse_entry(entry) for entry in fields["entries"].items(f"entries: [{_ENTRY_LIKE}]"))
 
 
-def _parse_entry(entry: Field) -> TaskEntry:
+def _parse_entry(entry: YamlValue) -> TaskEntry:
     fields = entry.keys(["tasks", "benchmark", "item"], ["language", "languages", "lacks", "note"])
     pattern = _pattern(fields["tasks"])
     fixed = checked_language(fields["language"]) if "language" in fields else None
@@ -117,7 +117,7 @@ def _parse_entry(entry: Field) -> TaskEntry:
     )
 
 
-def checked_item(field: Field) -> tuple[str, ...] | None:
+def checked_item(field: YamlValue) -> tuple[str, ...] | None:
     """Return what names an item: None for ``row``, else one or more fields of the documents.
 
     Raises:
@@ -134,7 +134,7 @@ def checked_item(field: Field) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def checked_language(field: Field) -> str:
+def checked_language(field: YamlValue) -> str:
     """Return the canonical tag of a language.
 
     Raises:
@@ -150,13 +150,13 @@ def checked_language(field: Field) -> str:
         raise field.error(str(error), "give a BCP 47 tag or an ISO 639 code, such as sw or swh_Latn") from error
 
 
-def _spelling(name: object, field: Field) -> str:
+def _spelling(name: object, field: YamlValue) -> str:
     if not isinstance(name, str):
         raise field.error(f"expected a spelling as text, got {show(name)}", "put it in quotes")
     return name
 
 
-def _pattern(field: Field) -> re.Pattern[str]:
+def _pattern(field: YamlValue) -> re.Pattern[str]:
     text = field.words()
     try:
         return re.compile(text)

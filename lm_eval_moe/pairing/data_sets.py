@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.strict_yaml import read_yaml
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 __all__ = ["data_item", "load_data_sets"]
 
@@ -30,7 +30,9 @@ def data_item(benchmark: str, key: str) -> tuple[str, str]:
 @lru_cache(maxsize=1)
 def load_data_sets() -> Mapping[str, str]:
     """Return the data set of every benchmark that shares one, by the benchmark's name without its variants."""
-    fields = Field(Place(str(_FILE), _FILE.parent), read_yaml(_FILE, "data sets")).keys(["version", "data_sets"])
+    fields = YamlValue(YamlPlace(str(_FILE), _FILE.parent), read_yaml(_FILE, "data sets")).keys(
+        ["version", "data_sets"]
+    )
     fields["version"].version(_VERSION)
     return {
         name.words(): str(data_set)

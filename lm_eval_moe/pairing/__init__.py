@@ -6,8 +6,8 @@ task can say it of itself in its own YAML (``metadata: {routing: {language, benc
 
 from __future__ import annotations
 
-from lm_eval_moe.parallel.entries import TaskEntry, load_entries
-from lm_eval_moe.parallel.pairing import TaskPairing
-from lm_eval_moe.parallel.registry import BUNDLED_FILE, ParallelRegistry
+from lm_eval_moe.pairing.entries import TaskEntry, load_entries
+from lm_eval_moe.pairing.registry import BUNDLED_FILE, PairingRegistry
+from lm_eval_moe.pairing.task_pairing import TaskPairing
 
-__all__ = ["BUNDLED_FILE", "ParallelRegistry", "TaskEntry", "TaskPairing", "load_entries"]
+__all__ = ["BUNDLED_FILE", "PairingRegistry", "TaskEntry", "TaskPairing", "load_entries"]

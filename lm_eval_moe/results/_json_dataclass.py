@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["FLAG", "NUMBER", "OPTIONAL", "TEXT", "WHOLE", "Written", "form_of"]
+__all__ = ["FLAG", "NUMBER", "OPTIONAL", "TEXT", "WHOLE", "JsonDataclass", "schema_of"]
 
 TEXT, NUMBER, WHOLE, FLAG = "text", "a number", "a whole number", "true or false"
 OPTIONAL = {"optional": True}
 """Metadata of a field that is left out of the JSON where it is None or an empty table."""
 
 
-class Written:
+class JsonDataclass:
     """Base of frozen dataclasses that a file holds; what the file does not say, or says to be null, is the default."""
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any] | None) -> Self:
-        """Read a table; keys that are not known are left aside. Its form is checked elsewhere (`form_of`)."""
+        """Read a table; keys that are not known are left aside. Its form is checked elsewhere (`schema_of`)."""
         said = written or {}
         kinds = _kinds(cls)  # type: ignore[arg-type] # a class is hashable
         return cls(**{name: _read(kind, said[name]) for name, kind in kinds.items() if said.get(name) is not None})
@@ -38,20 +38,20 @@ class Written:
         }
 
 
-def form_of(kind: Any) -> Any:
-    """Return the form of a dataclass, or of the type of one of its fields, as `lm_eval_moe.results.form` reads it.
+def schema_of(kind: Any) -> Any:
+    """Return the form of a dataclass, or of the type of one of its fields, as `lm_eval_moe.results.schema` reads it.
 
     A field's metadata may say another ``form``, where its type does not say all.
     """
     kind = _without_none(kind)
     if is_dataclass(kind):
         kinds = _kinds(kind)  # type: ignore[arg-type]
-        return {field.name: field.metadata.get("form") or form_of(kinds[field.name]) for field in fields(kind)}
+        return {field.name: field.metadata.get("form") or schema_of(kinds[field.name]) for field in fields(kind)}
     if get_origin(kind) is tuple:
-        return [form_of(get_args(kind)[0])]
+        return [schema_of(get_args(kind)[0])]
     if get_origin(kind) is Mapping:
         value = get_args(kind)[1]
-        return {} if value is Any else {None: form_of(value)}
+        return {} if value is Any else {None: schema_of(value)}
     return {str: TEXT, float: NUMBER, int: WHOLE, bool: FLAG}[kind]
 
 
@@ -78,7 +78,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Written):
+    if isinstance(value, JsonDataclass):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}

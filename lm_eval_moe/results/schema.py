@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.results._written import FLAG, NUMBER, TEXT, WHOLE, form_of
-from lm_eval_moe.results.routing import KEY, Routing
+from lm_eval_moe.results._json_dataclass import FLAG, NUMBER, TEXT, WHOLE, schema_of
+from lm_eval_moe.results.routing import KEY, RoutingObject
 from lm_eval_moe.results.values import LARGEST
 
-__all__ = ["FIX", "check_form"]
+__all__ = ["FIX", "check_schema"]
 
 FIX = "give a results JSON as `run --output_path` wrote it"
 
@@ -36,18 +36,18 @@ _FORM: dict[str | None, Any] = {
     "samples": {None: [{}]},
     "chat_template_sha": TEXT,
     "system_instruction_sha": TEXT,
-    KEY: form_of(Routing),
+    KEY: schema_of(RoutingObject),
 }
 
 
-def check_form(results: Mapping[str, Any], path: Path) -> None:
+def check_schema(results: Mapping[str, Any], path: Path) -> None:
     """Check the kinds of the values that are read of a results JSON.
 
     Raises:
         UserError: A value is of another kind, or the layers do not fit together; with the file and the key.
     """
     _check(results, _FORM, str(path), ())
-    _check_layers(Routing.of(results), str(path))
+    _check_layers(RoutingObject.of(results), str(path))
 
 
 def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
@@ -74,7 +74,7 @@ def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
             raise _wrong(form, value, path, keys)
 
 
-def _check_layers(routing: Routing, path: str) -> None:
+def _check_layers(routing: RoutingObject, path: str) -> None:
     """Refuse bands and experts of other layers than the model has, and curves of another length."""
     layers = routing.model_shape.layers
     for band, members in routing.model_shape.bands.items():

@@ -8,7 +8,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
+from lm_eval_moe.pairing import PairingRegistry, TaskPairing
 
 FAMILIES = (
     *("mgsm_", "belebele_", "global_mmlu", "mmlu_prox", "xcopa_", "xquad_", "xnli_", "xstorycloze_"),
@@ -62,8 +62,8 @@ TWICE = {
 
 
 @pytest.fixture(scope="module")
-def registry() -> ParallelRegistry:
-    return ParallelRegistry.default()
+def registry() -> PairingRegistry:
+    return PairingRegistry.default()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def names() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pairings(registry: ParallelRegistry, names: list[str]) -> list[TaskPairing]:
+def pairings(registry: PairingRegistry, names: list[str]) -> list[TaskPairing]:
     found = (registry.pairing(name) for name in names)
     return [pairing for pairing in found if pairing is not None]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 
 BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
 pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="the benchmark data (../shared/data) is not on this machine")
@@ -25,7 +25,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def by_item(task: str, documents: list[dict[str, Any]], field: str) -> Mapping[str, Any]:
     """Map the item keys of a task's documents to what every language must agree on."""
-    pairing = ParallelRegistry.default().pairing(task)
+    pairing = PairingRegistry.default().pairing(task)
     keys = {pairing.item_key(doc, row): doc[field] for row, doc in enumerate(documents)}
     assert len(keys) == len(documents), "two documents have the same key"
     return keys
@@ -63,7 +63,7 @@ def test_english_copa_of_the_users_own_file_pairs_with_xcopa(tmp_path) -> None:
     path.write_text(
         "version: 1\nentries: [{tasks: copa_en, language: en, benchmark: xcopa, item: idx}]", encoding="utf-8"
     )
-    registry = ParallelRegistry.default([path])
+    registry = PairingRegistry.default([path])
     english, swahili = registry.pairing("copa_en"), registry.pairing("xcopa_sw")
     assert registry.reference_tasks(swahili, "en", [english]) == (english,)
     labels = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.results import Run
 
-__all__ = ["LanguageRouting", "Material", "NotPossible", "Settings"]
+__all__ = ["AnalysisInputs", "AnalysisSettings", "LanguageRouting", "NotPossible"]
 
 A = TypeVar("A", bound="Computed")
 
@@ -38,7 +38,7 @@ class NotPossible(Exception):  # noqa: N818 - not a mistake: the output says wha
 
 
 @dataclass(frozen=True)
-class Settings:
+class AnalysisSettings:
     """What can be chosen.
 
     Attributes:
@@ -124,16 +124,16 @@ class LanguageRouting:
 
 
 class Computed(Protocol):
-    """What is computed from the material, such as an analysis."""
+    """What is computed from the inputs, such as an analysis."""
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Compute it."""
         ...
 
 
 @dataclass(frozen=True)
-class Material:
+class AnalysisInputs:
     """What analyses are computed from.
 
     Attributes:
@@ -164,7 +164,7 @@ class Material:
     runs: tuple[Run, ...] = ()
     accuracies: Mapping[str, float] = field(default_factory=dict)
     accuracies_name: str = ""
-    settings: Settings = Settings()
+    settings: AnalysisSettings = AnalysisSettings()
     _done: dict[type[Computed], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -187,7 +187,7 @@ class Material:
         """Return the result of an analysis, which is computed once.
 
         Raises:
-            NotPossible: It cannot be done with this material.
+            NotPossible: It cannot be done with this inputs.
             UserError: A profile is damaged.
         """
         if analysis not in self._done:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import ParallelRegistry, load_entries
+from lm_eval_moe.pairing import PairingRegistry, load_entries
 
 GOOD = "tasks: 'a_(?P<lang>..)', benchmark: a, item: row"
 WITHOUT_ITEM = "tasks: 'a_(?P<lang>..)', benchmark: a"
@@ -16,7 +16,7 @@ FIXED = "tasks: a, benchmark: a, item: row"
 
 def refusal(path) -> str:
     with pytest.raises(UserError) as caught:
-        ParallelRegistry.default([path])
+        PairingRegistry.default([path])
     return str(caught.value)
 
 

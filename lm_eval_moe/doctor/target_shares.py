@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Asked, Runs, Scored
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["LayerReach", "Reach", "measure"]
+__all__ = ["LayerTargetShares", "TargetShares", "measure"]
 
 
 @dataclass(frozen=True)
-class LayerReach:
+class LayerTargetShares:
     """One steered layer.
 
     Attributes:
@@ -32,7 +32,7 @@ class LayerReach:
 
 
 @dataclass(frozen=True)
-class Reach:
+class TargetShares:
     """What a plan reaches.
 
     Attributes:
@@ -41,7 +41,7 @@ class Reach:
         tokens: Tokens of all sentences.
     """
 
-    layers: dict[int, LayerReach]
+    layers: dict[int, LayerTargetShares]
     languages: tuple[str, ...]
     tokens: int
 
@@ -54,7 +54,7 @@ class Reach:
         }
 
 
-def measure(runs: Runs, plan: SteeringPlan) -> Reach:
+def measure(runs: Runs, plan: SteeringPlan) -> TargetShares:
     """Run the sentences with a plan and compare with the plain run, by what the experts receive."""
     steered = runs.score("the steering file", steering=plan, logits=False)
     layers = {}
@@ -63,11 +63,11 @@ def measure(runs: Runs, plan: SteeringPlan) -> Reach:
             counts = [_counted(run, position, layer, plan) for run in (runs.plain, steered)]
             tokens = counts[0][0]
             shares = [hits / tokens if tokens else None for _, hits in counts]
-            layers[layer] = LayerReach(tokens, *shares)
+            layers[layer] = LayerTargetShares(tokens, *shares)
     languages = sorted(
         {ask.language for ask in runs.asked if any(i.languages.admits(ask.language) for i in plan.interventions)}
     )
-    return Reach(layers, tuple(languages), sum(len(ask.tokens) for ask in runs.asked))
+    return TargetShares(layers, tuple(languages), sum(len(ask.tokens) for ask in runs.asked))
 
 
 def _counted(run: Scored, position: int, layer: int, plan: SteeringPlan) -> tuple[int, int]:

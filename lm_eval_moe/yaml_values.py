@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from lm_eval_moe.errors import UserError, did_you_mean
 
-__all__ = ["Field", "Place", "listing", "show"]
+__all__ = ["YamlPlace", "YamlValue", "listing", "show"]
 
 T = TypeVar("T", bound=str)
 
@@ -40,7 +40,7 @@ def listing(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class YamlPlace:
     """A key path in a file.
 
     Attributes:
@@ -55,7 +55,7 @@ class Place:
     path: tuple[str, ...] = ()
     overridden: tuple[tuple[str, ...], ...] = ()
 
-    def __truediv__(self, key: object) -> Place:
+    def __truediv__(self, key: object) -> YamlPlace:
         segment = key[:60] if isinstance(key, str) else show(key)
         return replace(self, path=(*self.path, segment))
 
@@ -73,33 +73,33 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Field:
+class YamlValue:
     """A value as read, not yet checked."""
 
-    place: Place
+    place: YamlPlace
     value: object
 
-    def __truediv__(self, key: object) -> Place:
+    def __truediv__(self, key: object) -> YamlPlace:
         return self.place / key
 
     def error(self, problem: str, fix: str) -> UserError:
         """Return the error to raise for this value."""
         return self.place.error(problem, fix)
 
-    def mapping(self, like: str) -> dict[object, Field]:
+    def mapping(self, like: str) -> dict[object, YamlValue]:
         """Return the entries of a mapping with free keys; ``like`` is an example for the error message."""
         if not isinstance(self.value, Mapping):
             raise self.error(f"expected a mapping, got {show(self.value)}", f"write it like {like}")
-        return {key: Field(self / key, value) for key, value in self.value.items()}
+        return {key: YamlValue(self / key, value) for key, value in self.value.items()}
 
-    def keys(self, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Field]:
+    def keys(self, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, YamlValue]:
         """Return the entries of a mapping whose keys are known.
 
         Raises:
             UserError: This is no mapping, a key is unknown, or a required one is missing.
         """
         allowed = (*required, *optional)
-        fields: dict[str, Field] = {}
+        fields: dict[str, YamlValue] = {}
         for key, field in self.mapping(f"{{{required[0] if required else optional[0]}: …}}").items():
             if not isinstance(key, str) or key not in allowed:
                 hint = did_you_mean(key, allowed) if isinstance(key, str) else ""
@@ -112,7 +112,7 @@ class Field:
                 )
         return fields
 
-    def variant(self, options: Sequence[str], noun: str, *, bare: bool) -> tuple[str, Field]:
+    def variant(self, options: Sequence[str], noun: str, *, bare: bool) -> tuple[str, YamlValue]:
         """Return the one option that is chosen, and its value: ``{soft: 0.5}``, or if ``bare`` also ``activate``.
 
         Raises:
@@ -120,9 +120,9 @@ class Field:
         """
         fix = f"give exactly one {noun}: {listing(options)}"
         if bare and isinstance(self.value, str):
-            chosen = {self.value: Field(self.place, None)}
+            chosen = {self.value: YamlValue(self.place, None)}
         elif isinstance(self.value, Mapping):
-            chosen = {key: Field(self / key, value) for key, value in self.value.items()}
+            chosen = {key: YamlValue(self / key, value) for key, value in self.value.items()}
         else:
             raise self.error(f"expected one {noun}, got {show(self.value)}", fix)
         for key, field in chosen.items():
@@ -133,11 +133,11 @@ class Field:
             raise self.error(f"expected one {noun}, {given}", fix)
         return next(iter(chosen.items()))
 
-    def items(self, like: str) -> list[Field]:
+    def items(self, like: str) -> list[YamlValue]:
         """Return the entries of a list; ``like`` is an example for the error message."""
         if not isinstance(self.value, Sequence) or isinstance(self.value, str | bytes | bytearray):
             raise self.error(f"expected a list, got {show(self.value)}", f"write it like {like}")
-        return [Field(self / index, value) for index, value in enumerate(self.value)]
+        return [YamlValue(self / index, value) for index, value in enumerate(self.value)]
 
     def integer(self, low: int, high: int) -> int:
         """Return an integer of ``low`` to ``high``, both included."""

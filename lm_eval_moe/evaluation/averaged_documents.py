@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lm_eval_moe.routing_fields import FIELDS
 
 if TYPE_CHECKING:
-    from lm_eval_moe.parallel import TaskPairing
+    from lm_eval_moe.pairing import TaskPairing
 
 __all__ = ["Stratum", "logged_values"]
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import langcodes
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel.entries import TaskEntry, checked_item, checked_language, load_entries
-from lm_eval_moe.parallel.pairing import TaskPairing
+from lm_eval_moe.pairing.entries import TaskEntry, checked_item, checked_language, load_entries
+from lm_eval_moe.pairing.task_pairing import TaskPairing
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
-__all__ = ["BUNDLED_FILE", "ParallelRegistry"]
+__all__ = ["BUNDLED_FILE", "PairingRegistry"]
 
 BUNDLED_FILE = Path(__file__).with_name("tasks.yaml")
 """What is known of lm-eval's own tasks."""
 
 
-class ParallelRegistry:
+class PairingRegistry:
     """Rules from files, in the order in which they are tried: the first match of a task's name wins.
 
     Args:
@@ -30,7 +30,7 @@ class ParallelRegistry:
         self.entries: tuple[TaskEntry, ...] = tuple(entries)
 
     @classmethod
-    def default(cls, extra: Sequence[Path] = ()) -> ParallelRegistry:
+    def default(cls, extra: Sequence[Path] = ()) -> PairingRegistry:
         """Return the users' files in the order given, then the bundled file.
 
         Raises:
@@ -84,7 +84,7 @@ class ParallelRegistry:
         Raises:
             UserError: ``reference`` is not a language.
         """
-        tag = checked_language(Field(Place("routing_reference", Path()), reference))
+        tag = checked_language(YamlValue(YamlPlace("routing_reference", Path()), reference))
         if pairing.language == tag:
             return ()
         return tuple(c for c in candidates if c.language == tag and c.benchmark == pairing.benchmark)
@@ -101,7 +101,7 @@ class ParallelRegistry:
         Raises:
             UserError: ``reference`` is not a language.
         """
-        tag = checked_language(Field(Place("routing_reference", Path()), reference))
+        tag = checked_language(YamlValue(YamlPlace("routing_reference", Path()), reference))
         if pairing.language == tag:
             return f"{pairing.task} is itself in {tag!r}, the reference language"
         start = f"{pairing.task} is compared with nothing, since the run has no {tag!r} task of {pairing.benchmark}"
@@ -155,7 +155,7 @@ def _inferred_names(entry: TaskEntry, match: re.Match[str], tag: str) -> list[st
 
 
 def _pairing_of_metadata(task_name: str, routing: object) -> TaskPairing:
-    given = Field(Place(f"task {task_name}", Path(), ("metadata", "routing")), routing)
+    given = YamlValue(YamlPlace(f"task {task_name}", Path(), ("metadata", "routing")), routing)
     if isinstance(routing, Mapping) and "language_column" in routing:
         raise (given / "language_column").error("a task is in one language", _SPLIT)
     fields = given.keys(["language", "benchmark", "item"], ["note"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import BUNDLED_FILE, ParallelRegistry, TaskPairing, load_entries
+from lm_eval_moe.pairing import BUNDLED_FILE, PairingRegistry, TaskPairing, load_entries
 
 HEADER = "version: 1\nentries:\n"
 
@@ -28,7 +28,7 @@ def test_a_users_file_adds_tasks(tmp_path) -> None:
         tmp_path,
         r"""  - {tasks: 'quiz(?:_(?P<level>hard))?_(?P<lang>\w+)', benchmark: quiz, item: qid, languages: {jp: ja}}""",
     )
-    registry = ParallelRegistry.default([path])
+    registry = PairingRegistry.default([path])
     assert registry.pairing("quiz_swh") == TaskPairing("quiz_swh", "sw", "quiz", ("qid",))
     assert registry.pairing("quiz_hard_jp") == TaskPairing("quiz_hard_jp", "ja", "quiz[level=hard]", ("qid",))
     assert registry.pairing("mgsm_direct_sw").benchmark == "mgsm_direct"
@@ -38,7 +38,7 @@ def test_a_fixed_language_needs_no_group(tmp_path) -> None:
     path = write(
         tmp_path, "  - {tasks: 'copa_original', language: eng, benchmark: xcopa, item: idx, note: English COPA}\n"
     )
-    registry = ParallelRegistry.default([path])
+    registry = PairingRegistry.default([path])
     english, swahili = registry.pairing("copa_original"), registry.pairing("xcopa_sw")
     assert english == TaskPairing("copa_original", "en", "xcopa", ("idx",), "English COPA")
     assert registry.reference_tasks(swahili, "en", [swahili, english]) == (english,)
@@ -52,21 +52,21 @@ def test_users_files_win_in_the_order_given_and_the_first_match_wins_inside_a_fi
         "  - {tasks: 'xcopa_(?P<lang>..)', benchmark: third, item: row}\n",
         "2.yaml",
     )
-    registry = ParallelRegistry.default([first, second])
+    registry = PairingRegistry.default([first, second])
     assert registry.pairing("quiz_en").benchmark == "first"
     assert registry.pairing("xcopa_en").benchmark == "second"
     assert [entry.benchmark for entry in registry.matching_entries("xcopa_en")] == ["second", "third", "xcopa"]
 
 
 def test_the_whole_name_must_match(tmp_path) -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     assert registry.pairing("my_mgsm_direct_sw") is None
     assert registry.pairing("mgsm_direct_sw_hard") is None
 
 
 def test_task_metadata_wins_over_every_file(tmp_path) -> None:
     path = write(tmp_path, "  - {tasks: 'mgsm_direct_(?P<lang>..)', benchmark: mine, item: row}\n")
-    registry = ParallelRegistry.default([path])
+    registry = PairingRegistry.default([path])
     routing = {"language": "swh_Latn", "benchmark": "demo_arith", "item": "item_id"}
     told = registry.pairing("mgsm_direct_de", {"version": 1.0, "routing": routing})
     assert told == TaskPairing("mgsm_direct_de", "sw", "demo_arith", ("item_id",))
@@ -76,7 +76,7 @@ def test_task_metadata_wins_over_every_file(tmp_path) -> None:
 
 
 def test_unknown_tasks_are_none() -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     assert registry.pairing("gsm8k") is None
     assert registry.pairing("gsm8k", {"version": 3.0}) is None
 
@@ -85,7 +85,7 @@ def test_unknown_tasks_are_none() -> None:
 
 
 def test_the_reference_has_the_same_variants() -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     run = [registry.pairing(f"afrimgsm_{rest}") for rest in ("eng_prompt_1", "cot_eng_prompt_1", "cot_eng_prompt_2")]
     amharic = registry.pairing("afrimgsm_cot_amh_prompt_1")
     assert [p.task for p in registry.reference_tasks(amharic, "eng", run)] == ["afrimgsm_cot_eng_prompt_1"]
@@ -93,7 +93,7 @@ def test_the_reference_has_the_same_variants() -> None:
 
 
 def test_any_language_can_be_the_reference_and_two_tasks_can_hold_it() -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     run = [registry.pairing(f"mgsm_direct_{tail}") for tail in ("en", "es_spanish_bench", "es", "sw")]
     assert [p.task for p in registry.reference_tasks(run[3], "es", run)] == [
         "mgsm_direct_es_spanish_bench",
@@ -103,7 +103,7 @@ def test_any_language_can_be_the_reference_and_two_tasks_can_hold_it() -> None:
 
 
 def test_metadata_and_file_pairings_meet_in_one_benchmark() -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     english = registry.pairing("my_copa", {"routing": {"language": "en", "benchmark": "xcopa", "item": "idx"}})
     assert registry.reference_tasks(registry.pairing("xcopa_sw"), "en", [english]) == (english,)
 
@@ -121,7 +121,7 @@ def test_metadata_and_file_pairings_meet_in_one_benchmark() -> None:
     ],
 )
 def test_a_missing_reference_is_explained_without_a_task_list(task, reference, expected) -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     sentence = registry.explain_missing(registry.pairing(task), reference)
     assert expected in sentence
     assert sentence.startswith(task)
@@ -129,7 +129,7 @@ def test_a_missing_reference_is_explained_without_a_task_list(task, reference, e
 
 
 def test_a_missing_reference_of_a_task_with_metadata_points_at_metadata() -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     routing = {"language": "sw", "benchmark": "demo_arith", "item": "row"}
     for name in ("demo_arith_sw", "xcopa_sw"):
         sentence = registry.explain_missing(registry.pairing(name, {"routing": routing}), "en")
@@ -138,7 +138,7 @@ def test_a_missing_reference_of_a_task_with_metadata_points_at_metadata() -> Non
 
 @pytest.mark.parametrize("method", ["reference_tasks", "explain_missing"])
 def test_a_reference_that_is_no_language_is_refused(method) -> None:
-    registry = ParallelRegistry.default()
+    registry = PairingRegistry.default()
     pairing = registry.pairing("xcopa_sw")
     with pytest.raises(UserError, match=r"routing_reference: 'english' is not a language code"):
         getattr(registry, method)(pairing, "english", ())
@@ -199,7 +199,7 @@ def test_a_document_without_a_usable_name_is_refused(doc, message) -> None:
 )
 def test_bad_task_metadata_is_refused(routing, message) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        ParallelRegistry.default().pairing("quiz", {"routing": routing})
+        PairingRegistry.default().pairing("quiz", {"routing": routing})
 
 
 def test_a_name_whose_language_is_unknown_says_where_to_explain_it(tmp_path) -> None:
@@ -207,19 +207,19 @@ def test_a_name_whose_language_is_unknown_says_where_to_explain_it(tmp_path) -> 
     with pytest.raises(
         UserError, match=r"entries\.0\.languages: the task quiz_xx matches, but .*\n.*languages: \{xx: TAG\}"
     ):
-        ParallelRegistry.default([path]).pairing("quiz_xx")
+        PairingRegistry.default([path]).pairing("quiz_xx")
 
 
 def test_a_name_without_its_optional_language_is_refused(tmp_path) -> None:
     path = write(tmp_path, "  - {tasks: 'quiz(?:_(?P<lang>..))?', benchmark: quiz, item: row}\n")
     with pytest.raises(UserError, match="the task quiz matches without a language"):
-        ParallelRegistry.default([path]).pairing("quiz")
+        PairingRegistry.default([path]).pairing("quiz")
 
 
 def test_loading_is_fast() -> None:
     def seconds() -> float:
         start = time.perf_counter()
-        ParallelRegistry.default()
+        PairingRegistry.default()
         return time.perf_counter() - start
 
     seconds()  # the first call loads the language tables
