@@ -18,6 +18,7 @@ __all__ = [
     "change_text",
     "change_words",
     "control_text",
+    "corner",
     "interval_text",
     "row_detail",
     "section_notes",
@@ -87,6 +88,13 @@ def are_languages_in_rows(section: Section) -> bool:
     """Whether a table is turned round: more than a dozen languages, and at least as many as runs, are found in rows."""
     languages = sum(head.kind == "value" for head in section.heads)
     return languages > _MOST_COLUMNS and languages >= len(section.rows)
+
+
+def corner(section: Section, board: Board) -> str:
+    """Return what stands above the names of a table's rows."""
+    if not are_languages_in_rows(section):
+        return "run"
+    return "language" if board.settings.columns == "languages" else ""
 
 
 def row_detail(row: RunRow, section: Section) -> str:

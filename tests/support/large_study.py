@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_moe.analysis import Material, read_material
+from lm_eval_moe.analysis import AnalysisInputs, read_inputs
 from lm_eval_moe.multilingual.languages import known_languages
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import LabelledRun
 from lm_eval_moe.results.gains import add_gains
 from lm_eval_moe.results.labels import unique_labels
@@ -56,7 +56,7 @@ class LargeStudy:
     """What is in the folder, as it was read."""
 
     runs: tuple[LabelledRun, ...]
-    materials: tuple[Material, ...]
+    materials: tuple[AnalysisInputs, ...]
     sweeps: tuple[SweepReport, ...]
 
 
@@ -64,7 +64,7 @@ def large_study(folder: Path) -> LargeStudy:
     """Make the study; profiles and sweep are files in the folder, runs are not."""
     return LargeStudy(
         tuple(large_runs()),
-        (read_material([str(write_large_profile(folder / "routing.safetensors"))]),),
+        (read_inputs([str(write_large_profile(folder / "routing.safetensors"))]),),
         (read_sweep(write_large_sweep(folder / "by-strength")),),
     )
 
@@ -165,7 +165,7 @@ def _runs() -> Mapping[str, dict[str, Any]]:
         runs[name] = _results(plan, effects, number)
     controls = [random_control(plans[-1], seed) for seed in (1, 2, 3)]
     drawn = [_results(plan, {}, 20 + number) for number, plan in enumerate(controls)]
-    add_gains(runs[STEERINGS[-1][0]], drawn, [plan.hash for plan in controls], ParallelRegistry.default())
+    add_gains(runs[STEERINGS[-1][0]], drawn, [plan.hash for plan in controls], PairingRegistry.default())
     runs["random-control"] = _results(random_control(plans[0], 1), {}, 30)
     return runs
 

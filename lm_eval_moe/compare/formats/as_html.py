@@ -19,6 +19,7 @@ from lm_eval_moe.compare.wording import (
     change_text,
     change_words,
     control_text,
+    corner,
     interval_text,
     row_detail,
     section_notes,
@@ -68,11 +69,12 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
         table = _languages_in_rows(columns, runs, cells, by_language)
     else:
         rows = [{**run, "cells": own} for run, own in zip(runs, cells, strict=True)]
-        table = {"corner": "run", "heads": columns, "bodies": [rows]}
+        table = {"heads": columns, "bodies": [rows]}
     languages = sum(bool(column["words"]) for column in columns)
     return {
         "title": section.title,
         "caption": caption(section),
+        "corner": corner(section, board),
         "has_filter": languages > _FILTERED,
         "notes": section_notes(section, board),
         **table,
@@ -95,7 +97,7 @@ def _languages_in_rows(
             row["cells"].insert(0, _plain(row["tier"], row["rank"]))
     averages = [row for row in rows if row["kind"] != "value"]
     bodies = [averages, [row for row in rows if row["kind"] == "value"]]
-    return {"corner": "language" if by_language else "", "heads": heads, "bodies": [body for body in bodies if body]}
+    return {"heads": heads, "bodies": [body for body in bodies if body]}
 
 
 def _head(title: str, kind: str = "value", *, best: str = "down", detail: str = "") -> dict[str, Any]:
