@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from written_runs import write_run
+from support.written_runs import write_run
 
 from lm_eval_moe.compare import Board, BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import format_of, render
@@ -140,7 +140,7 @@ def test_more_runs_than_languages_stay_in_rows(tmp_path: Path) -> None:
     shown = build_board(choose_runs([str(tmp_path)]).runs, BoardSettings(sort="given"))
     lines = terminal(shown, 200).splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("run "))
-    assert [line.split()[0] for line in lines[start + 1 :] if line.strip()][:2] == ["unsteered", "s1"]
+    assert [line.split()[0] for line in lines[start + 1 :] if line.strip()][:3] == ["unsteered", "(baseline)", "s1"]
 
 
 def test_numbers_stand_under_their_language(tmp_path: Path) -> None:

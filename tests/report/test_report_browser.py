@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 from support.report_profiles import write_profile
+from support.written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
 from support.written_sweeps import some_cells, write_sweep
-from written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
 
 from lm_eval_moe.analysis import read_inputs
 from lm_eval_moe.report import LabelledRun, write_report

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from support.report_profiles import write_profile
+from support.written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
 from support.written_sweeps import some_cells, write_sweep
-from written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
 
 from lm_eval_moe.cli import main
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.report_profiles import write_profile
-from written_results import PageReader
+from support.written_results import PageReader
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.profiles import read_profile

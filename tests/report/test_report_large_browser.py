@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.browser import CHROMIUM, Browser, open_browser
 from support.large_study import large_runs
-from written_results import PageReader
+from support.written_results import PageReader
 
 from lm_eval_moe.report import write_report
 
