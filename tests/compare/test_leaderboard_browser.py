@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.browser import CHROMIUM, Browser, open_browser
 from support.large_study import LANGUAGES, large_runs
+from support.written_runs import write_run
 
-from lm_eval_moe.compare import Board, BoardSettings, build_board
+from lm_eval_moe.compare import Board, BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render
-from lm_eval_moe.multilingual.languages import by_tier
+from lm_eval_moe.multilingual.languages import by_tier, known_languages
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path")]
 
@@ -175,3 +177,26 @@ def test_the_page_says_the_shared_model_once(page: Path, board: Board) -> None:
     digests = [row.steering_hash[:8] for row in section.rows if row.steering_hash]
     assert not any(digest in html for digest in digests), "no hash tells runs apart that have other names"
     assert len(html) < 200_000
+
+
+def test_languages_in_columns_are_filtered_as_well(browser: Browser, tmp_path: Path) -> None:
+    languages = IN_ORDER[:13]
+    generator = np.random.default_rng(0)
+    for number in range(14):  # more runs than languages
+        scores = {lang: generator.integers(0, 2, 12).astype(float).tolist() for lang in languages}
+        write_run(tmp_path / str(number), scores, steering=f"s{number}" if number else None)
+    path = tmp_path / "board.html"
+    shown = build_board(choose_runs([str(tmp_path)]).runs, BoardSettings())
+    path.write_text(render(shown, "html", title="Leaderboard"), encoding="utf-8")
+    browser.open(path, 1200)
+    heads = "[...document.querySelectorAll('thead th')].filter(e => e.offsetWidth).map(e => e.textContent)"
+    cells = "[...document.querySelector('tbody tr').cells].filter(cell => cell.offsetWidth).length"
+    before = browser.ask(heads)
+    tab_to(browser, "search")
+    browser.type("am ar")
+    after = browser.ask(heads)
+    named = {f"{lang}{known_languages()[lang].name}": lang for lang in languages}
+    assert [named[head] for head in before if head in named] == languages
+    assert after == [head for head in before if named.get(head, "am") in ("am", "ar")]
+    assert browser.ask(cells) == len(after)
+    assert browser.complaints == []
