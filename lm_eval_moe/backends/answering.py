@@ -304,7 +304,11 @@ class RequestAnswering:
         quiet = quiet or self.rank != 0
         what = "Answering with the response cache" if self.response_cache else "Answering for this run and the next"
         with self._progress(what, len(keys), quiet=quiet) as bar:
-            return answers_by_block(cache, order(requests), keys, at_once or self.rows_at_once, compute, recall, bar)
+            misses = cache.misses
+            answers = answers_by_block(cache, order(requests), keys, at_once or self.rows_at_once, compute, recall, bar)
+            if self._ahead.plans and cache.misses == misses:
+                bar.leave = False  # all was known from a run before: of that a line would say nothing
+            return answers
 
     def _plans_in_memory(self, requests: int) -> int:
         """Return under how many plans so many requests may run at once, for their records to stay within bounds."""

@@ -20,9 +20,10 @@ def add_parser(subparsers: Any) -> None:
     """Add ``compare``."""
     parser = subparsers.add_parser(
         "compare",
-        description="Compare runs: a row a run (model and steering), a column a language, with averages, changes to a "
-        "baseline and which of them are beyond chance. Takes results of `run` and of lm-eval's own command. With "
-        "samples logs (--log_samples) items are paired; without, the standard errors have to do.",
+        description="Compare runs: one row per run, one column per language (or turned round where there are many of "
+        "them), with averages, changes to a baseline and which of them are beyond chance. Takes results of `run` and "
+        "of lm-eval's own command. With samples logs (--log_samples) items are paired; without, the standard errors "
+        "have to do.",
         epilog="examples: lm-eval-moe compare results/ ; lm-eval-moe compare base=runs/a soft=runs/b --baseline base "
         "--output board.html --output board.csv",
     )

@@ -53,7 +53,8 @@ def add_parser(subparsers: Any) -> None:
     )
     shape.add_argument("--shape", metavar="SIZES", help="layers=48,experts=128,top_k=8[,moe_layers=3-47]")
     out = parser.add_argument_group("output")
-    out.add_argument("--explain", action="store_true", help="show why each expert is selected")
+    out.add_argument("--explain", action="store_true", help="show why experts are selected, of many the first 40")
+    out.add_argument("--reasons", metavar="FILE", help="write why each expert is selected (.csv)")
     out.add_argument("--thresholds", metavar="X,Y,...", help="count what other thresholds would select")
     out.add_argument("--output", "-o", metavar="FILE", help="write an explicit steering file (.yaml)")
     out.add_argument("--plot", metavar="FILE", help="draw layers x experts (.png or .svg; needs the report extra)")
@@ -63,24 +64,27 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from lm_eval_moe.experts import explicit_yaml, parse_thresholds, render_text, save_heat_map, select
+    from lm_eval_moe.experts import explicit_yaml, parse_thresholds, reasons_csv, render_text, save_heat_map, select
     from lm_eval_moe.experts.flags import flags_named
     from lm_eval_moe.extras import require_extra
     from lm_eval_moe.files import write_whole
 
     _check_target(args.output, "--output", (".yaml", ".yml"), args.force)
     _check_target(args.plot, "--plot", (".png", ".svg"), args.force)
+    _check_target(args.reasons, "--reasons", (".csv",), args.force)
     if args.plot:
         require_extra("a picture", "matplotlib", where="--plot")
     thresholds = () if args.thresholds is None else parse_thresholds(args.thresholds)
     with warnings_as_lines(), flags_named(args):
         spec = _spec(args)
         found = select(spec, _shape(args, spec), thresholds)
-    written = [file for file in (args.output, args.plot) if file]
+    written = [file for file in (args.output, args.plot, args.reasons) if file]
     if args.output:
         write_whole(Path(args.output), explicit_yaml(found), "steering file")
     if args.plot:
         save_heat_map(found, args.plot)
+    if args.reasons:
+        write_whole(Path(args.reasons), reasons_csv(found), "table of reasons")
     if args.json:
         print(json.dumps({**found.to_dict(), "written": written}, indent=2, ensure_ascii=False))
         return 0

@@ -46,8 +46,9 @@ class Side:
 
     @property
     def label(self) -> str:
-        """What the runs are called."""
-        return ", ".join(dict.fromkeys(run.label for run in self.runs))
+        """What the runs are called: their model and steering, which are the same for all."""
+        first = self.runs[0]
+        return f"{first.model} + {first.steering_title}" if first.steering else first.model
 
     @property
     def named(self) -> NamedSide:

@@ -24,7 +24,7 @@ _HINT = "Custom kwargs can be passed to"
 @contextmanager
 def quiet_harness() -> Iterator[None]:
     """Keep lm-eval from giving a hint once a task, from describing the machine again every time, from stacking bars
-    without a label, and from letting git complain where there is no repository.
+    (one a task, one a run), and from letting git complain where there is no repository.
     """
 
     def is_no_hint(record: logging.LogRecord) -> bool:
@@ -42,6 +42,9 @@ def quiet_harness() -> Iterator[None]:
             if hasattr(module, "tqdm"):
                 # One a task and a run: each says what it counts, and makes room for the next one.
                 stack.enter_context(replaced(module, "tqdm", partial(tqdm, desc="Building prompts", leave=False)))
+        requests = sys.modules.get("lm_eval.api.model")
+        if hasattr(requests, "tqdm"):
+            stack.enter_context(replaced(requests, "tqdm", partial(tqdm, leave=False)))
         if original is not None:
             environment = partial(_environment, original, here)
             stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(environment())))

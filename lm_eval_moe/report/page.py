@@ -20,6 +20,7 @@ from lm_eval_moe.report.provenance import facts, mismatches, steering_facts, tas
 from lm_eval_moe.report.wording import listing, plural, sentence_case
 from lm_eval_moe.results import LabelledRun, Run, arrange, read_runs
 from lm_eval_moe.results.arrangement import LeftOut
+from lm_eval_moe.results.labels import shared_sentence
 from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _styles() -> Any:
 def _lead(content: _Content) -> str:
     runs = content.runs
     said = []
+    if shared := shared_sentence(runs) if runs else "":
+        said.append(shared)
     if len(runs) > 1:
         said.append(f"{len(runs)} runs; the first, {runs[0].label}, is the baseline of every comparison.")
     elif runs:

@@ -174,12 +174,14 @@ def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
     by_kind: dict[str, dict[str, list[str]]] = {}
     for mark in dict.fromkeys(marks):
         by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
-    return [
-        f"{sign}: " * signs
-        + f"{meaning}: {listed([f'{run} ({listed(texts)})' for run, texts in by_kind[kind].items()])}."
-        for kind, (sign, meaning) in _KINDS.items()
-        if kind in by_kind
-    ]
+    said = []
+    for kind, (sign, meaning) in _KINDS.items():
+        runs = by_kind.get(kind, {})
+        most = 8 if len(runs) < 3 else 3  # of a run: many runs with many tasks each are no sentence
+        if runs:
+            each = listed([f"{run} ({listed(texts, most)})" for run, texts in runs.items()])
+            said.append(f"{sign}: " * signs + f"{meaning}: {each}.")
+    return said
 
 
 def listed(texts: Sequence[str], most: int = 8) -> str:

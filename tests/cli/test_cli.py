@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -106,6 +113,30 @@ def test_a_run_names_its_steering_its_controls_and_its_files(steering: Path, tmp
     assert "Building prompts: " in controls
     assert said.count("Selected tasks") == 1, "lm-eval has said it all of the first run"
     assert "with the response cache" not in said, "there is none"
+
+
+def test_controls_whose_answers_are_known_leave_no_bars_behind(steering: Path, tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    tasks = ("--tasks", "demo_arith_en", "--limit", "3", "--batch_size", "8")
+    model = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
+    command = [sys.executable, "-m", "lm_eval_moe", "run", *tasks, *model, "--control", "random:2"]
+    process = subprocess.Popen(command, stdout=terminal, stderr=terminal, stdin=subprocess.DEVNULL)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal on Linux ends
+        while chunk := os.read(screen, 1 << 16):
+            shown += chunk
+    os.close(screen)
+    assert process.wait() == 0
+    own, _, controls = shown.decode().partition("lm-eval-moe: control 1 of 2")
+    kept = re.compile(r"[\r\n]([^\r\n:]+): +\d+%\|[^\r\n]*\r\n")  # a bar at whose end the line does
+    assert kept.findall(own)[-1] == "Answering for this run and the next"
+    assert "Running loglikelihood requests: " not in own, "one bar counts the requests"
+    assert "]lm-eval-moe: " not in own, "a line of its own, not one of a bar"
+    assert "control 2 of 2" in controls
+    assert "%|" in controls, "there are bars"
+    assert kept.findall(controls) == []
 
 
 def test_set_overrides_a_field_of_the_file(steering: Path, tmp_path: Path) -> None:

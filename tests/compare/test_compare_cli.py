@@ -132,7 +132,7 @@ def test_real_results_of_both_model_types_stand_in_one_table(real: Path, capsys:
     assert len(runs) == 3
     steered = next(run for run in runs if "demo-task-experts" in run)
     by = {(value["run"], value["column"]): value for value in values}
-    assert by["stock", "sw"]["value"] == by["ours: demo", "sw"]["value"]  # the same weights, the same answers
+    assert by["stock", "sw"]["value"] == by["ours: unsteered", "sw"]["value"]  # the same weights, the same answers
     assert by["stock", "routing divergence"]["value"] is None
     assert by[steered, "routing divergence"]["changed"] == 24
     for lang in ("en", "sw", "tr"):

@@ -79,7 +79,7 @@ def test_differently_steered_runs_of_one_folder_are_not_dates_of_each_other(tmp_
     runs, superseded = latest(read_results([tmp_path]))
     assert len(runs) == 2
     assert not superseded
-    assert {run.label.split("#")[0] for run in runs} == {"org/model", "org/model + soft "}
+    assert {run.label for run in runs} == {"unsteered", "soft"}
 
 
 def test_files_given_by_name_are_all_kept(tmp_path: Path) -> None:

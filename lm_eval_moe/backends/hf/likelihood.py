@@ -57,7 +57,6 @@ class Likelihoods(Sharing):
         if not self._active and not self._shares:
             return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
         token_requests = self._token_requests(requests, self.max_length)
-        quiet = disable_tqdm or self.response_cache is not None
         shared = self._shared_rows(token_requests, override_bs)
         if shared is not None:
             return self._scores_shared(token_requests, shared, quiet=disable_tqdm)
@@ -80,7 +79,9 @@ class Likelihoods(Sharing):
                 with self._expecting(
                     (replace(row, plan=plan) for row in token_requests.rows(rows, indices)), len(rows)
                 ):
-                    answers.append(plain(batch, disable_tqdm=quiet or plan != plans[0], override_bs=override_bs))
+                    # The bar that is there counts these requests, once for all plans.
+                    hidden = disable_tqdm or bool(plan) or self._bar is not None
+                    answers.append(plain(batch, disable_tqdm=hidden, override_bs=override_bs))
             return answers
 
         return self._scores(token_requests, order, run, rounds=rounds, quiet=disable_tqdm)
