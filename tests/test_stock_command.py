@@ -63,7 +63,7 @@ def test_the_stock_command_writes_routing_fields(steering: Path, manager: TaskMa
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "|routing_divergence|" in done.stdout
-    assert "task demo_arith_en: the steering acts at none of its tokens" in done.stderr
+    assert "task demo_arith_en: the steering acts on none of its tokens" in done.stderr
     (file,) = (tmp_path / "out").rglob("results_*.json")
     stock = json.loads(file.read_text(encoding="utf-8"))
     (log,) = (tmp_path / "out").rglob("samples_demo_arith_sw_*.jsonl")

@@ -106,7 +106,7 @@ def test_the_same_run_passes(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("none", "the policy limits routing drift, and no profile of the candidate is given: --candidate_profile FILE"),
+        ("none", "the policy limits routing drift, but no profile of the candidate is given: add --candidate_profile FILE"),
         ("swapped", "is not the profile of the candidate: its steering.hash is none, the results say "),
         ("short", "40 items are only in the baseline's profile"),
     ],
@@ -236,7 +236,7 @@ def test_an_expired_allowance_is_judged_on_the_day_that_is_given(
     assert main([*given, "--today", "2026-12-31"]) == 0
     capsys.readouterr()
     assert main([*given, "--today", "2027-01-01"]) == 1
-    assert "expired after 2026-12-31: it excuses nothing any more" in capsys.readouterr().out
+    assert "expired after 2026-12-31 and no longer excuses anything" in capsys.readouterr().out
     assert main([*given, "--today", "soon"]) == 2
 
 

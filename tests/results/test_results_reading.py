@@ -117,7 +117,7 @@ def test_task_globs_pick_tasks_and_unknown_ones_are_refused(tmp_path: Path) -> N
     write_run(tmp_path, SCORES)
     (run,) = read_results([tmp_path], tasks=["*_en"])
     assert list(run.results["results"]) == ["mgsm_direct_en"]
-    with pytest.raises(UserError, match=r"no task fits belebele.*\n.*mgsm_direct_en, mgsm_direct_sw"):
+    with pytest.raises(UserError, match=r"no task matches belebele.*\n.*mgsm_direct_en, mgsm_direct_sw"):
         read_results([tmp_path], tasks=["belebele*"])
 
 
@@ -161,14 +161,17 @@ def append_again(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, "line 4 is no JSON object"),
+        (cut, "line 4 is not a JSON object"),
         (drop_last_line, "holds 3 documents, but the results say 4"),
-        (swap_for_another_runs, r"the mean of exact_match is 1, but the results say 0.5: it is the log of another run"),
+        (
+            swap_for_another_runs,
+            r"the mean of exact_match is 1, but the results say 0.5: it is the log of a different run",
+        ),
         (swap_for_other_prompts, "do not have the hash that the results give"),
         (append_again, "document 1 occurs twice under the filter 'flexible-extract': lines 2 and 5"),
         (edit_line(3, lambda sample: sample.update(exact_match=float("nan"))), r"line 3 \(document 2\) holds nan"),
-        (edit_line(2, lambda sample: sample.pop("doc_id")), "line 2 has no whole number as doc_id"),
-        (lambda path: log_of(path).write_text("[1, 2]\n"), "line 1 is no JSON object: it is a list"),
+        (edit_line(2, lambda sample: sample.pop("doc_id")), "line 2 has the doc_id None, which is not a whole number"),
+        (lambda path: log_of(path).write_text("[1, 2]\n"), "line 1 is not a JSON object: it is a list"),
         (lambda path: log_of(path).write_text(""), "holds 0 documents, but the results say 4"),
     ],
 )

@@ -116,7 +116,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         changed("base.safetensors", rows=[("s1", 10, OTHER)], model="another/model"),
         TASK,
         "task.baseline",
-        "is a profile of another model than 'task.safetensors': another/model, not a/model",
+        "is a profile of a different model from 'task.safetensors': another/model, not a/model",
         "profiles of one model",
     ),
     (
@@ -230,7 +230,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         arrays("task.safetensors", tokens=np.array([10, -10])),
         TASK,
         "task.profile",
-        "its tokens are no counts",
+        "its tokens are not counts",
         "write it anew",
     ),
     (
@@ -251,7 +251,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
     ),
     (metadata("task.safetensors", header="{"), TASK, "task.profile", "is a damaged profile (JSONDecodeError", "anew"),
     (metadata("task.safetensors", schema_version="2"), TASK, "task.profile", "version '2'", "--routing_profile"),
-    (metadata("task.safetensors", format="x"), TASK, "task.profile", "is no profile of schema version 1", "anew"),
+    (metadata("task.safetensors", format="x"), TASK, "task.profile", "is not a profile of schema version 1", "anew"),
     (text("task.safetensors", b""), TASK, "task.profile", "'task.safetensors' cannot be read as a profile", "give"),
     (text("task.safetensors", b'{"0": {}}'), TASK, "task.profile", "cannot be read as a profile", "a safetensors file"),
     (
@@ -261,9 +261,9 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         "cannot be read as a profile: No such file",
         "give",
     ),
-    (text("sw.json", b"\x80\x04K."), DUMPS, "shared.profiles.sw", "'sw.json' is no JSON text", "of the form {layer:"),
-    (text("sw.json", b'{"1": {'), DUMPS, "shared.profiles.sw", "is no JSON text", "of the form {layer:"),
-    (text("sw.json", b"[" * 100_000), DUMPS, "shared.profiles.sw", "is no JSON text", "of the form {layer:"),
+    (text("sw.json", b"\x80\x04K."), DUMPS, "shared.profiles.sw", "'sw.json' is not valid JSON", "of the form {layer:"),
+    (text("sw.json", b'{"1": {'), DUMPS, "shared.profiles.sw", "is not valid JSON", "of the form {layer:"),
+    (text("sw.json", b"[" * 100_000), DUMPS, "shared.profiles.sw", "is not valid JSON", "of the form {layer:"),
     (text("sw.json", b"[]"), DUMPS, "shared.profiles.sw", "no activation counts: the file is a list of 0", "{layer:"),
     (text("sw.json", b"{}"), DUMPS, "shared.profiles.sw", "the file is a mapping of 0 keys", "{layer:"),
     (text("sw.json", b'{"results": {}}'), DUMPS, "shared.profiles.sw", "the file has the key 'results'", "{layer:"),
@@ -301,7 +301,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         dumped(lambda dump: {"1": {**dump["1"], "total_tokens": 40}, "2": {**dump["2"], "total_tokens": 40}}),
         DUMPS,
         "shared.profiles.sw",
-        "counts 0.50 experts per token, this model selects 2",
+        "counts 0.50 experts per token, but this model selects 2",
         "counts of this model",
     ),
     (
@@ -371,7 +371,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         None,
         {"risk_difference": {**RISK["risk_difference"], "profile_a": "en.json"}},
         "risk_difference.profile_a",
-        "'en.json' does not tell its items apart, 'sw.safetensors' does",
+        "'en.json' pools its items, but 'sw.safetensors' does not",
         "two of pooled counts",
     ),
     (
@@ -385,7 +385,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str, str]] = [  # change, rule, key pa
         None,
         {"risk_difference": {**RISK["risk_difference"], "top": 7}},
         "risk_difference.top",
-        "7 experts are asked for, 3 have an RD above 0",
+        "`top` is 7, but only 3 experts have an RD above 0",
         "ask for fewer",
     ),
 ]

@@ -278,7 +278,7 @@ def test_items_without_a_partner_are_left_out_and_said_to_be(pairs: Path) -> Non
         ("q1", 4, [[4, 0, 3, 1], [4, 0, 2, 2]]),
     ]
     write(pairs / "a.safetensors", rows)
-    with pytest.warns(RoutingWarning, match="of 3 and 2 items, 2 are in both profiles; only they are compared"):
+    with pytest.warns(RoutingWarning, match="of 3 and 2 items, 2 are in both profiles; only those are compared"):
         assert selected(risk(top=3), pairs) == before
 
 

@@ -141,7 +141,7 @@ def test_a_model_of_another_shape_is_refused(
         (
             {"experts": {"ids": {1: list(range(7))}}, "action": "mask"},
             "experts",
-            "1 experts of layer 1 are left after masking, the model selects 2",
+            "masking leaves 1 of the 8 experts of layer 1, but the model selects 2",
             "at most 6",
         ),
         (
