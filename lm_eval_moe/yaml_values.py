@@ -177,7 +177,7 @@ class YamlValue:
         """Return the version of the file's schema, which has to be the one that this release knows."""
         given = self.integer(0, 1_000_000)
         if given != known:
-            raise self.error(f"version {given} is unknown", f"this release reads version: {known}")
+            raise self.error(f"unknown version: {given}", f"this release reads version: {known}")
         return given
 
     def flag(self) -> bool:
@@ -192,4 +192,4 @@ class YamlValue:
             if isinstance(self.value, str) and option == self.value:
                 return option
         hint = did_you_mean(self.value, options) if isinstance(self.value, str) else ""
-        raise self.error(f"{show(self.value)} is not known{hint}", f"write {listing(options)}")
+        raise self.error(f"unknown value: {show(self.value)}{hint}", f"write {listing(options)}")

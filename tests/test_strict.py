@@ -92,7 +92,7 @@ def test_warnings_are_said_below_the_table_too(tmp_path: Path, capsys: pytest.Ca
     table, _, below = shown.out.rpartition("|\n")
     assert "|demo_arith_sw|" in table
     lines = [line for line in below.splitlines() if line and not line.startswith("written: ")]
-    said = "2 of its 3 documents are items that experts were selected on: a gain on them proves nothing"
+    said = "2 of its 3 documents are items that experts were selected on: a gain on them says nothing"
     assert lines == [f"Warning: task {task}: {said}" for task in ("demo_arith_en", "demo_arith_sw")]
     for line in lines:
         assert shown.err.count(f"lm-eval-moe: warning: {line.removeprefix('Warning: ')}\n") == 1

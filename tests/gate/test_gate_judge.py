@@ -71,7 +71,7 @@ def test_a_score_held_if_its_bound_lies_within_the_margin() -> None:
 
 def test_unchanged_answers_held_however_few() -> None:
     line = line_of(verdict_of(policy(language=0.01), evidence("sw", [0.0] * 12)), "sw")
-    assert (line.status, line.sentence) == ("held", "no score of 12 items changed")
+    assert (line.status, line.sentence) == ("held", "no score changed (12 items)")
 
 
 def test_the_average_sees_what_no_language_shows() -> None:
@@ -129,7 +129,11 @@ def test_where_lower_is_better_a_rise_is_worse() -> None:
 @pytest.mark.parametrize(
     ("fields", "settings", "message"),
     [
-        ({"problem": "the candidate has no results for sums_sw: evaluate it as well"}, {}, "the candidate has no results"),
+        (
+            {"problem": "the candidate has no results for sums_sw: evaluate it as well"},
+            {},
+            "the candidate has no results",
+        ),
         ({"items": 9}, {}, "9 items, but the policy requires at least 10"),
         ({"losses": None}, {}, "the scores of the items are not known"),
         ({"losses": None, "after": None, "problem": "x"}, {"samples": "preferred"}, "x"),

@@ -70,7 +70,7 @@ def test_defaults_are_the_careful_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key", "message"),
     [
-        ("version: 1", "version: 2", "version", "version 2 is not known"),
+        ("version: 1", "version: 2", "version", "unknown version: 2"),
         ("alpha: 0.01", "alpah: 0.01", "alpah", r"unknown key 'alpah' \(did you mean 'alpha'\?\)"),
         ("alpha: 0.01", "alpha: 0", "alpha", "at 0 nothing would ever count as a regression"),
         ("alpha: 0.01", "alpha: 5", "alpha", "expected a number, got 5"),
@@ -87,7 +87,7 @@ def test_defaults_are_the_careful_ones(tmp_path: Path) -> None:
         ("[sw, zh]", "[]", "benchmarks.xcopa.languages", "the list is empty"),
         ("{middle: 0.05, exceeded: warn}", "{exceeded: warn}", "routing_drift", "no band has a limit"),
         ("{middle: 0.05", "{midle: 0.05", "routing_drift.midle", "did you mean 'middle'"),
-        ("until: 2026-12-31", "until: 31.12.2026", "allow.0.until", "'31.12.2026' is no date"),
+        ("until: 2026-12-31", "until: 31.12.2026", "allow.0.until", "'31.12.2026' is not a date"),
         ("until: 2026-12-31", "until: 2026-02-30", "allow.0.until", "not a calendar date"),
         ("until: 2026-12-31, ", "", "allow.0", "'until' is missing"),
         ("reason: new tokenizer", "reason: ''", "allow.0.reason", "is blank"),

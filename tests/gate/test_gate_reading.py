@@ -41,7 +41,7 @@ def test_stock_results_are_paired_item_by_item_over_languages(baseline: Path, tm
     assert sw.p == pytest.approx(stats.binomtest(20, 25, 0.5, alternative="greater").pvalue, rel=1e-9)
     assert zh.p == pytest.approx(0.5**20, rel=1e-9)
     assert [line.benchmark for line in verdict.lines] == ["xcopa"] * 4
-    assert line_of(verdict, "tr").sentence == "no score of 100 items changed"
+    assert line_of(verdict, "tr").sentence == "no score changed (100 items)"
     # 20 items lose in both languages, 5 win in one: sums of +2 and -1.
     assert macro.drop == pytest.approx(35 / 300)
     assert macro.method == "sign flip exact"
@@ -130,7 +130,7 @@ def test_of_several_dates_the_newest_counts(baseline: Path, tmp_path: Path) -> N
     write_stock(candidate, {"sw": BASE["sw"]}, date=LATER)
     verdict = gate(baseline, candidate)
     assert line_of(verdict, "sw").after == 0.6
-    assert verdict.notes == (f"of the candidate the results of {LATER} count for xcopa_sw, not those of {DATE}",)
+    assert verdict.notes == (f"of the candidate, the results of {LATER} count for xcopa_sw, not those of {DATE}",)
 
 
 def test_tasks_in_several_files_are_put_together(baseline: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_a_verdict_too(baseline: Path, tmp_path: Path, ca
         message = "the candidate holds several runs: org/model, org/other"
     elif case == "truncated":
         file.write_text(file.read_text()[:200])
-        message = "is no JSON"
+        message = "is not valid JSON"
     elif case == "empty":
         paths = [tmp_path / "nothing"]
         paths[0].mkdir()

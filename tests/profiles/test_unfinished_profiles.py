@@ -233,12 +233,12 @@ def test_a_file_that_was_changed_meanwhile_makes_no_profile(tmp_path: Path) -> N
     on_disk.save(3, 0, to_disk=False)
     whole = side.read_bytes()
     side.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match="is not as it was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         on_disk.content()
     side.write_bytes(whole)
     _, columns = on_disk.content()
     side.write_bytes(whole[:-300])
-    with pytest.raises(UserError, match="is not as it was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         write_profile(tmp_path / "p.safetensors", ProfileHeader("m", SHAPE, "prompt"), items(3), columns)
     assert [file.name for file in tmp_path.iterdir()] == ["side"]
     on_disk.close()

@@ -170,7 +170,10 @@ def append_again(path: Path) -> None:
         (swap_for_other_prompts, "do not have the hash that the results give"),
         (append_again, "document 1 occurs twice under the filter 'flexible-extract': lines 2 and 5"),
         (edit_line(3, lambda sample: sample.update(exact_match=float("nan"))), r"line 3 \(document 2\) holds nan"),
-        (edit_line(2, lambda sample: sample.pop("doc_id")), "line 2 has the doc_id None, which is not a whole number"),
+        (
+            edit_line(2, lambda sample: sample.pop("doc_id")),
+            "line 2 has the doc_id nothing, which is not a whole number",
+        ),
         (lambda path: log_of(path).write_text("[1, 2]\n"), "line 1 is not a JSON object: it is a list"),
         (lambda path: log_of(path).write_text(""), "holds 0 documents, but the results say 4"),
     ],
@@ -199,14 +202,14 @@ def test_a_damaged_or_strange_log_is_refused_with_file_and_line(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"results": {"a": {"acc,none": 0.', r"is no JSON: .* in line 1 \(it is cut off\)"),
-        ("", "is no JSON"),
+        ('{"results": {"a": {"acc,none": 0.', r"is not valid JSON: .* in line 1 \(it is cut off\)"),
+        ("", "is not valid JSON"),
         ('{"a": 1}', "holds no table of results"),
         ("[]", "holds no table of results"),
         ('{"results": {"a": 1}}', "expected the task's scores, got int"),
         ('{"results": {"a": {"acc,none": NaN}}}', "the score is nan"),
         ('{"results": {"a": {"acc,none": -Infinity}}}', "the score is -inf"),
-        (b"\xff\xfe\x00", "is not UTF-8|is no JSON"),
+        (b"\xff\xfe\x00", "is not UTF-8|is not valid JSON"),
     ],
 )
 def test_a_damaged_results_file_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:

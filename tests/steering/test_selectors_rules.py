@@ -305,7 +305,7 @@ def test_languages_of_different_items_are_warned_about(languages: Path) -> None:
     rows = [("q1", 10, LANGUAGES["sw"]), ("q2", 10, LANGUAGES["sw"])]
     write(languages / "sw.safetensors", rows, language="sw")
     rule = {"shared": {"profiles": profiles("en", "sw")}}
-    with pytest.warns(RoutingWarning, match=r"shared\.profiles: .* not of the same items: en has 1, sw has 2, 1 are"):
+    with pytest.warns(RoutingWarning, match=r"shared\.profiles: .* not hold the same items: en has 1, sw has 2, 1 are"):
         assert selected(rule, languages)
 
 

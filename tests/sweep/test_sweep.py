@@ -213,11 +213,11 @@ def test_cells_without_experts_are_refused_or_left_out(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "version 2 is not known"),
+        ({"version": 2}, "unknown version: 2"),
         ({"tasks": []}, "tasks: the list is empty"),
         ({"grid": {"interventions.0.action.soft": []}}, "the list is empty"),
         ({"grid": {"interventions.0.action.soft": [0.5, 0.5]}}, "a value is given twice"),
-        ({"grid": {"0": [0.5]}}, "is no path"),
+        ({"grid": {"0": [0.5]}}, "is not a path"),
         ({"grid": {"interventions.0.action.softt": [0.5]}}, "did you mean 'soft'"),
         ({"grid": {"interventions.3.action.soft": [0.5]}}, "a list of 1"),
         ({"grid": {"seed": list(range(10001))}}, "10001 cells"),
