@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_profiles import SHAPE, drawn, write_profile_of
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
+from support.analysis_profiles import SHAPE, drawn, write_profile_of
 
 from lm_eval_moe.analysis import AnalysisInputs, LanguageCurve, MeanInterval, NotPossible, read_inputs
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap, overlap_by_chance

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_profiles import SHAPE, drawn, write_profile_of
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import jensenshannon, squareform
+from support.analysis_profiles import SHAPE, drawn, write_profile_of
 
 from lm_eval_moe.analysis import AnalysisInputs, AnalysisSettings, NotPossible, read_inputs
 from lm_eval_moe.analysis.clustering import LanguageClusters, adjusted_rand_index, family_agreement

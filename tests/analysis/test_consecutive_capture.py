@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from hf_cases import build
-from profile_records import read_records
+from support import oracle
+from support.hf_cases import build
+from support.profile_records import read_records
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.cli import main

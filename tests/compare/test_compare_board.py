@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from score_oracle import score_interval, score_of_values
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from written_runs import sem, write_run
+from support.score_oracle import score_interval, score_of_values
+from support.written_runs import sem, write_run
 
 from lm_eval_moe.compare import Board, BoardSettings, Section, build_board, choose_runs
 from lm_eval_moe.compare.board import RunRow

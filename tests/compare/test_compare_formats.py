@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from written_runs import write_run
+from support.written_runs import write_run
 
 from lm_eval_moe.compare import Board, BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import format_of, render

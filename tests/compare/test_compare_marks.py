@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
-from written_runs import amend, write_run
+from support.written_runs import amend, write_run
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.compare import Board, BoardSettings, Section, build_board, choose_runs

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hf_cases import build, generated
-from sabotage import (
+from support.doctor.sabotage import (
     BypassedInDecoding,
     ChoosesAnew,
     DriftsFromRunToRun,
@@ -24,7 +23,8 @@ from sabotage import (
     replace_block,
     replace_router,
 )
-from small_models import FAMILIES
+from support.hf_cases import build, generated
+from support.small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import likelihood

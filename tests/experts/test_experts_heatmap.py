@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written_profiles import SMALL, write_dump
+from support.written_profiles import SMALL, write_dump
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.experts import ComparedNumber, compared, select

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_models import ROOT
+from support.paths import ROOT
 
 from lm_eval_moe import HFMoE, discovery, resources
 from lm_eval_moe.analysis import Analysis
@@ -213,7 +213,7 @@ def test_a_backend_a_format_and_a_figure_of_a_plug_in_work_in_the_commands(
 def test_an_adapter_and_a_proof_of_a_plug_in_work_in_the_doctor(
     package: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from test_adapters import saved
+    from support.own_models import saved
 
     model = saved("linear", package / "model", tokenizer)
     assert main(["doctor", "--trust_remote_code", "--model_args", f"pretrained={model}", "--json"]) == 0

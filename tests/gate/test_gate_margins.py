@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from evidence_of import policy
-from stock_results import right, write_stock
+from support.gate.evidence_of import policy
+from support.gate.stock_results import right, write_stock
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError

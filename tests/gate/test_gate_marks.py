@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence_of import policy
-from real_runs import HARMFUL, Evaluator
-from stock_results import right, write_stock
+from support.gate.evidence_of import policy
+from support.gate.real_runs import HARMFUL, Evaluator
+from support.gate.stock_results import right, write_stock
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.gate import SideFiles, Verdict, check

@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from evidence_of import changes, evidence, policy, verdict_of
 from markdown_it import MarkdownIt
+from support.gate.evidence_of import changes, evidence, policy, verdict_of
 
 from lm_eval_moe.gate.evidence import DriftEvidence, NamedSide
 from lm_eval_moe.gate.flips import Flip, Flips

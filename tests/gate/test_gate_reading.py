@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence_of import line_of, policy
 from scipy import stats
-from stock_results import DATE, right, write_stock
+from support.gate.evidence_of import line_of, policy
+from support.gate.stock_results import DATE, right, write_stock
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.gate import SideFiles, Verdict, check, load_policy

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import TRIED, hostile
 from hypothesis import given
 from hypothesis import strategies as st
+from support.hostile.boundary import TRIED, hostile
 
 from lm_eval_moe.backends.cache import ResponseCache, StoredAnswer
 from lm_eval_moe.errors import RoutingWarning

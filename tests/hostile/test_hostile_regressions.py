@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import inside
-from mutations import BOMB
-from written_profiles import SMALL, spec_of, write
-from written_runs import DATE, write_run
+from support.hostile.boundary import inside
+from support.hostile.mutations import BOMB
+from support.written_profiles import SMALL, spec_of, write
+from support.written_runs import DATE, write_run
 
 from lm_eval_moe.compare import BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render

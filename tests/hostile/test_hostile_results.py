@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import hostile, inside
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import json_bytes, mutated, scalars, spoilt
-from written_runs import DATE, write_run
+from support.hostile.boundary import hostile, inside
+from support.hostile.mutations import json_bytes, mutated, scalars, spoilt
+from support.written_runs import DATE, write_run
 
 from lm_eval_moe.analysis import AnalysisSettings, analyse, read_inputs
 from lm_eval_moe.compare import BoardSettings, build_board, choose_runs

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from boundary import hostile, inside
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import mutated, values, yaml_bytes
-from written_profiles import SMALL, write, write_dump
+from support.hostile.boundary import hostile, inside
+from support.hostile.mutations import mutated, values, yaml_bytes
+from support.written_profiles import SMALL, write, write_dump
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.gate.policy import load_policy, parse_policy

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hf_cases import build
+from support.hf_cases import build
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.errors import RoutingWarning, UserError

@@ -7,7 +7,7 @@ import shutil
 import lm_eval
 import pytest
 import yaml
-from answering_models import AnsweringModel, manager
+from support.answering_models import AnsweringModel, manager
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.groups import groups_of

@@ -15,9 +15,9 @@ from typing import Any
 import datasets
 import lm_eval
 import pytest
-from answering_models import AnsweringModel, load_task, write_rows
-from answering_models import manager as own_manager
 from lm_eval.tasks import TaskManager
+from support.answering_models import AnsweringModel, load_task, write_rows
+from support.answering_models import manager as own_manager
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.global_mmlu import load as load_medical

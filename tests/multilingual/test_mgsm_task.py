@@ -9,7 +9,7 @@ from typing import Any
 
 import lm_eval
 import pytest
-from answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
+from support.answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
 
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import load_manifest

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import lm_eval
 import pytest
-from answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
+from support.answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import SHARED
 
 from lm_eval_moe.pairing import PairingRegistry
 
-BENCH = Path(__file__).parents[3] / "shared" / "data" / "bench"
+BENCH = SHARED / "bench"
 pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="the benchmark data (../shared/data) is not on this machine")
 
 MGSM = ("bn", "de", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")

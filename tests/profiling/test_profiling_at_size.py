@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hf_cases import build
 from safetensors import safe_open
+from support.hf_cases import build
 
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.cli import main

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,36 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
-from hf_cases import build
-from profile_records import read_records
-from small_models import SHARED
+from support import oracle
+from support.hf_cases import build
+from support.profile_records import read_records
+from support.profiled_texts import profiled, source
 
-from lm_eval_moe import HFMoE
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.profiles.unfinished import read_unfinished, unfinished_path
 from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
-from lm_eval_moe.profiling.fields import Fields
-from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.steering import load_spec, resolve
 
 pytestmark = pytest.mark.long
-
-
-def source(folder: Path, language: str, texts: list[str], **kwargs: Any) -> TextFile:
-    file = folder / f"news_{language}.jsonl"
-    lines = [json.dumps({"text": text, "id": f"n{number}"}) for number, text in enumerate(texts)]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return TextFile(file, language, "news", Fields(id="id"), **{"limit": None, **kwargs})
-
-
-def profiled(lm: HFMoE, texts: TextFile, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, CaptureOptions(**options), lm.identity()).run()
-    return path
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3"])
@@ -173,14 +157,15 @@ def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert not side.exists()
 
 
-def test_selection_rules_read_the_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_selection_rules_read_the_profiles(
+    real_texts: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sums = tmp_path / "sums_en.txt"
     sums.write_text("\n".join(f"{n} + {n + 2} = {2 * n + 2}" for n in range(20)), encoding="utf-8")
-    folder = SHARED / "bench" / "ntrex"
-    if not folder.is_dir():
-        pytest.skip("the NTREX sentences are not there")
-    for name, text in (("sums", sums), ("news", folder / "eng.jsonl")):
-        arguments = ["--output", str(tmp_path / name), "--texts", f"eng_Latn={text}", "--limit", "20"]
+    articles = tmp_path / "articles_en.txt"
+    articles.write_text("\n".join(real_texts["en"]), encoding="utf-8")
+    for name, text in (("sums", sums), ("news", articles)):
+        arguments = ["--output", str(tmp_path / name), "--texts", f"eng_Latn={text}"]
         assert main(["profile", "--model_args", "pretrained=demo", *arguments]) == 0
     spec = tmp_path / "steer.yaml"
     spec.write_text(
@@ -192,7 +177,8 @@ def test_selection_rules_read_the_profiles(tmp_path: Path, capsys: pytest.Captur
     one = read_profile(tmp_path / "sums" / "en.safetensors")
     b = read_profile(tmp_path / "news/en.safetensors")
     frequency = [
-        np.mean([c / t for c, t in zip(p.rows("counts", range(20)), p.tokens, strict=True)], 0) for p in (one, b)
+        np.mean([c / t for c, t in zip(p.rows("counts", range(len(p.items))), p.tokens, strict=True)], axis=0)
+        for p in (one, b)
     ]
     shape = one.header.shape
     assert one.items[4].item == "line:5"

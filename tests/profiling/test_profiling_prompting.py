@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from profile_records import read_records
-from test_profiling_capture import profiled, source
+from support.profile_records import read_records
+from support.profiled_texts import profiled, source
 
 import lm_eval_moe
 from lm_eval_moe import HFMoE, simple_evaluate

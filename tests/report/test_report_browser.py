@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_profiles import write_profile
-from written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
-from written_sweeps import some_cells, write_sweep
+from support.report_profiles import write_profile
+from support.written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
+from support.written_sweeps import some_cells, write_sweep
 
 from lm_eval_moe.analysis import read_inputs
 from lm_eval_moe.report import LabelledRun, write_report

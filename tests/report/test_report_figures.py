@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from report_profiles import write_profile
 from safetensors.numpy import load_file
 from scipy import stats
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import jensenshannon, pdist
-from score_oracle import score_interval
 from statsmodels.stats.multitest import multipletests
-from written_results import BASELINE, CHOSEN, RANDOM, results_of
-from written_sweeps import effect, some_cells, write_sweep
+from support.report_profiles import write_profile
+from support.score_oracle import score_interval
+from support.written_results import BASELINE, CHOSEN, RANDOM, results_of
+from support.written_sweeps import effect, some_cells, write_sweep
 
 from lm_eval_moe.analysis import AnalysisInputs, read_inputs
 from lm_eval_moe.analysis.divergence import DivergenceCurves

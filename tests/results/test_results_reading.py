@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from written_runs import DATE, write_run
+from support.written_runs import DATE, write_run
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning, UserError

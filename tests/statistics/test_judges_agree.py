@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from written_runs import write_run
+from support.written_runs import write_run
 
 from lm_eval_moe.compare import BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.cells import Change

@@ -67,7 +67,8 @@ hub, with one row per line in the hub's columns. Groups of lm-eval's own tasks r
 if the rows need more than reading; `python -m tools.multilingual.task_files` writes the tasks and groups.
 
 **Prompts.** Each benchmark's prompts are shown on an invented row, `<question>` standing for the question; lines that
-begin with an arrow are the answers to choose from. If you speak the language and a prompt reads wrong to you, please report it.
+begin with an arrow are the answers to choose from. If you speak the language and a prompt reads wrong,
+please report it.
 """
 
 

@@ -207,10 +207,10 @@ class Generations(Sharing):
         core = generating_module(self.model)
         generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
         # What is drawn at random depends on all that was drawn before.
-        ends = self._shares and not sampled
+        ends = not sampled
         looked_for = [text for text in stop if rule.thinks or not ends or rule.is_unread(text)]
         # A stop string that only lm-eval looks for has to stand in one call; so has what counts from the prompt's end.
-        halves = self._divides and not looked_for and generation_kwargs.keys() <= _ANYWHERE
+        halves = self._shares and self._divides and not looked_for and generation_kwargs.keys() <= _ANYWHERE
         reading = EndOfRows(tracker, ends=ends, halves=halves)
         with (
             uncompiled(self.model),

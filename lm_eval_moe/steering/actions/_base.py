@@ -182,10 +182,10 @@ def std_logit(z: Tensor, masked: Tensor | None) -> Tensor:
 
     Whether other tokens of the batch have masked experts makes no difference to a token, not even in the last bit.
     """
+    plain = z.var(dim=1, correction=0, keepdim=True)
     if masked is None:
-        # As below with nobody masked, bit for bit: a GPU divides by a tensor otherwise than by a number.
-        every = z.new_full((1, 1), z.shape[1])
-        return ((z - z.sum(dim=1, keepdim=True) / every).square().sum(dim=1, keepdim=True) / every).sqrt()
+        return plain.sqrt()
     count = (~masked).sum(dim=1, keepdim=True)
     mean = z.masked_fill(masked, 0.0).sum(dim=1, keepdim=True) / count
-    return ((z - mean).masked_fill(masked, 0.0).square().sum(dim=1, keepdim=True) / count).sqrt()
+    among = (z - mean).masked_fill(masked, 0.0).square().sum(dim=1, keepdim=True) / count
+    return among.where(masked.any(dim=1, keepdim=True), plain).sqrt()

@@ -143,7 +143,7 @@ def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sampl
     if not common:
         raise b.error(
             f"has no item in common with {show(a.given)}: {_example(rows_b)} against {_example(rows_a)}",
-            "give profiles of the same items, such as of two tasks with the same benchmark and item keys",
+            "give profiles of the same items, such as those of two tasks with the same benchmark and item keys",
         )
     if len(common) < len(rows_a) or len(common) < len(rows_b):
         warnings.warn(
