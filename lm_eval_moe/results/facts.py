@@ -156,7 +156,7 @@ class RunFacts:
         return tuple(name for name in self.table if name not in groups)
 
     def leaves(self, group: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-        """Yield the tasks of a group and of the groups within it; none of what is no group.
+        """Yield the tasks of a group and of the groups within it; none of what is not a group.
 
         Args:
             group: Its name.

@@ -147,7 +147,7 @@ def test_other_steering_spans_fields_and_weights_have_answers_of_their_own(
     assert computes()
 
 
-@pytest.mark.filterwarnings("ignore:.*acts at none of its tokens:lm_eval_moe.errors.RoutingWarning")
+@pytest.mark.filterwarnings("ignore:.*acts on none of its tokens:lm_eval_moe.errors.RoutingWarning")
 def test_rows_of_steered_and_unsteered_languages_are_told_apart(
     lm: HFMoE, manager: TaskManager, tmp_path: Path
 ) -> None:

@@ -321,7 +321,7 @@ def test_validate_says_what_exists(tmp_path: Path, capsys: pytest.CaptureFixture
     for arguments, words in (
         (["demo_arth"], "there is no task 'demo_arth' (did you mean 'demo_arith'?)"),
         (["x", "--include_path", "nowhere"], "'nowhere' is not a directory"),
-        ([","], "no task is named"),
+        ([","], "no task given"),
     ):
         assert main(["validate", "--tasks", *arguments]) == 2
         assert words in capsys.readouterr().err

@@ -59,7 +59,7 @@ def test_help_imports_next_to_nothing() -> None:
         (["{run}", "--alpha", "5"], "5.0 is no level"),
         (["{run}", "--metric", "exact_matsch"], "no task has the metric 'exact_matsch' (did you mean 'exact_match'?)"),
         (["{run}", "--baseline", "x"], "no run is called 'x'"),
-        (["{run}", "--tasks", "belebele_*"], "no task fits belebele_*"),
+        (["{run}", "--tasks", "belebele_*"], "no task matches belebele_*"),
         (["{run}", "--reference", "!!"], "is not a language code"),
         (["={run}"], "lacks a name"),
         (["{cut}"], "is no JSON"),

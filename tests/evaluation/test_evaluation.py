@@ -279,7 +279,7 @@ def test_records_outside_of_an_evaluation_are_of_the_steering_in_force(lm: HFMoE
 
 
 def test_missing_reference_is_a_warning_that_names_the_task_to_add(lm: HFMoE, manager: TaskManager) -> None:
-    with pytest.warns(RoutingWarning, match="is compared with nothing") as caught:
+    with pytest.warns(RoutingWarning, match="has nothing to be compared with") as caught:
         results = evaluate(lm, manager, ["demo_arith_sw"])
     scores = results["results"]["demo_arith_sw"]
     assert "routing_divergence,none" not in scores
@@ -377,7 +377,7 @@ def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, m
 def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE, manager: TaskManager) -> None:
     others = ["demo_arith_en", "demo_arith_ru"]
     plain = evaluate(lm, manager)
-    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
+    with pytest.warns(RoutingWarning, match="acts on none of its tokens: it has `languages: sw`, not "):
         mixed = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         # In a batch with steered rows the experts multiply other groups of tokens at once: the last bits may differ.
@@ -390,7 +390,7 @@ def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE,
     assert mixed["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
     lm.set_steering(None)
     alone = evaluate(lm, manager, others)
-    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
+    with pytest.warns(RoutingWarning, match="acts on none of its tokens: it has `languages: sw`, not "):
         limited = evaluate(lm, manager, others, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         for mine, theirs in zip(limited["samples"][task], alone["samples"][task], strict=True):

@@ -303,7 +303,7 @@ def test_a_sweep_counts_the_cells_beyond_their_controls(tmp_path: Path) -> None:
     figure = sweep_figure(tmp_path / "s", cells)
     assert "Largest gain over random controls: middle, 0.5, +9.0 percentage points" in figure.finding
     assert "+5.0 to +13.0 against the mean of random sets" in figure.finding
-    assert "which do not know that it was chosen among 3 cells" in figure.finding
+    assert "which do not allow for its being the best of 3 cells" in figure.finding
     assert "The table has no p of that difference corrected over the cells" in figure.finding
     assert "after Holm's correction over the cells; its rank p = 0.25, which can reach 0.05 from 19" in figure.finding
     assert "Of 3 cells 1 is better and 1 worse than a random set beyond noise" in figure.finding
@@ -329,7 +329,7 @@ def test_the_best_cell_of_a_sweep_stands_beside_its_corrected_p(tmp_path: Path) 
 def test_a_sweep_without_controls_claims_nothing(tmp_path: Path) -> None:
     alone = {**effect(0.1, 0.0, 0.0, 0.0), "control": None, "over_control": None}
     figure = sweep_figure(tmp_path / "s", [({"a.soft": 1.0}, {"mean": alone})])
-    assert figure.finding == "The cells have no random controls: nothing can be said for the choice of experts."
+    assert figure.finding == "The cells have no random controls, so nothing can be said about the choice of experts."
 
 
 def test_a_sweeps_frames_are_holms_over_all_gains_and_its_scale_is_twice_the_noise(tmp_path: Path) -> None:
