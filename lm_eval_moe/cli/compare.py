@@ -20,10 +20,10 @@ def add_parser(subparsers: Any) -> None:
     """Add ``compare``."""
     parser = subparsers.add_parser(
         "compare",
-        description="Compare runs: one row per run, one column per language (the other way round where there are many "
-        "languages), with averages, changes from a baseline, and which of them are beyond chance. Reads results of `run` "
-        "and of lm-eval's own command. With samples logs (--log_samples) items are paired; without them, standard errors "
-        "are used.",
+        description="Compare runs: one row per run, one column per language (the other way round with many), "
+        "with averages, changes from a baseline, and which of them are beyond chance. Reads results of `run` and of "
+        "lm-eval's own command. With samples logs (--log_samples) items are paired; without them, standard errors are "
+        "used.",
         epilog="examples: lm-eval-moe compare results/ ; lm-eval-moe compare base=runs/a soft=runs/b --baseline base "
         "--output board.html --output board.csv",
     )
