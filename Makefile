@@ -17,13 +17,11 @@ SOURCES = rouge-score sqlitedict word2number
 LOWEST_VENV ?= .venv-lowest
 LOWEST_READY = $(LOWEST_VENV)/.ready
 # What the lowest versions are tried on, beside the demo and the families; Qwen4's indexer needs a newer torch than the lowest.
-LOWEST_TESTS = tests/test_evaluation.py tests/test_adapters.py tests/statistics tests/profiles tests/steering tests/metrics
+LOWEST_TESTS = tests/evaluation/test_evaluation.py tests/routers/test_adapters.py tests/statistics tests/profiles tests/steering tests/metrics
 OLD_TRANSFORMERS = $(VENV)/transformers-$(OLDEST)
 NEXT_LM_EVAL = $(abspath $(VENV)/lm-eval-$(NEXT))
 # What meets lm-eval's insides: its evaluation, command, tasks, results and processes.
-MEETING_LM_EVAL = tests/harness tests/test_evaluation.py tests/test_stock_command.py tests/test_control.py \
-  tests/test_many_processes.py tests/test_response_cache.py tests/test_leak.py tests/test_leak_by_data.py \
-  tests/test_strict.py tests/test_evaluated_documents.py
+MEETING_LM_EVAL = tests/harness tests/evaluation tests/backends/test_response_cache.py tests/test_strict.py
 
 # vLLM's own environment: it decides which torch and transformers go with it. Where there is a GPU, `vllm` instead.
 VLLM_VENV ?= .venv-vllm

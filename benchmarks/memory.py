@@ -141,7 +141,7 @@ def _profiled(args: argparse.Namespace) -> dict[str, Any]:
     from workload import build, documents, load
 
     from lm_eval_moe.profiles import read_profile
-    from lm_eval_moe.profiling.capture import Options, planned
+    from lm_eval_moe.profiling.capture import CaptureOptions, planned
     from lm_eval_moe.profiling.fields import Fields
     from lm_eval_moe.profiling.text_files import TextFile
 
@@ -155,7 +155,7 @@ def _profiled(args: argparse.Namespace) -> dict[str, Any]:
     texts.write_text("\n".join(islice(cycle(prompts), sentences)), encoding="utf-8")
     loaded = _peak_mib()
     sources = [TextFile(texts, f"l{number}", "memory", Fields(), limit=None) for number in range(languages)]
-    jobs = planned(lm, sources, args.folder, Options())
+    jobs = planned(lm, sources, args.folder, CaptureOptions())
     del sources
     size, start = 0, time.monotonic()
     while jobs:  # as the command does

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from lm_eval_moe.escaping import csv_cell
 
-__all__ = ["Cell", "aligned", "csv_text", "markdown_table"]
+__all__ = ["TableValue", "aligned", "csv_text", "markdown_table"]
 
-Cell = str | int | float | None
+TableValue = str | int | float | None
 """A cell of a CSV table; None is an empty one."""
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
@@ -46,7 +46,7 @@ def markdown_table(
     return [f"| {' | '.join(line)} |" for line in (_padded(lines, left) if pad else lines)]
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Cell]], *, end: str = "\n") -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[TableValue]], *, end: str = "\n") -> str:
     """Return a CSV table, numbers in full; a text that a spreadsheet would take for a formula begins with ``'``.
 
     Args:

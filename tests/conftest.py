@@ -19,7 +19,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from small_models import SENTENCES, SHARED, train_tokenizer
+from support.paths import TESTS
+from support.small_models import SENTENCES, train_tokenizer
 
 settings.register_profile("untimed", deadline=None)  # a machine may be busy
 settings.load_profile("untimed")
@@ -46,22 +47,14 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def manager() -> Any:
     """A task manager that knows the tasks of this package."""
-    from demo_runs import task_manager  # here, since most files need no lm-eval
+    from support.demo_runs import task_manager  # here, since most files need no lm-eval
 
     return task_manager()
 
 
 @pytest.fixture(scope="session")
 def real_texts() -> dict[str, list[str]]:
-    """Parallel news sentences in several scripts, where the data folder is there; our own otherwise."""
-    folder = SHARED / "bench" / "ntrex"
-    if not folder.is_dir():
-        return SENTENCES
-    codes = {"en": "eng", "ru": "rus", "zh": "zho-CN", "hi": "hin", "sw": "swa", "th": "tha"}
-    return {
-        language: [
-            json.loads(line)["text"]
-            for line in (folder / f"{code}.jsonl").read_text(encoding="utf-8").splitlines()[:12]
-        ]
-        for language, code in codes.items()
-    }
+    """Parallel texts in five scripts: articles of the Universal Declaration of Human Rights."""
+    document = json.loads((TESTS / "support" / "data" / "human_rights.json").read_text(encoding="utf-8"))
+    texts: dict[str, list[str]] = document["texts"]
+    return texts

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_runs import task_manager
 from lm_eval.tasks import TaskManager
+from support.demo_runs import task_manager
 
 from lm_eval_moe import HFMoE, parse_spec, simple_evaluate
 from lm_eval_moe.cli import main

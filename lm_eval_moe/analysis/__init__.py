@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import LanguageCurve, MeanInterval
-from lm_eval_moe.analysis._material import LanguageRouting, Material, NotPossible, Settings
-from lm_eval_moe.analysis._reading import read_material
+from lm_eval_moe.analysis._inputs import AnalysisInputs, AnalysisSettings, LanguageRouting, NotPossible
+from lm_eval_moe.analysis._reading import read_inputs
 from lm_eval_moe.analysis._report import Findings, analyse, profiles_of
 from lm_eval_moe.discovery import import_siblings
 
 __all__ = [
     "Analysis",
+    "AnalysisInputs",
+    "AnalysisSettings",
     "Findings",
     "LanguageCurve",
     "LanguageRouting",
-    "Material",
     "MeanInterval",
     "NotPossible",
-    "Settings",
     "analyse",
     "profiles_of",
-    "read_material",
+    "read_inputs",
 ]
 
 import_siblings(__name__, __path__)

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._inputs import AnalysisInputs
 from lm_eval_moe.discovery import Registry
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.tables import TableValue
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,7 +43,7 @@ class Analysis(ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Compute it.
 
         Raises:
@@ -56,7 +56,7 @@ class Analysis(ABC):
         """Return the result as JSON-ready values."""
 
     @abstractmethod
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield the rows of its table, in the order of `columns`."""
 
     @abstractmethod

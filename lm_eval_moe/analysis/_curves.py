@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import jsonable
-from lm_eval_moe.analysis._material import LanguageRouting
+from lm_eval_moe.analysis._inputs import LanguageRouting
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.statistics import ClusteredValues, Estimate
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.tables import TableValue
 
 __all__ = ["CONTRASTS", "CURVE_COLUMNS", "LanguageCurve", "MeanInterval", "Values", "mean_of_languages"]
 
@@ -123,7 +123,7 @@ class LanguageCurve:
         bands = [f"{self.bands[band].mean:.4f}" if band in self.bands else "-" for band in BANDS]
         return [self.language, *bands, self.contrasts[contrast].text(sign=True) if contrast in self.contrasts else "-"]
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield rows of `CURVE_COLUMNS`."""
         parts: Sequence[tuple[str, Mapping[Any, MeanInterval]]]
         parts = (("layer", self.layers), ("band", self.bands), ("difference", self.contrasts))

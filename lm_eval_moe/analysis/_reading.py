@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lm_eval_moe.analysis._material import LanguageRouting, Material, Settings
-from lm_eval_moe.checked_fields import Place
+from lm_eval_moe.analysis._inputs import AnalysisInputs, AnalysisSettings, LanguageRouting
 from lm_eval_moe.errors import RoutingWarning, UserError, did_you_mean
 from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.profiles import Profile, ProfilePath, ProfileStore, check_alike, common_shape, read_profile
 from lm_eval_moe.results import Run, latest, read_results
 from lm_eval_moe.results.routing import ModelShape
 from lm_eval_moe.shape import RoutingShape, format_ranges
+from lm_eval_moe.yaml_values import YamlPlace
 
-__all__ = ["read_material"]
+__all__ = ["read_inputs"]
 
 _ALIKE = "give profiles of one model, captured alike"
 
 
-def read_material(
+def read_inputs(
     profiles: Sequence[str],
     *,
     reference: str = "en",
@@ -31,8 +31,8 @@ def read_material(
     task: tuple[str, str] | None = None,
     results: Sequence[Path] = (),
     accuracies: Path | None = None,
-    settings: Settings | None = None,
-) -> Material:
+    settings: AnalysisSettings | None = None,
+) -> AnalysisInputs:
     """Read what is known of the files, and check that they are of one model; routing is read when it is needed.
 
     Args:
@@ -84,7 +84,7 @@ def read_material(
         )
     head = (said or list(read.values()))[0].header  # JSON counts say nothing
     pair = (_path(Path(task[0])), _path(Path(task[1])), None) if task else None
-    return Material(
+    return AnalysisInputs(
         shape=shape,
         reference=tag,
         languages=languages,
@@ -97,7 +97,7 @@ def read_material(
         runs=_runs(results, shape),
         accuracies=_accuracies(accuracies) if accuracies else {},
         accuracies_name=accuracies.name if accuracies else "",
-        settings=settings or Settings(),
+        settings=settings or AnalysisSettings(),
     )
 
 
@@ -111,7 +111,7 @@ def _named(given: str) -> tuple[str | None, Path]:
 def _path(path: Path) -> ProfilePath:
     if path.suffix not in (".safetensors", ".json"):
         raise UserError("is no profile", fix="give a file that ends in .safetensors or .json", where=str(path))
-    return ProfilePath(str(path), path, Place("PROFILE", path.parent))
+    return ProfilePath(str(path), path, YamlPlace("PROFILE", path.parent))
 
 
 def _tag(language: str, where: str) -> str:

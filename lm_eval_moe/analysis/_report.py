@@ -10,7 +10,7 @@ from typing import Any
 
 from lm_eval_moe._version import __version__
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material, NotPossible
+from lm_eval_moe.analysis._inputs import AnalysisInputs, NotPossible
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.tables import csv_text
@@ -26,33 +26,33 @@ class Findings:
     """What analyses found.
 
     Attributes:
-        material: What they were computed from.
+        inputs: What they were computed from.
         done: Their results, by name.
         not_done: The others, and why.
     """
 
-    material: Material
+    inputs: AnalysisInputs
     done: dict[str, Analysis]
     not_done: dict[str, NotPossible]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
-        material, shape = self.material, self.material.shape
+        inputs, shape = self.inputs, self.inputs.shape
         return jsonable(
             {
                 "schema_version": SCHEMA_VERSION,
                 "lm_eval_moe_version": __version__,
-                "model": material.model,
+                "model": inputs.model,
                 "shape": shape.to_dict(),
-                "span": material.span,
-                "steering": material.steering,
-                "reference": material.reference,
-                "languages": list(material.languages),
-                "benchmarks": material.benchmarks,
-                "profiles": profiles_of(material),
-                "results": [Path(run.label).name for run in material.runs],
-                "accuracies": material.accuracies_name or None,
-                "settings": dict(vars(material.settings)),
+                "span": inputs.span,
+                "steering": inputs.steering,
+                "reference": inputs.reference,
+                "languages": list(inputs.languages),
+                "benchmarks": inputs.benchmarks,
+                "profiles": profiles_of(inputs),
+                "results": [Path(run.label).name for run in inputs.runs],
+                "accuracies": inputs.accuracies_name or None,
+                "settings": dict(vars(inputs.settings)),
                 "analyses": {
                     analysis.name: self._entry(analysis.name)
                     for analysis in Analysis.ordered()
@@ -82,21 +82,21 @@ class Findings:
 
     def text(self) -> str:
         """Return what matters most, for people."""
-        material = self.material
-        languages = ", ".join(material.languages)
+        inputs = self.inputs
+        languages = ", ".join(inputs.languages)
         head = [
-            f"model      {material.model or 'not said'}",
-            f"span       {material.span or 'not said'}",
-            f"languages  {languages} (reference {material.reference})",
+            f"model      {inputs.model or 'not said'}",
+            f"span       {inputs.span or 'not said'}",
+            f"languages  {languages} (reference {inputs.reference})",
         ]
-        counts = material.benchmarks
+        counts = inputs.benchmarks
         if counts:
             said = ", ".join(f"{name} ({count} items)" for name, count in counts.items())
             head.append(
                 f"benchmark  {said}" if len(counts) == 1 else f"benchmarks {said}: pooled, --benchmark takes one"
             )
-        if material.steering:
-            head.append(f"steering   {material.steering[:16]}")
+        if inputs.steering:
+            head.append(f"steering   {inputs.steering[:16]}")
         blocks = ["\n".join(head)]
         blocks += ["\n".join(each.lines()) for each in self.done.values()]
         if self.not_done:
@@ -115,10 +115,10 @@ class Findings:
         return {"done": False, "reason": missing.reason, "fix": missing.fix}
 
 
-def profiles_of(material: Material) -> list[dict[str, Any]]:
+def profiles_of(inputs: AnalysisInputs) -> list[dict[str, Any]]:
     """Return what is known of every file of profiles that was read, with the languages that are compared from it."""
     held: dict[Path, list[str]] = {}
-    for language, routing in material.languages.items():
+    for language, routing in inputs.languages.items():
         held.setdefault(routing.given.path.resolve(), []).append(language)
     return [
         {
@@ -126,7 +126,7 @@ def profiles_of(material: Material) -> list[dict[str, Any]]:
             **source.said(),
             "languages": held.get(source.path.resolve(), []),
         }
-        for source in material.store.used
+        for source in inputs.store.used
     ]
 
 
@@ -141,7 +141,7 @@ def chosen_analyses(names: Sequence[str]) -> list[type[Analysis]]:
     return [each for each in Analysis.ordered() if each.name in names]
 
 
-def analyse(material: Material, names: Sequence[str] | None = None) -> Findings:
+def analyse(inputs: AnalysisInputs, names: Sequence[str] | None = None) -> Findings:
     """Run analyses: all of them, or those named.
 
     Raises:
@@ -151,11 +151,11 @@ def analyse(material: Material, names: Sequence[str] | None = None) -> Findings:
     not_done: dict[str, NotPossible] = {}
     for analysis in Analysis.ordered() if names is None else chosen_analyses(names):
         try:
-            done[analysis.name] = material.result(analysis)
+            done[analysis.name] = inputs.result(analysis)
         except NotPossible as missing:
             if names is not None:
                 raise UserError(
                     f"{analysis.name} cannot be done: {missing.reason}", fix=missing.fix, where="--analyses"
                 ) from missing
             not_done[analysis.name] = missing
-    return Findings(material, done, not_done)
+    return Findings(inputs, done, not_done)

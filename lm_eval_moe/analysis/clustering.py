@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material, NotPossible
+from lm_eval_moe.analysis._inputs import AnalysisInputs, NotPossible
 from lm_eval_moe.number_text import p_text
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -78,20 +78,20 @@ class LanguageClusters(Analysis):
     agreement: Mapping[str, FamilyAgreement]
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Cluster the languages."""
         from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
         from scipy.spatial.distance import pdist, squareform
 
-        material.require_languages(3)
-        settings, shape = material.settings, material.shape
+        inputs.require_languages(3)
+        settings, shape = inputs.settings, inputs.shape
         layers = shape.band(settings.layers)
         if not layers:
             raise NotPossible(f"this model has no {settings.layers} layers", "cluster by all layers")
         at = [shape.layers.index(layer) for layer in layers]
         # In the languages' own order: which profile is given first makes no difference, ties included.
-        languages = tuple(sorted(material.languages))
-        vectors = np.stack([material.languages[language].activity.mean[at].ravel() for language in languages])
+        languages = tuple(sorted(inputs.languages))
+        vectors = np.stack([inputs.languages[language].activity.mean[at].ravel() for language in languages])
         condensed = pdist(vectors, settings.distance)
         condensed = np.where(condensed < 1e-12, 0.0, condensed)  # NaN stays
         if np.isnan(condensed).any():
@@ -136,7 +136,7 @@ class LanguageClusters(Analysis):
             }
         )
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield every pair of languages."""
         families = _groups(self.languages, "family")
         for i, j in combinations(range(len(self.languages)), 2):

@@ -10,9 +10,9 @@ import numpy as np
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
-from lm_eval_moe.analysis._material import LanguageRouting, Material, NotPossible
+from lm_eval_moe.analysis._inputs import AnalysisInputs, LanguageRouting, NotPossible
 from lm_eval_moe.shape import BANDS, RoutingShape
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,17 +40,17 @@ class ConsecutiveOverlap(Analysis):
     without: tuple[str, ...]
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Take every language's overlaps."""
-        held = {name: each for name, each in material.languages.items() if cls.name in each.profile.arrays}
+        held = {name: each for name, each in inputs.languages.items() if cls.name in each.profile.arrays}
         if not held:
             raise NotPossible(
                 "no profile holds the overlap of consecutive tokens",
                 "capture it with `lm-eval-moe profile --arrays consecutive_overlap`",
             )
-        curves = tuple(_curve(routing, material.shape) for routing in held.values())
-        without = tuple(language for language in material.languages if language not in held)
-        return cls(overlap_by_chance(material.shape), curves, without)
+        curves = tuple(_curve(routing, inputs.shape) for routing in held.values())
+        without = tuple(language for language in inputs.languages if language not in held)
+        return cls(overlap_by_chance(inputs.shape), curves, without)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves."""
@@ -61,7 +61,7 @@ class ConsecutiveOverlap(Analysis):
             "not_captured": list(self.without),
         }
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield every language's curve."""
         for curve in self.curves:
             yield from curve.rows()

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material, NotPossible
+from lm_eval_moe.analysis._inputs import AnalysisInputs, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.statistics import LEAST_POINTS, Correlation, correlation
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -74,22 +74,22 @@ class AccuracyCorrelations(Analysis):
     left_out: Mapping[str, str]
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Correlate what there is."""
-        if not material.runs and not material.accuracies:
+        if not inputs.runs and not inputs.accuracies:
             raise NotPossible("there are no accuracies", "give --results or --accuracy")
         accuracies: dict[str, Mapping[str, float]] = {}
-        scores, unknown = _of_results(material.runs, _score)
+        scores, unknown = _of_results(inputs.runs, _score)
         accuracies |= scores
-        if material.accuracies:
-            accuracies[material.accuracies_name] = material.accuracies
+        if inputs.accuracies:
+            accuracies[inputs.accuracies_name] = inputs.accuracies
         correlations, left_out = [], {f"task {task}": "its language is not known" for task in unknown}
-        for source, divergences in _divergences(material).items():
+        for source, divergences in _divergences(inputs).items():
             for name, by_language in accuracies.items():
                 reasons = {}
                 for band in BANDS:
                     known = divergences(name, band)
-                    found = _correlated((name, source, band), by_language, known, material)
+                    found = _correlated((name, source, band), by_language, known, inputs)
                     if isinstance(found, AccuracyCorrelation):
                         correlations.append(found)
                     elif not (source == "results" and not known):  # results need not have divergences
@@ -123,7 +123,7 @@ class AccuracyCorrelations(Analysis):
             }
         )
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield the points of every correlation, then both coefficients."""
         for each in self.correlations:
             head = (each.accuracy_of, each.divergence_of, each.band)
@@ -151,29 +151,32 @@ def _shown(r: Correlation) -> str:
 
 
 def _correlated(
-    what: tuple[str, str, str], accuracies: Mapping[str, float], divergences: Mapping[str, float], material: Material
+    what: tuple[str, str, str],
+    accuracies: Mapping[str, float],
+    divergences: Mapping[str, float],
+    inputs: AnalysisInputs,
 ) -> AccuracyCorrelation | str:
     points = {each: (accuracies[each], divergences[each]) for each in accuracies if each in divergences}
     if len(points) < LEAST_POINTS:
         there = f"{len(points)} languages ({', '.join(points)})" if points else "no language"
         return f"{there} besides the reference with both an accuracy and a divergence, at least {LEAST_POINTS} needed"
     accuracy, divergence = zip(*points.values(), strict=True)
-    settings = material.settings
+    settings = inputs.settings
     options: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
     linear = correlation(divergence, accuracy, "pearson", **options)
     ranked = correlation(divergence, accuracy, "spearman", **options)
     if linear is None or ranked is None:
         return "all languages have the same accuracy, or the same divergence"
-    unmatched = sorted((set(accuracies) ^ set(divergences)) - {material.reference})
+    unmatched = sorted((set(accuracies) ^ set(divergences)) - {inputs.reference})
     return AccuracyCorrelation(*what, points, tuple(unmatched), linear, ranked)
 
 
-def _divergences(material: Material) -> dict[str, Callable[[str, str], Mapping[str, float]]]:
+def _divergences(inputs: AnalysisInputs) -> dict[str, Callable[[str, str], Mapping[str, float]]]:
     """Return functions from a benchmark and a band to divergences by language, by where they are from."""
-    from_results = {band: _of_results(material.runs, partial(_run_divergence, band))[0] for band in BANDS}
+    from_results = {band: _of_results(inputs.runs, partial(_run_divergence, band))[0] for band in BANDS}
     sources: dict[str, Callable[[str, str], Mapping[str, float]]] = {}
-    if len(material.languages) > 1:
-        curves = material.result(DivergenceCurves).curves
+    if len(inputs.languages) > 1:
+        curves = inputs.result(DivergenceCurves).curves
         levels = {curve.level for curve in curves}
         # A divergence item by item and one of pooled counts are different quantities.
         used = [curve for curve in curves if len(levels) == 1 or curve.level == "items"]
@@ -197,9 +200,9 @@ def _of_results(
 
     The value is the mean over the tasks, weighted by their documents.
     """
-    from lm_eval_moe.parallel import ParallelRegistry
+    from lm_eval_moe.pairing import PairingRegistry
 
-    registry = ParallelRegistry.default() if runs else ParallelRegistry(())
+    registry = PairingRegistry.default() if runs else PairingRegistry(())
     unknown = []
     sums: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:

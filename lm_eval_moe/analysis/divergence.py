@@ -10,9 +10,9 @@ import numpy as np
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve, Values, mean_of_languages
-from lm_eval_moe.analysis._material import ItemName, LanguageRouting, Material
+from lm_eval_moe.analysis._inputs import AnalysisInputs, ItemName, LanguageRouting
 from lm_eval_moe.metrics import normalized_js_divergence, where_routed
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,14 +46,14 @@ class DivergenceCurves(Analysis):
     unpaired: Mapping[str, tuple[int, int]]
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Compare every language with the reference."""
-        material.require_languages(2)
-        reference = material.languages[material.reference]
+        inputs.require_languages(2)
+        reference = inputs.languages[inputs.reference]
         held = {name: values for _, name, values in _named(reference)} if reference.items else {}
         curves, unpaired, by_item = [], {}, {}
-        for language in material.others:
-            routing = material.languages[language]
+        for language in inputs.others:
+            routing = inputs.languages[language]
             common = [name for name in routing.items if name in held]
             if routing.items and held:
                 unpaired[language] = (len(routing.items) - len(common), len(reference.items.keys() - set(common)))
@@ -65,13 +65,13 @@ class DivergenceCurves(Analysis):
             if found:
                 names, values, lengths = zip(*found, strict=True)
                 by_item[language] = (names, np.stack(values))
-                curve = LanguageCurve.of(language, by_item[language][1], material.shape, tokens=sum(lengths))
+                curve = LanguageCurve.of(language, by_item[language][1], inputs.shape, tokens=sum(lengths))
             else:
                 both = (each.profile.pooled_importance(each.rows) for each in (routing, reference))
-                curve = LanguageCurve.pooled(routing, where_routed(normalized_js_divergence, *both), material.shape)
+                curve = LanguageCurve.pooled(routing, where_routed(normalized_js_divergence, *both), inputs.shape)
             curves.append(curve)
         tokens = sum(curve.tokens for curve in curves if curve.level == "items")
-        return cls(material.reference, tuple(curves), mean_of_languages(by_item, material.shape, tokens), unpaired)
+        return cls(inputs.reference, tuple(curves), mean_of_languages(by_item, inputs.shape, tokens), unpaired)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves, each with its shape."""
@@ -85,7 +85,7 @@ class DivergenceCurves(Analysis):
             "mean": None if self.mean is None else _with_shape(self.mean),
         }
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield every language's curve, then their mean."""
         for curve in self._with_mean():
             yield from curve.rows()

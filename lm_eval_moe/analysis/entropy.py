@@ -10,10 +10,10 @@ import numpy as np
 
 from lm_eval_moe.analysis._base import Analysis
 from lm_eval_moe.analysis._curves import CURVE_COLUMNS, LanguageCurve
-from lm_eval_moe.analysis._material import LanguageRouting, Material
+from lm_eval_moe.analysis._inputs import AnalysisInputs, LanguageRouting
 from lm_eval_moe.metrics import normalized_entropy, where_routed
 from lm_eval_moe.shape import RoutingShape
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,9 +40,9 @@ class EntropyCurves(Analysis):
     curves: tuple[LanguageCurve, ...]
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Take every language's entropy."""
-        return cls(material.shape.experts, tuple(_curve(each, material.shape) for each in material.languages.values()))
+        return cls(inputs.shape.experts, tuple(_curve(each, inputs.shape) for each in inputs.languages.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves."""
@@ -52,7 +52,7 @@ class EntropyCurves(Analysis):
             "languages": [curve.to_dict() for curve in self.curves],
         }
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield every language's curve."""
         for curve in self.curves:
             yield from curve.rows()

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import Analysis
-from lm_eval_moe.analysis._material import Material
+from lm_eval_moe.analysis._inputs import AnalysisInputs
 from lm_eval_moe.metrics import shares_of
 from lm_eval_moe.shape import BANDS, RoutingShape
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -49,19 +49,19 @@ class Exclusivity(Analysis):
     shared_by: NDArray[np.int64]
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Count the experts."""
-        material.require_languages(2)
-        frequencies = np.stack([each.activity.pooled for each in material.languages.values()])
-        top_m = material.settings.top_m_of(material.shape)
+        inputs.require_languages(2)
+        frequencies = np.stack([each.activity.pooled for each in inputs.languages.values()])
+        top_m = inputs.settings.top_m_of(inputs.shape)
         shares = shares_of(frequencies, top_m)
         sharing = (shares > 0).sum(0)  # [L, E]
         counts = np.arange(len(shares) + 1)
         return cls(
-            material.shape,
-            tuple(material.languages),
+            inputs.shape,
+            tuple(inputs.languages),
             top_m,
-            {theta: (shares >= theta).sum(-1) for theta in material.settings.shares},
+            {theta: (shares >= theta).sum(-1) for theta in inputs.settings.shares},
             (sharing[:, :, None] == counts).sum(1),
         )
 
@@ -91,7 +91,7 @@ class Exclusivity(Analysis):
             "shared_by": {str(count): self.shared_by[:, count].tolist() for count in range(len(self.languages) + 1)},
         }
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield first how many experts are exclusive, then how many are shared by how many languages."""
         experts = self.shape.experts
         for theta, counts in self.exclusive.items():

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.analysis._base import Analysis, jsonable
-from lm_eval_moe.analysis._material import Material, NotPossible
-from lm_eval_moe.checked_fields import Place
+from lm_eval_moe.analysis._inputs import AnalysisInputs, NotPossible
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.steering.selectors import Scope
 from lm_eval_moe.steering.selectors.multilingual import MultilingualExperts
 from lm_eval_moe.steering.selectors.task import TaskExperts
-from lm_eval_moe.tables import Cell, aligned
+from lm_eval_moe.tables import TableValue, aligned
+from lm_eval_moe.yaml_values import YamlPlace
 
 if TYPE_CHECKING:
     from typing import Self
@@ -68,26 +68,26 @@ class TaskOverlap(Analysis):
     largest_multilingual: float
 
     @classmethod
-    def of(cls, material: Material) -> Self:
+    def of(cls, inputs: AnalysisInputs) -> Self:
         """Sweep the threshold."""
-        if material.task is None:
+        if inputs.task is None:
             raise NotPossible(
                 "there is no profile of a task, and of general text to compare it with",
                 "give both with --task_profile and --baseline_profile",
             )
-        material.require_languages(2)
-        shape = material.shape
-        profile, baseline, language = material.task
-        place = Place("the overlap of task and multilingual experts", profile.path.parent)
-        scope = Scope(shape.layers, shape, 0, place, material.store)
-        profiles = {name: routing.given for name, routing in material.languages.items()}
+        inputs.require_languages(2)
+        shape = inputs.shape
+        profile, baseline, language = inputs.task
+        place = YamlPlace("the overlap of task and multilingual experts", profile.path.parent)
+        scope = Scope(shape.layers, shape, 0, place, inputs.store)
+        profiles = {name: routing.given for name, routing in inputs.languages.items()}
         task = TaskExperts(profile, baseline, 0.0, language).compare(scope).values
-        multilingual = MultilingualExperts(profiles, material.reference, 0.0).compare(scope).values
+        multilingual = MultilingualExperts(profiles, inputs.reference, 0.0).compare(scope).values
         bands = {band: shape.band(band) for band in (*BANDS, "all")}
         rows = {band: [shape.layers.index(layer) for layer in layers] for band, layers in bands.items() if layers}
         overlaps = {
             tau: {band: overlap_of_sets(task[at] > tau, multilingual[at] > tau) for band, at in rows.items()}
-            for tau in material.settings.thresholds
+            for tau in inputs.settings.thresholds
         }
         return cls(overlaps, float(task.max()), float(multilingual.max()))
 
@@ -103,7 +103,7 @@ class TaskOverlap(Analysis):
             }
         )
 
-    def rows(self) -> Iterator[Sequence[Cell]]:
+    def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield a row a threshold and band."""
         for threshold, bands in self.overlaps.items():
             for band, each in bands.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from lm_eval_moe.backends.ahead import Ahead, in_groups
-from lm_eval_moe.backends.cache import Entry, ResponseCache, answers_by_block
+from lm_eval_moe.backends.cache import ResponseCache, StoredAnswer, answers_by_block
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.evaluating import check_routed
 from lm_eval_moe.harness.requests import is_sampled
@@ -269,20 +269,20 @@ class Answered:
 
         keys = keys_under(self._plan, requests)
 
-        def compute(positions: list[int]) -> list[Entry]:
+        def compute(positions: list[int]) -> list[StoredAnswer]:
             if sampled:
                 self._seed_draws(int.from_bytes(keys[positions[0]][:7], "big"))
             numbers = [requests[position] for position in positions]
             later = {n: keys_under(p, numbers) for n, p in enumerate(self._plans) if n and ahead}
             missing = [place for place, own in later.items() if len(cache.get(own)) < len({*own})]
-            entries: dict[int, list[Entry]] = {}
+            entries: dict[int, list[StoredAnswer]] = {}
             for places in in_groups([0, *missing], self._plans_in_memory(len(numbers))):
                 # The bar counts requests, not under how many plans they run.
                 with self.captured.noted() as noted, replaced(self, "_bar", None if places[0] else self._bar):
                     answers = run(numbers, places)
                 for place, own in zip(places, answers, strict=True):
                     records = [noted.get((place, each.key, each.window)) for each in map(use, numbers)]
-                    entries[place] = [Entry(*pair) for pair in zip(own, records, strict=True)]
+                    entries[place] = [StoredAnswer(*pair) for pair in zip(own, records, strict=True)]
                     if place:
                         cache.misses += len(numbers)
                         cache.put(dict(zip(later[place], entries.pop(place), strict=True)))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.cache import ResponseCache
     from lm_eval_moe.backends.capturing import Captured, CaptureRequest
     from lm_eval_moe.identity import Identity
-    from lm_eval_moe.parallel import ParallelRegistry
+    from lm_eval_moe.pairing import PairingRegistry
     from lm_eval_moe.recording import RequestKey
     from lm_eval_moe.routers import RouterSite
     from lm_eval_moe.shape import RoutingShape
@@ -80,7 +80,7 @@ class RoutedModel(Protocol):
     backend_name: str
     fills_batches: bool
     routing_shape: RoutingShape
-    registry: ParallelRegistry
+    registry: PairingRegistry
     coverage: Coverage | None
     plans_at_once: int
 

@@ -19,7 +19,7 @@ from lm_eval_moe.harness.evaluating import route_evaluations
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.identity.file_hashes import hash_of_files
 from lm_eval_moe.identity.sources import source_files
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.recording import RowUse
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.steering.apply import Constants, Steerer
@@ -140,7 +140,7 @@ class RoutedState(Answered):
     def add_parallel(self, files: Sequence[str | Path]) -> None:
         """Read further files that say which task is which language; they come before those known so far."""
         self._parallel = [*map(Path, files), *self._parallel]
-        self.registry = ParallelRegistry.default(self._parallel)
+        self.registry = PairingRegistry.default(self._parallel)
         self._languages: dict[str, str | None] = {}  # by task, as the registry knows it
 
     def language_of(self, task: str | None) -> str | None:

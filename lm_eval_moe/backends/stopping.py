@@ -110,15 +110,21 @@ class RowReading:
         self._tokens.append(token)
         if token not in rule.unseen:
             self._seen.append(len(self._tokens) - 1)
-        tail = self._seen[-rule.window] if len(self._seen) > rule.window else 0
-        if self._thinking_ends(tail):
-            self.thinking = len(self._tokens)
-            self.stopped = False
-            self._start = tail if isinstance(rule.think_end, str) else self.thinking
-            self._settled = self.thinking
+        if rule.thinks:
+            tail = self._tail
+            if self._thinking_ends(tail):
+                self.thinking = len(self._tokens)
+                self.stopped = False
+                self._start = tail if isinstance(rule.think_end, str) else self.thinking
+                self._settled = self.thinking
         if not self.stopped and (rule.thinks or rule.may_complete(token)):
-            self.stopped = self._stops(tail)
+            self.stopped = self._stops(self._tail)
         self.ended = token in rule.token_ids or (self.stopped and not rule.thinks)
+
+    @property
+    def _tail(self) -> int:
+        """The position from which on the last tokens are looked at."""
+        return self._seen[-self._rule.window] if len(self._seen) > self._rule.window else 0
 
     def _thinking_ends(self, tail: int) -> bool:
         end = self._rule.think_end

@@ -79,23 +79,23 @@ def add_analyse(verbs: Any) -> None:
 
 def _analyse(args: argparse.Namespace) -> int:
     names = _check(args)
-    from lm_eval_moe.analysis import Settings, analyse, read_material
+    from lm_eval_moe.analysis import AnalysisSettings, analyse, read_inputs
     from lm_eval_moe.analysis._report import chosen_analyses
 
     if names is not None:
         chosen_analyses(names)  # before anything is read
     chosen = {name: getattr(args, name) for name in ("top_m", "distance", "layers", "seed")}
     with warnings_as_lines():
-        material = read_material(
+        inputs = read_inputs(
             args.profiles,
             reference=args.reference,
             benchmark=args.benchmark,
             task=(args.task_profile, args.baseline_profile) if args.task_profile else None,
             results=args.results,
             accuracies=args.accuracy,
-            settings=Settings(**{name: value for name, value in chosen.items() if value is not None}),
+            settings=AnalysisSettings(**{name: value for name, value in chosen.items() if value is not None}),
         )
-        findings = analyse(material, names)
+        findings = analyse(inputs, names)
     written = findings.write(args.output)
     print(findings.text())
     print(f"\nwritten: {', '.join(path.name for path in written)} in {args.output}")

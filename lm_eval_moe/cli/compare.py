@@ -78,16 +78,16 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from lm_eval_moe.checked_fields import Field, Place
-    from lm_eval_moe.compare import Settings, build_board, choose_runs
+    from lm_eval_moe.compare import BoardSettings, build_board, choose_runs
     from lm_eval_moe.compare.formats import FORMATS, format_of
-    from lm_eval_moe.parallel import ParallelRegistry
-    from lm_eval_moe.parallel.entries import checked_language
+    from lm_eval_moe.pairing import PairingRegistry
+    from lm_eval_moe.pairing.entries import checked_language
+    from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
     shown = FORMATS.look_up(args.format, "--format")
     written = [format_of(path) for path in args.output]
-    reference = None if args.reference is None else Field(Place("--reference", Path()), args.reference)
-    settings = Settings(
+    reference = None if args.reference is None else YamlValue(YamlPlace("--reference", Path()), args.reference)
+    settings = BoardSettings(
         columns=args.columns,
         baseline=args.baseline,
         alpha=args.alpha,
@@ -105,7 +105,7 @@ def _execute(args: argparse.Namespace) -> int:
         samples=not args.no_samples,
         all_dates=args.all_dates,
     )
-    registry = ParallelRegistry.default(args.parallel) if args.parallel else None
+    registry = PairingRegistry.default(args.parallel) if args.parallel else None
     board = build_board(chosen.runs, settings, registry=registry, notes=chosen.notes)
     for path, form in zip(args.output, written, strict=True):
         write_whole(path, form.render(board, args.title), "leaderboard")

@@ -90,10 +90,10 @@ def _run_all(args: argparse.Namespace, profile: Path) -> dict[str, dict[str, Any
 
 def _table(runs: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table: a row a language, accuracy with its standard error and divergence of each run."""
-    from lm_eval_moe.results import Routing
+    from lm_eval_moe.results import RoutingObject
 
     baseline = runs["baseline"]
-    routing = Routing.of(baseline)
+    routing = RoutingObject.of(baseline)
     rows = [
         [entry.language or task, *(cell for results in runs.values() for cell in _cells(results["results"][task]))]
         for task, entry in routing.tasks.items()
@@ -125,7 +125,7 @@ def _report(runs: dict[str, dict[str, Any]], profile: Path, path: Path, figures:
             [LabelledRun(label, results) for label, results in runs.items()],
             path,
             title="The lm-eval-moe demo",
-            materials=read_profiles([str(profile)]),
+            profile_sets=read_profiles([str(profile)]),
             figures=figures,
         )
     except UserError as error:

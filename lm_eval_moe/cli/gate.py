@@ -14,7 +14,7 @@ from lm_eval_moe.errors import UserError
 if TYPE_CHECKING:
     from lm_eval_moe.gate.collect import Side
     from lm_eval_moe.gate.policy import Policy
-    from lm_eval_moe.parallel import ParallelRegistry
+    from lm_eval_moe.pairing import PairingRegistry
 
 __all__ = ["add_parser"]
 
@@ -142,7 +142,7 @@ def _check(args: argparse.Namespace) -> int:
             )
     check_at_least(args, 0, "items")
     from lm_eval_moe.files import write_json, write_whole
-    from lm_eval_moe.gate.check import Given, check
+    from lm_eval_moe.gate.check import SideFiles, check
     from lm_eval_moe.gate.junit import junit_xml
     from lm_eval_moe.gate.markdown import markdown_summary
     from lm_eval_moe.gate.policy import load_policy
@@ -151,8 +151,8 @@ def _check(args: argparse.Namespace) -> int:
     today = _day(args.today) if args.today else None
     verdict = check(
         load_policy(args.policy),
-        Given(args.baseline, args.baseline_profile),
-        Given(args.candidate, args.candidate_profile),
+        SideFiles(args.baseline, args.baseline_profile),
+        SideFiles(args.candidate, args.candidate_profile),
         registry=_registry(args),
         today=today,
         items=args.items or 0,
@@ -173,7 +173,7 @@ def _init(args: argparse.Namespace) -> int:
     if not 0 < args.alpha <= 0.5:
         raise UserError(f"{args.alpha:g} is no level", fix="give a small number such as 0.05", where="--alpha")
     from lm_eval_moe.files import write_whole
-    from lm_eval_moe.gate.collect import homes_of
+    from lm_eval_moe.gate.collect import task_places
     from lm_eval_moe.gate.drift import item_spread
     from lm_eval_moe.gate.first_policy import policy_text
     from lm_eval_moe.gate.plan import planned_of
@@ -184,7 +184,7 @@ def _init(args: argparse.Namespace) -> int:
     policy = _no_margins()
     baseline = _side("baseline", args.paths, args)
     correlation, between, _ = _noise(args, policy, baseline)
-    homes = homes_of(baseline.runs, baseline.registry).values()
+    homes = task_places(baseline.runs, baseline.registry).values()
     planned = planned_of(policy, baseline, correlation)
     text = policy_text(
         planned,
@@ -303,10 +303,10 @@ def _has_samples(side: Side, task: str) -> bool:
     return run is not None and run.samples_of(task) is not None
 
 
-def _registry(args: argparse.Namespace) -> ParallelRegistry | None:
-    from lm_eval_moe.parallel import ParallelRegistry
+def _registry(args: argparse.Namespace) -> PairingRegistry | None:
+    from lm_eval_moe.pairing import PairingRegistry
 
-    return ParallelRegistry.default(args.parallel) if args.parallel else None
+    return PairingRegistry.default(args.parallel) if args.parallel else None
 
 
 def _no_margins() -> Policy:

@@ -137,7 +137,7 @@ def _capture(args: argparse.Namespace) -> int:
     _check(args)
     with warnings_as_lines(strict=args.strict) as warned:
         with contextlib.redirect_stdout(sys.stderr), quiet_libraries():
-            from lm_eval_moe.profiling.capture import Options, planned
+            from lm_eval_moe.profiling.capture import CaptureOptions, planned
             from lm_eval_moe.profiling.prompting import InTurns, Prompting
 
             # Texts are read and checked before any weights are loaded; tasks need the model's tokenizer and registry.
@@ -149,7 +149,9 @@ def _capture(args: argparse.Namespace) -> int:
                 sources = _task_prompts(args, lm, prompting)
             elif prompting != Prompting():
                 sources = [InTurns(source, lm, prompting) for source in sources]
-            options = Options(args.limit, args.aggregate, args.restart, args.save_every, _arrays(args), prompting)
+            options = CaptureOptions(
+                args.limit, args.aggregate, args.restart, args.save_every, _arrays(args), prompting
+            )
             jobs = planned(lm, sources, args.output, options)
             warned.check()
             del sources

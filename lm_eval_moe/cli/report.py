@@ -67,7 +67,7 @@ def _execute(args: argparse.Namespace) -> int:
             sources.runs,
             args.output,
             title=args.title,
-            materials=sources.materials,
+            profile_sets=sources.profile_sets,
             sweeps=sources.sweeps,
             notes=sources.notes,
             figures=args.figures,

@@ -25,7 +25,7 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lm_eval_moe.sweep.cells import Cell, EmptyCell
+    from lm_eval_moe.sweep.cells import EmptyCell, PlannedCell
     from lm_eval_moe.sweep.spec import SweepSpec
     from lm_eval_moe.sweep.store import RunStore
 
@@ -131,7 +131,7 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     return 0
 
 
-def _announce(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell]) -> None:
+def _announce(sweep: SweepSpec, cells: Sequence[PlannedCell], empty: Sequence[EmptyCell]) -> None:
     from lm_eval_moe.evaluation.control import few_draws
 
     hashes = {plan.hash for cell in cells for plan in (cell.plan, *cell.controls)}
@@ -147,11 +147,11 @@ def _announce(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell
         warnings.warn("without random controls no gain can be put down to the experts", RoutingWarning, stacklevel=2)
 
 
-def _in_words(sweep: SweepSpec, cell: Cell | EmptyCell) -> str:
+def _in_words(sweep: SweepSpec, cell: PlannedCell | EmptyCell) -> str:
     return ", ".join(f"{axis.name} {text}" for axis, text in zip(sweep.axes, cell.texts, strict=True)) or "the base"
 
 
-def _write(sweep: SweepSpec, cells: Sequence[Cell], empty: Sequence[EmptyCell], store: RunStore) -> str:
+def _write(sweep: SweepSpec, cells: Sequence[PlannedCell], empty: Sequence[EmptyCell], store: RunStore) -> str:
     """Write the tables and figures of what has been run; return the Markdown."""
     from lm_eval_moe.files import write_json, write_whole
     from lm_eval_moe.sweep.figure import save_figure

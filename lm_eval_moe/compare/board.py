@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lm_eval_moe.compare.cells import Cell, cells_of
+from lm_eval_moe.compare.cells import BoardCell, cells_of
 from lm_eval_moe.compare.columns import Plan, plans
 from lm_eval_moe.compare.comparable import baselines_of, check_setups
 from lm_eval_moe.compare.control import ControlGains, control_gains
-from lm_eval_moe.compare.settings import Settings
+from lm_eval_moe.compare.settings import BoardSettings
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import LabelledRun, Metric, Run, arrange, read_runs
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
-__all__ = ["Board", "Head", "Row", "Section", "build_board"]
+__all__ = ["Board", "Head", "RunRow", "Section", "build_board"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A run."""
 
     label: str
@@ -48,7 +48,7 @@ class Row:
     steering: str
     steering_hash: str
     baseline: str | None
-    cells: tuple[Cell, ...]
+    cells: tuple[BoardCell, ...]
     control: ControlGains | None
 
 
@@ -58,7 +58,7 @@ class Section:
 
     title: str
     heads: tuple[Head, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[RunRow, ...]
     notes: tuple[str, ...]
 
     @property
@@ -81,14 +81,14 @@ class Board:
 
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
-    settings: Settings
+    settings: BoardSettings
 
 
 def build_board(
     labelled: Sequence[LabelledRun],
-    settings: Settings,
+    settings: BoardSettings,
     *,
-    registry: ParallelRegistry | None = None,
+    registry: PairingRegistry | None = None,
     notes: Sequence[str] = (),
 ) -> Board:
     """Compute the leaderboard of runs.
@@ -122,7 +122,7 @@ def build_board(
     return Board(tuple(_sorted(section, settings.sort) for section in sections), (*notes, *said, *further), settings)
 
 
-def _section(plan: Plan, runs: Sequence[Run], settings: Settings) -> Section:
+def _section(plan: Plan, runs: Sequence[Run], settings: BoardSettings) -> Section:
     members = [runs[number] for number in plan.runs]
     notes = list(plan.notes)
     if settings.baseline is None or settings.baseline in [run.label for run in members]:
@@ -133,7 +133,7 @@ def _section(plan: Plan, runs: Sequence[Run], settings: Settings) -> Section:
     rows = []
     for place, (run, to) in enumerate(zip(members, baselines, strict=True)):
         rows.append(
-            Row(
+            RunRow(
                 label=run.label,
                 model=run.model,
                 steering=(run.steering.name or "steering") if run.steering else "",
@@ -192,7 +192,7 @@ def _sorted(section: Section, by: str) -> Section:
     place = next((number for number, head in enumerate(section.heads) if head.title == by), 0)
     higher = section.heads[place].higher_is_better
 
-    def key(row: Row) -> tuple[bool, bool, float]:
+    def key(row: RunRow) -> tuple[bool, bool, float]:
         estimate = row.cells[place].estimate
         fewer = len(row.cells[place].languages) < len(section.heads[place].languages)
         return estimate is None, fewer, 0.0 if estimate is None else (-estimate.value if higher else estimate.value)

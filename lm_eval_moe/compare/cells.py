@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lm_eval_moe.compare.columns import Column, Plan
+from lm_eval_moe.compare.columns import BoardColumn, Plan
 from lm_eval_moe.results import Benchmark
-from lm_eval_moe.results.benchmarks import Of
+from lm_eval_moe.results.benchmarks import ScoreGetter
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.results.values import Average
 from lm_eval_moe.statistics import Judgement, corrected
 
-__all__ = ["Cell", "Change", "cells_of"]
+__all__ = ["BoardCell", "Change", "cells_of"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Change(Judgement):
 
 
 @dataclass(frozen=True)
-class Cell:
+class BoardCell:
     """One value of a run.
 
     Attributes:
@@ -46,7 +46,7 @@ class Cell:
     marks: tuple[Mark, ...] = ()
 
 
-def cells_of(plan: Plan, place: int, to: int | None, alpha: float) -> tuple[Cell, ...]:
+def cells_of(plan: Plan, place: int, to: int | None, alpha: float) -> tuple[BoardCell, ...]:
     """Return a row's cells.
 
     Args:
@@ -69,13 +69,15 @@ def cells_of(plan: Plan, place: int, to: int | None, alpha: float) -> tuple[Cell
     return tuple(cells)
 
 
-def _value(column: Column, place: int, to: int | None, alpha: float) -> Cell:
+def _value(column: BoardColumn, place: int, to: int | None, alpha: float) -> BoardCell:
     benchmark, languages = column.benchmark, column.languages
     cell = _without_marks(benchmark, benchmark.score_of, languages, place, to, alpha, higher=benchmark.higher_is_better)
     return _marked(cell, column.title, column.benchmark, len(languages), place, to)
 
 
-def _divergence(benchmark: Benchmark, languages: tuple[str, ...], place: int, to: int | None, alpha: float) -> Cell:
+def _divergence(
+    benchmark: Benchmark, languages: tuple[str, ...], place: int, to: int | None, alpha: float
+) -> BoardCell:
     """Return the cell of a run's divergence, compared with the baseline's only where both are the same quantity."""
     both = to is not None and benchmark.shared(place, languages, benchmark.divergence_of, to=to)
     reasons = benchmark.why_not_compared(place, languages, to=to) if to is not None and both else []
@@ -87,12 +89,19 @@ def _divergence(benchmark: Benchmark, languages: tuple[str, ...], place: int, to
 
 
 def _without_marks(
-    benchmark: Benchmark, of: Of, languages: tuple[str, ...], place: int, to: int | None, alpha: float, *, higher: bool
-) -> Cell:
+    benchmark: Benchmark,
+    of: ScoreGetter,
+    languages: tuple[str, ...],
+    place: int,
+    to: int | None,
+    alpha: float,
+    *,
+    higher: bool,
+) -> BoardCell:
     own = benchmark.having(place, languages, of)
     if not own:
-        return Cell(None, None)
-    cell = Cell(benchmark.mean(place, own, of), None, own)
+        return BoardCell(None, None)
+    cell = BoardCell(benchmark.mean(place, own, of), None, own)
     shared = () if to is None else benchmark.shared(place, languages, of, to=to)
     judgement = benchmark.judgement(place, shared, of, to=to, alpha=alpha) if to is not None and shared else None
     if judgement is None:
@@ -103,7 +112,7 @@ def _without_marks(
 
 
 def _marked(
-    cell: Cell,
+    cell: BoardCell,
     title: str,
     benchmark: Benchmark,
     languages: int,
@@ -111,7 +120,7 @@ def _marked(
     to: int | None,
     *,
     divergence: bool = False,
-) -> Cell:
+) -> BoardCell:
     """Add what has to be known of a value, and of the baseline's where a change stands beside it."""
     label = benchmark.runs[place].label
     marks = list(benchmark.marks(place, cell.languages, divergence=divergence))

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from lm_eval_moe.compare.settings import ColumnsBy
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.results import Benchmark, LeftOut, Run
-from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.results.benchmarks import LanguageResult
 from lm_eval_moe.results.marks import listed
 
-__all__ = ["Column", "Plan", "plans"]
+__all__ = ["BoardColumn", "Plan", "plans"]
 
 
 @dataclass(frozen=True)
-class Column:
+class BoardColumn:
     """One column.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
 
     title: str
     runs: tuple[int, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[BoardColumn, ...]
     divergence: tuple[str, ...]
     benchmark: Benchmark | None
     notes: tuple[str, ...]
@@ -87,12 +87,12 @@ def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
     runs = _present(whole)
     benchmark = whole.of_runs(runs)
     notes = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
-    columns = [Column(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
+    columns = [BoardColumn(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
     if by == "languages":
-        columns += [Column(lang, benchmark, (lang,)) for lang in benchmark.languages]
+        columns += [BoardColumn(lang, benchmark, (lang,)) for lang in benchmark.languages]
     else:
         groups = _groups(benchmark.languages, by)
-        columns += [Column(name, benchmark, langs) for name, langs in groups.items()]
+        columns += [BoardColumn(name, benchmark, langs) for name, langs in groups.items()]
         notes += [f"{name}: {', '.join(langs)}." for name, langs in groups.items()]
         if by == "tiers" and len(benchmark.languages) > sum(map(len, groups.values())):
             notes.append("English counts to no tier, as in the groups of tasks.")
@@ -139,7 +139,7 @@ def _by_benchmark(wholes: Sequence[Benchmark]) -> Plan:
     columns, notes = [], []
     for whole in wholes:
         benchmark = whole.of_runs(runs)
-        columns.append(Column(whole.name, benchmark, whole.languages))
+        columns.append(BoardColumn(whole.name, benchmark, whole.languages))
         if len(whole.languages) > 1:
             notes.append(f"{whole.name}: average over {len(whole.languages)} languages, {', '.join(whole.languages)}.")
         notes += [note for number in range(len(runs)) for note in _missing(benchmark, number)]
@@ -170,7 +170,7 @@ def _single_tasks(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> tuple[lis
         if metric is None:
             notes.append(f"{each.task} is left out: {each.reason}")
             continue
-        cells = tuple({"": cell} if (cell := Cell.of(run, each.task, metric)) else {} for run in runs)
+        cells = tuple({"": cell} if (cell := LanguageResult.of(run, each.task, metric)) else {} for run in runs)
         higher = next(run for run in runs if each.task in run.table).higher_is_better(each.task, metric)
         found.append(Benchmark(each.task, metric, higher, None, tuple(runs), ("",), cells, {"": each.task}))
         notes.append(f"{each.task} stands for itself: {each.reason}")

@@ -7,14 +7,14 @@ from typing import Literal, get_args
 
 from lm_eval_moe.errors import UserError, did_you_mean
 
-__all__ = ["COLUMNS", "ColumnsBy", "Settings"]
+__all__ = ["COLUMNS", "BoardSettings", "ColumnsBy"]
 
 ColumnsBy = Literal["languages", "tiers", "families", "scripts", "benchmarks"]
 COLUMNS: tuple[str, ...] = get_args(ColumnsBy)
 
 
 @dataclass(frozen=True)
-class Settings:
+class BoardSettings:
     """What a leaderboard is asked to show.
 
     Attributes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lm_eval_moe.compare.board import Board, Head, Row, Section
-from lm_eval_moe.compare.cells import Cell, Change
+from lm_eval_moe.compare.board import Board, Head, RunRow, Section
+from lm_eval_moe.compare.cells import BoardCell, Change
 from lm_eval_moe.number_text import Scale, p_number, p_text, per_cent
 from lm_eval_moe.results.marks import legend, listed, signs_of
 from lm_eval_moe.statistics import ALPHA, draws_needed
@@ -25,14 +25,14 @@ MISSING = "\N{EN DASH}"
 _BETTER, _WORSE = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
 
 
-def value_text(cell: Cell, head: Head) -> str:
+def value_text(cell: BoardCell, head: Head) -> str:
     """Return ``54.0``, with the signs of its marks: shares in per cent, other numbers as they are."""
     if cell.estimate is None:
         return MISSING
     return f"{Scale(head.metric).number(cell.estimate.value)} {signs_of(cell.marks)}".strip()
 
 
-def change_text(cell: Cell, head: Head) -> str:
+def change_text(cell: BoardCell, head: Head) -> str:
     """Return ``+2.4``, a triangle where it is beyond chance, and the signs of its marks; empty without a baseline."""
     change = cell.change
     if change is None:
@@ -63,7 +63,7 @@ def interval_text(change: Change | None, head: Head) -> str:
     return Scale(head.metric).interval(change.interval if change else None)
 
 
-def control_text(row: Row, head: Head) -> tuple[str, str]:
+def control_text(row: RunRow, head: Head) -> tuple[str, str]:
     """Return a run's average gain over random controls with its marks; its interval of a new draw, and its rank."""
     gain = row.control.average if row.control else None
     if gain is None:
@@ -122,7 +122,7 @@ def _how_compared(section: Section, board: Board) -> Iterator[str]:
     yield from _methods(compared)
 
 
-def _methods(rows: Sequence[Row]) -> Iterator[str]:
+def _methods(rows: Sequence[RunRow]) -> Iterator[str]:
     changes = [(row, cell.change) for row in rows for cell in row.cells if cell.change is not None]
     methods = {change.method for _, change in changes}
     if paired := methods - {"normal, unpaired", "identical"}:
@@ -146,7 +146,7 @@ def _methods(rows: Sequence[Row]) -> Iterator[str]:
         yield "Changes without a standard error are not tested."
 
 
-def _clusters(changes: Sequence[tuple[Row, Change]]) -> str:
+def _clusters(changes: Sequence[tuple[RunRow, Change]]) -> str:
     """Say what the changes of averages take for independent."""
     averages = [
         (row.label, c.difference) for row, c in changes if len(c.languages) > 1 and c.difference.how == "paired"

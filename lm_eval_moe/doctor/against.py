@@ -24,7 +24,7 @@ from lm_eval_moe.wrapping import hanging
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Agreement", "Parity", "compare_backends", "parity", "shared_arguments"]
+__all__ = ["BackendAgreement", "Parity", "compare_backends", "parity", "shared_arguments"]
 
 _SHARED = ("pretrained", "revision", "dtype", "trust_remote_code", "tokenizer", "max_length")
 """Model arguments that say which model it is and how it reads text: both backends get them."""
@@ -37,7 +37,7 @@ _WIDTH = 96
 
 
 @dataclass(frozen=True)
-class Agreement:
+class BackendAgreement:
     """How far two backends agree under one plan; all differences are the largest of all texts.
 
     Attributes:
@@ -99,7 +99,7 @@ class Parity:
     backends: tuple[str, str]
     dtypes: tuple[str | None, str | None]
     texts: int
-    plans: tuple[Agreement, ...]
+    plans: tuple[BackendAgreement, ...]
 
     @property
     def exact(self) -> bool:
@@ -217,7 +217,7 @@ def parity(one: Seen, other: Seen) -> Parity:
     return Parity((one.backend, other.backend), (one.dtype, other.dtype), len(one.texts), plans)
 
 
-def _agreement(plan: str, one: Seen, other: Seen) -> Agreement:
+def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
     counts = one.counts[plan], other.counts[plan]
     apart = np.abs(counts[0] - counts[1]).sum((1, 2))
     even = apart == 0
@@ -225,7 +225,7 @@ def _agreement(plan: str, one: Seen, other: Seen) -> Agreement:
     importance = np.abs(one.importance[plan] - other.importance[plan]).max((1, 2))
     layers = list(one.layers["middle"] or one.layers["all"])
     divergence = np.abs(_divergence(one.importance[plan], layers) - _divergence(other.importance[plan], layers))
-    return Agreement(
+    return BackendAgreement(
         plan,
         scores=_largest(scores),
         importance=_largest(importance),

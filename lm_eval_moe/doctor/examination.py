@@ -13,9 +13,9 @@ from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.doctor import proofs as proofs  # its modules enter themselves
 from lm_eval_moe.doctor.anatomy import AFTERWARDS, Anatomy, anatomy_of
 from lm_eval_moe.doctor.explanation import explain
-from lm_eval_moe.doctor.finding import Finding, Proof, all_proofs
-from lm_eval_moe.doctor.reach_of_file import Reach, measure
+from lm_eval_moe.doctor.finding import Proof, ProofOutcome, all_proofs
 from lm_eval_moe.doctor.runs import NoModulesError, Runs, undisturbed
+from lm_eval_moe.doctor.target_shares import TargetShares, measure
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning, UserError
 from lm_eval_moe.recording.attribution import AttributionError
 
@@ -43,9 +43,9 @@ class Examination:
 
     model: str
     anatomy: Anatomy | None
-    findings: tuple[tuple[Proof, Finding], ...] = ()
+    findings: tuple[tuple[Proof, ProofOutcome], ...] = ()
     plan: SteeringPlan | None = None
-    reach: Reach | None = None
+    reach: TargetShares | None = None
     refusal: UserError | None = None
 
     @property
@@ -54,12 +54,12 @@ class Examination:
         return bool(self.findings) or self.refusal is not None
 
     @property
-    def failed(self) -> tuple[tuple[Proof, Finding], ...]:
+    def failed(self) -> tuple[tuple[Proof, ProofOutcome], ...]:
         """The proofs that do not hold."""
         return tuple(entry for entry in self.findings if entry[1].outcome == "fail")
 
     @property
-    def not_proven(self) -> tuple[tuple[Proof, Finding], ...]:
+    def not_proven(self) -> tuple[tuple[Proof, ProofOutcome], ...]:
         """The proofs that could observe nothing which would tell."""
         return tuple(entry for entry in self.findings if entry[1].outcome == "not proven")
 
@@ -171,26 +171,26 @@ def _scoring(modules: TorchModules) -> str | None:
         return None  # the proofs meet it again and say so
 
 
-def _reach(runs: Runs, plan: SteeringPlan) -> Reach | None:
+def _reach(runs: Runs, plan: SteeringPlan) -> TargetShares | None:
     try:
         return measure(runs, plan)
     except (RoutingBypassedError, NoModulesError):
         return None  # the proofs have met it and said so
 
 
-def _examined(entry: Proof, runs: Runs) -> Finding:
+def _examined(entry: Proof, runs: Runs) -> ProofOutcome:
     if entry.looks_at == "modules" and not runs.has_modules:
-        return Finding("not applicable", f"{NoModulesError()}; --against compares it with one that has them")
+        return ProofOutcome("not applicable", f"{NoModulesError()}; --against compares it with one that has them")
     try:
         return entry.examine(runs)
     except NoModulesError as error:
-        return Finding("not proven", str(error))
+        return ProofOutcome("not proven", str(error))
     except (UserError, AttributionError) as error:
         problem, fix = (error.problem, error.fix) if isinstance(error, UserError) else (str(error), None)
-        return Finding("fail", problem, fix)
+        return ProofOutcome("fail", problem, fix)
 
 
-def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
+def _findings(runs: Runs) -> tuple[tuple[Proof, ProofOutcome], ...]:
     """Examine all; a proof proves nothing where one that it needs does not hold."""
     found = [(entry, _examined(entry, runs)) for entry in all_proofs()]
     missing = {entry.name: entry for entry, finding in found if finding.outcome in ("fail", "not proven")}
@@ -200,14 +200,14 @@ def _findings(runs: Runs) -> tuple[tuple[Proof, Finding], ...]:
     )
 
 
-def _doubted(finding: Finding, missing: Sequence[Proof]) -> Finding:
+def _doubted(finding: ProofOutcome, missing: Sequence[Proof]) -> ProofOutcome:
     if finding.outcome != "pass" or not missing:
         return finding
     summary = f"{'; '.join(entry.if_missing for entry in missing)} ({finding.summary})"
     return replace(finding, outcome="not proven", summary=summary)
 
 
-def _finding_to_dict(entry: Proof, finding: Finding) -> dict[str, Any]:
+def _finding_to_dict(entry: Proof, finding: ProofOutcome) -> dict[str, Any]:
     return {
         "name": entry.name,
         "title": entry.title,

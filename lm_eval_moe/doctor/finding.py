@@ -12,13 +12,13 @@ from lm_eval_moe.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs
 
-__all__ = ["Finding", "Outcome", "Proof", "all_proofs", "proof"]
+__all__ = ["Outcome", "Proof", "ProofOutcome", "all_proofs", "proof"]
 
 Outcome = Literal["pass", "fail", "not proven", "not applicable"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProofOutcome:
     """The outcome of one proof on one model.
 
     Attributes:
@@ -51,7 +51,7 @@ class Proof:
         looks_at: What it needs to see: the model's torch modules, or only what every `RoutedModel` answers and records.
         needs: Proofs, by name, without which it proves nothing: what it takes for granted, they hold against the model.
         if_missing: What a proof that needs this one does where this one does not hold.
-        shares: Entries of a layer in `Finding.layers` that are shares of tokens, with their headings.
+        shares: Entries of a layer in `ProofOutcome.layers` that are shares of tokens, with their headings.
         table: The title of the table that shows them.
         runs: How many runs of the model it makes beside those that several share, for the bar of progress.
         runs_per_layer: The same for every layer that routes.
@@ -61,7 +61,7 @@ class Proof:
     title: str
     observes: str
     order: int
-    examine: Callable[[Runs], Finding]
+    examine: Callable[[Runs], ProofOutcome]
     looks_at: Literal["modules", "model"] = "model"
     needs: tuple[str, ...] = ()
     if_missing: str = "needs another proof, which does not hold"
@@ -76,10 +76,10 @@ _PROOFS: Registry[Proof] = Registry("proof")
 
 def proof(
     name: str, title: str, *, observes: str, order: int, **declared: Any
-) -> Callable[[Callable[[Runs], Finding]], Callable[[Runs], Finding]]:
+) -> Callable[[Callable[[Runs], ProofOutcome]], Callable[[Runs], ProofOutcome]]:
     """Enter a function into the table of proofs; see `Proof` for what is ``declared``."""
 
-    def register(examine: Callable[[Runs], Finding]) -> Callable[[Runs], Finding]:
+    def register(examine: Callable[[Runs], ProofOutcome]) -> Callable[[Runs], ProofOutcome]:
         _PROOFS.add(name, Proof(name, title, observes, order, examine, **declared), examine)
         return examine
 

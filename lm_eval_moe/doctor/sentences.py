@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["SENTENCES", "Sentence"]
+__all__ = ["SENTENCES", "SplitSentence"]
 
 
-class Sentence(NamedTuple):
+class SplitSentence(NamedTuple):
     """A sentence, split into what a task would ask and what it would score."""
 
     language: str
@@ -16,12 +16,12 @@ class Sentence(NamedTuple):
 
 
 SENTENCES = (
-    Sentence("en", "The ferry to the island leaves", " twice a day, once at dawn."),
-    Sentence("sw", "Mwalimu aliwaambia wanafunzi", " wasome kitabu kizima kabla ya mtihani wa mwisho."),
-    Sentence("ru", "Если поезд опоздает,", " мы поедем на автобусе."),
-    Sentence("zh", "这家书店", "每天营业到晚上九点。"),
-    Sentence("hi", "बारिश रुकते ही", " बच्चे खेलने निकले।"),
-    Sentence("ar", "كم كتابا بقي", " على الرف؟"),
-    Sentence("de", "Wer zu spät kommt, muss vor der verschlossenen Tür warten,", " bis jemand aufmacht."),
-    Sentence("ko", "열두 개", " 중 세 개."),
+    SplitSentence("en", "The ferry to the island leaves", " twice a day, once at dawn."),
+    SplitSentence("sw", "Mwalimu aliwaambia wanafunzi", " wasome kitabu kizima kabla ya mtihani wa mwisho."),
+    SplitSentence("ru", "Если поезд опоздает,", " мы поедем на автобусе."),
+    SplitSentence("zh", "这家书店", "每天营业到晚上九点。"),
+    SplitSentence("hi", "बारिश रुकते ही", " बच्चे खेलने निकले।"),
+    SplitSentence("ar", "كم كتابا بقي", " على الرف؟"),
+    SplitSentence("de", "Wer zu spät kommt, muss vor der verschlossenen Tür warten,", " bis jemand aufmacht."),
+    SplitSentence("ko", "열두 개", " 중 세 개."),
 )

@@ -22,8 +22,8 @@ from lm_eval_moe.wrapping import hanging
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.anatomy import Anatomy
     from lm_eval_moe.doctor.examination import Examination
-    from lm_eval_moe.doctor.finding import Finding, Proof
-    from lm_eval_moe.doctor.reach_of_file import Reach
+    from lm_eval_moe.doctor.finding import Proof, ProofOutcome
+    from lm_eval_moe.doctor.target_shares import TargetShares
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["render_text"]
@@ -93,7 +93,7 @@ def _proofs(found: Examination, verbose: bool) -> str:
     return "\n".join(lines)
 
 
-def _layer_table(entry: Proof, finding: Finding, verbose: bool) -> str:
+def _layer_table(entry: Proof, finding: ProofOutcome, verbose: bool) -> str:
     """Show by layer the shares that were measured, where they differ from layer to layer or anything failed."""
     shown = [name for name in entry.shares if any(name in row for row in finding.layers.values())]
     if shown:
@@ -115,7 +115,7 @@ def _layer_table(entry: Proof, finding: Finding, verbose: bool) -> str:
     return _table(f"{entry.title}, by layer", ["layer", *(name.replace("_", " ") for name in names)], rows)
 
 
-def _steering(plan: SteeringPlan, reach: Reach | None) -> str:
+def _steering(plan: SteeringPlan, reach: TargetShares | None) -> str:
     lines = [f"steering: {plan.name} (hash {plan.short_hash})"]
     for each in plan.interventions:
         what = f"{action_in_words(each)}; {tokens_in_words(each)}; {languages_in_words(each.languages)}"
@@ -154,7 +154,7 @@ def _limits(plan: SteeringPlan) -> str:
     return said
 
 
-def _reach(reach: Reach) -> str:
+def _reach(reach: TargetShares) -> str:
     if not any(each.tokens for each in reach.layers.values()):
         return "  reach: none of the doctor's sentences is in a language that the file steers: not measured"
     rows = {

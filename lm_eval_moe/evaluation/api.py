@@ -25,7 +25,7 @@ from lm_eval_moe.harness.quiet import quiet_harness, warnings_only
 from lm_eval_moe.harness.requests import parse_arguments
 from lm_eval_moe.harness.task_index import TaskManager, metadata_of
 from lm_eval_moe.harness.tracker import name_model
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.results.gains import add_gains
 from lm_eval_moe.routing_fields import chosen_fields
@@ -242,7 +242,7 @@ def _evaluate(
 
 def _check_pairings(manager: TaskManager, tasks: Sequence[Any], options: RoutingOptions) -> None:
     """Find what is wrong with the languages of the tasks before any weights or data are loaded."""
-    registry = ParallelRegistry.default([Path(file) for file in options.parallel])
+    registry = PairingRegistry.default([Path(file) for file in options.parallel])
     for name, metadata in metadata_of(manager, tasks):
         registry.pairing(name, metadata)
 

@@ -15,14 +15,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning
-from lm_eval_moe.evaluation.strata import Stratum, logged_values
+from lm_eval_moe.evaluation.averaged_documents import Stratum, logged_values
 from lm_eval_moe.multilingual.languages import ENGLISH, by_tier
 from lm_eval_moe.results.routing import GroupRouting
 from lm_eval_moe.results.values import number_of
 from lm_eval_moe.statistics import ClusteredValues, Estimate, independent_mean
 
 if TYPE_CHECKING:
-    from lm_eval_moe.parallel import TaskPairing
+    from lm_eval_moe.pairing import TaskPairing
 
 __all__ = ["add_averages"]
 

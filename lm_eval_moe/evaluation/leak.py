@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.evaluation.items import ItemKey
-from lm_eval_moe.parallel.data_sets import data_item
+from lm_eval_moe.pairing.data_sets import data_item
 from lm_eval_moe.steering.selected_on import SelectedOn, selected_on
 from lm_eval_moe.text_hash import text_hash
 

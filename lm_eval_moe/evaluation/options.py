@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.evaluation.control import control_count, control_plans
 from lm_eval_moe.languages import canonical_language
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.routing_fields import chosen_fields
 from lm_eval_moe.steering import SteeringSpec, load_spec
 
@@ -71,4 +71,4 @@ def check_options(options: RoutingOptions) -> None:
         control_count(options.control)
         if steering is None:
             control_plans(None, 1)
-    ParallelRegistry.default([Path(file) for file in options.parallel])
+    PairingRegistry.default([Path(file) for file in options.parallel])

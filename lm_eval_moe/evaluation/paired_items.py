@@ -12,9 +12,9 @@ from typing import Any
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.harness.documents import gold_target
 from lm_eval_moe.multilingual.numerals import readings
-from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.pairing import TaskPairing
 
-__all__ = ["Agreement", "agreement", "check_unique", "gold_answer", "named_by", "warn_of_shuffles"]
+__all__ = ["AnswerAgreement", "agreement", "check_unique", "gold_answer", "named_by", "warn_of_shuffles"]
 
 _ENOUGH = 3
 """Fewer answers that differ are slips of a translation, not another order."""
@@ -69,7 +69,7 @@ def gold_answer(task: Any, doc: Any) -> str | None:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AnswerAgreement:
     """How far the answers of two tasks agree.
 
     Attributes:
@@ -95,12 +95,12 @@ class Agreement:
         return differing >= _ENOUGH and differing >= _OF_CHANCE * (self.documents - self.by_chance)
 
 
-def agreement(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> Agreement:
+def agreement(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> AnswerAgreement:
     """Compare the answers of two tasks by key; documents without an answer are left out."""
     pairs = [(a, b) for key, a in one.items() if a is not None and (b := other.get(key)) is not None]
     ours, theirs = (Counter(answers) for answers in zip(*pairs, strict=True)) if pairs else (Counter(), Counter())
     total = len(pairs)
-    return Agreement(
+    return AnswerAgreement(
         documents=total,
         agreeing=sum(a == b for a, b in pairs),
         by_chance=sum(count * theirs[answer] for answer, count in ours.items()) / total if total else 0.0,

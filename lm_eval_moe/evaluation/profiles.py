@@ -20,7 +20,7 @@ from lm_eval_moe.results.routing import ReferenceSource
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
-    from lm_eval_moe.parallel import TaskPairing
+    from lm_eval_moe.pairing import TaskPairing
 
 __all__ = ["ReferenceProfile", "save_profile"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.evaluation.reach import shortfall
+from lm_eval_moe.evaluation.missed_targets import shortfall
 from lm_eval_moe.evaluation.tallies import unended
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
 if TYPE_CHECKING:
     from lm_eval_moe.evaluation.session import RoutingSession
     from lm_eval_moe.evaluation.tallies import TaskTally
-    from lm_eval_moe.parallel import TaskPairing
+    from lm_eval_moe.pairing import TaskPairing
     from lm_eval_moe.steering.coverage import Coverage
 
 __all__ = ["fields_over_some", "remarks_after", "remarks_before", "what_was_lost"]

@@ -17,7 +17,7 @@ from lm_eval_moe.results.routing import (
     GroupRouting,
     ModelShape,
     ReferenceSource,
-    Routing,
+    RoutingObject,
     Steering,
     TaskRouting,
 )
@@ -48,7 +48,7 @@ def add_routing(
         reference: Where the reference's routing comes from.
     """
     model = session.model
-    results[KEY] = Routing(
+    results[KEY] = RoutingObject(
         schema_version=SCHEMA_VERSION,
         lm_eval_moe_version=__version__,
         model=model.model_id,

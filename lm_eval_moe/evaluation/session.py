@@ -21,9 +21,9 @@ from lm_eval_moe.evaluation.paired_items import check_unique, gold_answer, named
 from lm_eval_moe.evaluation.tallies import TaskTally
 from lm_eval_moe.harness.documents import TaskDocument, watched_task
 from lm_eval_moe.harness.requests import prompt_of
-from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.pairing import TaskPairing
 from lm_eval_moe.recording import RecordStore, RequestKey, RoutingRecord
-from lm_eval_moe.routing_fields import CURVES, Curve, CurveError, Field
+from lm_eval_moe.routing_fields import CURVES, Curve, CurveError, RoutingField
 
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
@@ -53,7 +53,7 @@ class RoutingSession:
     def __init__(
         self,
         model: RoutedModel,
-        fields: Sequence[Field],
+        fields: Sequence[RoutingField],
         reference: str,
         *,
         include_reference: bool = False,

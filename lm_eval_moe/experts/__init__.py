@@ -5,14 +5,14 @@ Nothing here imports torch; matplotlib (the ``report`` extra) is imported when a
 
 from __future__ import annotations
 
+from lm_eval_moe.experts.explicit_file import explicit_yaml
 from lm_eval_moe.experts.heatmap import save_heat_map
-from lm_eval_moe.experts.selection import Compared, as_random_control, compared, parse_thresholds, select
+from lm_eval_moe.experts.selection import ComparedNumber, as_random_control, compared, parse_thresholds, select
 from lm_eval_moe.experts.shapes import parse_shape, shape_of_spec
 from lm_eval_moe.experts.text import render_text
-from lm_eval_moe.experts.written import explicit_yaml
 
 __all__ = [
-    "Compared",
+    "ComparedNumber",
     "as_random_control",
     "compared",
     "explicit_yaml",

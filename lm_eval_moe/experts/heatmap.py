@@ -10,7 +10,7 @@ import numpy as np
 from lm_eval_moe.drawing.layers_by_experts import HeatMap, Panel, draw_layers_by_experts
 from lm_eval_moe.drawing.palette import file_colours
 from lm_eval_moe.drawing.picture import picture
-from lm_eval_moe.experts.selection import Compared, Found, FoundByRule, compared
+from lm_eval_moe.experts.selection import ComparedNumber, Found, FoundByRule, compared
 from lm_eval_moe.experts.words import count, layers_in_words, rule_with_size
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
@@ -37,7 +37,7 @@ def save_heat_map(found: Found, path: str | Path) -> None:
     write_whole(Path(path), picture(figure, form, found.plan.name), "heat map")
 
 
-def _map(found: Found, rule: FoundByRule, numbers: Compared | None) -> HeatMap:
+def _map(found: Found, rule: FoundByRule, numbers: ComparedNumber | None) -> HeatMap:
     layers = found.plan.shape.layers
     selected = [(layers.index(choice.layer), choice.expert) for choice in rule.choices]
     faded = [row for row, layer in enumerate(layers) if layer not in rule.layers]

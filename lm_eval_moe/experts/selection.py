@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering import Choice, ProfileStore, SteeringPlan, SteeringSpec, explain, resolve
 from lm_eval_moe.steering.plan import PlannedIntervention
 from lm_eval_moe.steering.resolution import effective, scope_of
-from lm_eval_moe.steering.selectors import Compared, Selector
+from lm_eval_moe.steering.selectors import ComparedNumber, Selector
 from lm_eval_moe.steering.selectors.random_control import RandomControl
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Compared",
+    "ComparedNumber",
     "Counts",
     "Found",
     "FoundByRule",
@@ -153,7 +153,7 @@ def as_random_control(spec: SteeringSpec) -> SteeringSpec:
     return replace(spec, name=f"{spec.name}-random-control", interventions=tuple(interventions))
 
 
-def compared(found: Found, index: int) -> Compared | None:
+def compared(found: Found, index: int) -> ComparedNumber | None:
     """Return what an intervention's rule compares, over all MoE layers; None where it compares nothing.
 
     It is of every expert and not only of the chosen ones; for a random control, what the matched rule compares.
@@ -221,12 +221,12 @@ def parse_thresholds(text: str) -> tuple[float, ...]:
     Raises:
         UserError: One of them is no such number.
     """
-    place = Place("--thresholds", Path())
+    place = YamlPlace("--thresholds", Path())
     values = []
     for part in text.split(","):
         try:
             value: object = float(part)
         except ValueError:
             value = part
-        values.append(Field(place, value).number(0, 1))
+        values.append(YamlValue(place, value).number(0, 1))
     return tuple(sorted(set(values)))

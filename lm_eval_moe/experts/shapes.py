@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.profiles import ProfilePath, read_profile
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import SteeringSpec
 from lm_eval_moe.steering.layers import LayerExpression
 from lm_eval_moe.steering.overrides import key_of
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 __all__ = ["parse_shape", "profile_paths", "shape_of_spec"]
 
@@ -66,14 +66,16 @@ def parse_shape(text: str) -> RoutingShape:
         raise _error(f"unknown size {unknown[0]!r}{did_you_mean(unknown[0], (*_SIZES, 'moe_layers'))}")
     if missing:
         raise _error(f"{missing[0]!r} is missing")
-    place = Place(_WHERE, Path())
-    depth, experts, top_k = (Field(place / name, key_of(values[name].strip())).integer(1, 1_000_000) for name in _SIZES)
+    place = YamlPlace(_WHERE, Path())
+    depth, experts, top_k = (
+        YamlValue(place / name, key_of(values[name].strip())).integer(1, 1_000_000) for name in _SIZES
+    )
     if top_k > experts:
         raise _error(f"top_k {top_k} is more than the {experts} experts of a layer")
     everything = RoutingShape(tuple(range(depth)), experts, top_k, depth)
     if "moe_layers" not in values:
         return everything
-    parts = Field(place / "moe_layers", [part.strip() for part in values["moe_layers"].split(",")])
+    parts = YamlValue(place / "moe_layers", [part.strip() for part in values["moe_layers"].split(",")])
     layers = LayerExpression.parse(parts).resolve(everything, parts.place)
     return RoutingShape(layers, experts, top_k, depth)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.gate.check import Given, check
+from lm_eval_moe.gate.check import SideFiles, check
 from lm_eval_moe.gate.judge import judge
 from lm_eval_moe.gate.policy import Policy, load_policy, parse_policy
-from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
 
-__all__ = ["Given", "Line", "Policy", "Verdict", "check", "judge", "load_policy", "parse_policy"]
+__all__ = ["Policy", "SideFiles", "Verdict", "VerdictLine", "check", "judge", "load_policy", "parse_policy"]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.languages import canonical_language
+from lm_eval_moe.yaml_values import YamlValue, show
 
 __all__ = ["Allowances", "Allowed", "Checks", "language_tag", "one_line"]
 
@@ -17,7 +17,7 @@ Checks = Literal["score", "drift"]
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def one_line(given: Field) -> str:
+def one_line(given: YamlValue) -> str:
     """Return text that is one printable line."""
     text = given.text(empty=False)
     if not text.isprintable():
@@ -25,7 +25,7 @@ def one_line(given: Field) -> str:
     return text
 
 
-def language_tag(given: Field) -> str:
+def language_tag(given: YamlValue) -> str:
     """Return the canonical tag of a language in any spelling."""
     text = given.text(empty=False)
     try:
@@ -55,7 +55,7 @@ class Allowed:
     checks: tuple[Checks, ...] = ("score",)
 
     @classmethod
-    def parse(cls, given: Field) -> Allowed:
+    def parse(cls, given: YamlValue) -> Allowed:
         """Read ``{language: sw, benchmark: mgsm, reason: …, until: 2027-01-31}``."""
         fields = given.keys(["reason", "until"], ["task", "benchmark", "language", "checks"])
         names: dict[str, str] = {name: one_line(fields[name]) for name in ("task", "benchmark") if name in fields}
@@ -124,7 +124,7 @@ class Allowances:
         return notes
 
 
-def _date(given: Field) -> datetime.date:
+def _date(given: YamlValue) -> datetime.date:
     fix = "write the last day on which it holds as year-month-day, such as 2027-01-31"
     if not isinstance(given.value, str) or not _DATE.fullmatch(given.value):
         raise given.error(f"{show(given.value)} is no date", fix)

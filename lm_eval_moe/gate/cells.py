@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lm_eval_moe.gate.flips import Flips
-from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
 from lm_eval_moe.number_text import Scale, p_number
 
 __all__ = ["explained", "flip_tables", "footer", "tables_of"]
@@ -14,14 +14,14 @@ _LONGEST = 40  # characters of an answer
 _DRIFTS = ("check", "result", "early", "middle", "late", "items")
 
 
-def tables_of(verdict: Verdict) -> list[tuple[tuple[str, ...], list[tuple[Line, list[str]]], str]]:
+def tables_of(verdict: Verdict) -> list[tuple[tuple[str, ...], list[tuple[VerdictLine, list[str]]], str]]:
     """Return the tables of scores and of drifts: headers, lines with their cells behind name and result, what it is."""
     scores = [(line, _score_cells(line)) for line in verdict.lines if line.kind != "drift"]
     drifts = [(line, _drift_cells(line)) for line in verdict.lines if line.kind == "drift"]
     return [(_SCORES, scores, ""), (_DRIFTS, drifts, "routing drift, mean divergence / limit")]
 
 
-def explained(verdict: Verdict) -> list[Line]:
+def explained(verdict: Verdict) -> list[VerdictLine]:
     """Return the lines whose sentence one has to read: all that did not simply hold; what matters most comes first."""
     order = {"fail": 0, "unjudged": 1, "warn": 2, "pass": 3}
     lines = [
@@ -85,7 +85,7 @@ def footer(verdict: Verdict) -> str:
     return text
 
 
-def _score_cells(line: Line) -> list[str]:
+def _score_cells(line: VerdictLine) -> list[str]:
     if line.before is None or line.after is None or line.drop is None or line.margin is None:
         return ["", "", "", "", "", "", str(line.items or "")]
     change = line.after - line.before
@@ -105,7 +105,7 @@ def _score_cells(line: Line) -> list[str]:
     ]
 
 
-def _drift_cells(line: Line) -> list[str]:
+def _drift_cells(line: VerdictLine) -> list[str]:
     cells = [
         f"{line.drift[band]:.3f} / {line.limits[band]:g}" if band in line.drift else ""
         for band in ("early", "middle", "late")

@@ -10,20 +10,20 @@ from pathlib import Path
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.collect import Side, collect
 from lm_eval_moe.gate.drift import drift_between, identical_profiles, unchecked_profiles
-from lm_eval_moe.gate.evidence import Compared
+from lm_eval_moe.gate.evidence import NamedSide
 from lm_eval_moe.gate.flips import flips_of
 from lm_eval_moe.gate.judge import judge
 from lm_eval_moe.gate.margins import BaselineScore, check_margins
 from lm_eval_moe.gate.policy import Policy
-from lm_eval_moe.gate.verdict import Line, Verdict
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import latest, read_results, read_runs
 
-__all__ = ["Given", "check", "read_side"]
+__all__ = ["SideFiles", "check", "read_side"]
 
 
 @dataclass(frozen=True)
-class Given:
+class SideFiles:
     """One side as the user gave it.
 
     Attributes:
@@ -37,10 +37,10 @@ class Given:
 
 def check(
     policy: Policy,
-    baseline: Given,
-    candidate: Given,
+    baseline: SideFiles,
+    candidate: SideFiles,
     *,
-    registry: ParallelRegistry | None = None,
+    registry: PairingRegistry | None = None,
     today: datetime.date | None = None,
     items: int = 0,
 ) -> Verdict:
@@ -79,8 +79,8 @@ def check(
             notes += unchecked_profiles(dict(zip(("baseline", "candidate"), sides, strict=True)))
         flips = flips_of(evidence, first, second, items) if items else []
     except UserError as error:
-        line = Line("task", "results", None, "unjudged", "unjudged", " ".join(str(error).split()))
-        names = [Compared(", ".join(str(path) for path in given.paths)) for given in (baseline, candidate)]
+        line = VerdictLine("task", "results", None, "unjudged", "unjudged", " ".join(str(error).split()))
+        names = [NamedSide(", ".join(str(path) for path in given.paths)) for given in (baseline, candidate)]
         return Verdict(policy.name, names[0], names[1], policy.alpha, policy.correction, 0, (line,))
     return judge(
         policy,
@@ -94,7 +94,7 @@ def check(
     )
 
 
-def read_side(name: str, paths: Sequence[Path], notes: list[str], registry: ParallelRegistry | None = None) -> Side:
+def read_side(name: str, paths: Sequence[Path], notes: list[str], registry: PairingRegistry | None = None) -> Side:
     """Read one side; of tasks evaluated at several dates the newest counts.
 
     Args:

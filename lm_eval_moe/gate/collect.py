@@ -6,16 +6,16 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.gate.evidence import Compared, Evidence, FlippedItem
+from lm_eval_moe.gate.evidence import Evidence, FlippedItem, NamedSide
 from lm_eval_moe.gate.policy import Policy
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import Metric, Run, arrange, setup_differences
-from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.results.benchmarks import LanguageResult
 from lm_eval_moe.results.marks import Mark, legend, score_marks
 from lm_eval_moe.results.setup import unrecorded_choice
 from lm_eval_moe.results.values import Score
 
-__all__ = ["Home", "Side", "collect", "homes_of", "metric_of"]
+__all__ = ["Side", "TaskPlace", "collect", "metric_of", "task_places"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Side:
 
     name: str
     runs: tuple[Run, ...]
-    registry: ParallelRegistry | None = None
+    registry: PairingRegistry | None = None
 
     def __post_init__(self) -> None:
         kinds = {(run.model, run.steering_title) for run in self.runs}
@@ -50,10 +50,10 @@ class Side:
         return ", ".join(dict.fromkeys(run.label for run in self.runs))
 
     @property
-    def named(self) -> Compared:
+    def named(self) -> NamedSide:
         """The side as the verdict names it."""
         files = tuple(dict.fromkeys(str(run.source) for run in self.runs if run.source))
-        return Compared(self.label, self.runs[0].steering_title, files)
+        return NamedSide(self.label, self.runs[0].steering_title, files)
 
     def run_of(self, task: str) -> Run | None:
         """Return the run that holds a task.
@@ -72,7 +72,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Home:
+class TaskPlace:
     """Where a task stands: its benchmark and language."""
 
     task: str
@@ -82,28 +82,28 @@ class Home:
     names: Mapping[int, str] | None
 
 
-def homes_of(runs: Sequence[Run], registry: ParallelRegistry | None = None) -> dict[str, Home]:
+def task_places(runs: Sequence[Run], registry: PairingRegistry | None = None) -> dict[str, TaskPlace]:
     """Return the place of every task of some runs; a task of no known language is a benchmark of its own."""
     benchmarks, left_out = arrange(runs, registry=registry)
-    homes = {}
+    places = {}
     for benchmark in benchmarks:
         for language in benchmark.languages:
-            cells: list[Cell] = [of_run[language] for of_run in benchmark.cells if language in of_run]
+            cells: list[LanguageResult] = [of_run[language] for of_run in benchmark.cells if language in of_run]
             if cells:
                 task, names = cells[0].task, cells[0].item_names
-                homes[task] = Home(task, benchmark.name, language, benchmark.metric, names)
+                places[task] = TaskPlace(task, benchmark.name, language, benchmark.metric, names)
     for alone in left_out:
         if alone.metric is not None:
-            homes[alone.task] = Home(alone.task, alone.task, None, alone.metric, None)
-    return homes
+            places[alone.task] = TaskPlace(alone.task, alone.task, None, alone.metric, None)
+    return places
 
 
-def metric_of(policy: Policy, home: Home) -> Metric | None:
+def metric_of(policy: Policy, place: TaskPlace) -> Metric | None:
     """Return what a policy judges of a task; None if it does not judge the task."""
-    rules = policy.of(home.benchmark)
-    if rules is None or (rules.languages is not None and home.language not in rules.languages):
+    rules = policy.of(place.benchmark)
+    if rules is None or (rules.languages is not None and place.language not in rules.languages):
         return None
-    return Metric(*rules.metric.split(",", 1)) if rules.metric else home.metric
+    return Metric(*rules.metric.split(",", 1)) if rules.metric else place.metric
 
 
 def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evidence], list[str]]:
@@ -114,34 +114,34 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
     Raises:
         UserError: A task is in several results of one side.
     """
-    homes = homes_of([*baseline.runs, *candidate.runs], baseline.registry)
+    places = task_places([*baseline.runs, *candidate.runs], baseline.registry)
     evidence, notes = [], []
     marks: list[Mark] = []
     skipped, unknown = [], []
-    for home in homes.values():
-        metric = metric_of(policy, home)
+    for place in places.values():
+        metric = metric_of(policy, place)
         if metric is None:
-            skipped.append(home.task)
+            skipped.append(place.task)
             continue
-        before, after = baseline.run_of(home.task), candidate.run_of(home.task)
+        before, after = baseline.run_of(place.task), candidate.run_of(place.task)
         if before is None:
-            unknown.append(home.task)
+            unknown.append(place.task)
             continue
-        evidence.append(_evidence(home, metric, before, after))
+        evidence.append(_evidence(place, metric, before, after))
         for side, run in (("baseline", before), ("candidate", after)):
             if run is not None:
-                marks += [replace(mark, run=f"the {side}") for mark in score_marks(run, home.task)]
+                marks += [replace(mark, run=f"the {side}") for mark in score_marks(run, place.task)]
         if after is not None:
             notes += [
                 f"{each.kind} differs: {each.first} in the baseline, {each.second} in the candidate"
-                for each in setup_differences(before, after, [home.task])
+                for each in setup_differences(before, after, [place.task])
                 if not each.serious
             ]
             notes += [
-                f"the {side} evaluated chosen documents of {home.task} (--samples) and does not say which; it is not "
+                f"the {side} evaluated chosen documents of {place.task} (--samples) and does not say which; it is not "
                 "known whether the two evaluated the same"
                 for side, run in (("baseline", before), ("candidate", after))
-                if unrecorded_choice(run, home.task)
+                if unrecorded_choice(run, place.task)
             ]
     evidence += _absent(policy, list(evidence))
     if unknown:
@@ -166,38 +166,38 @@ def _absent(policy: Policy, found: Sequence[Evidence]) -> Iterator[Evidence]:
                 yield Evidence(name, language, f"{name} {language}", problem=problem)
 
 
-def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evidence:
+def _evidence(place: TaskPlace, metric: Metric, before: Run, after: Run | None) -> Evidence:
     def unjudged(problem: str) -> Evidence:
-        return Evidence(home.benchmark, home.language, home.task, problem=problem)
+        return Evidence(place.benchmark, place.language, place.task, problem=problem)
 
-    if after is None or home.task not in after.tasks:
-        return unjudged(f"the candidate has no results of {home.task}: evaluate it, too")
-    first, second = before.score(home.task, metric), after.score(home.task, metric)
+    if after is None or place.task not in after.tasks:
+        return unjudged(f"the candidate has no results of {place.task}: evaluate it, too")
+    first, second = before.score(place.task, metric), after.score(place.task, metric)
     for run, score, side in ((before, first, "baseline"), (after, second, "candidate")):
         if score is None:
-            has = ", ".join(each.key for each in run.metrics(home.task)) or "none"
-            has += ": it was run with --predict_only" if run.is_unscored(home.task) else ""
-            return unjudged(f"the {side} has no {metric.key} of {home.task}; its metrics: {has}")
+            has = ", ".join(each.key for each in run.metrics(place.task)) or "none"
+            has += ": it was run with --predict_only" if run.is_unscored(place.task) else ""
+            return unjudged(f"the {side} has no {metric.key} of {place.task}; its metrics: {has}")
     assert first  # else said above
     assert second
-    serious = [each for each in setup_differences(before, after, [home.task]) if each.serious]
+    serious = [each for each in setup_differences(before, after, [place.task]) if each.serious]
     if serious:
         differ = "; ".join(
             f"{each.kind} {each.first} in the baseline, {each.second} in the candidate" for each in serious
         )
-        return unjudged(f"{home.task} was set up differently: {differ}. Evaluate it as the baseline was")
+        return unjudged(f"{place.task} was set up differently: {differ}. Evaluate it as the baseline was")
     different = _different_documents(first, second)
     if different:
-        return unjudged(f"{home.task}: {different}. Evaluate the same items as the baseline")
-    higher = before.higher_is_better(home.task, metric)
-    items = len(first.items) if first.items else after.documents(home.task)
+        return unjudged(f"{place.task}: {different}. Evaluate the same items as the baseline")
+    higher = before.higher_is_better(place.task, metric)
+    items = len(first.items) if first.items else after.documents(place.task)
     if not items:
-        return unjudged(f"the results do not say how many items of {home.task} there are: evaluate with --log_samples")
-    losses, named = _losses(first, second, home, 1 if higher else -1)
+        return unjudged(f"the results do not say how many items of {place.task} there are: evaluate with --log_samples")
+    losses, named = _losses(first, second, place, 1 if higher else -1)
     return Evidence(
-        benchmark=home.benchmark,
-        language=home.language,
-        task=home.task,
+        benchmark=place.benchmark,
+        language=place.language,
+        task=place.task,
         before=first.estimate,
         after=second.estimate,
         items=items,
@@ -207,14 +207,14 @@ def _evidence(home: Home, metric: Metric, before: Run, after: Run | None) -> Evi
         is_share=metric.is_share,
         metric=metric.title,
         key=metric.key,
-        flipped=_flipped(first, second, home),
+        flipped=_flipped(first, second, place),
     )
 
 
-def _flipped(first: Score, second: Score, home: Home) -> list[FlippedItem]:
+def _flipped(first: Score, second: Score, place: TaskPlace) -> list[FlippedItem]:
     if first.items is None or second.items is None:
         return []
-    names = home.names or {}
+    names = place.names or {}
     changed = [
         FlippedItem(doc_id, names.get(doc_id), value, second.items[doc_id])
         for doc_id, value in first.items.items()
@@ -235,13 +235,15 @@ def _different_documents(first: Score, second: Score) -> str:
     return f"{changed} of {len(first.items)} documents have another content" if changed else ""
 
 
-def _losses(first: Score, second: Score, home: Home, sign: int) -> tuple[list[tuple[Hashable, float]] | None, bool]:
+def _losses(
+    first: Score, second: Score, place: TaskPlace, sign: int
+) -> tuple[list[tuple[Hashable, float]] | None, bool]:
     """Return the items' losses, and whether they carry names that hold in every language; else they carry the task."""
     if first.items is None or second.items is None:
         return None, False
-    names = home.names or {}
-    named = home.names is not None and first.items.keys() <= names.keys()
+    names = place.names or {}
+    named = place.names is not None and first.items.keys() <= names.keys()
     return [
-        (names[doc_id] if named else (home.task, doc_id), sign * (value - second.items[doc_id]))
+        (names[doc_id] if named else (place.task, doc_id), sign * (value - second.items[doc_id]))
         for doc_id, value in first.items.items()
     ], named

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from lm_eval_moe.statistics import Estimate
 
-__all__ = ["Compared", "DriftEvidence", "Evidence", "FlippedItem"]
+__all__ = ["DriftEvidence", "Evidence", "FlippedItem", "NamedSide"]
 
 
 @dataclass(frozen=True)
-class Compared:
+class NamedSide:
     """The baseline or the candidate, as the verdict names it.
 
     Attributes:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_moe.gate.allowances import Allowances, Allowed
-from lm_eval_moe.gate.evidence import Compared, DriftEvidence, Evidence
+from lm_eval_moe.gate.evidence import DriftEvidence, Evidence, NamedSide
 from lm_eval_moe.gate.flips import Flips
 from lm_eval_moe.gate.policy import BenchmarkPolicy, DriftLimits, Policy
 from lm_eval_moe.gate.sentences import drift_sentence, score_sentence
-from lm_eval_moe.gate.verdict import Effect, Kind, Line, Status, Verdict
+from lm_eval_moe.gate.verdict import Effect, Kind, Status, Verdict, VerdictLine
 from lm_eval_moe.statistics import Estimate, holm
 from lm_eval_moe.statistics.judgement import Drop, paired_drop, unpaired_drop
 
@@ -40,8 +40,8 @@ def judge(
     drift: Sequence[DriftEvidence] = (),
     *,
     today: datetime.date | None = None,
-    baseline: Compared | None = None,
-    candidate: Compared | None = None,
+    baseline: NamedSide | None = None,
+    candidate: NamedSide | None = None,
     notes: Sequence[str] = (),
     flips: Sequence[Flips] = (),
 ) -> Verdict:
@@ -72,8 +72,8 @@ def judge(
         lines += [_drift_line(policy.routing_drift, each, allow) for each in drift]
     return Verdict(
         policy=policy.name,
-        baseline=baseline or Compared("baseline"),
-        candidate=candidate or Compared("candidate"),
+        baseline=baseline or NamedSide("baseline"),
+        candidate=candidate or NamedSide("candidate"),
         alpha=policy.alpha,
         correction=policy.correction,
         tests=len(family),
@@ -161,10 +161,10 @@ def _corrected(policy: Policy, p_values: Sequence[float]) -> list[float]:
     return [min(1.0, factor * p) for p in p_values]
 
 
-def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int) -> Line:
+def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int) -> VerdictLine:
     if test.drop is None:
         problem = test.problem or ""
-        return Line(test.kind, test.like.benchmark, test.language, "unjudged", "unjudged", problem, test.items)
+        return VerdictLine(test.kind, test.like.benchmark, test.language, "unjudged", "unjudged", problem, test.items)
     items = f"{test.items} {'answers' if test.kind == 'macro' else 'items'}"
     found = score_sentence(policy, test.drop, test.margin, adjusted, tests, test.like, items)
     sentence = found.sentence
@@ -182,7 +182,7 @@ def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int)
             sentence = f"{sentence} ({until}; it is not needed now)"
         else:
             status, effect, sentence = "allowed", "pass", f"{sentence} ({until})"
-    return Line(
+    return VerdictLine(
         kind=test.kind,
         benchmark=test.like.benchmark,
         language=test.language,
@@ -203,9 +203,9 @@ def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int)
     )
 
 
-def _drift_line(limits: DriftLimits, given: DriftEvidence, allow: Allowances) -> Line:
+def _drift_line(limits: DriftLimits, given: DriftEvidence, allow: Allowances) -> VerdictLine:
     if given.problem is not None:
-        return Line("drift", given.benchmark, given.language, "unjudged", "unjudged", given.problem, given.items)
+        return VerdictLine("drift", given.benchmark, given.language, "unjudged", "unjudged", given.problem, given.items)
     exceeded = any(mean > limits.limits[band] for band, mean in given.means.items())
     sentence = drift_sentence(given.means, limits.limits, given.items)
     status: Status = "drifted" if exceeded else "held"
@@ -214,7 +214,7 @@ def _drift_line(limits: DriftLimits, given: DriftEvidence, allow: Allowances) ->
     if allowed is not None and exceeded:
         status, effect = "allowed", "pass"
         sentence = f"{sentence} (allowed until {allowed.until}: {allowed.reason})"
-    return Line(
+    return VerdictLine(
         kind="drift",
         benchmark=given.benchmark,
         language=given.language,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from lm_eval_moe.escaping import printable
-from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
 
 __all__ = ["junit_xml"]
 
@@ -27,7 +27,7 @@ def junit_xml(verdict: Verdict) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _counts(lines: tuple[Line, ...] | list[Line]) -> dict[str, str]:
+def _counts(lines: tuple[VerdictLine, ...] | list[VerdictLine]) -> dict[str, str]:
     return {
         "tests": str(len(lines)),
         "failures": str(sum(line.effect == "fail" for line in lines)),
@@ -37,7 +37,7 @@ def _counts(lines: tuple[Line, ...] | list[Line]) -> dict[str, str]:
     }
 
 
-def _case(suite: ET.Element, line: Line) -> None:
+def _case(suite: ET.Element, line: VerdictLine) -> None:
     case = ET.SubElement(suite, "testcase", classname=_text(line.benchmark), name=_text(line.name), time="0")
     sentence = _text(line.sentence)
     if line.effect == "fail":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lm_eval_moe.escaping import markdown_cell
 from lm_eval_moe.gate.cells import explained, flip_tables, footer, tables_of
-from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
 from lm_eval_moe.tables import markdown_table
 
 __all__ = ["markdown_summary"]
@@ -36,10 +36,10 @@ def markdown_summary(verdict: Verdict) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _name(line: Line, *, short: bool = False) -> str:
+def _name(line: VerdictLine, *, short: bool = False) -> str:
     name = line.name.removeprefix("routing drift ") if short else line.name
     return f"{markdown_cell(line.benchmark)} {markdown_cell(name)}"
 
 
-def _status(line: Line) -> str:
+def _status(line: VerdictLine) -> str:
     return f"**{line.result}**" if line.effect in ("fail", "unjudged") else line.result

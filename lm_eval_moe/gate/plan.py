@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.gate.collect import Home, Side, collect, homes_of, metric_of
+from lm_eval_moe.gate.collect import Side, TaskPlace, collect, metric_of, task_places
 from lm_eval_moe.gate.policy import Policy
 from lm_eval_moe.gate.power import Planned
 from lm_eval_moe.results import Metric
@@ -26,26 +26,26 @@ def planned_of(policy: Policy, baseline: Side, correlation: float) -> list[Plann
         UserError: There is none.
     """
     found = []
-    for home in homes_of(baseline.runs, baseline.registry).values():
-        score, metric = _score(policy, baseline, home)
+    for place in task_places(baseline.runs, baseline.registry).values():
+        score, metric = _score(policy, baseline, place)
         if score is None or metric is None:
             continue
-        run = baseline.run_of(home.task)
-        items = len(score.items) if score.items else run.documents(home.task) if run else 0
+        run = baseline.run_of(place.task)
+        items = len(score.items) if score.items else run.documents(place.task) if run else 0
         if not items:
             continue
         values = list(score.items.values()) if score.items else []
         right_or_wrong = all(value in (0, 1) for value in values) if values else metric.is_share
         found.append(
             Planned(
-                benchmark=home.benchmark,
-                language=home.language,
+                benchmark=place.benchmark,
+                language=place.language,
                 items=items,
                 score=score.estimate.value,
                 is_share=metric.is_share,
                 right_or_wrong=right_or_wrong,
                 spread=float(np.std(values)) if values else (score.estimate.stderr or 0.0) * math.sqrt(items),
-                shared=home.names is not None,
+                shared=place.names is not None,
                 correlation=correlation,
             )
         )
@@ -73,11 +73,11 @@ def between_languages(policy: Policy, baseline: Side) -> float:
     both runs: taken for them, it is on the safe side.
     """
     by_benchmark: dict[str, list[Mapping[str, float]]] = {}
-    for home in homes_of(baseline.runs, baseline.registry).values():
-        score, _ = _score(policy, baseline, home)
-        if score is not None and score.items and home.names is not None and home.language is not None:
-            values = {home.names[doc_id]: value for doc_id, value in score.items.items() if doc_id in home.names}
-            by_benchmark.setdefault(home.benchmark, []).append(values)
+    for place in task_places(baseline.runs, baseline.registry).values():
+        score, _ = _score(policy, baseline, place)
+        if score is not None and score.items and place.names is not None and place.language is not None:
+            values = {place.names[doc_id]: value for doc_id, value in score.items.items() if doc_id in place.names}
+            by_benchmark.setdefault(place.benchmark, []).append(values)
     return _mean_correlation(by_benchmark.values())
 
 
@@ -109,9 +109,9 @@ def correlations_of_pair(policy: Policy, first: Side, second: Side) -> tuple[flo
     return min(max(covariance / spread, 0.0), 1.0), _mean_correlation(by_benchmark.values())
 
 
-def _score(policy: Policy, baseline: Side, home: Home) -> tuple[Score | None, Metric | None]:
-    metric, run = metric_of(policy, home), baseline.run_of(home.task)
-    return (run.score(home.task, metric) if metric and run else None), metric
+def _score(policy: Policy, baseline: Side, place: TaskPlace) -> tuple[Score | None, Metric | None]:
+    metric, run = metric_of(policy, place), baseline.run_of(place.task)
+    return (run.score(place.task, metric) if metric and run else None), metric
 
 
 def _variance(value: float, stderr: float | None, items: int) -> float:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.allowances import Allowed, language_tag, one_line
 from lm_eval_moe.shape import BANDS
 from lm_eval_moe.strict_yaml import read_yaml
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 __all__ = ["BenchmarkPolicy", "DriftLimits", "Margin", "Margins", "Policy", "load_policy", "parse_policy"]
 
@@ -33,7 +33,7 @@ class Margin:
     where: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Margin:
+    def parse(cls, given: YamlValue) -> Margin:
         """Read ``0.05`` or ``{relative: 0.1}``."""
         if isinstance(given.value, Mapping):
             return cls(given.keys(["relative"])["relative"].number(0, 1), True, given.place.where)
@@ -57,14 +57,14 @@ class Margins:
     languages: Mapping[str, Margin] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, given: Field, default: Margins | None = None) -> Margins:
+    def parse(cls, given: YamlValue, default: Margins | None = None) -> Margins:
         """Read ``{language: 0.05, macro: 0.02, languages: {sw: 0.08}}``; the default's stand for what is left out."""
         names = ["language", "macro"]
         fields = given.keys([] if default else names, [*(names if default else []), "languages"])
         own = {}
         if "languages" in fields:
             for key, value in fields["languages"].mapping("{sw: 0.08}").items():
-                tag = language_tag(Field(value.place, key))
+                tag = language_tag(YamlValue(value.place, key))
                 if tag in own:
                     raise value.error(f"{tag!r} has a margin already", "give every language one margin")
                 own[tag] = Margin.parse(value)
@@ -97,7 +97,7 @@ class BenchmarkPolicy:
     languages: tuple[str, ...] | None = None
 
     @classmethod
-    def parse(cls, given: Field, default: BenchmarkPolicy) -> BenchmarkPolicy:
+    def parse(cls, given: YamlValue, default: BenchmarkPolicy) -> BenchmarkPolicy:
         """Read an entry of ``benchmarks``."""
         fields = given.keys([], ["margins", "minimum_items", "metric", "languages"])
         return cls(
@@ -121,7 +121,7 @@ class DriftLimits:
     exceeded: Exceeded = "fail"
 
     @classmethod
-    def parse(cls, given: Field) -> DriftLimits:
+    def parse(cls, given: YamlValue) -> DriftLimits:
         """Read ``{early: 0.05, middle: 0.05, late: 0.05, exceeded: fail}``."""
         fields = given.keys([], [*BANDS, "exceeded"])
         limits = {band: fields[band].number(0, 1) for band in BANDS if band in fields}
@@ -164,7 +164,7 @@ class Policy:
     source: str = field(default="<api>", compare=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Policy:
+    def parse(cls, given: YamlValue) -> Policy:
         """Read a whole file."""
         fields = given.keys(
             ["version", "margins", "minimum_items"],
@@ -205,7 +205,7 @@ def parse_policy(mapping: Mapping[str, Any], source: str = "<api>") -> Policy:
     Raises:
         UserError: Anything in it is unknown, missing, of the wrong type or out of range.
     """
-    return Policy.parse(Field(Place(source, Path.cwd()), mapping))
+    return Policy.parse(YamlValue(YamlPlace(source, Path.cwd()), mapping))
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -223,38 +223,38 @@ def load_policy(path: str | Path) -> Policy:
             raise
         fix = "give the path of a policy file; `lm-eval-moe gate init BASELINE -o policy.yaml` writes one"
         raise UserError(error.problem, fix=fix, where=error.where) from error
-    return Policy.parse(Field(Place(str(path), path.parent), content))
+    return Policy.parse(YamlValue(YamlPlace(str(path), path.parent), content))
 
 
-def _said(fields: Mapping[str, Field], name: str, read: Callable[[Field], T], default: T) -> T:
+def _said(fields: Mapping[str, YamlValue], name: str, read: Callable[[YamlValue], T], default: T) -> T:
     return read(fields[name]) if name in fields else default
 
 
-def _one_of(options: object) -> Callable[[Field], Any]:
+def _one_of(options: object) -> Callable[[YamlValue], Any]:
     """Return what reads one of the texts of a `Literal`."""
     return lambda given: given.choice(get_args(options))
 
 
-def _count(given: Field) -> int:
+def _count(given: YamlValue) -> int:
     return given.integer(1, 10**9)
 
 
-def _allowed(given: Field) -> tuple[Allowed, ...]:
+def _allowed(given: YamlValue) -> tuple[Allowed, ...]:
     return tuple(Allowed.parse(entry) for entry in given.items("[{language: sw, reason: …, until: 2027-01-31}]"))
 
 
-def _benchmarks(given: Field, default: BenchmarkPolicy) -> dict[str, BenchmarkPolicy]:
+def _benchmarks(given: YamlValue, default: BenchmarkPolicy) -> dict[str, BenchmarkPolicy]:
     entries = given.mapping("{mgsm: {minimum_items: 200}}")
     if not entries:
         raise given.error("the list is empty", "leave `benchmarks` out to judge all that the baseline has")
     found = {}
     for key, value in entries.items():
-        name = one_line(Field(value.place, key))
+        name = one_line(YamlValue(value.place, key))
         found[name] = default if value.value is None else BenchmarkPolicy.parse(value, default)
     return found
 
 
-def _languages(given: Field) -> tuple[str, ...] | None:
+def _languages(given: YamlValue) -> tuple[str, ...] | None:
     if given.value == "all":
         return None
     tags = tuple(language_tag(item) for item in given.items("[de, sw]"))
@@ -263,7 +263,7 @@ def _languages(given: Field) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(tags))
 
 
-def _metric(given: Field) -> str:
+def _metric(given: YamlValue) -> str:
     text = one_line(given)
     name, comma, filtered = text.partition(",")
     if not (name and comma and filtered):
@@ -271,7 +271,7 @@ def _metric(given: Field) -> str:
     return text
 
 
-def _alpha(given: Field) -> float:
+def _alpha(given: YamlValue) -> float:
     alpha = given.number(0, 0.5)
     if alpha == 0:
         raise given.error("nothing is ever beyond a chance of 0", "give a small number such as 0.05")

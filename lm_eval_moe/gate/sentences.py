@@ -11,10 +11,10 @@ from lm_eval_moe.number_text import Scale, p_text, per_cent
 from lm_eval_moe.statistics import is_beyond_chance
 from lm_eval_moe.statistics.judgement import Drop
 
-__all__ = ["Finding", "drift_sentence", "score_sentence"]
+__all__ = ["ScoreFinding", "drift_sentence", "score_sentence"]
 
 
-class Finding(NamedTuple):
+class ScoreFinding(NamedTuple):
     """What was found of a score.
 
     Attributes:
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 def score_sentence(
     policy: Policy, drop: Drop, margin: float, adjusted: float | None, tests: int, like: Evidence, items: str
-) -> Finding:
+) -> ScoreFinding:
     """Say what was found of a score.
 
     Args:
@@ -50,26 +50,26 @@ def score_sentence(
     identical = drop.worse == 0 and drop.better == 0
     within = not regression and (identical or (drop.upper is not None and drop.upper <= margin))
     if identical:
-        return Finding(f"no score of {items} changed", False, True, False)
+        return ScoreFinding(f"no score of {items} changed", False, True, False)
     word = "fell" if (drop.value > 0) == like.higher_is_better else "rose"
     moved = f"{word} by {scale.size_in_words(abs(drop.value))}" if drop.value else "did not move on average"
     tolerated = f"the margin of {scale.size_in_words(margin)}"
     why = _why(drop, adjusted, tests, items)
     if regression:
         how = "beyond chance and more than" if policy.test == "drop" else "beyond chance more than"
-        return Finding(f"{moved}, {how} {tolerated}: {why}", True, False, True)
+        return ScoreFinding(f"{moved}, {how} {tolerated}: {why}", True, False, True)
     most = "an unknown amount" if drop.upper is None else scale.size_in_words(max(drop.upper, 0.0))
     if within:
         sure = f"with {per_cent(1 - policy.alpha)} confidence it is worse by at most {most}"
         moved += f", beyond chance ({why})" if beyond else ""
-        return Finding(f"{moved}; {sure}, within {tolerated}", False, True, beyond)
+        return ScoreFinding(f"{moved}; {sure}, within {tolerated}", False, True, beyond)
     if beyond:
         moved += f", beyond chance but not more than {tolerated} ({why})"
     elif drop.value > 0:
         about = "may be chance" if policy.test == "drop" else f"is not beyond chance more than {tolerated}"
         moved += f", which {about} ({why})"
     unsure = f"{items} cannot rule out a loss of up to {most}, more than {tolerated}"
-    return Finding(f"{moved}; {unsure}", False, False, beyond)
+    return ScoreFinding(f"{moved}; {unsure}", False, False, beyond)
 
 
 def _why(drop: Drop, adjusted: float | None, tests: int, items: str) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.gate.cells import explained, flip_tables, footer, tables_of
 from lm_eval_moe.gate.power import PowerRow
-from lm_eval_moe.gate.verdict import Line, Verdict
+from lm_eval_moe.gate.verdict import Verdict, VerdictLine
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.tables import aligned
 from lm_eval_moe.wrapping import hanging
@@ -50,7 +50,7 @@ def verdict_table(verdict: Verdict) -> str:
     return _text(console)
 
 
-def _style(line: Line) -> str:
+def _style(line: VerdictLine) -> str:
     return _STYLES["warn" if line.is_tolerated else line.effect]
 
 
@@ -76,7 +76,7 @@ def power_table(rows: list[PowerRow], heading: str) -> str:
     return _text(console)
 
 
-def _table(headers: tuple[str, ...], rows: list[tuple[Line, list[str]]], title: str) -> Table:
+def _table(headers: tuple[str, ...], rows: list[tuple[VerdictLine, list[str]]], title: str) -> Table:
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, header in enumerate(headers):
         table.add_column(Text(header), justify="right" if number > 1 else "left", no_wrap=True, overflow="fold")

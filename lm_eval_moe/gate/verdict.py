@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lm_eval_moe.gate.evidence import Compared
+from lm_eval_moe.gate.evidence import NamedSide
 
 if TYPE_CHECKING:
     from lm_eval_moe.gate.flips import Flips
 
-__all__ = ["Effect", "Line", "Status", "Verdict"]
+__all__ = ["Effect", "Status", "Verdict", "VerdictLine"]
 
 Status = Literal["held", "inconclusive", "regression", "drifted", "allowed", "unjudged"]
 Effect = Literal["pass", "warn", "fail", "unjudged"]
@@ -22,7 +22,7 @@ _OUTCOMES = {0: "passed", 1: "regression", 2: "cannot be judged"}
 
 
 @dataclass(frozen=True)
-class Line:
+class VerdictLine:
     """One score or drift.
 
     Attributes:
@@ -109,16 +109,16 @@ class Verdict:
     """
 
     policy: str
-    baseline: Compared
-    candidate: Compared
+    baseline: NamedSide
+    candidate: NamedSide
     alpha: float
     correction: str
     tests: int
-    lines: tuple[Line, ...]
+    lines: tuple[VerdictLine, ...]
     notes: tuple[str, ...] = ()
     flips: tuple[Flips, ...] = ()
 
-    def having(self, effect: Effect) -> tuple[Line, ...]:
+    def having(self, effect: Effect) -> tuple[VerdictLine, ...]:
         """Return the lines of one effect."""
         return tuple(line for line in self.lines if line.effect == effect)
 

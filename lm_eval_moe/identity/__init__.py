@@ -6,7 +6,7 @@ Needs neither torch nor lm-eval: who has a model or tasks describes them (`backe
 from __future__ import annotations
 
 from lm_eval_moe.identity.agreement import check_agreement
-from lm_eval_moe.identity.identity import Difference, Identity
+from lm_eval_moe.identity.identity import Identity, PartDifference
 from lm_eval_moe.identity.parts import PARTS
 from lm_eval_moe.identity.settings import setting_differences
 from lm_eval_moe.identity.uses import (
@@ -31,8 +31,8 @@ __all__ = [
     "REFERENCE",
     "ROW",
     "SELECTION",
-    "Difference",
     "Identity",
+    "PartDifference",
     "Use",
     "check_agreement",
     "setting_differences",

@@ -7,7 +7,7 @@ import warnings
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity.backends import BACKEND
-from lm_eval_moe.identity.identity import Difference, Identity
+from lm_eval_moe.identity.identity import Identity, PartDifference
 from lm_eval_moe.identity.uses import Use
 
 __all__ = ["check_agreement", "listed"]
@@ -57,7 +57,7 @@ def check_agreement(stored: Identity | None, now: Identity, use: Use, *, what: s
         _warn(f"{where}: {what} is used all the same, though {listed(other)}")
 
 
-def listed(differences: list[Difference]) -> str:
+def listed(differences: list[PartDifference]) -> str:
     """Return the differences in one line, the first few in words."""
     more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
     return "; ".join(map(str, differences[:_SHOWN])) + more

@@ -12,7 +12,7 @@ from lm_eval_moe.identity.backends import comparable, mixed_backends
 from lm_eval_moe.identity.parts import PARTS
 from lm_eval_moe.identity.uses import Use
 
-__all__ = ["SCHEMA_VERSION", "Difference", "Identity"]
+__all__ = ["SCHEMA_VERSION", "Identity", "PartDifference"]
 
 SCHEMA_VERSION = 1
 _SHOWN = 60
@@ -20,7 +20,7 @@ _MIXED = "in float32 they agree but for rounding; in 16-bit types some tokens se
 
 
 @dataclass(frozen=True)
-class Difference:
+class PartDifference:
     """A part in which two identities differ.
 
     Attributes:
@@ -93,7 +93,7 @@ class Identity:
         text = json.dumps([dict(self.parts), {name: dict(task) for name, task in self.tasks.items()}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def differences(self, now: Identity, names: Iterable[str]) -> list[Difference]:
+    def differences(self, now: Identity, names: Iterable[str]) -> list[PartDifference]:
         """Say in which of some parts another identity differs; what one of the two does not know is passed over.
 
         Between two backends, what is each one's own way of running a model is passed over, too.
@@ -136,7 +136,7 @@ class Identity:
         backends = mixed_backends(self.parts, now.parts)
         return "{} and {} are mixed: {}".format(*backends, _MIXED) if backends else ""
 
-    def mismatch(self, now: Identity, use: Use) -> list[Difference]:
+    def mismatch(self, now: Identity, use: Use) -> list[PartDifference]:
         """Return the differences that forbid a use."""
         return self.differences(now, use.needed())
 
@@ -183,7 +183,7 @@ class Identity:
         return cls(parts, tasks)
 
 
-def _differences(name: str, old: Any, new: Any) -> Iterator[Difference]:
+def _differences(name: str, old: Any, new: Any) -> Iterator[PartDifference]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         if _incomparable(old, new):
             return
@@ -191,7 +191,7 @@ def _differences(name: str, old: Any, new: Any) -> Iterator[Difference]:
         for key in old.keys() & new.keys() if by_kind else sorted({*old, *new}, key=str):
             yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
     elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
-        yield Difference(name, old, new)
+        yield PartDifference(name, old, new)
 
 
 def _is_hash_by_kind(value: object) -> bool:

@@ -15,7 +15,7 @@ from transformers import StoppingCriteriaList
 
 from lm_eval_moe.backends.hf.caches import NAMES, kept_in
 from lm_eval_moe.backends.hf.probe import probe
-from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
+from lm_eval_moe.backends.hf.uncompiled import generating_module, uncompiled
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.library.rows import Generating, Rows
@@ -43,7 +43,7 @@ def session_of(model: Any) -> Session:
     Raises:
         UserError: It routes nowhere, or in a way that cannot be intercepted.
     """
-    core = core_of(model)
+    core = generating_module(model)
     # Only while a block is around it: a model may be altered between two, and its routers be others.
     known = _SESSIONS.get(core)
     return Session(core) if known is None else known

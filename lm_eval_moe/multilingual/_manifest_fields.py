@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import did_you_mean
 from lm_eval_moe.multilingual.languages import language_info
-from lm_eval_moe.parallel.entries import checked_language
+from lm_eval_moe.pairing.entries import checked_language
+from lm_eval_moe.yaml_values import YamlValue, show
 
 __all__ = [
     "LanguageEntry",
@@ -42,7 +42,7 @@ class LanguageEntry:
     fields: Mapping[str, Any]
 
 
-def checked_languages(languages: Field) -> tuple[LanguageEntry, ...]:
+def checked_languages(languages: YamlValue) -> tuple[LanguageEntry, ...]:
     """Return the languages, in their order, or raise UserError."""
     entries = languages.mapping("languages: {en: eng_Latn, sw: {config: swh_Latn}}")
     if not entries:
@@ -50,12 +50,12 @@ def checked_languages(languages: Field) -> tuple[LanguageEntry, ...]:
     return tuple(_language(key, entry) for key, entry in entries.items())
 
 
-def _language(key: object, entry: Field) -> LanguageEntry:
+def _language(key: object, entry: YamlValue) -> LanguageEntry:
     given = entry
     if isinstance(entry.value, str) or entry.value is None:
-        given = Field(entry.place, {"config": entry.value} if entry.value else {})
+        given = YamlValue(entry.place, {"config": entry.value} if entry.value else {})
     fields = given.keys([], ["config", "file", "language", "strings", "fields"])
-    language = checked_language(fields.get("language", Field(entry.place, key)))
+    language = checked_language(fields.get("language", YamlValue(entry.place, key)))
     name = _name(key, entry)
     if "language" not in fields and name != language:
         raise entry.error(
@@ -73,14 +73,14 @@ def _language(key: object, entry: Field) -> LanguageEntry:
     )
 
 
-def checked_strings(field: Field | None) -> dict[str, Any]:
+def checked_strings(field: YamlValue | None) -> dict[str, Any]:
     """Return values by name, none at all where nothing is given, or raise UserError."""
     if field is None or field.value is None:
         return {}
     return {_text_name(name, entry): entry.value for name, entry in field.mapping("{name: value}").items()}
 
 
-def checked_variants(field: Field | None) -> dict[str, dict[str, Any]]:
+def checked_variants(field: YamlValue | None) -> dict[str, dict[str, Any]]:
     """Return the strings of each variant; none at all where there are no variants."""
     if field is None or field.value is None:
         return {}
@@ -96,7 +96,7 @@ def checked_variants(field: Field | None) -> dict[str, dict[str, Any]]:
     return variants
 
 
-def checked_groups(field: Field | None, keys: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def checked_groups(field: YamlValue | None, keys: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Return the keys of the languages of each further group."""
     if field is None or field.value is None:
         return {}
@@ -109,11 +109,11 @@ def checked_groups(field: Field | None, keys: tuple[str, ...]) -> dict[str, tupl
     return groups
 
 
-def checked_metrics(field: Field) -> list[tuple[str, str | None, bool]]:
+def checked_metrics(field: YamlValue) -> list[tuple[str, str | None, bool]]:
     """Return metrics, their filters, and whether averages weight tasks by their size."""
     metrics = []
     for entry in field.items("metrics: [acc]"):
-        given = Field(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
+        given = YamlValue(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
         fields = given.keys(["metric"], ["filter", "weight_by_size"])
         of_filter = fields["filter"].words() if "filter" in fields else None
         by_size = "weight_by_size" in fields and fields["weight_by_size"].flag()
@@ -123,7 +123,7 @@ def checked_metrics(field: Field) -> list[tuple[str, str | None, bool]]:
     return metrics
 
 
-def checked_patterns(field: Field | None) -> tuple[str, ...]:
+def checked_patterns(field: YamlValue | None) -> tuple[str, ...]:
     """Return the names of lm-eval's tasks with their placeholders; none where the tasks are this package's own."""
     if field is None:
         return ()
@@ -144,7 +144,7 @@ def checked_patterns(field: Field | None) -> tuple[str, ...]:
     return tuple(entry.words() for entry in entries)
 
 
-def checked_pairs(field: Field, languages: Collection[str]) -> str | None:
+def checked_pairs(field: YamlValue, languages: Collection[str]) -> str | None:
     """Return why there is no English counterpart, or None where there is one."""
     if field.value is True:
         if REFERENCE not in languages:
@@ -157,19 +157,19 @@ def checked_pairs(field: Field, languages: Collection[str]) -> str | None:
     return field.words()
 
 
-def checked_items(field: Field) -> str:
+def checked_items(field: YamlValue) -> str:
     """Return how many items a language has, as text."""
     return field.words() if isinstance(field.value, str) else str(field.integer(1, 10**9))
 
 
-def _text_name(name: object, entry: Field) -> str:
+def _text_name(name: object, entry: YamlValue) -> str:
     """Return the key of a mapping's entry, which has to be text."""
     if not isinstance(name, str):
         raise entry.error(f"expected a name as text, got {show(name)}", "put it in quotes")
     return name
 
 
-def _name(name: object, entry: Field) -> str:
+def _name(name: object, entry: YamlValue) -> str:
     if not isinstance(name, str) or not _KEY.fullmatch(name):
         raise entry.error(f"{show(name)} is no key", "letters and digits, with - or _ between")
     return name

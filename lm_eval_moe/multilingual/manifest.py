@@ -33,7 +33,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual._manifest_fields import (
     checked_groups,
@@ -46,11 +45,12 @@ from lm_eval_moe.multilingual._manifest_fields import (
     checked_variants,
 )
 from lm_eval_moe.multilingual.languages import LanguageInfo, language_info
-from lm_eval_moe.parallel.entries import checked_item
+from lm_eval_moe.pairing.entries import checked_item
 from lm_eval_moe.resources import tasks_dirs
 from lm_eval_moe.strict_yaml import read_yaml
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
-__all__ = ["KINDS", "MANIFEST_NAME", "BenchmarkTask", "Manifest", "Metric", "load_manifest", "load_manifests"]
+__all__ = ["KINDS", "MANIFEST_NAME", "AveragedMetric", "BenchmarkTask", "Manifest", "load_manifest", "load_manifests"]
 
 KINDS = ("multiple_choice", "generation", "translation", "routing")
 MANIFEST_NAME = "benchmark.yml"
@@ -65,7 +65,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
-class Metric:
+class AveragedMetric:
     """A metric that groups average.
 
     Attributes:
@@ -134,7 +134,7 @@ class Manifest:
     items: str
     item: tuple[str, ...] | None
     no_pairs: str | None
-    metrics: tuple[Metric, ...]
+    metrics: tuple[AveragedMetric, ...]
     tasks: tuple[BenchmarkTask, ...]
     variants: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]
@@ -187,7 +187,7 @@ def load_manifest(path: Path) -> Manifest:
     Raises:
         UserError: The file cannot be read or breaks the schema; the message names the key.
     """
-    top = Field(Place(str(path), path.parent), read_yaml(path, "manifest"))
+    top = YamlValue(YamlPlace(str(path), path.parent), read_yaml(path, "manifest"))
     fields = top.keys(_REQUIRED, _OPTIONAL)
     words: dict[str, Any] = {name: fields[name].words() if name in fields else None for name in _WORDS}
     if not _NAME.fullmatch(words["name"]) or words["name"] != path.parent.name:
@@ -205,7 +205,7 @@ def load_manifest(path: Path) -> Manifest:
         items=checked_items(fields["items"]),
         item=checked_item(fields["item"]),
         no_pairs=checked_pairs(fields["pairs_with_reference"], {task.language for task in tasks}),
-        metrics=tuple(Metric(*pair) for pair in checked_metrics(fields["metrics"])),
+        metrics=tuple(AveragedMetric(*pair) for pair in checked_metrics(fields["metrics"])),
         tasks=tasks,
         variants=tuple(variants),
         groups=MappingProxyType(groups),
@@ -216,7 +216,7 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def _tasks(
-    fields: Mapping[str, Field], name: str, variants: Mapping[str, Mapping[str, Any]]
+    fields: Mapping[str, YamlValue], name: str, variants: Mapping[str, Mapping[str, Any]]
 ) -> tuple[BenchmarkTask, ...]:
     defaults = checked_strings(fields.get("defaults"))
     patterns = checked_patterns(fields.get("lm_eval"))
@@ -248,7 +248,7 @@ def _tasks(
     return tuple(tasks)
 
 
-def _filled(pattern: str, names: Mapping[str, str | None], field: Field) -> str:
+def _filled(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> str:
     for name, value in names.items():
         if value is None and f"{{{name}}}" in pattern:
             raise field.error(
@@ -259,7 +259,7 @@ def _filled(pattern: str, names: Mapping[str, str | None], field: Field) -> str:
 
 
 def _check_group_names(
-    manifest_name: str, groups: Iterable[str], variants: Iterable[str], tasks: Iterable[BenchmarkTask], field: Field
+    manifest_name: str, groups: Iterable[str], variants: Iterable[str], tasks: Iterable[BenchmarkTask], field: YamlValue
 ) -> None:
     taken = {task.name for task in tasks} | {f"moe_{manifest_name}_{variant}" for variant in variants}
     for name in groups:

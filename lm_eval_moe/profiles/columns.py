@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.files import write_whole
 
-__all__ = ["Column", "write_safetensors"]
+__all__ = ["ArrayColumn", "write_safetensors"]
 
 
 @dataclass(frozen=True)
-class Column:
+class ArrayColumn:
     """An array of which one part at a time is in memory.
 
     Attributes:
@@ -33,7 +33,7 @@ class Column:
     parts: Callable[[], Iterable[NDArray[Any]]]
 
     @classmethod
-    def of(cls, array: NDArray[Any]) -> Column:
+    def of(cls, array: NDArray[Any]) -> ArrayColumn:
         """Return an array as the one part of itself."""
         return cls(array.dtype, array.shape, lambda: [array])
 
@@ -63,7 +63,9 @@ class Column:
             raise ValueError(f"the parts of an array of shape {self.shape} are not as many bytes")
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any] | Column], metadata: Mapping[str, str]) -> None:
+def write_safetensors(
+    path: Path, arrays: Mapping[str, NDArray[Any] | ArrayColumn], metadata: Mapping[str, str]
+) -> None:
     """Write arrays and metadata; the file appears whole or not at all, and its folder is made.
 
     Equal content gives equal bytes.
@@ -71,7 +73,9 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any] | Column], m
     Raises:
         UserError: The file cannot be written.
     """
-    columns = {name: array if isinstance(array, Column) else Column.of(array) for name, array in arrays.items()}
+    columns = {
+        name: array if isinstance(array, ArrayColumn) else ArrayColumn.of(array) for name, array in arrays.items()
+    }
     entries = _entries(columns)
     header = json.dumps(
         {"__metadata__": dict(sorted(metadata.items())), **entries}, ensure_ascii=False, separators=(",", ":")
@@ -81,7 +85,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any] | Column], m
     write_whole(path, chain([len(header).to_bytes(8, "little"), header], content), "profile")
 
 
-def _entries(columns: Mapping[str, Column]) -> dict[str, dict[str, Any]]:
+def _entries(columns: Mapping[str, ArrayColumn]) -> dict[str, dict[str, Any]]:
     """Return what a safetensors header says of arrays, in the order in which they lie in the file.
 
     The order and the names of the types are the library's own.

@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import show
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles.header import ProfileHeader, ProfileItem
 from lm_eval_moe.profiles.profile import Activity, Profile
 from lm_eval_moe.shape import RoutingShape, format_ranges
+from lm_eval_moe.yaml_values import show
 
 __all__ = ["MAX_BYTES", "CountDump", "read_count_dump"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.profiles.columns import Column, write_safetensors
+from lm_eval_moe.profiles.columns import ArrayColumn, write_safetensors
 from lm_eval_moe.profiles.count_dump import read_count_dump
 from lm_eval_moe.profiles.header import FORMAT, ProfileHeader, ProfileItem, parse_metadata, profile_metadata
 from lm_eval_moe.profiles.profile import Profile
@@ -52,7 +52,7 @@ def is_profile(path: Path) -> bool:
 
 
 def write_profile(
-    path: Path, header: ProfileHeader, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any] | Column]
+    path: Path, header: ProfileHeader, items: Sequence[ProfileItem], arrays: Mapping[str, NDArray[Any] | ArrayColumn]
 ) -> None:
     """Write a profile; it appears whole or not at all.
 

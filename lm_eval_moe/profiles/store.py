@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.checked_fields import Place, show
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.identity import SELECTION, Identity
 from lm_eval_moe.profiles.files import read_profile
 from lm_eval_moe.profiles.profile import Profile
 from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.yaml_values import YamlPlace, show
 
 __all__ = ["ProfilePath", "ProfileSource", "ProfileStore"]
 
@@ -31,7 +31,7 @@ class ProfilePath:
 
     given: str
     path: Path
-    place: Place = field(compare=False, repr=False)
+    place: YamlPlace = field(compare=False, repr=False)
 
     def error(self, problem: str, fix: str) -> UserError:
         """Return the error to raise for this file; ``problem`` goes on from its name."""

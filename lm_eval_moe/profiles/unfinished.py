@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import GrowingFile, write_whole
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.profiles.columns import Column
+from lm_eval_moe.profiles.columns import ArrayColumn
 from lm_eval_moe.profiles.frames import FrameArrays, pack_frame, read_frames
 from lm_eval_moe.profiles.header import ProfileItem
 
@@ -186,7 +186,7 @@ class RowsOnDisk:
         self._file.save(to_disk=to_disk)
         self._done = done
 
-    def content(self) -> tuple[list[ProfileItem], dict[str, Column]]:
+    def content(self) -> tuple[list[ProfileItem], dict[str, ArrayColumn]]:
         """Return the items of all saved rows, and their arrays, which are read as they are asked for.
 
         Raises:
@@ -208,7 +208,7 @@ class RowsOnDisk:
         """Let others write to the file."""
         self._file.close()
 
-    def _column(self, name: str, rows: Sequence[FrameArrays]) -> Column:
+    def _column(self, name: str, rows: Sequence[FrameArrays]) -> ArrayColumn:
         kinds = {row.places[name].dtype for row in rows}  # counts of several windows have more bytes
         shape = rows[0].places[name].shape
 
@@ -219,7 +219,7 @@ class RowsOnDisk:
                 except ValueError as error:
                     raise self._changed() from error
 
-        return Column(np.result_type(*kinds), (len(rows), *shape), parts)
+        return ArrayColumn(np.result_type(*kinds), (len(rows), *shape), parts)
 
     def _changed(self) -> UserError:
         return UserError(

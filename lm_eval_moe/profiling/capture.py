@@ -40,14 +40,14 @@ from lm_eval_moe.text_hash import text_hash
 if TYPE_CHECKING:
     from lm_eval_moe.backends.base import RoutedModel
 
-__all__ = ["Options", "ProfileJob", "planned"]
+__all__ = ["CaptureOptions", "ProfileJob", "planned"]
 
 _COMPARED = ("language", "source", "span", "limit", "aggregate", "arrays")
 """The settings that must be the same; the others are there to be read, and the identity holds what counts of them."""
 
 
 @dataclass(frozen=True)
-class Options:
+class CaptureOptions:
     """How to capture.
 
     Attributes:
@@ -68,7 +68,7 @@ class Options:
     prompting: Prompting = field(default_factory=Prompting)
 
 
-def planned(lm: RoutedModel, sources: Iterable[Source], folder: Path, options: Options) -> list[ProfileJob]:
+def planned(lm: RoutedModel, sources: Iterable[Source], folder: Path, options: CaptureOptions) -> list[ProfileJob]:
     """Return one job a language, having looked at what is there already for all of them.
 
     Raises:
@@ -97,7 +97,9 @@ class ProfileJob:
             version.
     """
 
-    def __init__(self, lm: RoutedModel, source: Source, path: Path, options: Options, identity: Identity) -> None:
+    def __init__(
+        self, lm: RoutedModel, source: Source, path: Path, options: CaptureOptions, identity: Identity
+    ) -> None:
         self.lm, self.source, self.path, self.options = lm, source, path, options
         self.settings = self._settings()
         arrays = sorted((*PROFILE_ARRAYS, *options.arrays))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lm_eval_moe.profiles import ProfileItem
-from lm_eval_moe.profiles.columns import Column
+from lm_eval_moe.profiles.columns import ArrayColumn
 from lm_eval_moe.profiles.unfinished import RowsOnDisk, Unfinished, write_unfinished
 from lm_eval_moe.recording.profile_rows import PooledRow, row_of
 from lm_eval_moe.routing_record import RoutingRecord
@@ -33,7 +33,7 @@ class Content:
     """
 
     items: Sequence[ProfileItem]
-    arrays: Mapping[str, NDArray[Any] | Column]
+    arrays: Mapping[str, NDArray[Any] | ArrayColumn]
     tokens: int
 
 

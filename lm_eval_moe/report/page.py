@@ -22,7 +22,7 @@ from lm_eval_moe.results.arrangement import LeftOut
 from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
-    from lm_eval_moe.analysis import Material
+    from lm_eval_moe.analysis import AnalysisInputs
     from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
 
@@ -38,7 +38,7 @@ def write_report(
     path: Path,
     *,
     title: str,
-    materials: Sequence[Material] = (),
+    profile_sets: Sequence[AnalysisInputs] = (),
     sweeps: Sequence[SweepReport] = (),
     notes: Sequence[str] = (),
     figures: Path | None = None,
@@ -51,7 +51,7 @@ def write_report(
         runs: The runs, each with a label of its own; may be empty if there are profiles or sweeps.
         path: The file to write; folders on the way are made, an existing file is replaced.
         title: The page's heading.
-        materials: Profiles that belong together, each as a section.
+        profile_sets: Profiles that belong together, each as a section.
         sweeps: Sweeps, a section for each of their benchmarks.
         notes: What was left aside when the files were read.
         figures: A folder that gets every figure as PNG and SVG, and its data as CSV.
@@ -63,7 +63,7 @@ def write_report(
         UserError: The ``report`` extra is not installed, there is nothing to report, a run is without results, a file
             is damaged, or one cannot be written.
     """
-    content = _content(runs, materials, sweeps)
+    content = _content(runs, profile_sets, sweeps)
     write_whole(Path(path), _render(content, title, notes), "report")
     if figures is None:
         return []
@@ -78,13 +78,19 @@ def report_html(runs: Sequence[LabelledRun], *, title: str, notes: Sequence[str]
     return _render(_content(runs, (), ()), title, notes)
 
 
-def _content(runs: Sequence[LabelledRun], materials: Sequence[Material], sweeps: Sequence[SweepReport]) -> _Content:
+def _content(
+    runs: Sequence[LabelledRun], profile_sets: Sequence[AnalysisInputs], sweeps: Sequence[SweepReport]
+) -> _Content:
     require_extra("a report", "matplotlib", "jinja2")
     from lm_eval_moe.report.sections import benchmark_sections, profile_sections, sweep_sections
 
-    read = read_runs(runs) if runs or not (materials or sweeps) else ()
+    read = read_runs(runs) if runs or not (profile_sets or sweeps) else ()
     benchmarks, left_out = arrange(read) if read else ((), ())
-    sections = benchmark_sections(benchmarks, materials), profile_sections(materials, read), sweep_sections(sweeps)
+    sections = (
+        benchmark_sections(benchmarks, profile_sets),
+        profile_sections(profile_sets, read),
+        sweep_sections(sweeps),
+    )
     return _Content(read, *sections, left_out)
 
 

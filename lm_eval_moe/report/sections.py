@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.number_text import Scale, p_number
-from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, OfBenchmark, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, BenchmarkSubject, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.findings import Finding, findings, notes
-from lm_eval_moe.report.table import Row, curve_rows, score_rows
+from lm_eval_moe.report.table import TableRow, curve_rows, score_rows
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.results import Benchmark, Run
 from lm_eval_moe.results.sweep_finding import GAIN_HEADS
 from lm_eval_moe.results.sweeps import SweepBenchmark, SweepReport
 
 if TYPE_CHECKING:
-    from lm_eval_moe.analysis import Material
+    from lm_eval_moe.analysis import AnalysisInputs
 
 __all__ = [
     "BenchmarkSection",
@@ -47,7 +47,7 @@ class BenchmarkSection:
     benchmark: Benchmark
     findings: list[Finding]
     notes: list[str]
-    rows: list[Row]
+    rows: list[TableRow]
     figures: list[NamedFigure]
     curves: list[tuple[str, tuple[str, ...]]]
     unit: str
@@ -78,13 +78,15 @@ class SweepSection:
     settings: list[tuple[str, str]]
 
 
-def benchmark_sections(benchmarks: Sequence[Benchmark], materials: Sequence[Material]) -> list[BenchmarkSection]:
+def benchmark_sections(
+    benchmarks: Sequence[Benchmark], profile_sets: Sequence[AnalysisInputs]
+) -> list[BenchmarkSection]:
     """Return a section a benchmark; curves that a profile of the same items gives with intervals stand there."""
     sections = []
     for benchmark in benchmarks:
-        covered = any(_covers(material, benchmark) for material in materials)
-        related = [material for material in materials if _is_of(material, benchmark.runs[0])]
-        drawn, missing = BENCHMARK.drawn(OfBenchmark(benchmark, related, covered))
+        covered = any(_covers(inputs, benchmark) for inputs in profile_sets)
+        related = [inputs for inputs in profile_sets if _is_of(inputs, benchmark.runs[0])]
+        drawn, missing = BENCHMARK.drawn(BenchmarkSubject(benchmark, related, covered))
         sections.append(
             BenchmarkSection(
                 benchmark,
@@ -100,66 +102,66 @@ def benchmark_sections(benchmarks: Sequence[Benchmark], materials: Sequence[Mate
     return sections
 
 
-def _is_of(material: Material, run: Run) -> bool:
+def _is_of(inputs: AnalysisInputs, run: Run) -> bool:
     """Whether profiles may be of a run's model in its state: the results need not say its shape."""
     layers = run.layers
-    same_shape = not layers or tuple(layers) == tuple(material.shape.layers)
-    return same_shape and material.steering == run.steering_hash
+    same_shape = not layers or tuple(layers) == tuple(inputs.shape.layers)
+    return same_shape and inputs.steering == run.steering_hash
 
 
-def _covers(material: Material, benchmark: Benchmark) -> bool:
-    languages = [material.languages[lang] for lang in benchmark.cells[0] if lang in material.languages]
+def _covers(inputs: AnalysisInputs, benchmark: Benchmark) -> bool:
+    languages = [inputs.languages[lang] for lang in benchmark.cells[0] if lang in inputs.languages]
     return (
         len(languages) == len(benchmark.cells[0])
-        and _is_of(material, benchmark.runs[0])
-        and material.reference == benchmark.reference
+        and _is_of(inputs, benchmark.runs[0])
+        and inputs.reference == benchmark.reference
         and not any(routing.is_dump for routing in languages)
         and all(any(name == benchmark.name for name, _ in routing.items) for routing in languages)
     )
 
 
-def profile_sections(materials: Sequence[Material], runs: Sequence[Run]) -> list[ProfileSection]:
+def profile_sections(profile_sets: Sequence[AnalysisInputs], runs: Sequence[Run]) -> list[ProfileSection]:
     """Return a section for all profiles that belong together."""
     sections = []
-    for number, material in enumerate(materials, start=1):
-        alike = [run if not run.layers or run.layers == material.shape.layers else None for run in runs]
-        drawn, missing = PROFILES.drawn(OfProfiles(material, alike))
-        several = f" {number}" if len(materials) > 1 else ""
+    for number, inputs in enumerate(profile_sets, start=1):
+        alike = [run if not run.layers or run.layers == inputs.shape.layers else None for run in runs]
+        drawn, missing = PROFILES.drawn(ProfilesSubject(inputs, alike))
+        several = f" {number}" if len(profile_sets) > 1 else ""
         sections.append(
             ProfileSection(
-                f"Routing{_texts(material) if several else ''}",
-                _lead(material),
+                f"Routing{_texts(inputs) if several else ''}",
+                _lead(inputs),
                 _named(drawn, f"routing{several}"),
                 missing,
-                _profiles(material),
+                _profiles(inputs),
             )
         )
     return sections
 
 
-def _texts(material: Material) -> str:
+def _texts(inputs: AnalysisInputs) -> str:
     names = dict.fromkeys(
-        item.benchmark for routing in material.languages.values() for item in routing.profile.items if item.benchmark
+        item.benchmark for routing in inputs.languages.values() for item in routing.profile.items if item.benchmark
     )
     return f" over {listing(list(names)[:3])}" if names else ""
 
 
-def _lead(material: Material) -> str:
-    shape = material.shape
-    tokens = sum(sum(routing.tokens.values()) for routing in material.languages.values())
+def _lead(inputs: AnalysisInputs) -> str:
+    shape = inputs.shape
+    tokens = sum(sum(routing.tokens.values()) for routing in inputs.languages.values())
     said = [
-        f"{plural(len(material.languages), 'language')}, {tokens} tokens{_texts(material)}, in "
+        f"{plural(len(inputs.languages), 'language')}, {tokens} tokens{_texts(inputs)}, in "
         f"{plural(len(shape.layers), 'layer')} of {shape.experts} experts, top {shape.top_k}"
     ]
-    if material.model:
-        said.append(f"model {material.model}")
-    if material.span:
-        said.append(f"captured tokens: {material.span}")
-    said.append(f"steered ({material.steering[:16]})" if material.steering else "unsteered")
+    if inputs.model:
+        said.append(f"model {inputs.model}")
+    if inputs.span:
+        said.append(f"captured tokens: {inputs.span}")
+    said.append(f"steered ({inputs.steering[:16]})" if inputs.steering else "unsteered")
     return "; ".join(said) + "."
 
 
-def _profiles(material: Material) -> list[tuple[str, str, str, str, str, str, str]]:
+def _profiles(inputs: AnalysisInputs) -> list[tuple[str, str, str, str, str, str, str]]:
     from lm_eval_moe.analysis import profiles_of
 
     return [
@@ -172,7 +174,7 @@ def _profiles(material: Material) -> list[tuple[str, str, str, str, str, str, st
             "pooled" if profile["items"] is None else str(profile["items"]),
             ", ".join(profile["languages"]),
         )
-        for profile in profiles_of(material)
+        for profile in profiles_of(inputs)
     ]
 
 

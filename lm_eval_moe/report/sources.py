@@ -17,7 +17,7 @@ from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.sweeps import SweepReport, is_sweep, read_sweep
 
 if TYPE_CHECKING:
-    from lm_eval_moe.analysis import Material
+    from lm_eval_moe.analysis import AnalysisInputs
 
 __all__ = ["Sources", "in_order", "read_profiles", "read_sources"]
 
@@ -28,13 +28,13 @@ class Sources:
 
     Attributes:
         runs: The first is the baseline.
-        materials: Profiles that belong together.
+        profile_sets: Profiles that belong together.
         sweeps: Folders of sweeps.
         notes: What was left aside.
     """
 
     runs: tuple[LabelledRun, ...] = ()
-    materials: tuple[Material, ...] = ()
+    profile_sets: tuple[AnalysisInputs, ...] = ()
     sweeps: tuple[SweepReport, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -112,13 +112,13 @@ def in_order(runs: Sequence[LabelledRun], baseline: str | None = None) -> list[L
     return [runs[labels.index(run.label)] for run in placed]
 
 
-def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Material]:
+def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[AnalysisInputs]:
     """Read profiles, those together that are of one model, captured alike, with other languages of the same texts.
 
     Raises:
         UserError: One cannot be read, or there is none of the reference language.
     """
-    from lm_eval_moe.analysis import read_material
+    from lm_eval_moe.analysis import read_inputs
     from lm_eval_moe.profiles import read_profile
 
     groups: list[tuple[object, set[str], list[str]]] = []
@@ -138,7 +138,7 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Mat
                 break
         else:
             groups.append((key, languages, [given]))
-    return [read_material(members, reference=reference) for _, _, members in groups]
+    return [read_inputs(members, reference=reference) for _, _, members in groups]
 
 
 def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path]]:

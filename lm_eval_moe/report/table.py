@@ -10,7 +10,7 @@ from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.marks import Mark, signs_of
 from lm_eval_moe.statistics import Difference, Estimate, Judgement
 
-__all__ = ["Entry", "Number", "Row", "curve_rows", "marks_of", "score_rows"]
+__all__ = ["Number", "TableEntry", "TableRow", "curve_rows", "marks_of", "score_rows"]
 
 _NONE = "\N{EN DASH}"
 
@@ -25,7 +25,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """What a run has in a row, and whether its difference to the baseline is beyond noise."""
 
     score: Number
@@ -35,16 +35,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A language, or an average over languages."""
 
     name: str
     detail: str
     is_average: bool
-    entries: tuple[Entry, ...]  # one a run
+    entries: tuple[TableEntry, ...]  # one a run
 
 
-def score_rows(benchmark: Benchmark) -> list[Row]:
+def score_rows(benchmark: Benchmark) -> list[TableRow]:
     """Return a row a language, then the averages over all languages and over all but the reference."""
     runs = range(len(benchmark.runs))
     of = benchmark.score_of
@@ -53,11 +53,11 @@ def score_rows(benchmark: Benchmark) -> list[Row]:
     for lang in benchmark.languages:
         detail = "reference" if lang == benchmark.reference else ""
         entries = tuple(_entry(benchmark, run, lang, [lang], by_language[run].get(lang)) for run in runs)
-        rows.append(Row(lang, detail, False, entries))
+        rows.append(TableRow(lang, detail, False, entries))
     for name, languages in benchmark.averages:
         judged = [benchmark.judgement(run, benchmark.shared(run, languages), of) if run else None for run in runs]
         entries = tuple(_entry(benchmark, run, name, languages, judged[run]) for run in runs)
-        rows.append(Row(name, f"{len(languages)} languages", True, entries))
+        rows.append(TableRow(name, f"{len(languages)} languages", True, entries))
     return rows
 
 
@@ -97,7 +97,7 @@ def _marks(
     return score, change, divergence
 
 
-def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], change: Judgement | None) -> Entry:
+def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], change: Judgement | None) -> TableEntry:
     scale = Scale(benchmark.metric)
     score = benchmark.mean(run, benchmark.having(run, languages), benchmark.score_of)
     # The reference has no divergence from itself: an average over all languages is that over the others.
@@ -105,7 +105,7 @@ def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], 
     compared = benchmark.having(run, languages, benchmark.divergence_of) if whole else ()
     divergence = benchmark.mean(run, compared, benchmark.divergence_of)
     marks, change_marks, divergence_marks = _marks(benchmark, run, name, languages)
-    return Entry(
+    return TableEntry(
         score=_number(score, scale, marks),
         change=_number(change.difference if change else None, scale, change_marks),
         beyond=change is not None and change.beyond,

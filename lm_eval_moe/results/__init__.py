@@ -6,7 +6,7 @@ from lm_eval_moe.results.arrangement import LeftOut, arrange
 from lm_eval_moe.results.benchmarks import Benchmark
 from lm_eval_moe.results.latest import Superseded, latest
 from lm_eval_moe.results.reading import load_results, read_results
-from lm_eval_moe.results.routing import Routing
+from lm_eval_moe.results.routing import RoutingObject
 from lm_eval_moe.results.run import LabelledRun, Metric, Run, read_runs
 from lm_eval_moe.results.setup import Mismatch, setup_differences
 
@@ -16,7 +16,7 @@ __all__ = [
     "LeftOut",
     "Metric",
     "Mismatch",
-    "Routing",
+    "RoutingObject",
     "Run",
     "Superseded",
     "arrange",

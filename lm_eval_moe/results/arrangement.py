@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lm_eval_moe.errors import UserError, did_you_mean
-from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
-from lm_eval_moe.results.benchmarks import Benchmark, Cell
+from lm_eval_moe.pairing import PairingRegistry, TaskPairing
+from lm_eval_moe.results.benchmarks import Benchmark, LanguageResult
 from lm_eval_moe.results.run import Run, default_registry
 from lm_eval_moe.results.values import Metric
 from lm_eval_moe.statistics import Estimate
@@ -30,7 +30,7 @@ class LeftOut:
 
 
 def arrange(
-    runs: Sequence[Run], *, registry: ParallelRegistry | None = None, metric: str | None = None
+    runs: Sequence[Run], *, registry: PairingRegistry | None = None, metric: str | None = None
 ) -> tuple[tuple[Benchmark, ...], tuple[LeftOut, ...]]:
     """Sort all tasks of all runs into benchmarks, and list those that fit in none.
 
@@ -79,7 +79,11 @@ def arrange(
     for name, home in homes.items():
         main_metric = metrics[name]
         cells = [
-            {lang: cell for lang, task in home.items() if (cell := Cell.of(run, task, main_metric, pairings[task]))}
+            {
+                lang: cell
+                for lang, task in home.items()
+                if (cell := LanguageResult.of(run, task, main_metric, pairings[task]))
+            }
             for run in runs
         ]
         task, first = next((task, run) for task in home.values() for run in runs if task in run.table)
@@ -120,7 +124,7 @@ def _check_metric(runs: Sequence[Run], name: str) -> None:
         )
 
 
-def _pairing(task: str, runs: Sequence[Run], registry: ParallelRegistry) -> tuple[TaskPairing | None, str]:
+def _pairing(task: str, runs: Sequence[Run], registry: PairingRegistry) -> tuple[TaskPairing | None, str]:
     """Return the first run's pairing that is known, or why there is none."""
     problem = "its language is not known"
     for run in runs:
@@ -134,7 +138,7 @@ def _pairing(task: str, runs: Sequence[Run], registry: ParallelRegistry) -> tupl
     return None, problem
 
 
-def _ordered(languages: Iterable[str], cells: Sequence[dict[str, Cell]], higher: bool) -> list[str]:
+def _ordered(languages: Iterable[str], cells: Sequence[dict[str, LanguageResult]], higher: bool) -> list[str]:
     """Return languages from the baseline's best score to its worst, then those that it lacks."""
 
     def place(lang: str) -> tuple[bool, float, str]:

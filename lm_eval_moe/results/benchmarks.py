@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.pairing import TaskPairing
 from lm_eval_moe.results.marks import Mark, divergence_marks, score_marks, why_not_compared
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import Average, Divergence, ErrorKind, Metric, Score, is_number
@@ -29,11 +29,11 @@ from lm_eval_moe.statistics import (
     unpaired,
 )
 
-__all__ = ["Benchmark", "Cell", "Of"]
+__all__ = ["Benchmark", "LanguageResult", "ScoreGetter"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class LanguageResult:
     """One language's task in one run."""
 
     task: str
@@ -43,7 +43,7 @@ class Cell:
     item_names: Mapping[int, str] | None
 
     @classmethod
-    def of(cls, run: Run, task: str, metric: Metric, pairing: TaskPairing | None = None) -> Cell | None:
+    def of(cls, run: Run, task: str, metric: Metric, pairing: TaskPairing | None = None) -> LanguageResult | None:
         """Return a run's cell of a task; None where the run does not have the metric."""
         score = run.score(task, metric)
         if score is None:
@@ -51,7 +51,7 @@ class Cell:
         return cls(task, score, run.divergence(task), run.documents(task), run.item_names(task, pairing))
 
 
-Of = Callable[[Cell], Score | None]
+ScoreGetter = Callable[[LanguageResult], Score | None]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Benchmark:
     reference: str | None
     runs: tuple[Run, ...]
     languages: tuple[str, ...]
-    cells: tuple[dict[str, Cell], ...]
+    cells: tuple[dict[str, LanguageResult], ...]
     tasks: Mapping[str, str] = field(default_factory=dict)
     _layouts: dict[Hashable, _Layout] = field(default_factory=dict, compare=False, repr=False)
 
@@ -116,14 +116,16 @@ class Benchmark:
         averages = [("average", everything)] if len(everything) > 1 else []
         return [*averages, (f"without {self.reference}", others)] if 1 < len(others) < len(everything) else averages
 
-    def having(self, run: int, languages: Sequence[str] | None = None, of: Of | None = None) -> tuple[str, ...]:
+    def having(
+        self, run: int, languages: Sequence[str] | None = None, of: ScoreGetter | None = None
+    ) -> tuple[str, ...]:
         """Return the languages of which a run has a value; by default its score."""
         cells, value = self.cells[run], of or self.score_of
         chosen = self.languages if languages is None else languages
         return tuple(lang for lang in chosen if lang in cells and value(cells[lang]) is not None)
 
     def shared(
-        self, run: int, languages: Sequence[str] | None = None, of: Of | None = None, *, to: int = 0
+        self, run: int, languages: Sequence[str] | None = None, of: ScoreGetter | None = None, *, to: int = 0
     ) -> tuple[str, ...]:
         """Return the languages of which both runs have a value."""
         return self.having(run, self.having(to, languages, of), of)
@@ -142,16 +144,16 @@ class Benchmark:
         return why_not_compared(self.runs[to], self.runs[run], tasks)
 
     @staticmethod
-    def score_of(cell: Cell) -> Score:
+    def score_of(cell: LanguageResult) -> Score:
         """Return the main metric's score."""
         return cell.score
 
     @staticmethod
-    def divergence_of(cell: Cell) -> Score | None:
+    def divergence_of(cell: LanguageResult) -> Score | None:
         """Return the middle-layer divergence."""
         return cell.divergence.middle
 
-    def mean(self, run: int, languages: Sequence[str], of: Of) -> Average | None:
+    def mean(self, run: int, languages: Sequence[str], of: ScoreGetter) -> Average | None:
         """Return the mean over languages; None if one of them has no value.
 
         The standard error is clustered by item where the items' names are known: from the samples, else as the run
@@ -186,13 +188,13 @@ class Benchmark:
                 return float(stderr)
         return None
 
-    def difference(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> Difference | None:
+    def difference(self, run: int, languages: Sequence[str], of: ScoreGetter, *, to: int = 0) -> Difference | None:
         """Return the mean over languages of a run minus that of another; None if a value is missing."""
         changes = self.changes(run, languages, of, to=to)
         return self._unpaired(run, languages, of, to) if changes is None else changes.difference()
 
     def judgement(
-        self, run: int, languages: Sequence[str], of: Of, *, to: int = 0, alpha: float = ALPHA
+        self, run: int, languages: Sequence[str], of: ScoreGetter, *, to: int = 0, alpha: float = ALPHA
     ) -> Judgement | None:
         """Return `difference`, judged: item by item where the items can be paired."""
         changes = self.changes(run, languages, of, to=to)
@@ -201,13 +203,13 @@ class Benchmark:
         difference = self._unpaired(run, languages, of, to)
         return None if difference is None else judge_unpaired(difference, alpha)
 
-    def judgements(self, run: int, of: Of, *, to: int = 0, alpha: float = ALPHA) -> dict[str, Judgement]:
+    def judgements(self, run: int, of: ScoreGetter, *, to: int = 0, alpha: float = ALPHA) -> dict[str, Judgement]:
         """Return every shared language's judgement, corrected for each other."""
         judged = {lang: self.judgement(run, (lang,), of, to=to, alpha=alpha) for lang in self.shared(run, of=of, to=to)}
         known = {lang: judgement for lang, judgement in judged.items() if judgement is not None}
         return dict(zip(known, corrected(list(known.values())), strict=True))
 
-    def _unpaired(self, run: int, languages: Sequence[str], of: Of, to: int) -> Difference | None:
+    def _unpaired(self, run: int, languages: Sequence[str], of: ScoreGetter, to: int) -> Difference | None:
         first, second = self._scores(to, languages, of), self._scores(run, languages, of)
         if not first or not second:
             return None
@@ -235,7 +237,7 @@ class Benchmark:
             return None
         return gain_over_controls(known[0], known[1:], higher_is_better=self.higher_is_better)
 
-    def changes(self, run: int, languages: Sequence[str], of: Of, *, to: int = 0) -> ClusteredValues | None:
+    def changes(self, run: int, languages: Sequence[str], of: ScoreGetter, *, to: int = 0) -> ClusteredValues | None:
         """Return the items' differences (``run`` minus ``to``), a group a language and a cluster an item.
 
         None where a score or its items are missing, or the two runs have other documents. Items without a name are told
@@ -262,7 +264,7 @@ class Benchmark:
             self._layouts[key] = _layout_of(languages, [score.ids for score in scores], names)
         return self._layouts[key]
 
-    def _scores(self, run: int, languages: Sequence[str], of: Of) -> list[Score]:
+    def _scores(self, run: int, languages: Sequence[str], of: ScoreGetter) -> list[Score]:
         cells = self.cells[run]
         scores = [of(cells[lang]) for lang in languages if lang in cells]
         known = [score for score in scores if score is not None]

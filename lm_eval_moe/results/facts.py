@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
-from lm_eval_moe.results.routing import Routing, Steering, TaskRouting
+from lm_eval_moe.pairing import PairingRegistry, TaskPairing
+from lm_eval_moe.results.routing import RoutingObject, Steering, TaskRouting
 from lm_eval_moe.results.values import GAIN_SUFFIX, SHARES, LabelledRun, Metric, number_of
 from lm_eval_moe.routing_fields import is_score
 from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
@@ -46,8 +46,8 @@ class RunFacts:
                 fix="give what simple_evaluate returns, or a results JSON that it wrote",
             )
         self.table: Mapping[str, Mapping[str, Any]] = run.results["results"]
-        self.routing = Routing.of(run.results)
-        self._routing_of_parts: dict[int, Routing] = {id(run.results): self.routing}
+        self.routing = RoutingObject.of(run.results)
+        self._routing_of_parts: dict[int, RoutingObject] = {id(run.results): self.routing}
 
     @cached_property
     def arguments(self) -> Mapping[str, Any]:
@@ -77,11 +77,11 @@ class RunFacts:
         """Return the results that a task comes from, where several files were merged."""
         return self._run.parts.get(task, self.raw)
 
-    def routing_of(self, task: str) -> Routing:
+    def routing_of(self, task: str) -> RoutingObject:
         """Return the routing object that a task comes with, where several files were merged."""
         part = self.part(task)
         if id(part) not in self._routing_of_parts:
-            self._routing_of_parts[id(part)] = Routing.of(part)
+            self._routing_of_parts[id(part)] = RoutingObject.of(part)
         return self._routing_of_parts[id(part)]
 
     def task_routing(self, task: str) -> TaskRouting:
@@ -191,7 +191,7 @@ class RunFacts:
         counts = (self.raw.get("n-samples") or {}).get(task) or {}
         return int(counts.get("effective") or 0)
 
-    def pairing(self, task: str, registry: ParallelRegistry) -> TaskPairing | None:
+    def pairing(self, task: str, registry: PairingRegistry) -> TaskPairing | None:
         """Return which language and benchmark a task is: as the run says, else as is known of the task's name.
 
         Raises:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.results.routing import GAIN_NUMBERS, KEY, Control, GroupRouting, Routing
+from lm_eval_moe.pairing import PairingRegistry
+from lm_eval_moe.results.routing import GAIN_NUMBERS, KEY, Control, GroupRouting, RoutingObject
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.values import GAIN_SUFFIX, LabelledRun, Metric, Score, is_number, number_of
 from lm_eval_moe.statistics import ControlGain, gain_over_controls, gain_over_means, same_items
@@ -17,7 +17,7 @@ __all__ = ["add_gains", "reported_gain"]
 
 
 def add_gains(
-    results: dict[str, Any], controls: Sequence[Mapping[str, Any]], hashes: Sequence[str], registry: ParallelRegistry
+    results: dict[str, Any], controls: Sequence[Mapping[str, Any]], hashes: Sequence[str], registry: PairingRegistry
 ) -> None:
     """Add every metric's gain over the controls to a run's results, beside the metric and as ``routing.control``.
 
@@ -48,7 +48,7 @@ def add_gains(
         tasks={name: _dump(found) for name, found in tasks.items()},
         groups={name: _dump(found) for name, found in groups.items()},
     )
-    results[KEY] = replace(Routing.of(results), control=control).to_dict()
+    results[KEY] = replace(RoutingObject.of(results), control=control).to_dict()
 
 
 def reported_gain(said: Mapping[str, Any], *, higher_is_better: bool) -> ControlGain | None:
@@ -82,7 +82,7 @@ def _task_gains(task: str, runs: Sequence[Run]) -> Iterator[tuple[Metric, Contro
             yield metric, _of_values([score.estimate.value for score in scores], higher)
 
 
-def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) -> Iterator[tuple[Metric, ControlGain]]:
+def _group_gains(group: str, runs: Sequence[Run], registry: PairingRegistry) -> Iterator[tuple[Metric, ControlGain]]:
     members = list(runs[0].leaves(group)) or _averaged(group, runs[0])
     for metric in runs[0].metrics(group):
         values = [run.score(group, metric) for run in runs]
@@ -102,7 +102,7 @@ def _group_gains(group: str, runs: Sequence[Run], registry: ParallelRegistry) ->
 
 
 def _languages(
-    run: Run, members: Sequence[str], metric: Metric, registry: ParallelRegistry
+    run: Run, members: Sequence[str], metric: Metric, registry: PairingRegistry
 ) -> list[dict[Any, float]] | None:
     found: list[dict[Any, float]] = []
     for task in members:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval_moe.identity import ROW, Identity
 from lm_eval_moe.results.labels import unique_labels
-from lm_eval_moe.results.routing import KEY, Routing, identity_of
+from lm_eval_moe.results.routing import KEY, RoutingObject, identity_of
 from lm_eval_moe.results.run import LabelledRun, Run
 
 __all__ = ["Superseded", "latest"]
@@ -150,17 +150,17 @@ def _merged(newest_first: Sequence[LabelledRun]) -> tuple[LabelledRun, list[Supe
         results[table] = {
             name: value for run in reversed(newest_first) for name, value in (run.results.get(table) or {}).items()
         }
-    routing = {id(run): said for run in newest_first if (said := Routing.of(run.results)).is_said}
+    routing = {id(run): said for run in newest_first if (said := RoutingObject.of(run.results)).is_said}
     if routing:
         results[KEY] = _merged_routing(
-            list(routing.values()), {task: routing.get(id(run), Routing()) for task, run in homes.items()}
+            list(routing.values()), {task: routing.get(id(run), RoutingObject()) for task, run in homes.items()}
         ).to_dict()
     logs = {task: run.logs[task] for task, run in homes.items() if task in run.logs}
     parts = {task: run.results for task, run in homes.items()}
     return replace(newest, results=results, logs=logs, parts=parts), superseded
 
 
-def _merged_routing(newest_first: Sequence[Routing], homes: Mapping[str, Routing]) -> Routing:
+def _merged_routing(newest_first: Sequence[RoutingObject], homes: Mapping[str, RoutingObject]) -> RoutingObject:
     """Return the newest routing object with what is said of every task where that task's result is from."""
     tasks = {task: said.tasks[task] for task, said in homes.items() if task in said.tasks}
     gains = {

@@ -11,9 +11,9 @@ from typing import Any
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.results.files import ResultsFile, find_results
-from lm_eval_moe.results.form import FIX, check_form
 from lm_eval_moe.results.labels import unique_labels
 from lm_eval_moe.results.run import LabelledRun
+from lm_eval_moe.results.schema import FIX, check_schema
 from lm_eval_moe.results.values import is_number
 
 __all__ = ["load_json", "load_results", "read_results"]
@@ -114,7 +114,7 @@ def load_results(path: Path, tasks: Sequence[str] = ()) -> dict[str, Any]:
                 fix=FIX,
                 where=f"{path}: results.{task[:60]}",
             )
-    check_form(results, path)
+    check_schema(results, path)
     if tasks:
         fitting = [task for task in results["results"] if any(fnmatch.fnmatchcase(task, glob) for glob in tasks)]
         kept = {task: results["results"][task] for task in fitting}

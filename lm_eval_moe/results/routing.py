@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.results._written import NUMBER, OPTIONAL, TEXT, WHOLE, Written
+from lm_eval_moe.results._json_dataclass import NUMBER, OPTIONAL, TEXT, WHOLE, JsonDataclass
 from lm_eval_moe.statistics import ControlGain
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "GroupRouting",
     "ModelShape",
     "ReferenceSource",
-    "Routing",
+    "RoutingObject",
     "Steering",
     "TaskRouting",
     "identity_of",
@@ -44,7 +44,7 @@ Gains = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
-class ModelShape(Written):
+class ModelShape(JsonDataclass):
     """The model's routing shape, as `lm_eval_moe.shape.RoutingShape.to_dict` writes it."""
 
     layers: tuple[int, ...] = ()
@@ -55,7 +55,7 @@ class ModelShape(Written):
 
 
 @dataclass(frozen=True)
-class Steering(Written):
+class Steering(JsonDataclass):
     """The steering in force."""
 
     name: str | None = None
@@ -69,7 +69,7 @@ class Steering(Written):
 
 
 @dataclass(frozen=True)
-class TaskRouting(Written):
+class TaskRouting(JsonDataclass):
     """What is known of one task's routing."""
 
     language: str | None = None  # None: not known
@@ -89,7 +89,7 @@ class TaskRouting(Written):
 
 
 @dataclass(frozen=True)
-class GroupRouting(Written):
+class GroupRouting(JsonDataclass):
     """What a group, or an average over languages, is made of."""
 
     why_not: str | None = field(default=None, metadata=OPTIONAL)  # why averages over languages would mean nothing
@@ -103,7 +103,7 @@ class GroupRouting(Written):
 
 
 @dataclass(frozen=True)
-class ReferenceSource(Written):
+class ReferenceSource(JsonDataclass):
     """Where the reference's routing comes from: this ``run``, or a ``profile``, of which the rest says more."""
 
     kind: str | None = None
@@ -119,7 +119,7 @@ class ReferenceSource(Written):
 
 
 @dataclass(frozen=True)
-class Control(Written):
+class Control(JsonDataclass):
     """Random controls of a steered run, and its gains over them."""
 
     kind: str | None = None
@@ -131,7 +131,7 @@ class Control(Written):
 
 
 @dataclass(frozen=True)
-class Routing(Written):
+class RoutingObject(JsonDataclass):
     """The whole object."""
 
     schema_version: int | None = None
@@ -149,7 +149,7 @@ class Routing(Written):
     control: Control | None = field(default=None, metadata=OPTIONAL)  # gains over random controls
 
     @classmethod
-    def of(cls, results: Mapping[str, Any]) -> Routing:
+    def of(cls, results: Mapping[str, Any]) -> RoutingObject:
         """Return what results say of routing; nothing for stock lm-eval's."""
         return cls.from_dict(results.get(KEY))
 
@@ -169,6 +169,6 @@ class Routing(Written):
 
 def identity_of(results: Mapping[str, Any]) -> Identity | None:
     """Return what results depend on; None for stock lm-eval's, and for those of releases that wrote it otherwise."""
-    written = Routing.of(results).identity
+    written = RoutingObject.of(results).identity
     identity = Identity.from_dict(written) if written else Identity()
     return identity if identity.parts else None

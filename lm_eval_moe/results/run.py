@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
+from lm_eval_moe.pairing import PairingRegistry, TaskPairing
 from lm_eval_moe.results._json_lines import DO_WITHOUT, columns_of, read_columns
 from lm_eval_moe.results.answers import KEYS, Answer, answers_in
 from lm_eval_moe.results.facts import RunFacts
-from lm_eval_moe.results.samples import Column, Shared, TaskSamples, of_list, of_log
+from lm_eval_moe.results.samples import MetricColumn, Shared, TaskSamples, of_list, of_log
 from lm_eval_moe.results.values import Divergence, LabelledRun, Metric, Score, number_of
 from lm_eval_moe.routing_fields import FILTER
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
@@ -35,9 +35,7 @@ class Run(RunFacts):
         UserError: The results hold no ``results`` table.
     """
 
-    def __init__(
-        self, run: LabelledRun, registry: ParallelRegistry | None = None, shared: Shared | None = None
-    ) -> None:
+    def __init__(self, run: LabelledRun, registry: PairingRegistry | None = None, shared: Shared | None = None) -> None:
         super().__init__(run)
         self._registry = registry or default_registry()
         self._shared = shared or Shared()
@@ -172,12 +170,12 @@ class Run(RunFacts):
 
 
 @lru_cache(maxsize=1)
-def default_registry() -> ParallelRegistry:
+def default_registry() -> PairingRegistry:
     """Return what is known of lm-eval's own tasks."""
-    return ParallelRegistry.default()
+    return PairingRegistry.default()
 
 
-def read_runs(runs: Sequence[LabelledRun], registry: ParallelRegistry | None = None) -> tuple[Run, ...]:
+def read_runs(runs: Sequence[LabelledRun], registry: PairingRegistry | None = None) -> tuple[Run, ...]:
     """Read all runs.
 
     Raises:
@@ -196,7 +194,7 @@ def read_runs(runs: Sequence[LabelledRun], registry: ParallelRegistry | None = N
     return tuple(Run(run, registry, shared) for run in runs)
 
 
-def _column(samples: TaskSamples, metric: Metric) -> tuple[Column, Mapping[int, str]] | None:
+def _column(samples: TaskSamples, metric: Metric) -> tuple[MetricColumn, Mapping[int, str]] | None:
     """Return a metric's column and what names the content of its documents."""
     # Routing fields are logged once a document, under whichever filter comes first.
     homes = list(samples.documents) if metric.is_routing else [metric.filter, ""]

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import ParallelRegistry, TaskPairing
+from lm_eval_moe.pairing import PairingRegistry, TaskPairing
 from lm_eval_moe.results._json_lines import ABSENT, DO_WITHOUT, Columns, columns_of, read_columns
 from lm_eval_moe.results.values import LARGEST
 
-__all__ = ["Column", "Shared", "TaskSamples", "of_list", "of_log", "with_compact_samples"]
+__all__ = ["MetricColumn", "Shared", "TaskSamples", "of_list", "of_log", "with_compact_samples"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Column:
+class MetricColumn:
     """One metric under one filter.
 
     Attributes:
@@ -76,7 +76,7 @@ class TaskSamples:
         source: The log; None for samples that were in memory.
     """
 
-    columns: Mapping[tuple[str, str], Column]
+    columns: Mapping[tuple[str, str], MetricColumn]
     documents: Mapping[str, Mapping[int, str]]
     names: Mapping[int, str] | None
     task_hash: str | None
@@ -109,7 +109,7 @@ _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _NAMES = ("doc_id", *_HASHES, "filter", "metrics")
 
 
-def with_compact_samples(results: Mapping[str, Any], registry: ParallelRegistry) -> dict[str, Any]:
+def with_compact_samples(results: Mapping[str, Any], registry: PairingRegistry) -> dict[str, Any]:
     """Return results whose samples hold what statistics need: values and what names the items, but not the texts."""
     samples = {}
     for task, documents in (results.get("samples") or {}).items():
@@ -135,7 +135,7 @@ def _gathered(
 ) -> TaskSamples:
     filters = [str(value) if value is not ABSENT else "" for value in columns.values["filter"]]
     documents: dict[str, Mapping[int, str]] = {}
-    found: dict[tuple[str, str], Column] = {}
+    found: dict[tuple[str, str], MetricColumn] = {}
     for under in dict.fromkeys(filters):
         at = [number for number, value in enumerate(filters) if value == under]
         ids = _ids(columns, at, under, source)
@@ -182,19 +182,19 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
 
 def _column(
     ids: tuple[int, ...], values: list[Any], at: Sequence[int], columns: Columns, source: Path | None
-) -> Column:
+) -> MetricColumn:
     if not all(issubclass(kind, Real) for kind in set(map(type, values))):
-        return Column(ids, None, None)
+        return MetricColumn(ids, None, None)
     try:
         numbers = np.array(values, dtype=float)
     except OverflowError:  # JSON's integers have no end
         numbers = np.array([value if abs(value) <= LARGEST else math.inf for value in values], dtype=float)
     usable = np.abs(numbers) <= LARGEST
     if usable.all():
-        return Column(ids, numbers, None)
+        return MetricColumn(ids, numbers, None)
     first = int(np.argmin(usable))
     place = f"{_unit(source)} {columns.places[at[first]]} (document {ids[first]})"
-    return Column(ids, None, f"{place} holds {values[first]!r:.40}")
+    return MetricColumn(ids, None, f"{place} holds {values[first]!r:.40}")
 
 
 def _names(columns: Columns, pairing: TaskPairing | None, shared: Shared) -> Mapping[int, str] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.results.routing import Routing, identity_of
+from lm_eval_moe.results.routing import RoutingObject, identity_of
 from lm_eval_moe.results.run import Run
 
 __all__ = ["Mismatch", "Setup", "setup_differences", "setup_of", "unrecorded_choice"]
@@ -153,7 +153,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
 
 
 def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
-    kinds: list[tuple[str, Callable[[Mapping[str, Any], Routing], object]]] = [
+    kinds: list[tuple[str, Callable[[Mapping[str, Any], RoutingObject], object]]] = [
         (_BACKEND, lambda raw, _: (identity_of(raw) or Identity()).parts.get("model.backend")),
         ("dtype", lambda raw, _: (raw.get("config") or {}).get("model_dtype")),
         ("lm-eval version", lambda raw, _: raw.get("lm_eval_version")),

@@ -16,7 +16,7 @@ from lm_eval_moe.number_text import Scale, minus
 from lm_eval_moe.results.gains import reported_gain
 from lm_eval_moe.results.reading import load_json
 from lm_eval_moe.results.values import Metric, is_number
-from lm_eval_moe.statistics import ALPHA, ControlGain, Difference, holm, is_beyond_chance, judge_unpaired, reach
+from lm_eval_moe.statistics import ALPHA, ControlGain, Difference, half_width, holm, is_beyond_chance, judge_unpaired
 
 __all__ = [
     *("MEAN", "OTHERS", "EmptyCell", "GridCell", "SweepBenchmark", "SweepCell", "SweepEffect", "SweepReport"),
@@ -226,7 +226,7 @@ def gains_to_draw(benchmark: SweepBenchmark) -> Gains:
         grids,
         scale.axis,
         1 if scale.unit else 2,
-        noise=scale.factor * reach(ALPHA / 2, float(np.median(errors))) if errors else 0.0,
+        noise=scale.factor * half_width(ALPHA / 2, float(np.median(errors))) if errors else 0.0,
         beyond=_beyond(effects),
     )
 

@@ -12,7 +12,7 @@ from lm_eval_moe.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["check_router", "core_of", "core_parts", "is_wrapper"]
+__all__ = ["check_router", "is_wrapper", "parts_without_peft", "without_peft"]
 
 _CHANGES_WEIGHT = "ParamWrapper"
 """PEFT's LoRA on a parameter: for each call it puts weight plus delta in the weight's place."""
@@ -25,7 +25,7 @@ def is_wrapper(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] == "peft"
 
 
-def core_of(module: Any) -> Any:
+def without_peft(module: Any) -> Any:
     """Return the module that does the work inside PEFT's wrappers; any other module is itself."""
     while is_wrapper(module):
         if type(module).__name__ == _TAKES_PLACE:
@@ -40,12 +40,12 @@ def core_of(module: Any) -> Any:
     return module
 
 
-def core_parts(module: nn.Module) -> Iterator[nn.Module]:
+def parts_without_peft(module: nn.Module) -> Iterator[nn.Module]:
     """Yield a module and its descendants as they were before PEFT wrapped some of them."""
-    core = core_of(module)
+    core = without_peft(module)
     yield core
     for child in core.children():
-        yield from core_parts(child)
+        yield from parts_without_peft(child)
 
 
 def check_router(router: nn.Module, owner: nn.Module, rows: int, name: str) -> None:

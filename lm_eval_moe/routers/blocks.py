@@ -16,7 +16,7 @@ import torch
 
 from lm_eval_moe.discovery import load_plugins
 from lm_eval_moe.errors import RoutingBypassedError, UserError
-from lm_eval_moe.routers.altered import core_of, core_parts
+from lm_eval_moe.routers.altered import parts_without_peft, without_peft
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,7 +97,7 @@ class RoutedBlock:
         if len(experts) > 1:
             raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
-        num_experts: int = core_of(module).num_experts
+        num_experts: int = without_peft(module).num_experts
         router, owner = _router_of(block, {experts_name}, num_experts, name)
         return cls(router=router, owner=owner, experts=module, num_experts=num_experts)
 
@@ -208,12 +208,12 @@ def looped_error(layer: int) -> UserError:
 
 
 def _takes_selection(module: nn.Module) -> bool:
-    return hasattr(core_of(module), "num_experts") and _selection_arguments(module) is not None
+    return hasattr(without_peft(module), "num_experts") and _selection_arguments(module) is not None
 
 
 def _selection_arguments(experts: nn.Module) -> tuple[tuple[str, int], tuple[str, int]] | None:
     """Return name and place of the indices and of the weights among the arguments of an experts module's call."""
-    names = list(inspect.signature(type(core_of(experts)).forward).parameters)[1:]  # without self
+    names = list(inspect.signature(type(without_peft(experts)).forward).parameters)[1:]  # without self
     for indices, weights in _SELECTION_NAMES:
         if indices in names and weights in names:
             return (indices, names.index(indices)), (weights, names.index(weights))
@@ -228,7 +228,7 @@ def _has_router(block: nn.Module, num_experts: int) -> bool:
 def _with_weight(block: nn.Module, rows: int) -> Iterator[tuple[str, nn.Module, nn.Module]]:
     """Yield the parts of a block with a weight of so many rows: the child's name, the child, and the part."""
     for child_name, child in block.named_children():
-        for part in core_parts(child):
+        for part in parts_without_peft(child):
             weight = part._parameters.get("weight")
             if weight is not None and weight.dim() == 2 and weight.shape[0] == rows:
                 yield child_name, child, part

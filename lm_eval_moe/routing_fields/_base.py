@@ -65,7 +65,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Field:
+class RoutingField:
     """One result field.
 
     Attributes:
@@ -104,11 +104,11 @@ class Field:
 CURVES: Registry[Curve] = Registry("routing curve")
 """The per-layer curves, by their key in the ``routing`` object."""
 
-FIELDS: Registry[Field] = Registry("result field")
+FIELDS: Registry[RoutingField] = Registry("result field")
 """The result fields by name."""
 
 
-def register(*fields: Field) -> None:
+def register(*fields: RoutingField) -> None:
     """Enter fields, and their curves.
 
     Raises:
@@ -135,7 +135,7 @@ def default_fields() -> list[str]:
     return [name for name, field in FIELDS.items() if field.default]
 
 
-def chosen_fields(names: str | Iterable[str] | None, *, steered: bool) -> tuple[Field, ...]:
+def chosen_fields(names: str | Iterable[str] | None, *, steered: bool) -> tuple[RoutingField, ...]:
     """Return the fields to report: the default ones, ``all``, or those named.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.metrics import normalized_js_divergence
-from lm_eval_moe.routing_fields._base import Curve, Field, Values, known, register, where_routed
+from lm_eval_moe.routing_fields._base import Curve, RoutingField, Values, known, register, where_routed
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def _divergence(record: RoutingRecord, reference: RoutingRecord | None, shape: R
 
 _CURVE = Curve("divergence", _divergence, frozenset({"importance"}), compares=True)
 
-DIVERGENCE = Field(
+DIVERGENCE = RoutingField(
     "routing_divergence", _CURVE, "middle", higher_is_better=False, default=True, title="routing divergence"
 )
 """The field that tables and figures show beside the scores."""
 
 register(
     DIVERGENCE,
-    Field("routing_divergence_early", _CURVE, "early"),
-    Field("routing_divergence_late", _CURVE, "late"),
+    RoutingField("routing_divergence_early", _CURVE, "early"),
+    RoutingField("routing_divergence_late", _CURVE, "late"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.metrics import normalized_entropy
-from lm_eval_moe.routing_fields._base import Curve, Field, Values, known, register, where_routed
+from lm_eval_moe.routing_fields._base import Curve, RoutingField, Values, known, register, where_routed
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
@@ -18,4 +18,4 @@ def _entropy(record: RoutingRecord, reference: RoutingRecord | None, shape: Rout
     return where_routed(normalized_entropy, known(record.importance))
 
 
-register(Field("routing_entropy", Curve("entropy", _entropy, frozenset({"importance"})), default=True))
+register(RoutingField("routing_entropy", Curve("entropy", _entropy, frozenset({"importance"})), default=True))

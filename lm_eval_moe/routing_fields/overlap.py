@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.metrics import expert_overlap
-from lm_eval_moe.routing_fields._base import Curve, Field, Values, known, register, where_routed
+from lm_eval_moe.routing_fields._base import Curve, RoutingField, Values, known, register, where_routed
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
@@ -27,4 +27,4 @@ def _overlap(record: RoutingRecord, reference: RoutingRecord | None, shape: Rout
 
 _CURVE = Curve("overlap", _overlap, frozenset({"counts", "importance"}), compares=True)
 
-register(Field("routing_overlap", _CURVE, "middle", higher_is_better=True))
+register(RoutingField("routing_overlap", _CURVE, "middle", higher_is_better=True))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.routing_fields._base import Curve, Field, Values, register
+from lm_eval_moe.routing_fields._base import Curve, RoutingField, Values, register
 from lm_eval_moe.shape import RoutingShape
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Values:
     return share
 
 
-STEERED_SELECTION = Field("steered_selection", Curve("steered_selection", _selection, steered=True), default=True)
+STEERED_SELECTION = RoutingField(
+    "steered_selection", Curve("steered_selection", _selection, steered=True), default=True
+)
 """The field that says whether steering reaches the selection."""
 
 register(
     STEERED_SELECTION,
-    Field("steered_change", Curve("steered_change", _change, steered=True, second_call=True)),
+    RoutingField("steered_change", Curve("steered_change", _change, steered=True, second_call=True)),
 )

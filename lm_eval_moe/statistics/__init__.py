@@ -13,7 +13,15 @@ from lm_eval_moe.statistics.control_gain import (
 )
 from lm_eval_moe.statistics.correlation import LEAST_POINTS, Correlation, correlation
 from lm_eval_moe.statistics.differences import ClusteredValues, Difference, Estimate, independent_mean, unpaired
-from lm_eval_moe.statistics.judgement import ALPHA, Judgement, corrected, is_beyond_chance, judge, judge_unpaired, reach
+from lm_eval_moe.statistics.judgement import (
+    ALPHA,
+    Judgement,
+    corrected,
+    half_width,
+    is_beyond_chance,
+    judge,
+    judge_unpaired,
+)
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import exact_test, max_sign_flip, mcnemar, paired_test, sign_flip
 from lm_eval_moe.statistics.single_mean import score_interval
@@ -34,6 +42,7 @@ __all__ = [
     "exact_test",
     "gain_over_controls",
     "gain_over_means",
+    "half_width",
     "holm",
     "independent_mean",
     "is_beyond_chance",
@@ -43,7 +52,6 @@ __all__ = [
     "mcnemar",
     "mean_gain",
     "paired_test",
-    "reach",
     "same_items",
     "score_interval",
     "sign_flip",

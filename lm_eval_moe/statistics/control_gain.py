@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lm_eval_moe.statistics.differences import ClusteredValues
-from lm_eval_moe.statistics.judgement import ALPHA, Interval, agreeing_interval, is_beyond_chance, judge, reach
+from lm_eval_moe.statistics.judgement import ALPHA, Interval, agreeing_interval, half_width, is_beyond_chance, judge
 from lm_eval_moe.statistics.multiplicity import holm
 from lm_eval_moe.statistics.paired_tests import PairedTest, paired_test
 
@@ -245,7 +245,7 @@ Parts = Sequence[tuple[float, int | None]]
 def _half(parts: Parts, alpha: float) -> float:
     """Return Banerjee's half-width."""
     there = [(math.sqrt(variance), freedom) for variance, freedom in parts if variance]
-    return math.sqrt(math.fsum(reach(alpha / 2, stderr, freedom) ** 2 for stderr, freedom in there))
+    return math.sqrt(math.fsum(half_width(alpha / 2, stderr, freedom) ** 2 for stderr, freedom in there))
 
 
 def _p(parts: Parts, distance: float) -> float:

@@ -39,11 +39,11 @@ __all__ = [
     "agreeing_ends",
     "agreeing_interval",
     "corrected",
+    "half_width",
     "is_beyond_chance",
     "judge",
     "judge_unpaired",
     "paired_drop",
-    "reach",
     "unpaired_drop",
 ]
 
@@ -111,7 +111,7 @@ def judge_unpaired(difference: Difference, alpha: float = ALPHA) -> Judgement:
     value, stderr = difference.value, difference.stderr
     if stderr is None:
         return Judgement(difference, alpha, None, None, None, "normal, unpaired")
-    p, half = min(1.0, 2 * _worse_p(abs(value), stderr)), reach(alpha / 2, stderr)
+    p, half = min(1.0, 2 * _worse_p(abs(value), stderr)), half_width(alpha / 2, stderr)
     interval = agreeing_ends(value - half, value + half, value, is_beyond_chance(p, alpha), 0.0)
     return Judgement(difference, alpha, interval, p, p, "normal, unpaired")
 
@@ -224,7 +224,7 @@ def unpaired_drop(
     value, stderr = -sign * difference.value, difference.stderr
     if stderr is None:
         return Drop(value, None, None, None, "normal")
-    return Drop(value, _worse_p(value - tolerance, stderr), value + reach(alpha, stderr), stderr, "normal")
+    return Drop(value, _worse_p(value - tolerance, stderr), value + half_width(alpha, stderr), stderr, "normal")
 
 
 def _worse_p(excess: float, stderr: float, freedom: int | None = None) -> float:
@@ -238,7 +238,7 @@ def _worse_p(excess: float, stderr: float, freedom: int | None = None) -> float:
     return float(special.stdtr(freedom, -excess / stderr))
 
 
-def reach(tail: float, stderr: float, freedom: int | None = None) -> float:
+def half_width(tail: float, stderr: float, freedom: int | None = None) -> float:
     """Return how far a bound of the level ``1 - tail`` lies from its value: by t with these degrees of freedom, else
     normal.
     """

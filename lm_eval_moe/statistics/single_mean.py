@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lm_eval_moe.statistics.differences import Z95, Estimate
-from lm_eval_moe.statistics.judgement import ALPHA, Interval, reach
+from lm_eval_moe.statistics.judgement import ALPHA, Interval, half_width
 
 __all__ = ["score_interval"]
 
@@ -34,7 +34,7 @@ def score_interval(score: Estimate, items: int = 0, *, share: bool) -> Interval 
         return None
     known = items > 1
     if not share:
-        half = reach(ALPHA / 2, stderr, items - 1 if known else None)
+        half = half_width(ALPHA / 2, stderr, items - 1 if known else None)
         return (value - half, value + half) if half else None
     spread = value * (1 - value)
     # Values from 0 to 1 spread as much as right-or-wrong ones only if they are all 0 or 1.
@@ -43,7 +43,7 @@ def score_interval(score: Estimate, items: int = 0, *, share: bool) -> Interval 
     if spread <= 0 or stderr == 0:
         return None
     alike = 1 + spread / stderr**2 if not known else items * spread / (items - 1) / stderr**2
-    quantile = reach(ALPHA / 2, 1.0, items - 1) if known else Z95
+    quantile = half_width(ALPHA / 2, 1.0, items - 1) if known else Z95
     return _wilson(value, alike * (Z95 / quantile) ** 2)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,14 @@ class _Active:
     everywhere: bool  # at every token that counts: nothing has to be protected from it
 
 
+class _Acting(NamedTuple):
+    """An intervention at a router that it targets."""
+
+    active: _Active
+    experts: Tensor  # [n]
+    coefficients: Tensor  # [n]
+
+
 class Steerer:
     """Edits the router logits of one forward pass after another.
 
@@ -51,7 +59,8 @@ class Steerer:
         self._plans = tuple(plans)
         self._rows: TokenRows | None = None
         self._active: list[_Active] = []
-        self._acting: dict[int, list[_Active]] = {}  # by router position
+        self._acting: dict[int, list[_Acting]] = {}  # by router position
+        self._guarding: dict[int, list[_Acting]] = {}  # those of them that guard the final top-k
         self._prefixes = PrefixKeys()
         self._keys: Tensor | None = None
         self._constants: Constants = {} if constants is None else constants
@@ -71,7 +80,8 @@ class Steerer:
         last, self._rows = self._rows, rows
         # Of a step of decoding the forest says by these two that nothing but the position differs from the last one.
         if last is None or rows.run is not last.run or rows.steered is not last.steered:
-            self._active, self._acting, self._masks = list(self._in_force(rows)), {}, {}
+            self._active = list(self._in_force(rows))
+            self._acting, self._guarding, self._masks = {}, {}, {}
         if self._noisy:
             self._keys = self._prefixes.keys(tokens, rows)
 
@@ -96,7 +106,7 @@ class Steerer:
 
     def acts_on(self, position: int) -> bool:
         """Whether any intervention is in force in this pass at a router."""
-        return bool(self._at(position))
+        return any(self._layer(active, position) in active.intervention.targets for active in self._active)
 
     def targets(self, positions: slice, rows: Tensor) -> list[tuple[Tensor, Tensor, Tensor | None]]:
         """Return what is targeted at some routers, each intervention by itself, as bools.
@@ -118,13 +128,11 @@ class Steerer:
 
     def edit(self, position: int, logits: Tensor) -> Tensor:
         """Return the logits ``[N, E]`` with the interventions applied in order, each on the result of the last."""
-        actives = self._at(position)
-        if not actives:
+        if not self._active or not (acting := self._at(position, logits)):
             return logits
         steered = logits.to(torch.promote_types(logits.dtype, torch.float32))
         may_be_masked = False
-        for active in actives:
-            experts, coefficients = self._tensors(active, position, logits.device)
+        for active, experts, coefficients in acting:
             action = active.intervention.action
             changed = action.apply(
                 steered,
@@ -144,13 +152,11 @@ class Steerer:
 
     def guard(self, position: int, logits: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return what guarded interventions force into, and ban from, the final top-k: bool masks like the logits."""
-        guarded = [a for a in self._at(position) if a.intervention.guard and a.intervention.action.guards_by]
-        if not guarded:
+        if not self._active or not self._at(position, logits) or not (guarding := self._guarding[position]):
             return None
         force = torch.zeros_like(logits, dtype=torch.bool)
         ban = torch.zeros_like(force)
-        for active in guarded:
-            experts, _ = self._tensors(active, position, logits.device)
+        for active, experts, _ in guarding:
             # As with the logits, the last intervention on an expert decides.
             force_it = active.intervention.action.guards_by == "force"
             here = self._mask(active, logits)[:, None]
@@ -163,11 +169,21 @@ class Steerer:
         assert plan is not None
         return plan.shape.layers[position]
 
-    def _at(self, position: int) -> list[_Active]:
-        if position not in self._acting:
-            here = [active for active in self._active if self._layer(active, position) in active.intervention.targets]
-            self._acting[position] = here
-        return self._acting[position]
+    def _at(self, position: int, logits: Tensor) -> list[_Acting]:
+        """Return what acts at a router in this pass, in order."""
+        acting = self._acting.get(position)
+        if acting is None:
+            acting = self._acting[position] = [
+                _Acting(active, *self._tensors(active, position, logits.device))
+                for active in self._active
+                if self._layer(active, position) in active.intervention.targets
+            ]
+            self._guarding[position] = [
+                entry
+                for entry in acting
+                if entry.active.intervention.guard and entry.active.intervention.action.guards_by
+            ]
+        return acting
 
     def _tensors(self, active: _Active, position: int, device: torch.device) -> tuple[Tensor, Tensor]:
         key = (active.plan, active.intervention.index, position, device)

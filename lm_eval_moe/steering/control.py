@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan, plan_hash
 from lm_eval_moe.steering.selectors.random_control import RandomControl, draw
+from lm_eval_moe.yaml_values import YamlPlace
 
 __all__ = ["random_control"]
 
@@ -24,7 +24,7 @@ def random_control(plan: SteeringPlan, seed: int) -> SteeringPlan:
         UserError: The plan draws its experts at random itself, or a layer has too few experts to draw from.
     """
     entries = plan.spec["interventions"]
-    place = Place(plan.name, Path()) / "interventions"
+    place = YamlPlace(plan.name, Path()) / "interventions"
     for index, entry in enumerate(entries):
         if RandomControl.name in entry["experts"]:
             raise UserError(
@@ -51,7 +51,7 @@ def random_control(plan: SteeringPlan, seed: int) -> SteeringPlan:
     )
 
 
-def _drawn(each: PlannedIntervention, seed: int, experts: int, place: Place) -> PlannedIntervention:
+def _drawn(each: PlannedIntervention, seed: int, experts: int, place: YamlPlace) -> PlannedIntervention:
     targets = {}
     for layer, matched in each.targets.items():
         coefficients = dict(zip(matched.experts, matched.coefficients, strict=True))

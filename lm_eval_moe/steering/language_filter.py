@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.checked_fields import Field, show
+from lm_eval_moe.yaml_values import YamlValue, show
 
 if TYPE_CHECKING:
     from typing import Self
@@ -25,7 +25,7 @@ def canonical(language: str) -> str:
     return canonical_language(language)
 
 
-def parse_language(field: Field) -> str:
+def parse_language(field: YamlValue) -> str:
     """Return the canonical tag of a language code.
 
     Raises:
@@ -51,7 +51,7 @@ class LanguageFilter:
     but: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read ``all``, ``[sw, bn]`` or ``{all_but: [en]}``.
 
         Raises:
@@ -97,7 +97,7 @@ class LanguageFilter:
         return tag not in self.but and (self.only is None or tag in self.only)
 
 
-def _languages(field: Field) -> frozenset[str]:
+def _languages(field: YamlValue) -> frozenset[str]:
     if isinstance(field.value, str):
         raise field.error(f"expected a list of languages, got {show(field.value)}", _FIX)
     languages = frozenset(parse_language(item) for item in field.items("[sw, bn]"))

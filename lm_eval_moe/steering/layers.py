@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.checked_fields import Field, Place, show
 from lm_eval_moe.errors import did_you_mean
 from lm_eval_moe.shape import BANDS, RoutingShape, format_ranges
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue, show
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,7 +35,7 @@ class LayerPart:
     name: str = ""
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read a part.
 
         Raises:
@@ -60,7 +60,7 @@ class LayerPart:
             return self.name
         return self.first if self.first == self.last else f"{self.first}-{self.last}"
 
-    def resolve(self, shape: RoutingShape, place: Place) -> tuple[int, ...]:
+    def resolve(self, shape: RoutingShape, place: YamlPlace) -> tuple[int, ...]:
         """Return the decoder-layer indices, ascending.
 
         Raises:
@@ -91,7 +91,7 @@ class LayerExpression:
     parts: tuple[LayerPart, ...]
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read a part or a list of parts.
 
         Raises:
@@ -109,7 +109,7 @@ class LayerExpression:
         parts = [part.dump() for part in self.parts]
         return parts[0] if len(parts) == 1 else parts
 
-    def resolve(self, shape: RoutingShape, place: Place) -> tuple[int, ...]:
+    def resolve(self, shape: RoutingShape, place: YamlPlace) -> tuple[int, ...]:
         """Return the decoder-layer indices, ascending, each once."""
         if len(self.parts) == 1:
             return self.parts[0].resolve(shape, place)

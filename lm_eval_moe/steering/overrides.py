@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lm_eval_moe.checked_fields import show
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.strict_yaml import yaml_value
+from lm_eval_moe.yaml_values import show
 
 __all__ = ["apply_overrides", "key_of"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.profiles import ProfileSource
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.actions import parse_action
 from lm_eval_moe.steering.language_filter import LanguageFilter
 from lm_eval_moe.steering.spec import VERSION, Manner
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 __all__ = ["LayerTargets", "PlannedIntervention", "SteeringPlan", "plan_hash", "received_plan", "sent_plan"]
 
@@ -153,8 +153,8 @@ def received_plan(text: str, shape: RoutingShape) -> SteeringPlan:
     content = json.loads(text)
     interventions = []
     for index, each in enumerate(content["interventions"]):
-        place = Place(content["name"], Path()) / "interventions" / index
-        fields = {name: Field(place / name, each[name]) for name in ("action", "languages")}
+        place = YamlPlace(content["name"], Path()) / "interventions" / index
+        fields = {name: YamlValue(place / name, each[name]) for name in ("action", "languages")}
         targets = {layer: LayerTargets(layer, tuple(experts), tuple(s)) for layer, experts, s in each["targets"]}
         interventions.append(
             PlannedIntervention(

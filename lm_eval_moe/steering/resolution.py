@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lm_eval_moe.checked_fields import Place
 from lm_eval_moe.profiles import ProfileStore
 from lm_eval_moe.shape import RoutingShape, format_ranges
 from lm_eval_moe.steering.plan import LayerTargets, PlannedIntervention, SteeringPlan, plan_hash
 from lm_eval_moe.steering.selectors import Choice, Scope
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 from lm_eval_moe.steering.spec import InterventionSpec, SteeringSpec
+from lm_eval_moe.yaml_values import YamlPlace
 
 __all__ = ["effective", "explain", "resolve", "scope_of"]
 
@@ -111,7 +111,7 @@ def _planned(index: int, each: InterventionSpec, scope: Scope) -> PlannedInterve
     )
 
 
-def _check_reachable(interventions: Sequence[PlannedIntervention], shape: RoutingShape, place: Place) -> None:
+def _check_reachable(interventions: Sequence[PlannedIntervention], shape: RoutingShape, place: YamlPlace) -> None:
     """Refuse masks and guarded bans that, together, leave fewer than K experts for any kind of token.
 
     Every language that a filter names, and one that none does, is followed through all interventions in order.

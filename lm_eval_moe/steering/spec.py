@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lm_eval_moe.checked_fields import Field, Place, listing, show
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering.actions import Action, parse_action
 from lm_eval_moe.steering.language_filter import LanguageFilter
@@ -16,6 +15,7 @@ from lm_eval_moe.steering.layers import LayerExpression
 from lm_eval_moe.steering.overrides import apply_overrides
 from lm_eval_moe.steering.selectors import Selector, parse_selector
 from lm_eval_moe.strict_yaml import read_yaml
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue, listing, show
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,7 +43,7 @@ class ModelBlock:
     top_k: int | None = None
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: YamlValue) -> Self:
         """Read ``{layers: 48, experts: 128, top_k: 8}``; any of the three may be left out."""
         fields = given.keys([], ["layers", "experts", "top_k"])
         return cls(**{name: value.integer(1, 1_000_000) for name, value in fields.items()})
@@ -52,7 +52,7 @@ class ModelBlock:
         """Return what is given."""
         return {name: size for name, size in vars(self).items() if size is not None}
 
-    def check(self, shape: RoutingShape, place: Place) -> None:
+    def check(self, shape: RoutingShape, place: YamlPlace) -> None:
         """Refuse a model of another shape.
 
         Raises:
@@ -106,7 +106,7 @@ class InterventionSpec(Manner):
     experts: Selector
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: YamlValue) -> Self:
         """Read an entry."""
         fields = given.keys(["layers", "experts", "action"], ["guard", "tokens", "languages"])
         action = parse_action(fields["action"])
@@ -171,10 +171,10 @@ class SteeringSpec:
     selected_on_texts: tuple[str, ...]
     selected_on_unknown: tuple[str, ...]
     control_of: str | None
-    place: Place = field(compare=False, repr=False)
+    place: YamlPlace = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, given: Field) -> Self:
+    def parse(cls, given: YamlValue) -> Self:
         """Read a whole file."""
         fields = given.keys(
             ["version", "interventions"],
@@ -246,8 +246,8 @@ def parse_spec(
         UserError: Anything in it is unknown, missing, of the wrong type or out of range.
     """
     document, roots = apply_overrides(mapping, overrides)
-    place = Place(source, Path.cwd() if base_dir is None else Path(base_dir), overridden=roots)
-    return SteeringSpec.parse(Field(place, document))
+    place = YamlPlace(source, Path.cwd() if base_dir is None else Path(base_dir), overridden=roots)
+    return SteeringSpec.parse(YamlValue(place, document))
 
 
 def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> SteeringSpec:
@@ -264,7 +264,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> SteeringSpec:
     return parse_spec(read_yaml(Path(path), "steering"), str(path), Path(path).parent, overrides)
 
 
-def _selected_on(given: Field) -> dict[str, tuple[str, ...]]:
+def _selected_on(given: YamlValue) -> dict[str, tuple[str, ...]]:
     """Read ``{mgsm_direct: [row:0, row:1]}``."""
     like = "{mgsm_direct: [row:0, row:1]}"
     found = {}
@@ -275,11 +275,11 @@ def _selected_on(given: Field) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _texts(given: Field | None, like: str) -> tuple[str, ...]:
+def _texts(given: YamlValue | None, like: str) -> tuple[str, ...]:
     return () if given is None else tuple(entry.text(empty=False) for entry in given.items(like))
 
 
-def _control_of(given: Field) -> str:
+def _control_of(given: YamlValue) -> str:
     text = given.text(empty=False)
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise given.error(f"{show(text)} names no steering", "leave it as `experts --control` wrote it")

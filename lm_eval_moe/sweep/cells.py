@@ -14,11 +14,11 @@ from lm_eval_moe.steering import ProfileStore, SteeringPlan, resolve
 from lm_eval_moe.steering.control import random_control
 from lm_eval_moe.sweep.spec import SweepSpec
 
-__all__ = ["Cell", "EmptyCell", "cells_of"]
+__all__ = ["EmptyCell", "PlannedCell", "cells_of"]
 
 
 @dataclass(frozen=True)
-class Cell(GridCell):
+class PlannedCell(GridCell):
     """One combination of values, resolved.
 
     Attributes:
@@ -35,7 +35,7 @@ class Cell(GridCell):
         return sum(map(len, self.plan.experts_by_layer().values()))
 
 
-def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[Cell], list[EmptyCell]]:
+def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[PlannedCell], list[EmptyCell]]:
     """Resolve all cells; profiles are read once.
 
     Raises:
@@ -43,7 +43,7 @@ def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[Cell], list[Em
             message says which.
     """
     profiles = ProfileStore(shape)
-    cells: list[Cell] = []
+    cells: list[PlannedCell] = []
     empty: list[EmptyCell] = []
     for values in itertools.product(*(axis.values for axis in sweep.axes)):
         settings = {axis.key: value for axis, value in zip(sweep.axes, values, strict=True)}
@@ -58,7 +58,7 @@ def cells_of(sweep: SweepSpec, shape: RoutingShape) -> tuple[list[Cell], list[Em
         except UserError as error:
             raise UserError(error.problem, fix=error.fix, where=_where(error, settings)) from error
         else:
-            cells.append(Cell(settings, plan, controls))
+            cells.append(PlannedCell(settings, plan, controls))
     if not cells:
         raise UserError(
             "no cell of the grid selects an expert",

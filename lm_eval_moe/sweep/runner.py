@@ -17,8 +17,8 @@ from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation import simple_evaluate
 from lm_eval_moe.evaluation.identity import run_identity
 from lm_eval_moe.harness.task_index import task_manager
-from lm_eval_moe.results import Routing
-from lm_eval_moe.sweep.cells import Cell
+from lm_eval_moe.results import RoutingObject
+from lm_eval_moe.sweep.cells import PlannedCell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _without_notes() -> Iterator[None]:
 
 def run_sweep(
     sweep: SweepSpec,
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedCell],
     lm: RoutedModel,
     store: RunStore,
     *,
@@ -99,7 +99,7 @@ def run_sweep(
             plans.setdefault(plan.hash, (plan.name, plan))
     waiting = {name: plan for name, plan in plans.items() if name not in store}
     for name in plans.keys() - waiting.keys():  # what was said of them still holds
-        for text in Routing.of(store.read(name)).warnings:
+        for text in RoutingObject.of(store.read(name)).warnings:
             warnings.warn(text, RoutingWarning, stacklevel=2)
     if not waiting:
         return

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.checked_fields import Field, Place, show
 from lm_eval_moe.results.sweeps import short_names
 from lm_eval_moe.steering import SteeringSpec, parse_spec
 from lm_eval_moe.strict_yaml import read_yaml
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue, show
 
 __all__ = ["VERSION", "Axis", "Evaluation", "SweepSpec", "load_sweep"]
 
@@ -47,14 +47,14 @@ class Evaluation:
     batch_size: int | str | None = None
 
     @classmethod
-    def parse(cls, given: Field) -> Evaluation:
+    def parse(cls, given: YamlValue) -> Evaluation:
         """Read ``{limit: 100, num_fewshot: 0}``; everything may be left out."""
-        readers: dict[str, Callable[[Field], Any]] = {
+        readers: dict[str, Callable[[YamlValue], Any]] = {
             "limit": _limit,
             "num_fewshot": lambda each: each.integer(0, 1000),
             "gen_kwargs": lambda each: _plain_mapping(each, "{max_gen_toks: 256}"),
-            "apply_chat_template": Field.flag,
-            "system_instruction": Field.text,
+            "apply_chat_template": YamlValue.flag,
+            "system_instruction": YamlValue.text,
             "batch_size": lambda each: each.text() if isinstance(each.value, str) else each.integer(1, 1_000_000),
         }
         return cls(**{name: readers[name](each) for name, each in given.keys([], [*readers]).items()})
@@ -93,10 +93,10 @@ class SweepSpec:
     controls: int
     skip_empty: bool
     evaluation: Evaluation
-    place: Place = field(compare=False, repr=False)
+    place: YamlPlace = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, given: Field) -> SweepSpec:
+    def parse(cls, given: YamlValue) -> SweepSpec:
         """Read a whole file."""
         fields = given.keys(
             ["version", "steering", "tasks", "grid"], ["name", "description", "controls", "skip_empty", "evaluation"]
@@ -154,19 +154,19 @@ def load_sweep(path: str | Path) -> SweepSpec:
         UserError: The file or its steering file cannot be read, or something in it is unknown, missing or wrong; the
             message names the file and the key, what was given, what is allowed.
     """
-    return SweepSpec.parse(Field(Place(str(path), Path(path).parent), read_yaml(Path(path), "sweep")))
+    return SweepSpec.parse(YamlValue(YamlPlace(str(path), Path(path).parent), read_yaml(Path(path), "sweep")))
 
 
-def _limit(given: Field) -> float:
+def _limit(given: YamlValue) -> float:
     limit = given.number(1e-9, 1e9)  # a share of the items below 1, as in lm-eval
     return int(limit) if limit.is_integer() else limit
 
 
-def _plain_mapping(given: Field, like: str) -> dict[str, Any]:
+def _plain_mapping(given: YamlValue, like: str) -> dict[str, Any]:
     return {str(key): each.value for key, each in given.mapping(like).items()}
 
 
-def _values(key: object, given: Field) -> tuple[Any, ...]:
+def _values(key: object, given: YamlValue) -> tuple[Any, ...]:
     if not isinstance(key, str) or not key.strip() or all(part.isdecimal() for part in key.split(".")):
         raise given.error(f"{show(key)} is no path", "write for example interventions.0.action.soft: [0.25, 0.5]")
     values = tuple(each.value for each in given.items("[0.25, 0.5]"))

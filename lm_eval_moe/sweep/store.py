@@ -10,8 +10,8 @@ from typing import Any
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_json
 from lm_eval_moe.identity import CONTINUATION, Identity, check_agreement, setting_differences
-from lm_eval_moe.parallel import ParallelRegistry
-from lm_eval_moe.results import Routing
+from lm_eval_moe.pairing import PairingRegistry
+from lm_eval_moe.results import RoutingObject
 from lm_eval_moe.results.reading import load_json, load_results
 from lm_eval_moe.results.samples import with_compact_samples
 
@@ -87,7 +87,7 @@ class RunStore:
         path = self.path(name)
         try:
             results = load_results(path)
-            steering = Routing.of(results).steering
+            steering = RoutingObject.of(results).steering
             if (steering.hash if steering else BASELINE) != name:
                 raise UserError("holds the results of another steering than its name says", where=str(path))
         except UserError as error:
@@ -95,7 +95,7 @@ class RunStore:
             raise UserError(error.problem, fix=fix, where=error.where) from error
         return results
 
-    def write(self, name: str, results: Mapping[str, Any], registry: ParallelRegistry) -> None:
+    def write(self, name: str, results: Mapping[str, Any], registry: PairingRegistry) -> None:
         """Keep a run's results; of the samples what statistics need, not the prompts.
 
         Raises:

@@ -11,13 +11,13 @@ import numpy as np
 from lm_eval_moe.results import Benchmark, LabelledRun, Run, arrange
 from lm_eval_moe.results.sweeps import MEAN, OTHERS, EmptyCell, SweepBenchmark, SweepCell, SweepEffect
 from lm_eval_moe.statistics import ClusteredValues, exact_test, max_sign_flip, same_items
-from lm_eval_moe.sweep.cells import Cell
+from lm_eval_moe.sweep.cells import PlannedCell
 from lm_eval_moe.sweep.store import BASELINE, RunStore
 
 __all__ = ["summarise"]
 
 
-def summarise(cells: Sequence[Cell], empty: Sequence[EmptyCell], store: RunStore) -> list[SweepBenchmark]:
+def summarise(cells: Sequence[PlannedCell], empty: Sequence[EmptyCell], store: RunStore) -> list[SweepBenchmark]:
     """Compare the runs that there are so far, benchmark by benchmark; none without a baseline."""
     if BASELINE not in store:
         return []
@@ -43,7 +43,7 @@ def summarise(cells: Sequence[Cell], empty: Sequence[EmptyCell], store: RunStore
     ]
 
 
-def _cells(benchmark: Benchmark, cells: Sequence[Cell], at: Mapping[str, int]) -> Iterator[SweepCell]:
+def _cells(benchmark: Benchmark, cells: Sequence[PlannedCell], at: Mapping[str, int]) -> Iterator[SweepCell]:
     hashes = [tuple(plan.hash for plan in cell.controls) for cell in cells]
     runs = [(at[cell.plan.hash], [at[digest] for digest in own]) for cell, own in zip(cells, hashes, strict=True)]
     corrected = _corrected(benchmark, runs)

@@ -9,7 +9,7 @@ from lm_eval_moe.number_text import Scale, p_number
 from lm_eval_moe.results.sweep_finding import GAIN_HEADS, sweep_finding
 from lm_eval_moe.results.sweeps import MEAN, OTHERS, SweepBenchmark, SweepCell, SweepEffect
 from lm_eval_moe.sweep.spec import SweepSpec
-from lm_eval_moe.tables import Cell, csv_text, markdown_table
+from lm_eval_moe.tables import TableValue, csv_text, markdown_table
 
 __all__ = ["csv_table", "markdown"]
 
@@ -112,9 +112,9 @@ def csv_table(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
     return csv_text(columns, rows)
 
 
-def _csv_row(each: SweepCell, language: str, effect: SweepEffect) -> list[Cell]:
+def _csv_row(each: SweepCell, language: str, effect: SweepEffect) -> list[TableValue]:
     over = effect.over_control
-    numbers: list[Cell] = [None] * 9
+    numbers: list[TableValue] = [None] * 9
     if over is not None:
         numbers = [over.gain, over.stderr, over.low, over.high, over.new_draw_low, over.new_draw_high]
         numbers += [over.new_draw_p, over.rank_p, over.least_rank_p]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_profiles import SHAPE, drawn, write_profile_of
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
-from small_models import SHARED
+from support.analysis_profiles import SHAPE, drawn, write_profile_of
+from support.paths import SHARED
 
 from lm_eval_moe.analysis import Analysis
 from lm_eval_moe.cli import main

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_profiles import SHAPE, drawn, write_profile_of
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
+from support.analysis_profiles import SHAPE, drawn, write_profile_of
 
-from lm_eval_moe.analysis import LanguageCurve, Material, MeanInterval, NotPossible, read_material
+from lm_eval_moe.analysis import AnalysisInputs, LanguageCurve, MeanInterval, NotPossible, read_inputs
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap, overlap_by_chance
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
 from lm_eval_moe.analysis.entropy import EntropyCurves
@@ -21,8 +21,8 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.shape import RoutingShape
 
 
-def material(*paths: Path, **options: Any) -> Material:
-    return read_material([str(path) for path in paths], **options)
+def inputs(*paths: Path, **options: Any) -> AnalysisInputs:
+    return read_inputs([str(path) for path in paths], **options)
 
 
 def divergence(p: Any, q: Any) -> float:
@@ -52,7 +52,7 @@ def test_divergence_is_the_mean_over_paired_items(tmp_path: Path) -> None:
         write_profile_of(tmp_path, "en", en),
         write_profile_of(tmp_path, "sw", sw[order], names=[f"n{at}" for at in order[:5]] + ["other"]),
     ]
-    found = DivergenceCurves.of(material(*paths))
+    found = DivergenceCurves.of(inputs(*paths))
     (curve,) = found.curves
     values = by_scipy(sw[order[:5]], en[order[:5]])
     assert (curve.language, curve.level, curve.items) == ("sw", "items", 5)
@@ -70,7 +70,7 @@ def test_divergence_is_the_mean_over_paired_items(tmp_path: Path) -> None:
 def test_mean_over_languages_takes_an_item_as_one_cluster(tmp_path: Path) -> None:
     languages = ("en", "sw", "de", "zh")
     every = {name: drawn(seed, 12).astype(np.float32).astype(np.float64) for seed, name in enumerate(languages)}
-    found = DivergenceCurves.of(material(*(write_profile_of(tmp_path, name, each) for name, each in every.items())))
+    found = DivergenceCurves.of(inputs(*(write_profile_of(tmp_path, name, each) for name, each in every.items())))
     values = np.mean([by_scipy(every[name], every["en"]) for name in ("sw", "de", "zh")], axis=0)
     assert found.mean is not None
     check_mean(found.mean.layers[SHAPE.layers[3]], values[:, 3])
@@ -84,7 +84,7 @@ def test_profiles_without_items_are_compared_as_a_whole(tmp_path: Path) -> None:
         write_profile_of(tmp_path, "en", en, tokens=tokens),
         write_profile_of(tmp_path, "sw", sw, names=["", "", ""], tokens=tokens),
     ]
-    (curve,) = DivergenceCurves.of(material(*paths)).curves
+    (curve,) = DivergenceCurves.of(inputs(*paths)).curves
     pooled = [np.tensordot(tokens, each.astype(np.float64), axes=1) / 100 for each in (sw, en)]
     assert (curve.level, curve.items, curve.tokens) == ("pooled", 3, 100)
     values = by_scipy([pooled[0]], [pooled[1]])[0]
@@ -102,7 +102,7 @@ def test_layers_that_all_tokens_skip_have_no_value(tmp_path: Path) -> None:
     paths = [write_profile_of(tmp_path, "en", en), write_profile_of(tmp_path, "sw", sw)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (curve,) = DivergenceCurves.of(material(*paths)).curves
+        (curve,) = DivergenceCurves.of(inputs(*paths)).curves
     assert curve.layers[SHAPE.layers[5]].items == 3
     assert np.isnan(curve.layers[SHAPE.layers[2]].mean)
     assert curve.to_dict()["layers"]["3"]["mean"] is None
@@ -145,7 +145,7 @@ def test_shape_of_a_model_without_early_layers_is_unknown() -> None:
 def test_entropy_is_scipys_over_that_of_even_use(tmp_path: Path) -> None:
     sw = drawn(3, 6).astype(np.float32)
     paths = [write_profile_of(tmp_path, "en", drawn(2, 6)), write_profile_of(tmp_path, "sw", sw)]
-    _, curve = EntropyCurves.of(material(*paths)).curves
+    _, curve = EntropyCurves.of(inputs(*paths)).curves
     values = stats.entropy(sw.astype(np.float64), axis=-1) / np.log(6)
     for row, layer in enumerate(SHAPE.layers):
         check_mean(curve.layers[layer], values[:, row])
@@ -159,7 +159,7 @@ def test_consecutive_overlap_leaves_out_items_of_one_token(tmp_path: Path) -> No
         write_profile_of(tmp_path, "en", drawn(0, 5), extra={"consecutive_overlap": values}),
         write_profile_of(tmp_path, "sw", drawn(1, 5)),
     ]
-    found = ConsecutiveOverlap.of(material(*paths))
+    found = ConsecutiveOverlap.of(inputs(*paths))
     (curve,) = found.curves
     assert (curve.language, found.without) == ("en", ("sw",))
     check_mean(curve.layers[1], values[[0, 1, 3, 4], 0].astype(np.float64))
@@ -168,7 +168,7 @@ def test_consecutive_overlap_leaves_out_items_of_one_token(tmp_path: Path) -> No
 
 def test_consecutive_overlap_that_nobody_captured_is_not_possible(tmp_path: Path) -> None:
     with pytest.raises(NotPossible, match="--arrays consecutive_overlap"):
-        ConsecutiveOverlap.of(material(write_profile_of(tmp_path, "en", drawn(0, 2))))
+        ConsecutiveOverlap.of(inputs(write_profile_of(tmp_path, "en", drawn(0, 2))))
 
 
 def test_chance_overlap_is_that_of_random_sets() -> None:
@@ -179,7 +179,7 @@ def test_chance_overlap_is_that_of_random_sets() -> None:
 
 
 def test_one_language_has_no_divergence_but_an_entropy(tmp_path: Path) -> None:
-    given = material(write_profile_of(tmp_path, "en", drawn(0, 2)))
+    given = inputs(write_profile_of(tmp_path, "en", drawn(0, 2)))
     with pytest.raises(NotPossible, match="at least 2 languages"):
         DivergenceCurves.of(given)
     assert [curve.language for curve in EntropyCurves.of(given).curves] == ["en"]
@@ -191,7 +191,7 @@ def test_an_item_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         write_profile_of(tmp_path, "sw", drawn(1, 3), names=["n0", "n1", "n0"]),
     ]
     with pytest.raises(UserError, match="holds the item n0 of news twice in sw"):
-        DivergenceCurves.of(material(*paths))
+        DivergenceCurves.of(inputs(*paths))
 
 
 def test_importance_that_is_no_distribution_is_a_damaged_profile(tmp_path: Path) -> None:
@@ -199,4 +199,4 @@ def test_importance_that_is_no_distribution_is_a_damaged_profile(tmp_path: Path)
     broken[1, 4] *= 3
     paths = [write_profile_of(tmp_path, "en", drawn(0, 2)), write_profile_of(tmp_path, "sw", broken)]
     with pytest.raises(UserError, match=r"damaged profile \(an importance is no distribution"):
-        DivergenceCurves.of(material(*paths))
+        DivergenceCurves.of(inputs(*paths))

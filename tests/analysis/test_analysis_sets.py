@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analysis_profiles import SHAPE, drawn, write_profile_of
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import jensenshannon, squareform
+from support.analysis_profiles import SHAPE, drawn, write_profile_of
 
-from lm_eval_moe.analysis import Material, NotPossible, Settings, read_material
+from lm_eval_moe.analysis import AnalysisInputs, AnalysisSettings, NotPossible, read_inputs
 from lm_eval_moe.analysis.clustering import LanguageClusters, adjusted_rand_index, family_agreement
 from lm_eval_moe.analysis.exclusivity import Exclusivity
 from lm_eval_moe.analysis.task_overlap import TaskOverlap, overlap_of_sets
@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def material(folder: Path, *languages: str, **options: Any) -> Material:
-    return read_material([str(folder / f"{each}.safetensors") for each in languages or LANGUAGES], **options)
+def inputs(folder: Path, *languages: str, **options: Any) -> AnalysisInputs:
+    return read_inputs([str(folder / f"{each}.safetensors") for each in languages or LANGUAGES], **options)
 
 
 def test_shares_by_hand() -> None:
@@ -55,8 +55,8 @@ def test_shares_by_hand() -> None:
 
 @pytest.mark.parametrize("top_m", [2, 4])
 def test_exclusive_experts_are_those_of_the_selection_rule(folder: Path, top_m: int) -> None:
-    settings = Settings(top_m=top_m, shares=(0.3, 0.45))
-    found = Exclusivity.of(material(folder, settings=settings))
+    settings = AnalysisSettings(top_m=top_m, shares=(0.3, 0.45))
+    found = Exclusivity.of(inputs(folder, settings=settings))
     profiles = {language: f"{language}.safetensors" for language in LANGUAGES}
     for theta, language in product((0.3, 0.45), LANGUAGES):
         rule = {"profiles": profiles, "languages": [language], "top_m": top_m, "threshold": theta}
@@ -69,7 +69,7 @@ def test_exclusive_experts_are_those_of_the_selection_rule(folder: Path, top_m: 
 
 
 def test_sharing_counts_the_languages_of_every_expert(folder: Path) -> None:
-    given = material(folder, settings=Settings(top_m=2))
+    given = inputs(folder, settings=AnalysisSettings(top_m=2))
     found = Exclusivity.of(given)
     for row in range(len(SHAPE.layers)):
         users = np.zeros(6, dtype=int)
@@ -81,14 +81,15 @@ def test_sharing_counts_the_languages_of_every_expert(folder: Path) -> None:
 
 def test_default_top_m_is_the_published_share_of_experts() -> None:
     assert [
-        Settings().top_m_of(RoutingShape((0,), experts, top_k, 1)) for experts, top_k in ((128, 8), (64, 8), (16, 2))
+        AnalysisSettings().top_m_of(RoutingShape((0,), experts, top_k, 1))
+        for experts, top_k in ((128, 8), (64, 8), (16, 2))
     ] == [15, 8, 2]
 
 
 def test_task_and_multilingual_experts_are_those_of_the_selection_rules(folder: Path) -> None:
     pair = (str(folder / "task.safetensors"), str(folder / "base.safetensors"))
     thresholds = (0.05, 0.1, 0.2)
-    found = TaskOverlap.of(material(folder, task=pair, settings=Settings(thresholds=thresholds)))
+    found = TaskOverlap.of(inputs(folder, task=pair, settings=AnalysisSettings(thresholds=thresholds)))
     profiles = {language: f"{language}.safetensors" for language in LANGUAGES}
     for threshold in thresholds:
         task = {"profile": "task.safetensors", "baseline": "base.safetensors", "threshold": threshold}
@@ -106,7 +107,7 @@ def test_task_and_multilingual_experts_are_those_of_the_selection_rules(folder: 
 
 def test_thresholds_that_select_nothing_are_empty_sets(folder: Path) -> None:
     pair = (str(folder / "task.safetensors"), str(folder / "base.safetensors"))
-    found = TaskOverlap.of(material(folder, task=pair, settings=Settings(thresholds=(0.999,))))
+    found = TaskOverlap.of(inputs(folder, task=pair, settings=AnalysisSettings(thresholds=(0.999,))))
     each = found.overlaps[0.999]["all"]
     assert (each.first, each.second, each.both, each.by_chance) == (0, 0, 0, 0.0)
     assert found.to_dict()["thresholds"][0]["all"]["jaccard"] is None
@@ -138,16 +139,16 @@ def test_a_baseline_with_the_tasks_items_is_refused(folder: Path) -> None:
     pair = (str(folder / "task.safetensors"), str(folder / "copy.safetensors"))
     write_profile_of(folder, "en", drawn(92, 4), benchmark="maths", file="copy.safetensors")
     with pytest.raises(UserError, match="holds 4 of the items of"):
-        TaskOverlap.of(material(folder, task=pair))
+        TaskOverlap.of(inputs(folder, task=pair))
 
 
 def test_task_overlap_without_a_task_is_not_possible(folder: Path) -> None:
     with pytest.raises(NotPossible, match="--task_profile and --baseline_profile"):
-        TaskOverlap.of(material(folder))
+        TaskOverlap.of(inputs(folder))
 
 
 def test_clusters_are_scipys_of_the_middle_layers(folder: Path) -> None:
-    given = material(folder)
+    given = inputs(folder)
     found = LanguageClusters.of(given)
     languages = sorted(LANGUAGES)
     assert found.languages == tuple(languages)
@@ -171,20 +172,20 @@ def test_clusters_are_scipys_of_the_middle_layers(folder: Path) -> None:
 
 
 def test_correlation_distance_is_one_less_r(folder: Path) -> None:
-    given = material(folder, settings=Settings(distance="correlation", layers="all"))
+    given = inputs(folder, settings=AnalysisSettings(distance="correlation", layers="all"))
     found = LanguageClusters.of(given)
     vectors = [given.languages[language].activity.mean.ravel() for language in found.languages]
     np.testing.assert_allclose(found.distances, 1 - np.corrcoef(vectors), atol=1e-12)
 
 
 def test_order_of_profiles_makes_no_difference(folder: Path) -> None:
-    one, other = (LanguageClusters.of(material(folder, *order)) for order in (LANGUAGES, LANGUAGES[::-1]))
+    one, other = (LanguageClusters.of(inputs(folder, *order)) for order in (LANGUAGES, LANGUAGES[::-1]))
     assert one.to_dict() == other.to_dict()
 
 
 def test_two_languages_make_no_tree(folder: Path) -> None:
     with pytest.raises(NotPossible, match="at least 3 languages, the profiles are of 2: en, sw"):
-        LanguageClusters.of(material(folder, "en", "sw"))
+        LanguageClusters.of(inputs(folder, "en", "sw"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_families_of_one_language_each_have_no_agreement() -> None:
 
 
 def test_languages_are_grouped_by_the_table_of_families(folder: Path) -> None:
-    found = LanguageClusters.of(material(folder))
+    found = LanguageClusters.of(inputs(folder))
     groups = found.agreement["family"].groups
     assert groups["en"] == groups["de"] == groups["nl"]
     assert len({groups["en"], groups["sw"], groups["zh"]}) == 3

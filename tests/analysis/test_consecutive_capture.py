@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from hf_cases import build
-from profile_records import read_records
+from support import oracle
+from support.hf_cases import build
+from support.profile_records import read_records
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.profiles.merge import merge_profiles
-from lm_eval_moe.profiling.capture import Options, ProfileJob
+from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
 from lm_eval_moe.profiling.documents import Document
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
@@ -37,7 +37,7 @@ def source(folder: Path, texts: list[str]) -> TextFile:
 
 
 def profiled(lm: HFMoE, texts: Any, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, Options(**{"arrays": ARRAYS, **options}), lm.identity()).run()
+    ProfileJob(lm, texts, path, CaptureOptions(**{"arrays": ARRAYS, **options}), lm.identity()).run()
     return path
 
 
@@ -158,7 +158,7 @@ def test_a_run_that_broke_off_goes_on_with_it(aggregate: bool, tokenizer: Any, t
     lm = build("qwen3_moe", tokenizer, batch_size=1)
     texts = source(tmp_path, [f"The cat sat on mat number {number}." for number in range(20)])
     whole = profiled(lm, texts, tmp_path / "whole.safetensors", aggregate=aggregate)
-    path, options = tmp_path / "broken.safetensors", Options(aggregate=aggregate, save_every=0, arrays=ARRAYS)
+    path, options = tmp_path / "broken.safetensors", CaptureOptions(aggregate=aggregate, save_every=0, arrays=ARRAYS)
 
     def stop(count: int) -> None:
         if job.done > 8:
@@ -168,7 +168,7 @@ def test_a_run_that_broke_off_goes_on_with_it(aggregate: bool, tokenizer: Any, t
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     with pytest.raises(UserError, match=r"other settings: arrays was \['consecutive_overlap'\], is None"):
-        ProfileJob(lm, texts, path, Options(aggregate=aggregate), lm.identity())
+        ProfileJob(lm, texts, path, CaptureOptions(aggregate=aggregate), lm.identity())
     job = ProfileJob(lm, texts, path, options, lm.identity())
     assert job.done == 8
     job.run()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from lm_eval_moe.backends.argument_help import ARGUMENT_HELP
 from lm_eval_moe.backends.registry import BACKENDS
 from lm_eval_moe.cli import main
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "model_arguments.md"
+PAGE = ROOT / "docs" / "model_arguments.md"
 
 
 def taken() -> dict[str, set[str]]:

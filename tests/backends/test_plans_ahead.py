@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from toy_engine import ToyEngine
+from support.toy_engine import ToyEngine
 
 from lm_eval_moe import parse_spec, resolve, simple_evaluate
 from lm_eval_moe.backends import answered as answered_requests
@@ -233,7 +233,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Register the engine; the list tells how many plans each of its runs had."""
     for inside in ("_entries", "_homes"):
         monkeypatch.setattr(BACKENDS, inside, dict(getattr(BACKENDS, inside)))
-    register_backend("toy", "toy_engine:ToyEngine")
+    register_backend("toy", "support.toy_engine:ToyEngine")
     runs: list[int] = []
     plain = ToyEngine._scored
 

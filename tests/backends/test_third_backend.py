@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import yaml
 from lm_eval.tasks import TaskManager
-from profile_records import read_records
-from toy_engine import ToyEngine
+from support.paths import TESTS
+from support.profile_records import read_records
+from support.toy_engine import ToyEngine
 
 import lm_eval_moe
 from lm_eval_moe import simple_evaluate
@@ -44,7 +45,7 @@ ONE_MODEL = ("--model_args", "pretrained=demo")
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     for inside in ("_entries", "_homes"):  # as they were before, afterwards
         monkeypatch.setattr(BACKENDS, inside, dict(getattr(BACKENDS, inside)))
-    register_backend("toy", "toy_engine:ToyEngine")
+    register_backend("toy", "support.toy_engine:ToyEngine")
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_records_that_are_wrong_are_found_out_without_modules(kind: type[ToyEngi
 
 @pytest.fixture
 def _children_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
 
 
 @pytest.mark.usefixtures("_children_find_the_tests")
@@ -311,7 +312,9 @@ def test_an_unknown_model_is_an_error_with_a_remedy(capsys: pytest.CaptureFixtur
     assert "one of lm-eval's own" in said
 
 
-@pytest.mark.parametrize(("home", "problem"), [("toy_engine:Toy", "AttributeError"), ("toys:Toy", "ModuleNotFound")])
+@pytest.mark.parametrize(
+    ("home", "problem"), [("support.toy_engine:Toy", "AttributeError"), ("toys:Toy", "ModuleNotFound")]
+)
 def test_a_backend_that_cannot_be_imported_is_one_message(
     home: str, problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,7 +330,7 @@ def test_an_argument_that_is_given_twice_is_refused() -> None:
 
 
 def test_a_class_that_lacks_something_is_no_routed_model() -> None:
-    from toy_engine import ToyEngine
+    from support.toy_engine import ToyEngine
 
     whole = ToyEngine()
     assert is_routed(whole)

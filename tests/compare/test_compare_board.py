@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from score_oracle import score_interval, score_of_values
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from written_runs import sem, write_run
+from support.score_oracle import score_interval, score_of_values
+from support.written_runs import sem, write_run
 
-from lm_eval_moe.compare import Board, Section, Settings, build_board, choose_runs
-from lm_eval_moe.compare.board import Row
-from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare import Board, BoardSettings, Section, build_board, choose_runs
+from lm_eval_moe.compare.board import RunRow
+from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
 from lm_eval_moe.errors import UserError
@@ -45,10 +45,10 @@ BASE, SOFT = answers(2), answers(3, shift=1.0)
 
 def board_of(*arguments: object, **settings: Any) -> Board:
     chosen = choose_runs([str(each) for each in arguments])
-    return build_board(chosen.runs, Settings(**{"sort": "given", **settings}), notes=chosen.notes)
+    return build_board(chosen.runs, BoardSettings(**{"sort": "given", **settings}), notes=chosen.notes)
 
 
-def cell(section: Section, label: str, column: str) -> Cell:
+def cell(section: Section, label: str, column: str) -> BoardCell:
     row = next(row for row in section.rows if row.label == label)
     return row.cells[[head.title for head in section.heads].index(column)]
 
@@ -204,7 +204,7 @@ def test_a_language_missing_in_one_run_narrows_that_runs_averages_and_is_said(tm
     fewer = {lang: values for lang, values in SOFT.items() if lang != "th"}
     paths = write_run(tmp_path / "a", BASE), write_run(tmp_path / "b", fewer, steering="soft")
     (section,) = board_of(f"base={paths[0]}", f"soft={paths[1]}").sections
-    assert cell(section, "soft", "th") == Cell(None, None)
+    assert cell(section, "soft", "th") == BoardCell(None, None)
     base, soft = (cell(section, label, "average") for label in ("base", "soft"))
     assert base.estimate is not None
     assert base.estimate.value == pytest.approx(np.mean(list(BASE.values())))
@@ -238,7 +238,7 @@ def test_a_run_of_one_language_does_not_narrow_the_others_and_is_no_rank_among_t
     assert one.languages == ("en",)
     assert one.change is not None
     assert one.change.difference.value == pytest.approx(1 - np.mean(BASE["en"]))
-    assert cell(section, "one", "without en") == Cell(None, None)
+    assert cell(section, "one", "without en") == BoardCell(None, None)
 
 
 def test_a_baseline_with_fewer_languages_narrows_the_change_and_not_the_value(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def controlled(folder: Path, entry: dict[str, Any]) -> Section:
 
 def test_a_language_differs_from_random_experts_only_after_holms_correction(tmp_path: Path) -> None:
     entry = {"steered": 0.6, "per_control": [0.51] * 19, "gain": 0.09, "stderr": 0.09 / 2.33, "low": 0.0, "high": 0.2}
-    values = records(Board((controlled(tmp_path, entry),), (), Settings()))
+    values = records(Board((controlled(tmp_path, entry),), (), BoardSettings()))
     languages = [each for each in values if each["least_rank_p"] is not None and each["column"] != "average"]
     p = 2 * stats.norm.sf(2.33)
     assert len(languages) == len(LANGUAGES) == 5
@@ -361,7 +361,7 @@ def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:
     assert found.average.new_draw_low == pytest.approx(0.09 - half[1])
     assert found.average.rank_p == pytest.approx(1 / 3)
     assert set(found.by_language) == set(LANGUAGES)
-    values = [each for each in records(Board((section,), (), Settings())) if each["least_rank_p"] is not None]
+    values = [each for each in records(Board((section,), (), BoardSettings())) if each["least_rank_p"] is not None]
     assert {each["kind"] for each in values} == {"gain over a new random draw"}
     new = next(each for each in values if each["column"] == "sw")
     p = found.by_language["sw"].new_draw_p
@@ -380,7 +380,7 @@ def test_rows_are_sorted_best_first_and_a_wrong_column_is_refused(two: list[str]
         board_of(*two, sort="swa")
 
 
-def labels(rows: Sequence[Row]) -> list[str]:
+def labels(rows: Sequence[RunRow]) -> list[str]:
     return [row.label for row in rows]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from scipy import stats
-from written_runs import write_run
+from support.written_runs import write_run
 
 from lm_eval_moe import load_spec
 from lm_eval_moe.cli.main import main

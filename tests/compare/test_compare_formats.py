@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from written_runs import write_run
+from support.written_runs import write_run
 
-from lm_eval_moe.compare import Board, Settings, build_board, choose_runs
+from lm_eval_moe.compare import Board, BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import format_of, render
 from lm_eval_moe.compare.formats.as_terminal import show
 from lm_eval_moe.errors import UserError
@@ -80,7 +80,7 @@ def board(folder: Path, languages: list[str] = LANGUAGES, model: str = "org/mode
     far = {lang: values for lang, values in scores(languages, 3).items() if lang != "en"}
     write_run(folder / "a", scores(languages, 1), model=model, divergence=far)
     write_run(folder / "b", scores(languages, 8), model=model, divergence=far, steering="soft")
-    return build_board(choose_runs([str(folder)]).runs, Settings(sort="given"))
+    return build_board(choose_runs([str(folder)]).runs, BoardSettings(sort="given"))
 
 
 def terminal(shown: Board, width: int, *, intervals: bool = False) -> str:
@@ -177,7 +177,7 @@ def test_hostile_names_are_harmless_in_every_format(tmp_path: Path) -> None:
         results[table][EVIL] = results[table]["mgsm_direct_sw"]
     results["results"]["=cmd|' /C calc'!A0"] = results["results"]["mgsm_direct_sw"]
     path.write_text(json.dumps(results))
-    shown = build_board(choose_runs([str(tmp_path)], labels=["*=@evil" + EVIL]).runs, Settings())
+    shown = build_board(choose_runs([str(tmp_path)], labels=["*=@evil" + EVIL]).runs, BoardSettings())
     assert len(shown.sections) == 2
 
     for text in (terminal(shown, 100), render(shown, "markdown"), render(shown, "csv"), render(shown, "html")):

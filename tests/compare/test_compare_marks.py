@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
-from written_runs import amend, write_run
+from support.written_runs import amend, write_run
 
 from lm_eval_moe.cli import main
-from lm_eval_moe.compare import Board, Section, Settings, build_board, choose_runs
-from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare import Board, BoardSettings, Section, build_board, choose_runs
+from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats import render
 from lm_eval_moe.compare.formats.as_terminal import show
 from lm_eval_moe.compare.wording import change_text, section_notes, value_text
@@ -50,10 +50,10 @@ def pair(folder: Path, first: Mapping[str, Any] = {}, second: Mapping[str, Any] 
 
 def board_of(arguments: list[str], **settings: Any) -> Board:
     chosen = choose_runs(arguments)
-    return build_board(chosen.runs, Settings(**{"sort": "given", **settings}), notes=chosen.notes)
+    return build_board(chosen.runs, BoardSettings(**{"sort": "given", **settings}), notes=chosen.notes)
 
 
-def cell(section: Section, label: str, column: str) -> Cell:
+def cell(section: Section, label: str, column: str) -> BoardCell:
     row = next(row for row in section.rows if row.label == label)
     return row.cells[[head.title for head in section.heads].index(column)]
 
@@ -249,7 +249,7 @@ def test_bypass_is_not_a_score(tmp_path: Path, capsys: pytest.CaptureFixture[str
     board = board_of([f"base={write_run(tmp_path / 'a', scores(1))}", f"empty={alone}"])
     (section,) = board.sections
     assert [row.label for row in section.rows] == ["base", "empty"]
-    assert cell(section, "empty", "sw") == Cell(None, None)
+    assert cell(section, "empty", "sw") == BoardCell(None, None)
     assert any("empty has no exact_match" in note and "--predict_only" in note for note in section.notes)
     assert "999.0" not in terminal(board)
 

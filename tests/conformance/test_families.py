@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from checks import CHECKS, Case
-from families import CANNOT_BUILD, build, discover, families
-from outcomes import FOLDER, PAGE, Outcomes, differences, read_all, render
+from support.conformance.checks import CHECKS, Case
+from support.conformance.families import CANNOT_BUILD, build, discover, families
+from support.conformance.outcomes import FOLDER, PAGE, Outcomes, differences, read_all, render
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.errors import UserError

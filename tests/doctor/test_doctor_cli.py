@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sabotage import ChoosesAnew, FusedRouter
-from small_models import make_model
+from support.doctor.sabotage import ChoosesAnew, FusedRouter
+from support.small_models import make_model
 from transformers import AutoConfig, LlamaConfig
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 

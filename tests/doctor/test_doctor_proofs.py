@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hf_cases import build, generated
-from sabotage import (
+from support.doctor.sabotage import (
     BypassedInDecoding,
     ChoosesAnew,
     DriftsFromRunToRun,
@@ -24,12 +23,13 @@ from sabotage import (
     replace_block,
     replace_router,
 )
-from small_models import FAMILIES
+from support.hf_cases import build, generated
+from support.small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import likelihood
 from lm_eval_moe.backends.stopping import RowReading
-from lm_eval_moe.doctor import Examination, Finding, examine, render_text
+from lm_eval_moe.doctor import Examination, ProofOutcome, examine, render_text
 from lm_eval_moe.recording import Forest, Recorder
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
@@ -76,7 +76,7 @@ SHAPES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def finding(found: Examination, name: str) -> Finding:
+def finding(found: Examination, name: str) -> ProofOutcome:
     (match,) = (each for entry, each in found.findings if entry.name == name)
     return match
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_blocks import (
+from support.doctor.own_blocks import (
     BLOCKS,
     EXPERTS,
     RIGHT,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from small_models import ROOT, SHARED
-from written_profiles import SMALL, write, write_dump
+from support.paths import ROOT, SHARED
+from support.written_profiles import SMALL, write, write_dump
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.experts.flags import rule_names

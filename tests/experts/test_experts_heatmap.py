@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written_profiles import SMALL, write_dump
+from support.written_profiles import SMALL, write_dump
 
 from lm_eval_moe.cli import main
-from lm_eval_moe.experts import Compared, compared, select
+from lm_eval_moe.experts import ComparedNumber, compared, select
 from lm_eval_moe.shape import RoutingShape
 from lm_eval_moe.steering import parse_spec
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def numbers(rule: dict[str, Any], folder: Path, shape: RoutingShape = SMALL) -> Compared | None:
+def numbers(rule: dict[str, Any], folder: Path, shape: RoutingShape = SMALL) -> ComparedNumber | None:
     entry = {"layers": 2, "experts": rule, "action": {"proportional": 0.1}}
     return compared(select(parse_spec({"version": 1, "interventions": [entry]}, base_dir=folder), shape), 0)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_models import ROOT
+from support.paths import ROOT
 
 from lm_eval_moe import HFMoE, discovery, resources
 from lm_eval_moe.analysis import Analysis
@@ -27,7 +27,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP
 from lm_eval_moe.results.values import Metric
 from lm_eval_moe.routers import blocks
-from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, Field, chosen_fields, register
+from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, RoutingField, chosen_fields, register
 from lm_eval_moe.steering.actions import Action
 from lm_eval_moe.steering.selectors import Selector
 from tools.multilingual import task_files
@@ -213,7 +213,7 @@ def test_a_backend_a_format_and_a_figure_of_a_plug_in_work_in_the_commands(
 def test_an_adapter_and_a_proof_of_a_plug_in_work_in_the_doctor(
     package: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from test_adapters import saved
+    from support.own_models import saved
 
     model = saved("linear", package / "model", tokenizer)
     assert main(["doctor", "--trust_remote_code", "--model_args", f"pretrained={model}", "--json"]) == 0
@@ -366,31 +366,31 @@ def test_a_plug_in_that_does_not_work_is_one_message(
 def test_a_field_s_name_says_whether_it_is_a_score(name: str, score: bool) -> None:
     curve = Curve("peak", lambda record, reference, shape: record.counts.max(-1), frozenset({"counts"}))
     with pytest.raises(UserError, match="declared as"):
-        register(Field(name, curve, score=score))
+        register(RoutingField(name, curve, score=score))
     assert name not in FIELDS
-    register(Field(name, curve, score=not score))
+    register(RoutingField(name, curve, score=not score))
     assert chosen_fields(name, steered=True) == (FIELDS[name],)
     assert Metric(name, "none").is_routing
 
 
 @pytest.mark.usefixtures("_forgotten")
 def test_a_proof_that_needs_one_that_does_not_hold_proves_nothing() -> None:
-    from lm_eval_moe.doctor import Finding, examine, proof
+    from lm_eval_moe.doctor import ProofOutcome, examine, proof
 
     @proof("never", "never holds", observes="nothing", order=1, if_missing="takes what never holds for granted")
-    def never(runs: Any) -> Finding:
-        return Finding("fail", "no")
+    def never(runs: Any) -> ProofOutcome:
+        return ProofOutcome("fail", "no")
 
     @proof("upon", "stands upon it", observes="nothing", order=2, needs=("never",))
-    def upon(runs: Any) -> Finding:
-        return Finding("pass", "yes")
+    def upon(runs: Any) -> ProofOutcome:
+        return ProofOutcome("pass", "yes")
 
     found = {entry.name: result for entry, result in examine(HFMoE(pretrained="demo", batch_size=4)).findings}
     assert (found["upon"].outcome, found["upon"].summary) == ("not proven", "takes what never holds for granted (yes)")
 
     @proof("lost", "needs what is not there", observes="nothing", order=3, needs=("neverr",))
-    def lost(runs: Any) -> Finding:
-        return Finding("pass", "yes")
+    def lost(runs: Any) -> ProofOutcome:
+        return ProofOutcome("pass", "yes")
 
     with pytest.raises(UserError, match="needs 'neverr', which there is not"):
         finding.all_proofs()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from real_runs import HARMFUL, Evaluator
+from support.gate.real_runs import HARMFUL, Evaluator
 
 
 @pytest.fixture(scope="session")

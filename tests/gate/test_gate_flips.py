@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence_of import changes, evidence, line_of, policy, verdict_of
-from stock_results import right, write_stock
+from support.gate.evidence_of import changes, evidence, line_of, policy, verdict_of
+from support.gate.stock_results import right, write_stock
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.gate.cells import explained

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from evidence_of import changes, evidence, line_of, policy, verdict_of
 from scipy import stats
+from support.gate.evidence_of import changes, evidence, line_of, policy, verdict_of
 
 from lm_eval_moe.gate.cells import footer
 from lm_eval_moe.gate.evidence import DriftEvidence

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from evidence_of import policy
-from stock_results import right, write_stock
+from support.gate.evidence_of import policy
+from support.gate.stock_results import right, write_stock
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.gate import Given, Verdict, check, load_policy
+from lm_eval_moe.gate import SideFiles, Verdict, check, load_policy
 from lm_eval_moe.gate.margins import BaselineScore, check_margins
 from lm_eval_moe.gate.policy import Policy
 
@@ -86,7 +86,7 @@ def test_scores_that_are_no_shares_are_checked_by_their_size() -> None:
 
 
 def gate(folder: Path, file: Path) -> Verdict:
-    return check(load_policy(file), Given([folder]), Given([folder]), today=datetime.date(2026, 6, 15))
+    return check(load_policy(file), SideFiles([folder]), SideFiles([folder]), today=datetime.date(2026, 6, 15))
 
 
 @pytest.mark.parametrize("correct", [0, 1, 2, 10, 20])

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence_of import policy
-from real_runs import HARMFUL, Evaluator
-from stock_results import right, write_stock
+from support.gate.evidence_of import policy
+from support.gate.real_runs import HARMFUL, Evaluator
+from support.gate.stock_results import right, write_stock
 
 from lm_eval_moe.cli import main
-from lm_eval_moe.gate import Given, Verdict, check
+from lm_eval_moe.gate import SideFiles, Verdict, check
 from lm_eval_moe.gate.junit import junit_xml
 from lm_eval_moe.gate.markdown import markdown_summary
 from lm_eval_moe.gate.table import verdict_table
@@ -37,7 +37,7 @@ def gate(baseline: Path, candidate: Path, profiles: tuple[Path, Path] | None = N
     first, second = profiles or (None, None)
     settings = {"routing_drift": DRIFT, **settings} if profiles else settings
     rules = policy(0.3, 0.2, **settings)
-    return check(rules, Given([baseline], first), Given([candidate], second), today=datetime.date(2026, 6, 15))
+    return check(rules, SideFiles([baseline], first), SideFiles([candidate], second), today=datetime.date(2026, 6, 15))
 
 
 def entry(task: str, **fields: Any) -> Callable[[dict[str, Any]], None]:

@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from evidence_of import changes, evidence, policy, verdict_of
 from markdown_it import MarkdownIt
+from support.gate.evidence_of import changes, evidence, policy, verdict_of
 
-from lm_eval_moe.gate.evidence import Compared, DriftEvidence
+from lm_eval_moe.gate.evidence import DriftEvidence, NamedSide
 from lm_eval_moe.gate.flips import Flip, Flips
 from lm_eval_moe.gate.junit import junit_xml
 from lm_eval_moe.gate.markdown import markdown_summary
@@ -48,7 +48,7 @@ def hostile() -> Verdict:
         policy(),
         found,
         evidence(None, [0.0] * 3, benchmark=HOSTILE + "2"),
-        candidate=Compared(HOSTILE),
+        candidate=NamedSide(HOSTILE),
         notes=[HOSTILE],
     )
 

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence_of import line_of, policy
 from scipy import stats
-from stock_results import DATE, right, write_stock
+from support.gate.evidence_of import line_of, policy
+from support.gate.stock_results import DATE, right, write_stock
 
 from lm_eval_moe.cli import main
-from lm_eval_moe.gate import Given, Verdict, check, load_policy
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.gate import SideFiles, Verdict, check, load_policy
+from lm_eval_moe.pairing import PairingRegistry
 
 BASE = {"sw": right(60, 100), "zh": right(70, 100), "tr": right(50, 100)}
 LATER = "2026-06-02T10-00-00.000001"
 
 
 def gate(baseline: Path | list[Path], candidate: Path | list[Path], **settings: Any) -> Verdict:
-    sides = [Given(each if isinstance(each, list) else [each]) for each in (baseline, candidate)]
+    sides = [SideFiles(each if isinstance(each, list) else [each]) for each in (baseline, candidate)]
     return check(policy(**settings), sides[0], sides[1], today=datetime.date(2026, 6, 15))
 
 
@@ -185,7 +185,7 @@ def test_a_file_says_which_task_is_which_language(tmp_path: Path) -> None:
     file = tmp_path / "parallel.yaml"
     file.write_text(PARALLEL, encoding="utf-8")
     first = write_stock(tmp_path / "a", {"sums_sw": right(60, 100), "sums_de": right(60, 100)})
-    verdict = check(policy(), Given([first]), Given([first]), registry=ParallelRegistry.default([file]))
+    verdict = check(policy(), SideFiles([first]), SideFiles([first]), registry=PairingRegistry.default([file]))
     assert [(line.benchmark, line.name) for line in verdict.lines] == [
         ("my_sums", "de"),
         ("my_sums", "sw"),

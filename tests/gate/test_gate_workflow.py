@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from support.paths import ROOT
 
 pytestmark = pytest.mark.long
 
-FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "multilingual_gate.yml"
+FILE = ROOT / "docs" / "examples" / "multilingual_gate.yml"
 INSTALLS = "Install"  # the one step that is not run: the package under test is there already
 
 

@@ -11,7 +11,7 @@ import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from score_oracle import score_by_optimiser, score_of_values
+from support.score_oracle import score_by_optimiser, score_of_values
 
 from lm_eval_moe.statistics import ClusteredValues, Estimate
 from lm_eval_moe.statistics.judgement import paired_drop, unpaired_drop

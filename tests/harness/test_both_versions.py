@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import TESTS
 
 import lm_eval_moe
 from lm_eval_moe.harness.versions import TESTED
 
-SCRIPT = Path(__file__).with_name("routing_of_a_run.py")
+SCRIPT = TESTS / "support" / "routing_of_a_run.py"
 NEXT = Path(os.environ.get("LM_EVAL_NEXT") or Path(sys.prefix) / f"lm-eval-{TESTED[-1]}")
 
 

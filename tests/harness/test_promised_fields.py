@@ -19,7 +19,7 @@ from lm_eval_moe.cli import main
 from lm_eval_moe.errors import FlawedResultsError
 from lm_eval_moe.harness.requests import make_request
 from lm_eval_moe.resources import tasks_dir
-from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, Field, known
+from lm_eval_moe.routing_fields import CURVES, FIELDS, Curve, RoutingField, known
 
 TASKS = ["demo_arith_en", "demo_arith_sw"]
 LOST = "task demo_arith_sw: the requests of 3 of its 3 documents did not reach the model under their names"
@@ -131,7 +131,7 @@ def test_a_field_that_fails_or_has_no_value_is_an_error_that_carries_the_results
     said: str, manager: TaskManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a plug-in's may: all answers are there by then."""
-    field = Field("routing_own", Curve("own", FAILING[said], frozenset({"importance"})))
+    field = RoutingField("routing_own", Curve("own", FAILING[said], frozenset({"importance"})))
     monkeypatch.setitem(CURVES._entries, "own", field.curve)
     monkeypatch.setitem(FIELDS._entries, field.name, field)
     lm = HFMoE(pretrained="demo", batch_size=8)

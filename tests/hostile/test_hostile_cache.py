@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import TRIED, hostile
 from hypothesis import given
 from hypothesis import strategies as st
+from support.hostile.boundary import TRIED, hostile
 
-from lm_eval_moe.backends.cache import Entry, ResponseCache
+from lm_eval_moe.backends.cache import ResponseCache, StoredAnswer
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.recording.packing import pack
 from lm_eval_moe.routing_record import RoutingRecord
@@ -26,19 +26,19 @@ CELLS = [None, 5, -2.5, "text", b"bytes", b"\xff" * 40, b""]
 COLUMNS = ("key", "answer", "record", "digest")
 
 
-def entry(number: int) -> Entry:
+def entry(number: int) -> StoredAnswer:
     """An entry whose record fills more than a page, so that some of it lies on pages of its own."""
     rng = np.random.default_rng(number)
     counts, importance = rng.integers(0, 1 << 30, (8, 64)).astype(np.int32), rng.random((8, 64)).astype(np.float32)
     arrays = dict.fromkeys(("gate_mass", "importance_dense", "overlap", "targeted", "hit", "changed"))
-    return Entry([float(number), True], RoutingRecord(7, counts, importance=importance, pairs=6, **arrays))
+    return StoredAnswer([float(number), True], RoutingRecord(7, counts, importance=importance, pairs=6, **arrays))
 
 
 ENTRIES = {bytes([number]) * 32: entry(number) for number in range(40)}
 KEYS = list(ENTRIES)
 
 
-def content(entries: dict[bytes, Entry]) -> dict[bytes, Any]:
+def content(entries: dict[bytes, StoredAnswer]) -> dict[bytes, Any]:
     return {key: (entry.answer, pack(entry.record)) for key, entry in entries.items()}
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boundary import TRIED, hostile
 from hypothesis import given
 from hypothesis import strategies as st
-from written_profiles import Row, write
-from written_runs import write_run
+from support.hostile.boundary import TRIED, hostile
+from support.written_profiles import Row, write
+from support.written_runs import write_run
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.cli.main import _COMMANDS, _parser

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import hostile, inside
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import json_bytes, mutated, scalars, spoilt
-from written_profiles import SMALL, spec_of, write, write_dump
+from support.hostile.boundary import hostile, inside
+from support.hostile.mutations import json_bytes, mutated, scalars, spoilt
+from support.written_profiles import SMALL, spec_of, write, write_dump
 
-from lm_eval_moe.analysis import read_material
+from lm_eval_moe.analysis import read_inputs
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.gate.drift import item_spread
@@ -242,7 +242,7 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[[Path], object]]] = {
     "gate": (("importance",), lambda path: item_spread(path, ["late"])),
     "report": (
         ("counts", "tokens"),
-        lambda path: expert_differences(read_material([str(path), str(path.with_name("sw.safetensors"))])),
+        lambda path: expert_differences(read_inputs([str(path), str(path.with_name("sw.safetensors"))])),
     ),
     "profile analyse": (("importance",), lambda path: list(read_profile(path).importance())),
 }

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import inside
-from mutations import BOMB
-from written_profiles import SMALL, spec_of, write
-from written_runs import DATE, write_run
+from support.hostile.boundary import inside
+from support.hostile.mutations import BOMB
+from support.written_profiles import SMALL, spec_of, write
+from support.written_runs import DATE, write_run
 
-from lm_eval_moe.compare import Settings, build_board, choose_runs
+from lm_eval_moe.compare import BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.parallel import load_entries
+from lm_eval_moe.pairing import load_entries
 from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
@@ -30,7 +30,7 @@ from lm_eval_moe.strict_yaml import yaml_value
 
 def leaderboard(folder: Path) -> str:
     chosen = choose_runs([str(folder)])
-    return render(build_board(chosen.runs, Settings(), notes=chosen.notes), "json", title="Leaderboard")
+    return render(build_board(chosen.runs, BoardSettings(), notes=chosen.notes), "json", title="Leaderboard")
 
 
 ENTRY = "version: 1\nentries: [{{tasks: {tasks}, benchmark: b, item: row, language: sw}}]"

@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from boundary import hostile, inside
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import json_bytes, mutated, scalars, spoilt
-from written_runs import DATE, write_run
+from support.hostile.boundary import hostile, inside
+from support.hostile.mutations import json_bytes, mutated, scalars, spoilt
+from support.written_runs import DATE, write_run
 
-from lm_eval_moe.analysis import Settings as AnalysisSettings
-from lm_eval_moe.analysis import analyse, read_material
-from lm_eval_moe.compare import Settings, build_board, choose_runs
+from lm_eval_moe.analysis import AnalysisSettings, analyse, read_inputs
+from lm_eval_moe.compare import BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.formats import render
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.gate.check import Given, check, read_side
-from lm_eval_moe.gate.collect import homes_of
+from lm_eval_moe.gate.check import SideFiles, check, read_side
+from lm_eval_moe.gate.collect import task_places
 from lm_eval_moe.gate.junit import junit_xml
 from lm_eval_moe.gate.markdown import markdown_summary
 from lm_eval_moe.gate.policy import load_policy
@@ -32,7 +31,7 @@ from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem, write_profile
 from lm_eval_moe.report.page import report_html
 from lm_eval_moe.report.sources import read_sources
-from lm_eval_moe.results import Routing, read_results
+from lm_eval_moe.results import RoutingObject, read_results
 from lm_eval_moe.results.latest import latest
 from lm_eval_moe.results.run import Run
 from lm_eval_moe.results.setup import setup_differences
@@ -114,7 +113,7 @@ def read_all(paths: list[Path]) -> None:
         for run in runs[1:]:
             setup_differences(runs[0], run)
         chosen = choose_runs([str(path) for path in paths])
-        board = build_board(chosen.runs, Settings(), notes=chosen.notes)
+        board = build_board(chosen.runs, BoardSettings(), notes=chosen.notes)
         for name in ("markdown", "csv", "json", "html"):
             assert render(board, name, title="Leaderboard")
 
@@ -178,20 +177,20 @@ def gate(folder: Path) -> None:
     sides = (folder / "baseline", folder / "given")
     policy = load_policy(folder / "policy.yaml")
     for baseline, candidate in (sides, sides[::-1]):
-        verdict = check(policy, Given([baseline]), Given([candidate]))
+        verdict = check(policy, SideFiles([baseline]), SideFiles([candidate]))
         assert verdict.exit_code in (0, 1, 2)
         assert verdict_table(verdict)
         assert junit_xml(verdict)
         assert markdown_summary(verdict)
-    homes_of(read_side("baseline", [sides[1]], []).runs)
+    task_places(read_side("baseline", [sides[1]], []).runs)
 
 
 def profile_analyse(folder: Path) -> None:
     """Correlate the given scores with the divergence of profiles, or say why that cannot be done."""
     profiles = [str(folder / f"{language}.safetensors") for language in ("en", "sw", "de", "fr")]
     path = folder / "given" / f"results_{DATE}.json"
-    material = read_material(profiles, results=[path], settings=AnalysisSettings(resamples=19))
-    assert "correlation" in analyse(material).text()
+    inputs = read_inputs(profiles, results=[path], settings=AnalysisSettings(resamples=19))
+    assert "correlation" in analyse(inputs).text()
 
 
 def sweep_resume(folder: Path) -> None:
@@ -199,7 +198,7 @@ def sweep_resume(folder: Path) -> None:
     store = RunStore(folder / "sweep", {}, IDENTITY)
     sweep = load_sweep(folder / "sweep.yaml")
     cells, empty = cells_of(sweep, SHAPE)
-    for text in Routing.of(store.read(BASELINE)).warnings:
+    for text in RoutingObject.of(store.read(BASELINE)).warnings:
         assert isinstance(text, str)
     summaries = summarise(cells, empty, store)
     assert csv_table(sweep, summaries)

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
-from boundary import hostile, inside
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import mutated, values, yaml_bytes
-from written_profiles import SMALL, write, write_dump
+from support.hostile.boundary import hostile, inside
+from support.hostile.mutations import mutated, values, yaml_bytes
+from support.written_profiles import SMALL, write, write_dump
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.gate.policy import load_policy, parse_policy
 from lm_eval_moe.multilingual.manifest import load_manifest
-from lm_eval_moe.parallel import ParallelRegistry, load_entries
+from lm_eval_moe.pairing import PairingRegistry, load_entries
 from lm_eval_moe.steering import load_spec, parse_spec, resolve
 from lm_eval_moe.sweep.spec import load_sweep
 
@@ -266,8 +266,8 @@ def test_gate_policies_made_in_python(document: Any) -> None:
 def test_parallel_files(folder: Path, data: bytes) -> None:
     path = folder / "parallel.yaml"
     path.write_bytes(data)
-    registry = inside("parallel file", lambda: ParallelRegistry(load_entries(path)))
-    if isinstance(registry, ParallelRegistry):
+    registry = inside("parallel file", lambda: PairingRegistry(load_entries(path)))
+    if isinstance(registry, PairingRegistry):
         for name in NAMES:
             inside("task name", lambda name=name: registry.pairing(name))
 
@@ -286,7 +286,7 @@ def test_manifests(folder: Path, data: bytes) -> None:
 )
 @hostile(30)
 def test_metadata_of_a_task(metadata: Any) -> None:
-    registry = ParallelRegistry([])
+    registry = PairingRegistry([])
 
     def read() -> Any:
         pairing = registry.pairing("task", metadata)

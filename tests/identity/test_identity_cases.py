@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from changes import CHANGES, one_weight
-from one_evaluation import Evaluation, edit, write_evaluation
+from support.identity.changes import CHANGES, one_weight
+from support.identity.one_evaluation import Evaluation, edit, write_evaluation
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError

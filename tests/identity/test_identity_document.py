@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from small_models import ROOT
+from support.paths import ROOT
 
 from lm_eval_moe.identity import PARTS
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from changes import CHANGES, ELSEWHERE, TOGETHER
-from one_evaluation import Evaluation, edit, write_evaluation
-from small_models import make_model
+from support.identity.changes import CHANGES, ELSEWHERE, TOGETHER
+from support.identity.one_evaluation import Evaluation, edit, write_evaluation
+from support.small_models import make_model
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.weights import LoadedWeights
@@ -217,7 +217,7 @@ print(json.dumps(parts))
 
 def test_a_model_of_the_hub_is_told_by_its_snapshot(base: Evaluation, tmp_path: Path) -> None:
     """Two commits of one repository in the hub's cache, the second with one changed weight."""
-    from changes import one_weight
+    from support.identity.changes import one_weight
 
     repository = tmp_path / "hub" / "models--org--tiny"
     commits = {"a" * 40: base.model, "b" * 40: base.model, "c" * 40: one_weight(base, tmp_path)[1].model}

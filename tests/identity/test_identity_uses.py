@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hf_cases import build
+from support.hf_cases import build
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.errors import RoutingWarning, UserError
@@ -27,14 +27,14 @@ from lm_eval_moe.identity import (
     REFERENCE,
     ROW,
     SELECTION,
-    Difference,
     Identity,
+    PartDifference,
     Use,
 )
-from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.pairing import TaskPairing
 from lm_eval_moe.profiles import PROFILE_ARRAYS, ProfileHeader, ProfileItem, ProfileSource, read_profile, write_profile
 from lm_eval_moe.profiles.merge import merge_profiles
-from lm_eval_moe.profiling.capture import Options, ProfileJob
+from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
 from lm_eval_moe.results import LabelledRun, Run, latest, read_results
@@ -185,14 +185,14 @@ def test_an_interrupted_profile_needs_every_part(tmp_path: Path, lm: HFMoE) -> N
     texts = TextFile(file, "en", "own", Fields(), limit=None)
     identity = lm.identity()
     path = tmp_path / "en.safetensors"
-    ProfileJob(lm, texts, path, Options(), identity).run()
-    assert ProfileJob(lm, texts, path, Options(), identity).finished
+    ProfileJob(lm, texts, path, CaptureOptions(), identity).run()
+    assert ProfileJob(lm, texts, path, CaptureOptions(), identity).finished
     own = ("prompts.chat", "prompts.system", "prompts.multiturn", "prompts.fewshot", "prompts.gen", "prompts.limit")
     decided_by_the_job = ("prompts.seeds", "capture.arrays", *own)
     for part in CONTINUATION.needed():
         if part in identity.parts and not part.startswith(decided_by_the_job):
             with pytest.raises(UserError, match=part):
-                ProfileJob(lm, texts, path, Options(), altered(identity, part))
+                ProfileJob(lm, texts, path, CaptureOptions(), altered(identity, part))
 
 
 def test_hashes_of_two_kinds_cannot_be_compared() -> None:
@@ -200,7 +200,7 @@ def test_hashes_of_two_kinds_cannot_be_compared() -> None:
     assert not files.differences(parameters, PARTS)
     assert files.unknown(parameters, PARTS) == ["model.weights"]
     other = altered(ALL, "model.weights", {"files": "b"})
-    assert files.differences(other, PARTS) == [Difference("model.weights.files", "a", "b")]
+    assert files.differences(other, PARTS) == [PartDifference("model.weights.files", "a", "b")]
 
 
 def test_an_entry_of_a_part_is_named_with_old_and_new() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from small_models import ROOT
+from support.paths import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 

@@ -15,7 +15,7 @@ import pytest
 import scipy.stats
 import torch
 from scipy.spatial.distance import jensenshannon
-from small_models import make_model
+from support.small_models import make_model
 from transformers import StoppingCriteria
 
 import lm_eval_moe

@@ -12,7 +12,7 @@ from lm_eval.utils import make_table
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.evaluation.averages import add_averages
-from lm_eval_moe.parallel import TaskPairing
+from lm_eval_moe.pairing import TaskPairing
 from lm_eval_moe.resources import tasks_dir
 from lm_eval_moe.results.routing import GroupRouting
 

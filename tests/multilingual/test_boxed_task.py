@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from answering_models import (
+from support.answering_models import (
     BENCH,
     AnsweringModel,
     evaluate,

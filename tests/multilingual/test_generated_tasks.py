@@ -7,13 +7,13 @@ import shutil
 import lm_eval
 import pytest
 import yaml
-from answering_models import AnsweringModel, manager
+from support.answering_models import AnsweringModel, manager
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.groups import groups_of
 from lm_eval_moe.multilingual.languages import language_info
 from lm_eval_moe.multilingual.manifest import load_manifest, load_manifests
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.resources import tasks_dir
 from tools.multilingual import task_files
 from tools.multilingual.examples import write_examples
@@ -83,7 +83,7 @@ def test_lm_eval_knows_every_task_and_group_under_its_name():
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_task_says_its_language_and_what_names_an_item(name):
-    manifest, registry, index = OWN[name], ParallelRegistry.default(), manager().task_index
+    manifest, registry, index = OWN[name], PairingRegistry.default(), manager().task_index
     for task in manifest.tasks:
         pairing = registry.pairing(task.name, index[task.name].cfg["metadata"])
         assert pairing is not None

@@ -7,7 +7,16 @@ from pathlib import Path
 import lm_eval.tasks
 import pytest
 import yaml
-from answering_models import AnsweringModel, evaluate, identity, item_keys, load_task, manager, prompt_of, write_rows
+from support.answering_models import (
+    AnsweringModel,
+    evaluate,
+    identity,
+    item_keys,
+    load_task,
+    manager,
+    prompt_of,
+    write_rows,
+)
 
 from lm_eval_moe.errors import UserError
 

@@ -15,15 +15,15 @@ from typing import Any
 import datasets
 import lm_eval
 import pytest
-from answering_models import AnsweringModel, load_task, write_rows
-from answering_models import manager as own_manager
 from lm_eval.tasks import TaskManager
+from support.answering_models import AnsweringModel, load_task, write_rows
+from support.answering_models import manager as own_manager
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.global_mmlu import load as load_medical
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import Manifest, load_manifest
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.resources import tasks_dir
 
 GROUPED = {
@@ -55,8 +55,8 @@ def manager() -> TaskManager:
 
 
 @pytest.fixture(scope="module")
-def registry() -> ParallelRegistry:
-    return ParallelRegistry.default()
+def registry() -> PairingRegistry:
+    return PairingRegistry.default()
 
 
 def manifest(name: str) -> Manifest:
@@ -75,7 +75,7 @@ def leaves(manager: TaskManager, name: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", GROUPED)
 def test_every_task_of_a_group_exists_once_and_has_an_english_counterpart(
-    manager: TaskManager, registry: ParallelRegistry, name: str
+    manager: TaskManager, registry: PairingRegistry, name: str
 ) -> None:
     tasks = list(leaves(manager, f"moe_{name}"))
     assert len(tasks) == len(set(tasks))
@@ -233,7 +233,7 @@ FAMILIES: dict[str, tuple[str, str, str, list[dict[str, Any]], list[dict[str, An
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lm_evals_task_reads_rows_of_the_cards_columns_and_they_pair(
-    manager: TaskManager, registry: ParallelRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+    manager: TaskManager, registry: PairingRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     split, english, swahili, english_rows, swahili_rows, prompt, target = FAMILIES[family]
@@ -279,7 +279,7 @@ def medical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("medical")
-def test_the_sixty_questions_of_a_subject_are_the_same_in_every_language(registry: ParallelRegistry) -> None:
+def test_the_sixty_questions_of_a_subject_are_the_same_in_every_language(registry: PairingRegistry) -> None:
     chosen = {}
     for language in ("en", "sw"):
         task = load_task(f"moe_global_mmlu_medical_60_{language}")

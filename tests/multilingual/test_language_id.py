@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from answering_models import BENCH, needs_bench
+from support.answering_models import BENCH, needs_bench
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.languages import canonical_language

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 import pytest
-from answering_models import write_rows
+from support.answering_models import write_rows
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE, has_local_file, local_folder, rows_of

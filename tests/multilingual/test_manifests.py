@@ -9,7 +9,7 @@ import yaml
 from lm_eval.tasks._index import TaskIndex
 
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.multilingual.manifest import Metric, load_manifest, load_manifests
+from lm_eval_moe.multilingual.manifest import AveragedMetric, load_manifest, load_manifests
 from tools.multilingual.task_files import write_files
 
 GOOD = {
@@ -64,7 +64,7 @@ def test_a_manifest_says_everything_of_every_task(tmp_path):
     assert (persian.config, dari.config, dari.language, dari.key) == ("pes_Arab", "prs_Arab", "fa", "fa_prs")
     assert manifest.languages == ("en", "sw", "fa")
     assert manifest.item == ("book", "page")
-    assert manifest.metrics == (Metric("acc"), Metric("exact_match", "number"))
+    assert manifest.metrics == (AveragedMetric("acc"), AveragedMetric("exact_match", "number"))
     assert manifest.groups == {"persian": ("fa", "fa_prs"), "everything": ("en", "sw", "fa", "fa_prs")}
     assert (manifest.no_pairs, manifest.items, manifest.version) == (None, "12", 1.0)
     assert swahili.info.name == "Swahili"

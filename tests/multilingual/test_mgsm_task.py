@@ -9,11 +9,11 @@ from typing import Any
 
 import lm_eval
 import pytest
-from answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
+from support.answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
 
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import load_manifest
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.resources import tasks_dir
 
 LANGUAGES = ("en", "bn", "de", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
@@ -115,7 +115,7 @@ def test_item_i_is_the_same_problem_in_every_language() -> None:
     answers = {}
     for language in LANGUAGES:
         task = load_task(f"moe_mgsm_{language}")
-        pairing = ParallelRegistry.default().pairing(task.task_name, task.get_config("metadata"))
+        pairing = PairingRegistry.default().pairing(task.task_name, task.get_config("metadata"))
         assert pairing is not None
         assert (pairing.language, pairing.benchmark) == (language, "mgsm")
         answers[language] = {pairing.item_key(doc, -1): doc["answer"] for doc in task.eval_docs}

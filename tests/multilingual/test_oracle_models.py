@@ -12,8 +12,8 @@ from typing import Any
 
 import lm_eval
 import pytest
-from answering_models import AnsweringModel
 from lm_eval.api.model import LM
+from support.answering_models import AnsweringModel
 
 from lm_eval_moe.multilingual.manifest import load_manifests
 from tools.multilingual.examples import has_examples

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datasets
 import pytest
-from answering_models import BENCH, item_keys, load_task, manager, needs_bench, write_rows
+from support.answering_models import BENCH, item_keys, load_task, manager, needs_bench, write_rows
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.errors import UserError

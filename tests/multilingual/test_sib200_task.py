@@ -9,7 +9,7 @@ from pathlib import Path
 import lm_eval.tasks
 import pytest
 import yaml
-from answering_models import (
+from support.answering_models import (
     BENCH,
     AnsweringModel,
     evaluate,

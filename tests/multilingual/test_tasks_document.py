@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 import pytest
-from answering_models import prompt_of
+from support.answering_models import prompt_of
 
 from lm_eval_moe.multilingual.manifest import load_manifests
 from tools.multilingual.examples import write_examples

@@ -12,13 +12,13 @@ from typing import Any
 import datasets
 import lm_eval
 import pytest
-from answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
+from support.answering_models import BENCH, AnsweringModel, load_task, manager, needs_bench, write_rows
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.multilingual.local_data import BENCH_DIR_VARIABLE
 from lm_eval_moe.multilingual.manifest import load_manifest
 from lm_eval_moe.multilingual.xcopa import load
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.resources import tasks_dir
 
 LANGUAGES = ("en", "et", "ht", "id", "it", "qu", "sw", "ta", "th", "tr", "vi", "zh")
@@ -133,7 +133,7 @@ def test_items_pair_with_english_ones_of_the_same_answer() -> None:
     found = {}
     for language in LANGUAGES:
         task = load_task(f"moe_xcopa_{language}")
-        pairing = ParallelRegistry.default().pairing(task.task_name, task.get_config("metadata"))
+        pairing = PairingRegistry.default().pairing(task.task_name, task.get_config("metadata"))
         assert pairing is not None
         assert (pairing.language, pairing.benchmark) == (language, "xcopa")
         found[language] = {pairing.item_key(doc, -1): (doc["relation"], doc["label"]) for doc in task.eval_docs}

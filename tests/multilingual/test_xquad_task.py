@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from answering_models import AnsweringModel, evaluate, identity, item_keys, load_task, manager, prompt_of, write_rows
+from support.answering_models import (
+    AnsweringModel,
+    evaluate,
+    identity,
+    item_keys,
+    load_task,
+    manager,
+    prompt_of,
+    write_rows,
+)
 
 from lm_eval_moe.errors import UserError
 

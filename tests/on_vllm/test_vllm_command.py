@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from apart import LONGEST
-from engines import EAGER, closing, engine
+from support.on_vllm.apart import LONGEST
+from support.on_vllm.engines import EAGER, closing, engine
 
 from lm_eval_moe import simple_evaluate
 from lm_eval_moe.demo_model import demo_model_path

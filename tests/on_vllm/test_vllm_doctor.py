@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs vLLM, which has an environment of its own")
 
-from workload import make_model
+from support.on_vllm.workload import make_model
 
 from lm_eval_moe.backends.vllm.model import VLLMMoE
 from lm_eval_moe.cli import main

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from engines import EAGER, closing, engine
-from workload import Workload
+from support.on_vllm.engines import EAGER, closing, engine
+from support.on_vllm.workload import Workload
 
 from lm_eval_moe.backends.vllm import refusals
 from lm_eval_moe.errors import RoutingBypassedError, UserError
@@ -22,7 +22,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, model_of: Callable[[str], str]) -> C
     """Return an engine whose worker has a fault."""
 
     def start(name: str, **settings: Any) -> Any:
-        monkeypatch.setattr(refusals, "WORKER", f"broken_workers.{name}")
+        monkeypatch.setattr(refusals, "WORKER", f"support.on_vllm.broken_workers.{name}")
         return engine(model_of("qwen3_moe"), **{**EAGER, **settings})
 
     return start

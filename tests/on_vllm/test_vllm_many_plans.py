@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from engines import EAGER, assert_alike, closing, engine
-from workload import Workload, outcome, plans_for
+from support.on_vllm.engines import EAGER, assert_alike, closing, engine
+from support.on_vllm.workload import Workload, outcome, plans_for
 
 from lm_eval_moe import parse_spec, simple_evaluate
 from lm_eval_moe.harness.task_index import task_manager

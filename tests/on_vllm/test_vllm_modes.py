@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import workload
-from apart import HERE, run_apart
-from workload import Workload
+from support.on_vllm import workload
+from support.on_vllm.apart import run_apart
+from support.on_vllm.workload import Workload
+from support.paths import TESTS
 
 PLANS = ("none", "activate", "mixed")
 WORK = Workload(answers=8, texts=1, longest=40, until=tuple(f"w{number}" for number in range(10, 29)), step=2)
@@ -30,7 +31,7 @@ def expected(model_of: Callable[[str], str], reference: Callable[..., dict], tmp
 def checked(pretrained: str, expected: Path, settings: dict[str, Any], **environment: str) -> dict[str, Any]:
     """Run the comparison; what its workers counted."""
     given = (pretrained, json.dumps(settings), json.dumps(asdict(WORK)), str(expected), json.dumps(PLANS))
-    printed = run_apart(str(HERE / "parity.py"), *given, **environment)
+    printed = run_apart("-m", "support.on_vllm.parity", *given, **environment)
     counted: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return counted
 
@@ -55,6 +56,6 @@ def test_parity(
 def test_parity_on_the_second_runner(model_of: Callable[[str], str], expected: Path) -> None:
     settings = {"enforce_eager": True, "max_num_batched_tokens": 24, "block_size": 32, "num_gpu_blocks_override": 9}
     environment = {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"}
-    path = os.pathsep.join([str(TRITON), str(HERE)])
+    path = os.pathsep.join([str(TRITON), str(TESTS)])
     found = checked(model_of("qwen3_moe"), expected, settings, PYTHONPATH=path, **environment)
     assert found["v2"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from engines import EAGER, assert_parity, closing, engine
-from workload import MODELS, Workload
+from support.on_vllm.engines import EAGER, assert_parity, closing, engine
+from support.on_vllm.workload import MODELS, Workload
 
 WORK = Workload()
 SHORT = Workload(choices=6, prompts=2, step=3, texts=1)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from engines import EAGER, assert_alike, assert_parity, closing, engine
-from workload import Workload, outcome, plans_for
+from support.on_vllm.engines import EAGER, assert_alike, assert_parity, closing, engine
+from support.on_vllm.workload import Workload, outcome, plans_for
 
 PLANS = ("none", "activate", "soft", "mixed")
 LONG = Workload(choices=12, answers=12, texts=1, longest=40, until=("zzz",), prompts=15, step=5, seed=3)

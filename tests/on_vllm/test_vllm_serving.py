@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import EAGER, closing, engine
 from lm_eval.api.instance import Instance
+from support.on_vllm.engines import EAGER, closing, engine
+from support.paths import ROOT, TESTS
 
 from lm_eval_moe.backends.vllm.refusals import WORKER
 
-ROOT = Path(__file__).parents[2]
 NEW_TOKENS = 12
 SHARED = " ".join(f"w{4 + 7 * n % 500}" for n in range(140))
 """More words than a block of the prefix cache has."""
@@ -77,7 +77,7 @@ def started(
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny", "--enforce-eager"]
     command += ["--enable-prompt-tokens-details", "--worker-cls", worker, "--additional-config", json.dumps(told)]
     command += [part for name, value in ENGINE.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    paths = [folder / "installed", ROOT, Path(__file__).parent]
+    paths = [folder / "installed", ROOT, TESTS]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "VLLM_LOGGING_LEVEL": "INFO"}
     log = folder / f"{port}.log"
     with log.open("w", encoding="utf-8") as output:
@@ -203,7 +203,7 @@ def test_a_conversation_whose_answers_are_steered_otherwise_than_its_prompts_goe
         ("other_shape.yaml", {}, "the file is for a model with layers: 99, this model has 4"),
         (None, {}, "RoutedWorker was not told how to steer"),
         ("by_phase.yaml", {"VLLM_PLUGINS": "another"}, "has not loaded the plug-in lm_eval_moe"),
-        ("by_phase.yaml", {"worker": "broken_workers.Bypassed"}, "the router runs without being heard"),
+        ("by_phase.yaml", {"worker": "support.on_vllm.broken_workers.Bypassed"}, "the router runs without being heard"),
     ],
 )
 def test_a_server_that_cannot_steer_as_it_was_told_never_becomes_healthy(

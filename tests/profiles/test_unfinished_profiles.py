@@ -18,7 +18,7 @@ from lm_eval_moe.errors import UserError
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.profiles import ProfileHeader, ProfileItem, read_profile, write_profile
-from lm_eval_moe.profiles.columns import Column, write_safetensors
+from lm_eval_moe.profiles.columns import ArrayColumn, write_safetensors
 from lm_eval_moe.profiles.frames import pack_frame, read_frames
 from lm_eval_moe.profiles.unfinished import (
     RowsOnDisk,
@@ -86,7 +86,7 @@ def test_a_file_has_the_bytes_that_the_library_writes(tmp_path: Path) -> None:
     metadata = {"items": '["ñ"]', "format": "f", "header": "{}"}
     write_safetensors(tmp_path / "whole.safetensors", arrays, metadata)
     parted = {
-        name: Column(array.dtype, array.shape, lambda array=array: iter(array)) if array.ndim else array
+        name: ArrayColumn(array.dtype, array.shape, lambda array=array: iter(array)) if array.ndim else array
         for name, array in arrays.items()
     }
     write_safetensors(tmp_path / "parted.safetensors", parted, metadata)
@@ -97,7 +97,7 @@ def test_a_file_has_the_bytes_that_the_library_writes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_column_of_another_length_is_no_file(count: int, tmp_path: Path) -> None:
-    column = Column(np.dtype(np.float32), (3, 2), lambda: [np.zeros(2)] * count)
+    column = ArrayColumn(np.dtype(np.float32), (3, 2), lambda: [np.zeros(2)] * count)
     with pytest.raises(ValueError, match="not as many bytes"):
         write_safetensors(tmp_path / "p.safetensors", {"a": column}, {"format": "f"})
     assert not list(tmp_path.iterdir())

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hf_cases import build
 from safetensors import safe_open
+from support.hf_cases import build
 
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import ProfileItem
 from lm_eval_moe.profiles.unfinished import unfinished_path
-from lm_eval_moe.profiling.capture import Options, ProfileJob, planned
+from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob, planned
 from lm_eval_moe.profiling.documents import Document
 from lm_eval_moe.profiling.fields import Fields
 from lm_eval_moe.profiling.text_files import TextFile
@@ -73,7 +73,7 @@ def test_the_arrays_are_those_of_the_records_joined_in_memory(tokenizer: Any, tm
         lm,
         source(tmp_path, "en", texts),
         tmp_path / "en.safetensors",
-        Options(arrays=("consecutive_overlap",)),
+        CaptureOptions(arrays=("consecutive_overlap",)),
         lm.identity(),
     )
     job.run()
@@ -113,7 +113,7 @@ def test_a_torn_last_record_is_dropped_and_computed_again(tokenizer: Any, tmp_pa
     lm = build("qwen3_moe", tokenizer, batch_size=1)
     texts = source(tmp_path, "en", sentences(14))
     whole, path = tmp_path / "whole.safetensors", tmp_path / "en.safetensors"
-    ProfileJob(lm, texts, whole, Options(), lm.identity()).run()
+    ProfileJob(lm, texts, whole, CaptureOptions(), lm.identity()).run()
     side, ends = unfinished_path(path), {}
 
     def stop(count: int) -> None:
@@ -121,14 +121,14 @@ def test_a_torn_last_record_is_dropped_and_computed_again(tokenizer: Any, tmp_pa
         if job.done > 12:
             raise KeyboardInterrupt
 
-    job = ProfileJob(lm, texts, path, Options(), lm.identity())
+    job = ProfileJob(lm, texts, path, CaptureOptions(), lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     begun = side.read_bytes()
     assert list(ends) == [0, 4, 8, 12]
     for length, done in ((ends[12], 12), (ends[12] - 1, 8), (ends[8] + 100, 8), (ends[4] - 7, 0), (ends[0], 0)):
         side.write_bytes(begun[:length])
-        job = ProfileJob(lm, texts, path, Options(), lm.identity())
+        job = ProfileJob(lm, texts, path, CaptureOptions(), lm.identity())
         assert job.done == done
         job.run()
         assert path.read_bytes() == whole.read_bytes()
@@ -136,7 +136,7 @@ def test_a_torn_last_record_is_dropped_and_computed_again(tokenizer: Any, tmp_pa
         path.unlink()
     side.write_bytes(begun[:20])
     with pytest.raises(UserError, match=r"(?s)its beginning is damaged.*--restart"):
-        ProfileJob(lm, texts, path, Options(), lm.identity())
+        ProfileJob(lm, texts, path, CaptureOptions(), lm.identity())
 
 
 @pytest.mark.parametrize("aggregate", [False, True])
@@ -161,7 +161,7 @@ def test_what_an_older_version_left_is_one_message_or_a_restart(
 def test_a_span_without_tokens_leaves_nothing_behind(tokenizer: Any, tmp_path: Path) -> None:
     lm = build("qwen3_moe", tokenizer, capture="continuation")
     path = tmp_path / "out" / "en.safetensors"
-    job = ProfileJob(lm, source(tmp_path, "en", sentences(3)), path, Options(), lm.identity())
+    job = ProfileJob(lm, source(tmp_path, "en", sentences(3)), path, CaptureOptions(), lm.identity())
     with pytest.raises(UserError, match="none of the documents in 'en' has a token in the span 'continuation'"):
         job.run()
     assert not list(path.parent.iterdir())
@@ -175,7 +175,9 @@ def test_many_languages_do_not_accumulate(tokenizer: Any, tmp_path: Path) -> Non
     lm = build("qwen3_moe", tokenizer, batch_size=2)
     languages, count = [f"l{number}" for number in range(8)], 40
     row = 3 * 4 * len(lm.routing_shape.layers) * lm.routing_shape.experts
-    jobs = planned(lm, [source(tmp_path, language, sentences(count)) for language in languages], tmp_path, Options())
+    jobs = planned(
+        lm, [source(tmp_path, language, sentences(count)) for language in languages], tmp_path, CaptureOptions()
+    )
     gc.collect()  # what other tests left
     before = {kind: live(kind) for kind in (RoutingRecord, ProfileItem, Document, TextFile, ProfileJob)}
     during: list[int] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,36 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
-from hf_cases import build
-from profile_records import read_records
-from small_models import SHARED
+from support import oracle
+from support.hf_cases import build
+from support.profile_records import read_records
+from support.profiled_texts import profiled, source
 
-from lm_eval_moe import HFMoE
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.profiles import read_profile
 from lm_eval_moe.profiles.unfinished import read_unfinished, unfinished_path
-from lm_eval_moe.profiling.capture import Options, ProfileJob
-from lm_eval_moe.profiling.fields import Fields
-from lm_eval_moe.profiling.text_files import TextFile
+from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
 from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.steering import load_spec, resolve
 
 pytestmark = pytest.mark.long
-
-
-def source(folder: Path, language: str, texts: list[str], **kwargs: Any) -> TextFile:
-    file = folder / f"news_{language}.jsonl"
-    lines = [json.dumps({"text": text, "id": f"n{number}"}) for number, text in enumerate(texts)]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return TextFile(file, language, "news", Fields(id="id"), **{"limit": None, **kwargs})
-
-
-def profiled(lm: HFMoE, texts: TextFile, path: Path, **options: Any) -> Path:
-    ProfileJob(lm, texts, path, Options(**options), lm.identity()).run()
-    return path
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "deepseek_v3"])
@@ -96,7 +80,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same_bytes(aggregate: bool, tokeniz
     lm = build("qwen3_moe", tokenizer, batch_size=1)
     texts = source(tmp_path, "en", [f"The cat sat on mat number {number}." for number in range(30)])
     whole = profiled(lm, texts, tmp_path / "whole.safetensors", aggregate=aggregate)
-    options = Options(aggregate=aggregate, save_every=0)
+    options = CaptureOptions(aggregate=aggregate, save_every=0)
     path = tmp_path / "broken.safetensors"
 
     def stop(count: int) -> None:
@@ -124,15 +108,15 @@ def test_a_begun_profile_of_other_settings_is_refused_and_restarted(tokenizer: A
         if job.done > 8:
             raise KeyboardInterrupt
 
-    job = ProfileJob(lm, texts, path, Options(save_every=0), lm.identity())
+    job = ProfileJob(lm, texts, path, CaptureOptions(save_every=0), lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     lm.set_capture("all")
     with pytest.raises(UserError, match=r"other settings: span was prompt, is all"):
-        ProfileJob(lm, texts, path, Options(), lm.identity())
+        ProfileJob(lm, texts, path, CaptureOptions(), lm.identity())
     with pytest.raises(UserError, match=r"source.sha256 was"):
-        ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, Options(), lm.identity())
-    job = ProfileJob(lm, texts, path, Options(restart=True), lm.identity())
+        ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, CaptureOptions(), lm.identity())
+    job = ProfileJob(lm, texts, path, CaptureOptions(restart=True), lm.identity())
     assert job.done == 0
     job.run()
     profile = read_profile(path)
@@ -144,7 +128,7 @@ def test_a_damaged_side_file_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "en.safetensors"
     unfinished_path(path).write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"--restart"):
-        ProfileJob(lm, source(tmp_path, "en", ["A text."]), path, Options(), lm.identity())
+        ProfileJob(lm, source(tmp_path, "en", ["A text."]), path, CaptureOptions(), lm.identity())
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:
@@ -173,14 +157,15 @@ def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert not side.exists()
 
 
-def test_selection_rules_read_the_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_selection_rules_read_the_profiles(
+    real_texts: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sums = tmp_path / "sums_en.txt"
     sums.write_text("\n".join(f"{n} + {n + 2} = {2 * n + 2}" for n in range(20)), encoding="utf-8")
-    folder = SHARED / "bench" / "ntrex"
-    if not folder.is_dir():
-        pytest.skip("the NTREX sentences are not there")
-    for name, text in (("sums", sums), ("news", folder / "eng.jsonl")):
-        arguments = ["--output", str(tmp_path / name), "--texts", f"eng_Latn={text}", "--limit", "20"]
+    articles = tmp_path / "articles_en.txt"
+    articles.write_text("\n".join(real_texts["en"]), encoding="utf-8")
+    for name, text in (("sums", sums), ("news", articles)):
+        arguments = ["--output", str(tmp_path / name), "--texts", f"eng_Latn={text}"]
         assert main(["profile", "--model_args", "pretrained=demo", *arguments]) == 0
     spec = tmp_path / "steer.yaml"
     spec.write_text(
@@ -192,7 +177,8 @@ def test_selection_rules_read_the_profiles(tmp_path: Path, capsys: pytest.Captur
     one = read_profile(tmp_path / "sums" / "en.safetensors")
     b = read_profile(tmp_path / "news/en.safetensors")
     frequency = [
-        np.mean([c / t for c, t in zip(p.rows("counts", range(20)), p.tokens, strict=True)], 0) for p in (one, b)
+        np.mean([c / t for c, t in zip(p.rows("counts", range(len(p.items))), p.tokens, strict=True)], axis=0)
+        for p in (one, b)
     ]
     shape = one.header.shape
     assert one.items[4].item == "line:5"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from profile_records import read_records
-from small_models import SHARED
+from support.paths import SHARED
+from support.profile_records import read_records
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.metrics import expert_overlap, normalized_js_divergence
@@ -22,7 +22,6 @@ from lm_eval_moe.shape import RoutingShape
 pytestmark = pytest.mark.long
 
 DUMPS = SHARED / "routing-qwen3-30b-a3b-mgsm"
-NTREX = SHARED / "bench" / "ntrex"
 
 
 def profile(*arguments: object) -> int:
@@ -194,10 +193,16 @@ def test_a_data_set_gives_the_profile_of_the_same_lines(tmp_path: Path) -> None:
     assert (header.provenance["source"]["kind"], header.provenance["source"]["split"]) == ("dataset", "validation")
 
 
-def test_real_sentences_pair_by_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if not NTREX.is_dir():
-        pytest.skip("the NTREX sentences are not there")
-    texts = [f"{language}={NTREX / code}.jsonl" for language, code in (("eng", "eng"), ("zh-Hans", "zho-CN"))]
+def test_real_texts_pair_by_their_names(
+    real_texts: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "udhr"
+    folder.mkdir()
+    texts = []
+    for name, language, code in (("en", "eng", "eng"), ("zh", "zh-Hans", "zho-CN")):
+        lines = [json.dumps({"id": f"udhr:{number}", "text": text}) for number, text in enumerate(real_texts[name])]
+        (folder / f"{code}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        texts.append(f"{language}={folder / code}.jsonl")
     assert profile("--texts", *texts, "--id_field", "id", "--limit", "12", "--output", tmp_path) == 0
     out = capsys.readouterr().out
     assert out.count("12 items") == 2
@@ -206,7 +211,7 @@ def test_real_sentences_pair_by_their_names(tmp_path: Path, capsys: pytest.Captu
     assert "items in both: 12" in capsys.readouterr().out
     assert main(["profile", "show", str(english)]) == 0
     shown = capsys.readouterr().out
-    for line in ("model ", "ntrex: 12 rows", "source.sha256", "versions.transformers"):
+    for line in ("model ", "udhr: 12 rows", "source.sha256", "versions.transformers"):
         assert line in shown
     assert profile("--texts", *texts, "--id_field", "id", "--limit", "12", "--output", tmp_path) == 0
     assert capsys.readouterr().out.count("is there already, with the same settings") == 2

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from profile_records import read_records
-from test_profiling_capture import profiled, source
+from support.profile_records import read_records
+from support.profiled_texts import profiled, source
 
 import lm_eval_moe
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.harness.task_index import task_manager
-from lm_eval_moe.profiling.capture import Options, ProfileJob
+from lm_eval_moe.profiling.capture import CaptureOptions, ProfileJob
 from lm_eval_moe.profiling.prompting import InTurns, Prompting
 from lm_eval_moe.profiling.task_prompts import task_sources
 
@@ -56,7 +56,7 @@ def test_task_prompts_are_those_of_a_run(lm: HFMoE, tmp_path: Path) -> None:
     seen = 0
     for each in task_sources(lm, tasks, limit=3, include_path=folder, prompting=CHAT):
         path = tmp_path / f"{each.language}.safetensors"
-        ProfileJob(lm, each, path, Options(limit=3, prompting=CHAT), lm.identity()).run()
+        ProfileJob(lm, each, path, CaptureOptions(limit=3, prompting=CHAT), lm.identity()).run()
         own, items, records = read_records(path)
         for item, record in zip(items, records, strict=True):
             seen += 1
@@ -74,21 +74,21 @@ def test_a_text_is_what_the_user_says(lm: HFMoE, tmp_path: Path) -> None:
     plain = profiled(lm, source(tmp_path, "de", chats), tmp_path / "plain.safetensors")
     given: Any = InTurns(source(tmp_path, "en", texts), lm, CHAT)
     path = tmp_path / "chat.safetensors"
-    ProfileJob(lm, given, path, Options(prompting=CHAT), lm.identity()).run()
+    ProfileJob(lm, given, path, CaptureOptions(prompting=CHAT), lm.identity()).run()
     _, items, records = read_records(path)
     for record, wanted in zip(records, read_records(plain)[2], strict=True):
         assert np.array_equal(record.counts, wanted.counts)
     by_themselves = read_records(profiled(lm, source(tmp_path, "en", texts), tmp_path / "bare.safetensors"))[1]
     assert [item.text for item in items] == [item.text for item in by_themselves]
     with pytest.raises(UserError, match="chat"):
-        ProfileJob(lm, source(tmp_path, "en", texts), path, Options(), lm.identity())
+        ProfileJob(lm, source(tmp_path, "en", texts), path, CaptureOptions(), lm.identity())
 
 
 def test_a_model_without_a_template_is_refused(tmp_path: Path) -> None:
     lm = HFMoE(pretrained="demo", batch_size=4)
     with pytest.raises(UserError, match="no chat template"):
         ProfileJob(
-            lm, source(tmp_path, "en", ["a"]), tmp_path / "x.safetensors", Options(prompting=CHAT), lm.identity()
+            lm, source(tmp_path, "en", ["a"]), tmp_path / "x.safetensors", CaptureOptions(prompting=CHAT), lm.identity()
         )
     with pytest.raises(UserError, match="no chat template"):
         task_sources(lm, ["demo_arith_en"], limit=1, prompting=CHAT)

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 pytestmark = pytest.mark.long
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 TINY = ["--random", "qwen3_moe", "--layers", "6", "--hidden", "64", "--experts", "4", "--top_k", "2"]
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_profiles import write_profile
-from written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
-from written_sweeps import some_cells, write_sweep
+from support.report_profiles import write_profile
+from support.written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
+from support.written_sweeps import some_cells, write_sweep
 
-from lm_eval_moe.analysis import read_material
+from lm_eval_moe.analysis import read_inputs
 from lm_eval_moe.report import LabelledRun, write_report
 from lm_eval_moe.results.sweeps import read_sweep
 from lm_eval_moe.shape import RoutingShape
@@ -127,7 +127,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         folder / "page.html",
         title="Everything",
-        materials=[read_material([str(small)]), read_material([str(large)])],
+        profile_sets=[read_inputs([str(small)]), read_inputs([str(large)])],
         sweeps=[read_sweep(write_sweep(folder / "sweep", some_cells()))],
     )
     return folder / "page.html"

@@ -14,10 +14,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from report_profiles import write_profile
 from safetensors.numpy import save_file
-from written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
-from written_sweeps import some_cells, write_sweep
+from support.report_profiles import write_profile
+from support.written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
+from support.written_sweeps import some_cells, write_sweep
 
 from lm_eval_moe.cli import main
 

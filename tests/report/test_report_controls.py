@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from written_results import BASELINE, STEERED, results_of
+from support.written_results import BASELINE, STEERED, results_of
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.report.controls import gains_of, in_words

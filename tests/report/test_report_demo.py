@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from report_profiles import write_profile
-from written_results import PageReader
+from support.report_profiles import write_profile
+from support.written_results import PageReader
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.profiles import read_profile

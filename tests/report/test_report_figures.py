@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from report_profiles import write_profile
 from safetensors.numpy import load_file
 from scipy import stats
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import jensenshannon, pdist
-from score_oracle import score_interval
 from statsmodels.stats.multitest import multipletests
-from written_results import BASELINE, CHOSEN, RANDOM, results_of
-from written_sweeps import effect, some_cells, write_sweep
+from support.report_profiles import write_profile
+from support.score_oracle import score_interval
+from support.written_results import BASELINE, CHOSEN, RANDOM, results_of
+from support.written_sweeps import effect, some_cells, write_sweep
 
-from lm_eval_moe.analysis import Material, read_material
+from lm_eval_moe.analysis import AnalysisInputs, read_inputs
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.drawing.palette import file_colours
 from lm_eval_moe.report.controls import gains_of, in_words
-from lm_eval_moe.report.figures import OfBenchmark, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures import BenchmarkSubject, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.figures.alignment import alignment_figure
 from lm_eval_moe.report.figures.control_gains import control_gains_figure
 from lm_eval_moe.report.figures.differences import differences_figure
@@ -56,8 +56,8 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def material(profile: Path) -> Material:
-    return read_material([str(profile)])
+def inputs(profile: Path) -> AnalysisInputs:
+    return read_inputs([str(profile)])
 
 
 def of_language(path: Path, array: str, language: str) -> np.ndarray:
@@ -65,8 +65,8 @@ def of_language(path: Path, array: str, language: str) -> np.ndarray:
     return load_file(path)[array][at : at + ITEMS].astype(float)
 
 
-def test_divergence_is_scipys_normalised_by_entropy(profile: Path, material: Material) -> None:
-    figure = divergence_of_profiles(OfProfiles(material))
+def test_divergence_is_scipys_normalised_by_entropy(profile: Path, inputs: AnalysisInputs) -> None:
+    figure = divergence_of_profiles(ProfilesSubject(inputs))
     p, q = of_language(profile, "importance", "sw"), of_language(profile, "importance", "en")
     room = np.log(16) - (stats.entropy(p, axis=-1) + stats.entropy(q, axis=-1)) / 2
     expected = jensenshannon(p, q, axis=-1) ** 2 / room
@@ -77,9 +77,9 @@ def test_divergence_is_scipys_normalised_by_entropy(profile: Path, material: Mat
     np.testing.assert_allclose([float(row["high"]) for row in shown], high, rtol=1e-6)
 
 
-def test_divergence_is_drawn_from_zero_with_the_layers_that_runs_steer(material: Material) -> None:
+def test_divergence_is_drawn_from_zero_with_the_layers_that_runs_steer(inputs: AnalysisInputs) -> None:
     steered = Run(LabelledRun("steered", results_of(BASELINE, steering=CHOSEN)))
-    figure = divergence_of_profiles(OfProfiles(material, [None, steered]))
+    figure = divergence_of_profiles(ProfilesSubject(inputs, [None, steered]))
     assert figure.key == (1,)
     axes: Axes = figure.draw(file_colours()).axes[0]
     low, high = axes.get_ylim()
@@ -91,8 +91,8 @@ def test_divergence_is_drawn_from_zero_with_the_layers_that_runs_steer(material:
     assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(1.5, 1)]  # layer 2
 
 
-def test_expert_differences_are_paired_t_tests_with_holms_correction(profile: Path, material: Material) -> None:
-    rows = [row for row in data(expert_heat_map(OfProfiles(material))) if row["language"] == "zh"]
+def test_expert_differences_are_paired_t_tests_with_holms_correction(profile: Path, inputs: AnalysisInputs) -> None:
+    rows = [row for row in data(expert_heat_map(ProfilesSubject(inputs))) if row["language"] == "zh"]
     tokens = 12
     a, b = (of_language(profile, "counts", lang).reshape(ITEMS, -1) / tokens for lang in ("zh", "en"))
     np.testing.assert_allclose([float(row["difference"]) for row in rows], (a - b).mean(0), atol=1e-12)
@@ -103,13 +103,13 @@ def test_expert_differences_are_paired_t_tests_with_holms_correction(profile: Pa
     expected = multipletests(p, 0.05, method="holm")[0]
     assert 0 < expected.sum() < len(expected)
     assert [row["beyond_noise"] == "true" for row in rows] == expected.tolist()
-    figure = expert_heat_map(OfProfiles(material))
+    figure = expert_heat_map(ProfilesSubject(inputs))
     assert figure is not None
     assert f"{expected.sum()} (zh)" in figure.finding or "(zh)" not in figure.finding
 
 
-def test_dendrogram_is_drawn_at_scipys_heights(profile: Path, material: Material) -> None:
-    figure = families_figure(OfProfiles(material))
+def test_dendrogram_is_drawn_at_scipys_heights(profile: Path, inputs: AnalysisInputs) -> None:
+    figure = families_figure(ProfilesSubject(inputs))
     vectors = [of_language(profile, "counts", lang)[:, 2:6].mean(0).ravel() for lang in sorted(LANGUAGES)]
     heights = linkage(pdist(np.array(vectors), "jensenshannon"), "average")[:, 2]
     axes = figure.draw(file_colours()).axes[0]
@@ -139,7 +139,7 @@ def test_gain_is_over_the_mean_of_the_control_runs_of_the_same_size() -> None:
     assert gains.by_language["sw"].gain == pytest.approx(6 / 12)
     assert gains.average is not None
     assert gains.average.gain == pytest.approx((1.5 + 6) / 24)
-    assert data(control_gains_figure(OfBenchmark(benchmark)))[0]["draws"] == "2"
+    assert data(control_gains_figure(BenchmarkSubject(benchmark)))[0]["draws"] == "2"
 
 
 @pytest.mark.parametrize(("changed", "beyond"), [(5, False), (6, True)])
@@ -184,19 +184,19 @@ def test_own_controls_of_a_run_go_before_control_runs() -> None:
 def test_differences_have_the_score_interval() -> None:
     before, after = scores(4), [1, 0, 1, 1, 1, 1, 0, 1, 0, 1, 0, 1]
     benchmark = benchmark_of(plain=results_of({"en": before}), other=results_of({"en": after}))
-    (row,) = data(differences_figure(OfBenchmark(benchmark)))
+    (row,) = data(differences_figure(BenchmarkSubject(benchmark)))
     better, worse = (sum(change == side for change in np.subtract(after, before)) for side in (1, -1))
     assert float(row["difference"]) == pytest.approx(np.mean(after) - np.mean(before))
     assert (float(row["low"]), float(row["high"])) == pytest.approx(score_interval(better, worse, 12, 0.95), abs=1e-6)
 
 
-def test_alignment_of_results_without_routing_is_by_the_profiles(material: Material) -> None:
+def test_alignment_of_results_without_routing_is_by_the_profiles(inputs: AnalysisInputs) -> None:
     results = results_of({lang: BASELINE[lang] for lang in LANGUAGES})
     del results["routing"]
     for table in results["results"].values():
         table.pop("routing_divergence,none", None)
-    figure = alignment_figure(OfBenchmark(benchmark_of(stock=results), [material]))
-    curves = {curve.language: curve.bands["middle"].mean for curve in material.result(DivergenceCurves).curves}
+    figure = alignment_figure(BenchmarkSubject(benchmark_of(stock=results), [inputs]))
+    curves = {curve.language: curve.bands["middle"].mean for curve in inputs.result(DivergenceCurves).curves}
     languages = list(curves)
     assert figure is not None
     assert figure.finding == "Too few languages (3) for a correlation."

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
+from support.written_results import BASELINE, CHOSEN, RANDOM, STEERED, PageReader, results_of
 
 from lm_eval_moe.report import LabelledRun, write_report
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from scipy import stats
-from written_results import BASELINE, CHOSEN, DIVERGENCE, RANDOM, STEERED, PageReader, results_of, stderr
+from support.written_results import BASELINE, CHOSEN, DIVERGENCE, RANDOM, STEERED, PageReader, results_of, stderr
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.number_text import p_text

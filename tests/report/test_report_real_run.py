@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from lm_eval.tasks import TaskManager
 from scipy import stats
-from small_models import make_model
-from written_results import PageReader
+from support.small_models import make_model
+from support.written_results import PageReader
 
 from lm_eval_moe import HFMoE, simple_evaluate
 from lm_eval_moe.report import LabelledRun, write_report

@@ -9,7 +9,7 @@ from typing import Any
 import lm_eval
 import pytest
 from lm_eval.tasks import TaskManager
-from written_runs import amend, sha, write_run
+from support.written_runs import amend, sha, write_run
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.errors import UserError

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from written_runs import DATE, write_run
+from support.written_runs import DATE, write_run
 
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning, UserError
-from lm_eval_moe.parallel import ParallelRegistry
+from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import Metric, Run, arrange, latest, read_results, read_runs
 from lm_eval_moe.results.values import Score
 
@@ -45,7 +45,7 @@ def test_a_folder_is_searched_and_items_come_from_the_log(tmp_path: Path) -> Non
     score = run.score(TASK, EXACT)
     assert score is not None
     assert score.items == {0: 0.0, 1: 1.0, 2: 0.0, 3: 1.0}
-    assert run.item_names(TASK, run.pairing(TASK, ParallelRegistry.default())) == {i: f"row:{i}" for i in range(4)}
+    assert run.item_names(TASK, run.pairing(TASK, PairingRegistry.default())) == {i: f"row:{i}" for i in range(4)}
     assert run.label == "org/model"
 
 

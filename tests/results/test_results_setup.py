@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from written_runs import write_run
+from support.written_runs import write_run
 
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.results import Run, read_results, read_runs, setup_differences

@@ -10,8 +10,7 @@ import pytest
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import Identity
-from lm_eval_moe.results import LabelledRun, Routing, Run
-from lm_eval_moe.results.form import check_form
+from lm_eval_moe.results import LabelledRun, RoutingObject, Run
 from lm_eval_moe.results.routing import (
     Control,
     GroupRouting,
@@ -21,9 +20,10 @@ from lm_eval_moe.results.routing import (
     TaskRouting,
     identity_of,
 )
+from lm_eval_moe.results.schema import check_schema
 
 GAIN = {"gain": 0.1, "stderr": None, "low": None, "high": None}
-FULL = Routing(
+FULL = RoutingObject(
     schema_version=1,
     lm_eval_moe_version="0.1.0",
     model="org/model",
@@ -50,8 +50,8 @@ FULL = Routing(
 
 def test_what_is_written_is_read_again() -> None:
     written = json.loads(json.dumps(FULL.to_dict()))
-    check_form({"results": {}, "routing": written}, Path("r.json"))
-    assert Routing.from_dict(written) == FULL
+    check_schema({"results": {}, "routing": written}, Path("r.json"))
+    assert RoutingObject.from_dict(written) == FULL
     assert identity_of({"routing": written}) == Identity({"model.weights": "abc"})
 
 
@@ -72,15 +72,18 @@ def test_results_without_routing_say_nothing() -> None:
     assert run.steering is None
     assert run.layers == run.band("middle") == ()
     assert run.task_routing("t") == TaskRouting()
-    assert Routing.from_dict({"tasks": {"t": None}, "steering": {"experts": {"1": None}}}).tasks["t"] == TaskRouting()
+    assert (
+        RoutingObject.from_dict({"tasks": {"t": None}, "steering": {"experts": {"1": None}}}).tasks["t"]
+        == TaskRouting()
+    )
 
 
 def test_the_reference_was_steered_as_the_run_unless_it_comes_from_a_profile() -> None:
     own = Steering(hash="ab")
-    assert Routing(steering=own).reference_steering == "ab"
-    assert Routing(steering=own, reference_source=ReferenceSource("run")).reference_steering == "ab"
-    assert Routing(steering=own, reference_source=ReferenceSource("profile")).reference_steering is None
-    assert Routing(reference_source=ReferenceSource("profile", steering="cd")).reference_steering == "cd"
+    assert RoutingObject(steering=own).reference_steering == "ab"
+    assert RoutingObject(steering=own, reference_source=ReferenceSource("run")).reference_steering == "ab"
+    assert RoutingObject(steering=own, reference_source=ReferenceSource("profile")).reference_steering is None
+    assert RoutingObject(reference_source=ReferenceSource("profile", steering="cd")).reference_steering == "cd"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,6 @@ def test_the_reference_was_steered_as_the_run_unless_it_comes_from_a_profile() -
 )
 def test_a_value_of_another_kind_is_named_with_its_key(change: Any, key: str, expected: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_form({"results": {}, "routing": change}, Path("r.json"))
+        check_schema({"results": {}, "routing": change}, Path("r.json"))
     assert caught.value.where == f"r.json: {key}"
     assert caught.value.problem.startswith(f"expected {expected}, got ")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
+from support.paths import ROOT
+
+SCRIPT = ROOT / "benchmarks" / "coverage.py"
 
 
 def test_the_quick_run_prints_every_table() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from score_oracle import score_interval, score_of_values
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from support.score_oracle import score_interval, score_of_values
 
 from lm_eval_moe.statistics import Judgement, corrected, is_beyond_chance, judge, judge_unpaired, unpaired
 from lm_eval_moe.statistics.differences import ClusteredValues, Estimate

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from written_runs import write_run
+from support.written_runs import write_run
 
-from lm_eval_moe.compare import Settings, build_board, choose_runs
+from lm_eval_moe.compare import BoardSettings, build_board, choose_runs
 from lm_eval_moe.compare.cells import Change
-from lm_eval_moe.gate.check import Given, check
+from lm_eval_moe.gate.check import SideFiles, check
 from lm_eval_moe.gate.policy import parse_policy
-from lm_eval_moe.gate.verdict import Line
-from lm_eval_moe.report.figures import OfBenchmark
+from lm_eval_moe.gate.verdict import VerdictLine
+from lm_eval_moe.report.figures import BenchmarkSubject
 from lm_eval_moe.report.figures.differences import differences_figure
 from lm_eval_moe.report.findings import findings
-from lm_eval_moe.report.table import Entry, score_rows
+from lm_eval_moe.report.table import TableEntry, score_rows
 from lm_eval_moe.results import Benchmark, arrange, read_runs
 
 Scores = Mapping[str, Sequence[float]]
@@ -87,27 +87,29 @@ class Judged:
                 for log in Path(folder).glob(f"*/samples_*_{lang}_*.jsonl"):
                     log.unlink()
             chosen = choose_runs([f"base={paths[0]}", f"other={paths[1]}"])
-            board = build_board(chosen.runs, Settings(sort="given", alpha=level))
+            board = build_board(chosen.runs, BoardSettings(sort="given", alpha=level))
             (section,) = board.sections
             (self.benchmark,) = arrange(read_runs(chosen.runs))[0]
             policy = {"version": 1, "margins": {"language": 0.0, "macro": 0.0}, "minimum_items": 1, "alpha": alpha}
             policy |= {"correction": "none", "samples": "preferred"}
-            verdict = check(parse_policy(policy, "p.yaml"), Given([paths[0]]), Given([paths[1]]))
+            verdict = check(parse_policy(policy, "p.yaml"), SideFiles([paths[0]]), SideFiles([paths[1]]))
         row = next(row for row in section.rows if row.label == "other")
         self.board: dict[str, Change] = {
             head.title: cell.change
             for head, cell in zip(section.heads, row.cells, strict=True)
             if cell.change is not None and not head.title.startswith("without ")
         }
-        self.gate: dict[str, Line] = {"average" if line.kind == "macro" else line.name: line for line in verdict.lines}
-        self.table: dict[str, Entry] = {
+        self.gate: dict[str, VerdictLine] = {
+            "average" if line.kind == "macro" else line.name: line for line in verdict.lines
+        }
+        self.table: dict[str, TableEntry] = {
             each.name: each.entries[1] for each in score_rows(self.benchmark) if not each.name.startswith("without ")
         }
         self.figure = figure_of(self.benchmark)
 
 
 def figure_of(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
-    figure = differences_figure(OfBenchmark(benchmark))
+    figure = differences_figure(BenchmarkSubject(benchmark))
     assert figure is not None
     rows = [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
     return {"average" if row["language"] == "mean" else str(row["language"]): row for row in rows}
@@ -230,7 +232,7 @@ def test_without_samples_they_agree_as_well(tmp_path: Path) -> None:
             for name, scores in (("a", first), ("b", second))
         ]
         chosen = choose_runs([f"base={paths[0]}", f"other={paths[1]}"])
-        (section,) = build_board(chosen.runs, Settings(sort="given")).sections
+        (section,) = build_board(chosen.runs, BoardSettings(sort="given")).sections
         change = next(row for row in section.rows if row.label == "other").cells[0].change
         (benchmark,) = arrange(read_runs(chosen.runs))[0]
         assert change is not None

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import ROOT, SHARED
-from test_selectors_real_counts import oracle_shared
-from written_profiles import Row, write
+from support.paths import ROOT
+from support.real_counts import FOLDER as REAL_COUNTS
+from support.real_counts import oracle_shared
+from support.written_profiles import Row, write
 
 from lm_eval_moe.cli import main, profile
 from lm_eval_moe.errors import UserError
@@ -28,7 +29,6 @@ from lm_eval_moe.steering import SteeringPlan, load_spec, resolve
 
 CONFIGS = ROOT / "steering_configs"
 PAGE = ROOT / "docs" / "published_settings.md"
-REAL_COUNTS = SHARED / "routing-qwen3-30b-a3b-mgsm"
 B, C = "arxiv_2510_04694", "arxiv_2601_14050"
 
 Found = dict[int, dict[int, float]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written_profiles import SMALL, Row, explained, selected, spec_of, write, write_dump
+from support.written_profiles import SMALL, Row, explained, selected, spec_of, write, write_dump
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.shape import RoutingShape

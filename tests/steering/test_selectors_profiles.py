@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written_profiles import SMALL, selected, spec_of, write, write_dump
+from support.written_profiles import SMALL, selected, spec_of, write, write_dump
 
 from lm_eval_moe.profiles import Profile
 from lm_eval_moe.shape import RoutingShape

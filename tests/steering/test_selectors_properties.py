@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written_profiles import Row, selected, write
+from support.written_profiles import Row, selected, write
 
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.shape import RoutingShape

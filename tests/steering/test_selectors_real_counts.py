@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_models import SHARED
-from written_profiles import explained, selected
+from support.real_counts import FOLDER, Found, frequencies, oracle_exclusive, oracle_shared
+from support.written_profiles import explained, selected
 
 from lm_eval_moe.shape import RoutingShape
 
-FOLDER = SHARED / "routing-qwen3-30b-a3b-mgsm"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs ../shared/data/routing-qwen3-30b-a3b-mgsm")
-
-Frequencies = dict[str, dict[int, dict[int, float]]]
-Found = dict[int, dict[int, float]]
-
-
-def frequencies(languages: tuple[str, ...]) -> Frequencies:
-    """Activation frequencies a / T."""
-    found: Frequencies = {}
-    for language in languages:
-        dump = json.loads((FOLDER / f"mgsm_{language}.json").read_text())
-        found[language] = {
-            int(layer): {
-                int(expert): entry["activation_tokens"] / entries["total_tokens"]
-                for expert, entry in entries.items()
-                if expert != "total_tokens"
-            }
-            for layer, entries in dump.items()
-        }
-    return found
-
-
-def shares(languages: tuple[str, ...], top_m: int) -> Frequencies:
-    """Steps 1 and 2: the top_m of every layer, and each language's share of them."""
-    kept: Frequencies = {}
-    for language, layers in frequencies(languages).items():
-        kept[language] = {}
-        for layer, experts in layers.items():
-            top = sorted(experts, key=lambda expert, f=experts: (-f[expert], expert))[:top_m]  # type: ignore[misc]
-            kept[language][layer] = {expert: experts[expert] if expert in top else 0.0 for expert in experts}
-    return {
-        language: {
-            layer: {
-                expert: f / (sum(kept[other][layer][expert] for other in languages) + 1e-10)
-                for expert, f in experts.items()
-            }
-            for layer, experts in layers.items()
-        }
-        for language, layers in kept.items()
-    }
-
-
-def oracle_shared(languages: tuple[str, ...], top_m: int, theta: float, source: str, layers: range) -> Found:
-    found: Found = {}
-    share = shares(languages, top_m)
-    for layer in layers:
-        for expert in range(128):
-            each = [share[language][layer][expert] for language in languages]
-            if any(p > 0 for p in each) and all(p < theta for p in each):
-                found.setdefault(layer, {})[expert] = share[source][layer][expert]
-    return found
-
-
-def oracle_exclusive(
-    languages: tuple[str, ...], group: tuple[str, ...], top_m: int, theta: float, layers: range
-) -> Found:
-    found: Found = {}
-    share = shares(languages, top_m)
-    for layer in layers:
-        for expert in range(128):
-            total = sum(share[language][layer][expert] for language in group)
-            if total >= theta:
-                found.setdefault(layer, {})[expert] = total
-    return found
 
 
 def same(found: Found, expected: Found) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from written_profiles import SMALL, explained, selected, spec_of, write, write_dump
+from support.written_profiles import SMALL, explained, selected, spec_of, write, write_dump
 
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.shape import RoutingShape

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keys_oracle import MASK, mixed, sequence_keys
 from scipy import stats
+from support.keys_oracle import MASK, mixed, sequence_keys
 
 from lm_eval_moe.recording import Forest
 from lm_eval_moe.steering.noise import PrefixKeys, keyed_normal

@@ -16,6 +16,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import ROOT
 
 from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.shape import RoutingShape
@@ -24,7 +25,7 @@ from lm_eval_moe.steering.actions import Action, ActionTargets
 from lm_eval_moe.steering.actions._base import SwitchAction
 from lm_eval_moe.strict_yaml import yaml_text, yaml_value
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "steering_configs"
+EXAMPLES = ROOT / "steering_configs"
 CONTRACT = """
 version: 1
 name: mgsm-task-experts-soft

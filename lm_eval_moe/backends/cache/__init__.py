@@ -8,6 +8,6 @@ the request alone, and is neither read nor written.
 from __future__ import annotations
 
 from lm_eval_moe.backends.cache.answering import answers_by_block
-from lm_eval_moe.backends.cache.store import Entry, ResponseCache
+from lm_eval_moe.backends.cache.store import ResponseCache, StoredAnswer
 
-__all__ = ["Entry", "ResponseCache", "answers_by_block"]
+__all__ = ["ResponseCache", "StoredAnswer", "answers_by_block"]

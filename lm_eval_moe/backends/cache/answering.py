@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.backends.cache.store import Entry, ResponseCache
+from lm_eval_moe.backends.cache.store import ResponseCache, StoredAnswer
 from lm_eval_moe.recording import RoutingRecord
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def answers_by_block(
     rows: Sequence[Sequence[int]],
     keys: Sequence[bytes],
     size: int,
-    compute: Callable[[list[int]], Sequence[Entry]],
+    compute: Callable[[list[int]], Sequence[StoredAnswer]],
     recall: Callable[[int, RoutingRecord], None],
     bar: tqdm[Any],
 ) -> list[Any]:
@@ -46,7 +46,7 @@ def answers_by_block(
         known = cache.get([keys[index] for index in block])
         if all(keys[index] in known for index in block):
             cache.hits += len(block)
-            entries: Sequence[Entry] = [known[keys[index]] for index in block]
+            entries: Sequence[StoredAnswer] = [known[keys[index]] for index in block]
             for index, entry in zip(block, entries, strict=True):
                 if entry.record is not None:
                     recall(index, entry.record)

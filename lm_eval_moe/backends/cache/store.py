@@ -16,7 +16,7 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.recording import RoutingRecord
 from lm_eval_moe.recording.packing import pack, unpack
 
-__all__ = ["Entry", "ResponseCache"]
+__all__ = ["ResponseCache", "StoredAnswer"]
 
 _APPLICATION, _VERSION = 0x4D6F4563, 1  # "MoEc"
 _TABLE = (
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredAnswer:
     """A request's answer and its routing.
 
     Attributes:
@@ -183,7 +183,7 @@ class ResponseCache:
             stacklevel=4,
         )
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, StoredAnswer]:
         """Return the entries that there are; damaged ones are dropped.
 
         Raises:
@@ -191,8 +191,8 @@ class ResponseCache:
         """
         return self._do(lambda connection: self._get(connection, keys))
 
-    def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        entries: dict[bytes, Entry] = {}
+    def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, StoredAnswer]:
+        entries: dict[bytes, StoredAnswer] = {}
         damaged: list[bytes] = []
         for start in range(0, len(keys), _AT_ONCE):
             part = keys[start : start + _AT_ONCE]
@@ -202,7 +202,7 @@ class ResponseCache:
                 try:
                     if _digest(key, answer, record) != digest:
                         raise ValueError("its digest differs")
-                    entries[key] = Entry(json.loads(answer), unpack(record))
+                    entries[key] = StoredAnswer(json.loads(answer), unpack(record))
                 except (ValueError, TypeError):  # None or a number where bytes should be, too
                     damaged.append(key)
         if damaged:
@@ -216,7 +216,7 @@ class ResponseCache:
             )
         return entries
 
-    def put(self, entries: Mapping[bytes, Entry]) -> None:
+    def put(self, entries: Mapping[bytes, StoredAnswer]) -> None:
         """Keep entries, all of them or, if the process is killed meanwhile, none.
 
         Raises:

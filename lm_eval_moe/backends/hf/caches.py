@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GenerationMixin
 
-from lm_eval_moe.backends.hf.uncompiled import core_of
+from lm_eval_moe.backends.hf.uncompiled import generating_module
 
 __all__ = ["NAMES", "generating_from", "going_on_from", "kept_in"]
 
@@ -21,7 +21,7 @@ NAMES = ("cache", "past_key_values")
 
 def going_on_from(model: Any, cache: Any) -> dict[str, Any]:
     """Return the argument by which a call of the model goes on from a cache."""
-    return {_name(type(core_of(model)).forward): cache}
+    return {_name(type(generating_module(model)).forward): cache}
 
 
 def generating_from(cache: Any) -> dict[str, Any]:

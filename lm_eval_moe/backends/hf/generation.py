@@ -14,10 +14,10 @@ import torch
 from lm_eval_moe.backends.capturing import sums_by_row
 from lm_eval_moe.backends.hf.caches import NAMES as CACHE_NAMES
 from lm_eval_moe.backends.hf.caches import generating_from
-from lm_eval_moe.backends.hf.contexts import BehindFront, Front, all_begin_with, prompts_by_front
+from lm_eval_moe.backends.hf.contexts import BehindFront, SharedFront, all_begin_with, prompts_by_front
 from lm_eval_moe.backends.hf.leaving import EndOfRows, divides, generated
 from lm_eval_moe.backends.hf.sharing import Sharing
-from lm_eval_moe.backends.hf.uncompiled import core_of, uncompiled
+from lm_eval_moe.backends.hf.uncompiled import generating_module, uncompiled
 from lm_eval_moe.backends.ordering import generation_order
 from lm_eval_moe.backends.requests import labels_of
 from lm_eval_moe.backends.stopping import RowReading, StopRule
@@ -67,13 +67,13 @@ class _Begun:
         self.recorder: Recorder | None
         self.passes, self.recorder = lm.listening(self.forest, wanted, self.requests, together=together)
         self.segments: list[int] = []
-        self.front: Front | None = None
+        self.front: SharedFront | None = None
         if tokens is not None:
             self.segments = [self.forest.add(steered=Steered(language))]
             rows = self.forest.begin_pass(np.full((1, len(tokens)), self.segments[0]))
             with lm.running(), intercepted(lm._sites, self.passes, top_k=lm.routing_shape.top_k):
                 self.passes.start_pass(torch.from_numpy(tokens).to(lm.device), rows)
-                self.front = Front.of(lm.model, tokens, lm.device)
+                self.front = SharedFront.of(lm.model, tokens, lm.device)
                 self.passes.end_pass()
 
 
@@ -204,13 +204,13 @@ class Generations(Sharing):
         def end(*_: Any) -> None:
             passes.end_pass()
 
-        core = core_of(self.model)
+        core = generating_module(self.model)
         generation_kwargs["disable_compile"] = True  # which `generate` does by itself with a static cache on a GPU
         # What is drawn at random depends on all that was drawn before.
-        ends = self._shares and not sampled
+        ends = not sampled
         looked_for = [text for text in stop if rule.thinks or not ends or rule.is_unread(text)]
         # A stop string that only lm-eval looks for has to stand in one call; so has what counts from the prompt's end.
-        halves = self._divides and not looked_for and generation_kwargs.keys() <= _ANYWHERE
+        halves = self._shares and self._divides and not looked_for and generation_kwargs.keys() <= _ANYWHERE
         reading = EndOfRows(tracker, ends=ends, halves=halves)
         with (
             uncompiled(self.model),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lm_eval_moe.backends.hf.contexts import Proof
+from lm_eval_moe.backends.hf.contexts import ReuseProof
 from lm_eval_moe.backends.hf.listening import Listening
 
 __all__ = ["Sharing"]
@@ -26,7 +26,7 @@ class Sharing(Listening):
     reuse: str
 
     def _begin_sharing(self) -> None:
-        self._proof = Proof(refused=_why_alone(self.model))
+        self._proof = ReuseProof(refused=_why_alone(self.model))
         if self.reuse == "auto" and self._proof.refused is not None:
             logger.info("contexts are not shared between requests: %s", self._proof.refused)
 

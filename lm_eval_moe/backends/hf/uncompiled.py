@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["core_of", "uncompiled"]
+__all__ = ["generating_module", "uncompiled"]
 
 
 def uncompiled(model: Any) -> AbstractContextManager[Any]:
@@ -24,7 +24,7 @@ def uncompiled(model: Any) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def core_of(model: Any) -> Any:
+def generating_module(model: Any) -> Any:
     """Return the module that ``generate`` calls for each pass, inside PEFT's and torch.compile's wrappers."""
     model = getattr(model, "_orig_mod", model)
     if hasattr(model, "get_base_model"):

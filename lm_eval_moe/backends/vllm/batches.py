@@ -10,7 +10,7 @@ from lm_eval_moe.backends.routed_state import RoutedState
 from lm_eval_moe.backends.vllm.books import RequestFacts
 from lm_eval_moe.backends.vllm.engine import running_engine
 from lm_eval_moe.backends.vllm.progress import as_part_of
-from lm_eval_moe.backends.vllm.routing import KEY, Settings
+from lm_eval_moe.backends.vllm.routing import KEY, WorkerSettings
 from lm_eval_moe.recording import NONE
 from lm_eval_moe.steering.plan import sent_plan
 
@@ -40,7 +40,7 @@ class RoutedEngine(RoutedState):
 
     def _begin_engine(self, stages: Stages) -> None:
         self._stages = stages
-        self._sent: Settings | None = None
+        self._sent: WorkerSettings | None = None
         self._epoch = self._rows = 0
 
     def _parts(self, rows: Sequence[Any]) -> Iterator[slice]:
@@ -98,7 +98,7 @@ class RoutedEngine(RoutedState):
     def _configure(self) -> None:
         """Tell the workers what to capture and how to steer, where that has changed."""
         asked, shape = self.captured.request, self.routing_shape
-        settings = Settings(
+        settings = WorkerSettings(
             shape.layers,
             shape.experts,
             shape.top_k,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.vllm.operators import Routers
     from lm_eval_moe.recording.sums import SegmentSums
 
-__all__ = ["KEY", "Settings", "WorkerRouting"]
+__all__ = ["KEY", "WorkerRouting", "WorkerSettings"]
 
 KEY = "lm_eval_moe"
 """Under which a request's facts are among its ``extra_args``."""
@@ -37,7 +37,7 @@ _TOGETHER = 16
 
 
 @dataclass(frozen=True)
-class Settings:
+class WorkerSettings:
     """What is captured and how it is steered, of all requests until the next settings.
 
     Attributes:
@@ -68,7 +68,7 @@ class Settings:
         return json.dumps(self.__dict__)
 
     @classmethod
-    def received(cls, text: str) -> Settings:
+    def received(cls, text: str) -> WorkerSettings:
         """Return the settings that were sent."""
         told: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()}
         return cls(**told)
@@ -85,7 +85,7 @@ class WorkerRouting:
     """
 
     def __init__(
-        self, settings: Settings, routers: Routers, device: torch.device, cache: tuple[int, int] | None
+        self, settings: WorkerSettings, routers: Routers, device: torch.device, cache: tuple[int, int] | None
     ) -> None:
         self.settings, self._routers, self._device = settings, routers, device
         self._group, block_size = cache or (0, None)

@@ -20,20 +20,20 @@ from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.loading import shape_before_loading
 from lm_eval_moe.backends.vllm import refusals
 from lm_eval_moe.backends.vllm.books import RequestFacts
-from lm_eval_moe.backends.vllm.routing import KEY, Settings
+from lm_eval_moe.backends.vllm.routing import KEY, WorkerSettings
 from lm_eval_moe.backends.vllm.stages import Stages
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.errors import UserError, did_you_mean
 from lm_eval_moe.recording import NONE
 from lm_eval_moe.steering import load_spec
 from lm_eval_moe.steering.language_filter import parse_language
 from lm_eval_moe.steering.plan import sent_plan
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 if TYPE_CHECKING:
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["Front", "ServedSteering", "install_front"]
+__all__ = ["ServedSteering", "SteeringReader", "install_front"]
 
 STEERING, LANGUAGE = f"{KEY}_steering", f"{KEY}_language"
 """What a request may say, among vLLM's extra arguments (``vllm_xargs``)."""
@@ -63,7 +63,9 @@ class ServedSteering:
         told = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
         if told is None:
             return None
-        fields = Field(Place("--additional-config", Path()) / KEY, told).keys([], ["steering", "language", "version"])
+        fields = YamlValue(YamlPlace("--additional-config", Path()) / KEY, told).keys(
+            [], ["steering", "language", "version"]
+        )
         if "steering" not in fields:
             return None
         language = parse_language(fields["language"]) if "language" in fields else None
@@ -96,7 +98,9 @@ class ServedSteering:
         return shape, plan
 
 
-def served_settings(shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str, Any], *, whole: bool) -> Settings:
+def served_settings(
+    shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str, Any], *, whole: bool
+) -> WorkerSettings:
     """Return how a worker steers what a server asks of it.
 
     Args:
@@ -112,7 +116,7 @@ def served_settings(shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str,
     stages = Stages([parts], own)
     refusals.check_parts(stages)
     refusals.check_plan(plan, stages)
-    return Settings(shape.layers, shape.experts, shape.top_k, shape.depth, plans=(sent_plan(plan),))
+    return WorkerSettings(shape.layers, shape.experts, shape.top_k, shape.depth, plans=(sent_plan(plan),))
 
 
 def _check_engine(config: Any) -> None:
@@ -138,7 +142,7 @@ def _check_engine(config: Any) -> None:
 # ---------------------------------------------------------------------- in the server's process
 
 
-class Front:
+class SteeringReader:
     """Reads what requests say of steering.
 
     Args:
@@ -198,7 +202,7 @@ class Front:
             raise UserError(f"{STEERING}={steering!r} is neither on nor off", fix="write 'on' or 'off'", where=_XARGS)
         language = told.get(LANGUAGE, self._served.language)
         if language is not None:
-            language = parse_language(Field(Place(_XARGS, Path()) / LANGUAGE, language))
+            language = parse_language(YamlValue(YamlPlace(_XARGS, Path()) / LANGUAGE, language))
         elif steering == "on" and self._by_language:
             raise UserError(
                 "the steering of this server is limited to some languages, and that of the request is not known",
@@ -232,7 +236,7 @@ def install_front() -> None:
     @functools.wraps(begin)
     def __init__(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it takes its place
         served = ServedSteering.of(vllm_config.additional_config)
-        setattr(self, _MARK, Front(served) if served is not None else None)
+        setattr(self, _MARK, SteeringReader(served) if served is not None else None)
         begin(self, vllm_config, *args, **kwargs)
 
     @functools.wraps(process)

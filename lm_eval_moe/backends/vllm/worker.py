@@ -15,7 +15,7 @@ from lm_eval_moe.backends.vllm.books import HELD_BACK
 from lm_eval_moe.backends.vllm.budget import ASSUMED, left_for_blocks, segment_bytes
 from lm_eval_moe.backends.vllm.identity import worker_parts
 from lm_eval_moe.backends.vllm.operators import wrap_routers
-from lm_eval_moe.backends.vllm.routing import KEY, Settings, WorkerRouting
+from lm_eval_moe.backends.vllm.routing import KEY, WorkerRouting, WorkerSettings
 from lm_eval_moe.backends.vllm.selfcheck import check_routers, copies_of
 from lm_eval_moe.backends.vllm.serving import ServedSteering, served_settings
 from lm_eval_moe.backends.vllm.stages import error_to_send
@@ -205,12 +205,12 @@ class RoutedWorker(Worker):
         self.routing = None
         try:
             if settings is not None:
-                self._route(Settings.received(settings))
+                self._route(WorkerSettings.received(settings))
         except Exception as error:  # noqa: BLE001 - it would reach the user as one of vLLM's, without the message
             return {"error": error_to_send(error)}
         return None
 
-    def _route(self, settings: Settings) -> None:
+    def _route(self, settings: WorkerSettings) -> None:
         self.routing = WorkerRouting(settings, self.routers, self.device, self._prefix_cache())
 
     def routing_take(self, cuts: list[tuple[int, list[int]]]) -> dict[str, Any]:

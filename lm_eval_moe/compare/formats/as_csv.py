@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lm_eval_moe.compare.board import Board, Head, Row, Section
-from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.board import Board, Head, RunRow, Section
+from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 from lm_eval_moe.statistics import ALPHA, corrected_new_draws, is_beyond_chance
-from lm_eval_moe.tables import Cell as Value
-from lm_eval_moe.tables import csv_text
+from lm_eval_moe.tables import TableValue, csv_text
 
 __all__ = ["FIELDS", "records", "render"]
 
@@ -22,7 +21,7 @@ FIELDS = (
 )
 
 
-def records(board: Board) -> Iterator[dict[str, Value]]:
+def records(board: Board) -> Iterator[dict[str, TableValue]]:
     """Yield one record a value, and two for every gain over random controls: over a new draw, and over their mean."""
     for section in board.sections:
         for row in section.rows:
@@ -31,11 +30,11 @@ def records(board: Board) -> Iterator[dict[str, Value]]:
             yield from map(_in_order, _controls(section, row))
 
 
-def _in_order(values: Mapping[str, Value]) -> dict[str, Value]:
+def _in_order(values: Mapping[str, TableValue]) -> dict[str, TableValue]:
     return {field: values.get(field) for field in FIELDS}
 
 
-def _record(section: Section, row: Row, head: Head, cell: Cell) -> dict[str, Value]:
+def _record(section: Section, row: RunRow, head: Head, cell: BoardCell) -> dict[str, TableValue]:
     values = _named(section, row) | {
         "column": head.title,
         "kind": head.kind,
@@ -72,7 +71,7 @@ def _kinds(marks: Sequence[Mark]) -> str | None:
     return "; ".join(dict.fromkeys(mark.kind for mark in marks)) or None
 
 
-def _named(section: Section, row: Row) -> dict[str, Value]:
+def _named(section: Section, row: RunRow) -> dict[str, TableValue]:
     return {
         "table": section.title,
         "run": row.label,
@@ -82,7 +81,7 @@ def _named(section: Section, row: Row) -> dict[str, Value]:
     }
 
 
-def _controls(section: Section, row: Row) -> Iterator[dict[str, Value]]:
+def _controls(section: Section, row: RunRow) -> Iterator[dict[str, TableValue]]:
     if row.control is None:
         return
     control, languages = row.control, row.control.by_language

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm_eval_moe.compare.board import Board, Head, Row, Section
-from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.board import Board, Head, RunRow, Section
+from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.html_page import render_page
 from lm_eval_moe.compare.wording import (
@@ -68,14 +68,14 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
     }
 
 
-def _named(row: Row) -> dict[str, str]:
+def _named(row: RunRow) -> dict[str, str]:
     steering = f"{row.steering} #{row.steering_hash[:8]}" if row.steering else "" if row.baseline else "baseline"
     if row.label in (row.model, f"{row.model} + {steering}"):
         return {"label": row.model, "detail": steering}
     return {"label": row.label, "detail": " ".join(filter(None, (row.model, steering)))}
 
 
-def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
+def _cells(section: Section, row: RunRow) -> Iterator[dict[str, Any]]:
     for head, cell in zip(section.heads, row.cells, strict=True):
         yield _cell(head, cell)
     if section.has_control:
@@ -85,7 +85,7 @@ def _cells(section: Section, row: Row) -> Iterator[dict[str, Any]]:
         yield {"kind": "average", **shown, **dict.fromkeys(("change", "mark", "words", "title"), "")}
 
 
-def _cell(head: Head, cell: Cell) -> dict[str, Any]:
+def _cell(head: Head, cell: BoardCell) -> dict[str, Any]:
     change = cell.change
     marked = change is not None and change.beyond and change.better is not None
     return {

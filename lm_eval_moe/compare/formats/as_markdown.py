@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lm_eval_moe.compare.board import Board, Row, Section
+from lm_eval_moe.compare.board import Board, RunRow, Section
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import caption, change_text, control_text, section_notes, value_text
 from lm_eval_moe.escaping import markdown_cell
@@ -32,14 +32,14 @@ def _table(section: Section) -> list[str]:
     return markdown_table([markdown_cell(head) for head in heads], rows, left=2)
 
 
-def _named(row: Row) -> list[str]:
+def _named(row: RunRow) -> list[str]:
     plain = row.label in (row.model, f"{row.model} + {row.steering} #{row.steering_hash[:8]}")
     model = markdown_cell(row.model) if plain else f"**{markdown_cell(row.label)}** ({markdown_cell(row.model)})"
     steering = f"{markdown_cell(row.steering)} `{markdown_cell(row.steering_hash[:8])}`" if row.steering else ""
     return [model, steering]
 
 
-def _values(section: Section, row: Row) -> Iterator[str]:
+def _values(section: Section, row: RunRow) -> Iterator[str]:
     for head, cell in zip(section.heads, row.cells, strict=True):
         change = change_text(cell, head)
         yield f"{value_text(cell, head)} ({change})" if change else value_text(cell, head)

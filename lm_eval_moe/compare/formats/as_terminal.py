@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.compare.board import Board, Row, Section
-from lm_eval_moe.compare.cells import Cell
+from lm_eval_moe.compare.board import Board, RunRow, Section
+from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.wording import caption, change_text, control_text, interval_text, section_notes, value_text
 from lm_eval_moe.escaping import printable
@@ -121,7 +121,7 @@ def _styled(lines: Sequence[str], style: str) -> Text:
     return text
 
 
-def _label(row: Row) -> tuple[str, ...]:
+def _label(row: RunRow) -> tuple[str, ...]:
     own = f"{row.model} + {row.steering} #{row.steering_hash[:8]}"
     base = "" if row.baseline else " (baseline)"
     if row.steering and row.label == own:
@@ -155,7 +155,7 @@ def _interval_lines(text: str) -> list[str]:
     return [part.strip() for part in text.replace(",", ",\n").split("\n")] if text else []
 
 
-def _style(cell: Cell) -> str:
+def _style(cell: BoardCell) -> str:
     if cell.change is None or not cell.change.beyond or cell.change.better is None:
         return "dim"
     return "green" if cell.change.better else "red"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs
@@ -24,7 +24,7 @@ _ROUNDING = 0.05
     order=45,
     runs=1,
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Score the sentences once more, one at a time and the last first, and compare their records."""
     alone = runs.score("one at a time", capture="all", asked=runs.asked[::-1], alone=True)
     off = total = 0
@@ -43,11 +43,11 @@ def examine(runs: Runs) -> Finding:
             wrong.append(f"{ask.language}: {differing} of {selections} selections differ")
     details: dict[str, Any] = {"selections": total, "differing": off, "wrong": wrong}
     if wrong:
-        return Finding(
+        return ProofOutcome(
             "fail",
             f"{len(wrong)} of {len(runs.asked)} sentences have another record alone than in a batch ({wrong[0]})",
             "the routing fields of this model's results cannot be trusted; please report it",
             details=details,
         )
     said = "all equal" if not off else f"{off} differ, as rounding in batches of another size makes them"
-    return Finding("pass", f"{total:,} selections, in batches and one at a time: {said}", details=details)
+    return ProofOutcome("pass", f"{total:,} selections, in batches and one at a time: {said}", details=details)

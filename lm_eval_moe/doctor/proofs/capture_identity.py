@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.doctor.compare import compare_logits
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs
@@ -21,11 +21,11 @@ __all__ = ["examine"]
     order=20,
     runs=1,
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Compare all logits of the same batches."""
     itself = compare_logits(runs.plain, runs.score("plain run, again"))
     if not itself.identical:
-        return Finding(
+        return ProofOutcome(
             "fail",
             "cannot be shown: two runs of the plain model differ from each other "
             f"(by up to {itself.largest:.3g} in a logit)",
@@ -35,10 +35,10 @@ def examine(runs: Runs) -> Finding:
     seen = "logits" if runs.has_modules else "scores"
     found = compare_logits(runs.plain, runs.captured)
     if not found.identical:
-        return Finding(
+        return ProofOutcome(
             "fail",
             f"{found.different} of {found.logits} {seen} differ from the plain model's, by up to {found.largest:.3g}",
             "do not compare captured results with those of the plain model, and please report it",
             details=asdict(found),
         )
-    return Finding("pass", f"{found.logits:,} {seen} are those of the plain model", details=asdict(found))
+    return ProofOutcome("pass", f"{found.logits:,} {seen} are those of the plain model", details=asdict(found))

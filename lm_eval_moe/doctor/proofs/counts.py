@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["examine"]
     looks_at="modules",
     needs=("selection",),
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Count anew, in NumPy, over each sentence's own tokens."""
     experts = runs.shape.experts
     layers: dict[int, dict[str, Any]] = {}
@@ -49,11 +49,11 @@ def examine(runs: Runs) -> Finding:
     bad = [layer for layer, found in layers.items() if found["wrong_counts"] or found["wrong_gate_mass"]]
     details = {"selections": selections, "sentences": len(runs.asked)}
     if bad:
-        return Finding(
+        return ProofOutcome(
             "fail",
             f"counts or gate mass differ from what the experts receive in layer(s) {format_ranges(bad)}",
             "the routing fields of this model's results cannot be trusted; please report it",
             layers,
             details,
         )
-    return Finding("pass", f"{selections:,} selections counted anew: all equal", None, layers, details)
+    return ProofOutcome("pass", f"{selections:,} selections counted anew: all equal", None, layers, details)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe.doctor.compare import same_bits
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.doctor.runs import steering_of
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
@@ -31,7 +31,7 @@ __all__ = ["examine"]
     needs=("selection",),
     runs_per_layer=1,
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Activate the least used experts of one layer at a time."""
     layers: dict[int, dict[str, Any]] = {}
     for position, layer in enumerate(runs.shape.layers):
@@ -49,14 +49,16 @@ def examine(runs: Runs) -> Finding:
     tokens = sum(len(ask.tokens) for ask in runs.few)
     details = {"tokens": tokens}
     if not still and not other:
-        return Finding("pass", f"steering any one of {len(layers)} layers changes the output", None, layers, details)
+        return ProofOutcome(
+            "pass", f"steering any one of {len(layers)} layers changes the output", None, layers, details
+        )
     said = []
     if still:
         seen = "logit" if runs.has_modules else "score"
         said.append(f"steering layer(s) {format_ranges(still)} alone changes no {seen}")
     if other:
         said.append(f"the experts of layer(s) {format_ranges(other)} get other experts than their router returns")
-    return Finding(
+    return ProofOutcome(
         "fail",
         f"{'; '.join(said)}: the block does not go by its router's choice",
         f"load the model without replaced kernels; if that does not help, {NEEDS_ADAPTER}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.doctor.runs import NEW_TOKENS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["examine"]
     order=80,
     needs=("selection",),
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Compare the tokens fed step by step, and the records with them."""
     plain, captured = runs.generated, runs.generated_captured
     if plain.texts != captured.texts:
@@ -29,7 +29,7 @@ def examine(runs: Runs) -> Finding:
         return _recorded(runs, captured)
     fed, fed_captured = plain.fed, captured.fed
     if fed is None or fed_captured is None:
-        return Finding("not applicable", "the model is fed embeddings: its tokens cannot be followed from outside")
+        return ProofOutcome("not applicable", "the model is fed embeddings: its tokens cannot be followed from outside")
     if fed.shape != fed_captured.shape or (fed != fed_captured).any():
         return _changed(plain, captured)
     padding = continued = 0
@@ -43,14 +43,14 @@ def examine(runs: Runs) -> Finding:
     details = {"rows": len(captured.asked), "padding_tokens": padding, "generated_tokens": continued, "wrong": wrong}
     if wrong:
         return _counted_wrongly(wrong, captured, details)
-    return Finding(
+    return ProofOutcome(
         "pass",
         f"{len(captured.asked)} prompts, {padding} of padding; {continued} generated tokens counted",
         details=details,
     )
 
 
-def _recorded(runs: Runs, captured: Generated) -> Finding:
+def _recorded(runs: Runs, captured: Generated) -> ProofOutcome:
     """Judge by the records alone: all of the prompt, and of the answer no more than can have been fed."""
     continued = 0
     wrong = []
@@ -64,11 +64,11 @@ def _recorded(runs: Runs, captured: Generated) -> Finding:
     details = {"rows": len(captured.asked), "generated_tokens": continued, "wrong": wrong}
     if wrong:
         return _counted_wrongly(wrong, captured, details)
-    return Finding("pass", f"{len(captured.asked)} prompts; {continued} generated tokens counted", details=details)
+    return ProofOutcome("pass", f"{len(captured.asked)} prompts; {continued} generated tokens counted", details=details)
 
 
-def _counted_wrongly(wrong: list[str], captured: Generated, details: dict[str, Any]) -> Finding:
-    return Finding(
+def _counted_wrongly(wrong: list[str], captured: Generated, details: dict[str, Any]) -> ProofOutcome:
+    return ProofOutcome(
         "fail",
         f"{len(wrong)} of {len(captured.asked)} generations are counted wrongly ({wrong[0]})",
         "the routing fields of this model's generation tasks cannot be trusted; please report it",
@@ -76,9 +76,9 @@ def _counted_wrongly(wrong: list[str], captured: Generated, details: dict[str, A
     )
 
 
-def _changed(plain: Generated, captured: Generated) -> Finding:
+def _changed(plain: Generated, captured: Generated) -> ProofOutcome:
     rows = sum(one != other for one, other in zip(plain.texts, captured.texts, strict=True))
-    return Finding(
+    return ProofOutcome(
         "fail",
         f"capture changes what is generated ({rows} of {len(plain.texts)} texts differ)",
         "do not compare answers generated under capture with those of the plain model, and please report it",

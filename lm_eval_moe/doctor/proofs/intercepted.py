@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.doctor.anatomy import uncovered_layers
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.shape import format_ranges
 
@@ -23,7 +23,7 @@ __all__ = ["examine"]
     observes="the records of every layer, and the modules of all decoder layers: which of them have experts",
     order=10,
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Look for layers of which nothing was recorded, and for experts that no router was found for."""
     seen = {
         "log-likelihood": _layers_seen(runs, runs.captured.records),
@@ -39,9 +39,11 @@ def examine(runs: Runs) -> Finding:
     if uncovered:
         missed.append(f"layer(s) {format_ranges(uncovered)}, which have experts but no router that was recognised")
     if missed:
-        return Finding("fail", f"not seen: {'; '.join(missed)}", NEEDS_ADAPTER, layers, {"uncovered": list(uncovered)})
+        return ProofOutcome(
+            "fail", f"not seen: {'; '.join(missed)}", NEEDS_ADAPTER, layers, {"uncovered": list(uncovered)}
+        )
     count = len(runs.shape.layers)
-    return Finding("pass", f"{count} of {count} layers, in log-likelihood and in generation", layers=layers)
+    return ProofOutcome("pass", f"{count} of {count} layers, in log-likelihood and in generation", layers=layers)
 
 
 def _layers_seen(runs: Runs, records: Mapping[int, RoutingRecord]) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 
 if TYPE_CHECKING:
     from lm_eval_moe.doctor.runs import Runs
@@ -19,7 +19,7 @@ __all__ = ["examine"]
     order=40,
     needs=("selection",),
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Compare what was counted with the requests' own tokens, K selections for each."""
     run = runs.captured
     own = sum(len(ask.tokens) for ask in runs.asked)
@@ -31,7 +31,7 @@ def examine(runs: Runs) -> Finding:
         if (problem := runs.miscounted(run.records.get(ask.number), len(ask.tokens)))
     ]
     if wrong:
-        return Finding(
+        return ProofOutcome(
             "fail",
             f"{len(wrong)} of {len(runs.asked)} requests are counted wrongly ({wrong[0]})",
             "the routing fields of this model's results cannot be trusted; please report it",
@@ -40,8 +40,8 @@ def examine(runs: Runs) -> Finding:
     at_most = "at most " if runs.skips else ""
     counted = f"{own:,} own tokens, {at_most}{runs.shape.top_k} choices each"
     if padding is None:
-        return Finding("pass", f"{counted}, nothing besides", details=details)
+        return ProofOutcome("pass", f"{counted}, nothing besides", details=details)
     if not padding:
         why = "batches of one row have none; use a batch size of 2 or more" if len(run.passes) > 1 else "there was none"
-        return Finding("not applicable", f"no padding to leave out: {why}", details=details)
-    return Finding("pass", f"{counted}; {padding} padding left out", details=details)
+        return ProofOutcome("not applicable", f"no padding to leave out: {why}", details=details)
+    return ProofOutcome("pass", f"{counted}; {padding} padding left out", details=details)

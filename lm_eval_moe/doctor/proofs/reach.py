@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.doctor.runs import steering_of
 from lm_eval_moe.errors import RoutingBypassedError, UserError
 from lm_eval_moe.number_text import share_text
@@ -38,7 +38,7 @@ _Targets = dict[int, list[int]]
     table="reach by layer: tokens at which all activated experts, or any masked expert, are selected",
     runs=5,
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Measure the share of tokens at which all targets, or any masked expert, are chosen.
 
     ``activate`` can fall short for two reasons: the router weighs more than logits (groups, a selection bias), or the
@@ -72,7 +72,7 @@ def examine(runs: Runs) -> Finding:
     }
     details: dict[str, Any] = {"seed": _SEED, "mean": means}
     if refusal is not None and runs.has_modules:
-        return Finding("fail", refusal.problem, refusal.fix, layers, details)
+        return ProofOutcome("fail", refusal.problem, refusal.fix, layers, details)
     if refusal is not None:
         return _unguarded(refusal, reached, layers, details)
     short = _layers_where(runs, reached["activate_guarded"], lambda share: share < 1)
@@ -80,7 +80,7 @@ def examine(runs: Runs) -> Finding:
     if short or leaking:
         said = [f"guarded activate misses tokens in layer(s) {format_ranges(short)}"] if short else []
         said += [f"guarded mask leaks in layer(s) {format_ranges(leaking)}"] if leaking else []
-        return Finding(
+        return ProofOutcome(
             "fail",
             "; ".join(said),
             "activate, deactivate and mask do not do on this model what they say; please report it",
@@ -89,17 +89,19 @@ def examine(runs: Runs) -> Finding:
         )
     summary = f"with guard 100 % and 0 %; without {share_text(means['activate'])}"
     summary += f" and {share_text(means['mask'])}" if masked else " (no expert can be spared for mask)"
-    return Finding("pass", summary, None, layers, details, _notes(runs, reached, means))
+    return ProofOutcome("pass", summary, None, layers, details, _notes(runs, reached, means))
 
 
 def _unguarded(
     refusal: UserError, reached: dict[str, list[float]], layers: dict[int, dict[str, Any]], details: dict[str, Any]
-) -> Finding:
+) -> ProofOutcome:
     """Judge a backend that heeds no guard for this model: raised logits decide, or it cannot be said what does."""
     if min(reached["bias"]) == 1 and not any(reached.get("mask", [])):
         summary = "raised and masked logits decide at every token; no guard is heeded"
-        return Finding("pass", summary, None, layers, details)
-    return Finding("not proven", f"logits do not decide alone, and {refusal.problem}", refusal.fix, layers, details)
+        return ProofOutcome("pass", summary, None, layers, details)
+    return ProofOutcome(
+        "not proven", f"logits do not decide alone, and {refusal.problem}", refusal.fix, layers, details
+    )
 
 
 def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.doctor.witness import LayerWitness
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.shape import format_ranges
@@ -24,7 +24,7 @@ __all__ = ["examine"]
     looks_at="modules",
     if_missing="takes the selection as the adapter reads it, which is not proven",
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Mute every expert of every layer, one at a time, and compare what changes with what is recorded."""
     seen = runs.witnesses
     layers = {layer: asdict(witness) for layer, witness in seen.items()}
@@ -32,7 +32,7 @@ def examine(runs: Runs) -> Finding:
     ways = sorted({witness.weights_seen_by for witness in seen.values() if witness.weights_seen_by})
     details = {"tokens": first.tokens, "weights_seen_by": ways}
     if wrong := {layer: witness for layer, witness in seen.items() if witness.wrong}:
-        return Finding(
+        return ProofOutcome(
             "fail",
             f"layer(s) {format_ranges(wrong)} record other experts or weights than take effect: "
             + _in_words(*next(iter(wrong.items()))),
@@ -42,7 +42,7 @@ def examine(runs: Runs) -> Finding:
             details,
         )
     if unseen := {layer: witness.not_seen for layer, witness in seen.items() if witness.not_seen}:
-        return Finding(
+        return ProofOutcome(
             "not proven",
             f"in layer(s) {format_ranges(unseen)} this cannot be observed from outside: {next(iter(unseen.values()))}",
             f"compare the selections by hand with what the model's code computes; if they are not read as they should "
@@ -51,7 +51,7 @@ def examine(runs: Runs) -> Finding:
             details,
         )
     effective = sum(witness.effective for witness in seen.values())
-    return Finding(
+    return ProofOutcome(
         "pass",
         f"{effective:,} effects of single experts on the outputs of {first.tokens} tokens: all are recorded, none "
         f"besides; weights as seen in {' and '.join(ways)}",

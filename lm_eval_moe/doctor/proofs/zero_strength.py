@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.doctor.compare import compare_logits
-from lm_eval_moe.doctor.finding import Finding, proof
+from lm_eval_moe.doctor.finding import ProofOutcome, proof
 from lm_eval_moe.doctor.runs import steering_of
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ _ACTIONS = ("soft", "bias", "proportional")
     order=50,
     runs=1,
 )
-def examine(runs: Runs) -> Finding:
+def examine(runs: Runs) -> ProofOutcome:
     """Steer every expert of every layer with strength 0, with all actions at once, and singly if that differs."""
     names = ", ".join(f"{name} 0" for name in _ACTIONS)
     together = runs.score("zero strength", steering=steering_of(*(_nothing(runs, name) for name in _ACTIONS)))
     found = compare_logits(runs.plain, together)
     if found.identical:
-        return Finding("pass", f"{names} on all experts", details=asdict(found))
+        return ProofOutcome("pass", f"{names} on all experts", details=asdict(found))
     guilty = []
     for name in _ACTIONS:
         alone = runs.score(f"{name} 0", steering=steering_of(_nothing(runs, name)))
         if not compare_logits(runs.plain, alone).identical:
             guilty.append(f"{name} 0")
-    return Finding(
+    return ProofOutcome(
         "fail",
         f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g} "
         f"({', '.join(guilty) or names})",

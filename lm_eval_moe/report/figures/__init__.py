@@ -11,12 +11,12 @@ from lm_eval_moe.report.figures._base import (
     BENCHMARK,
     PROFILES,
     SWEEP,
-    OfBenchmark,
-    OfProfiles,
+    BenchmarkSubject,
     Place,
+    ProfilesSubject,
     ReportFigure,
 )
 
-__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "OfBenchmark", "OfProfiles", "Place", "ReportFigure"]
+__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "BenchmarkSubject", "Place", "ProfilesSubject", "ReportFigure"]
 
 import_siblings(__name__, __path__)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from lm_eval_moe.analysis import NotPossible
 from lm_eval_moe.discovery import Registry
 from lm_eval_moe.drawing.palette import Colours
-from lm_eval_moe.tables import Cell, csv_text
+from lm_eval_moe.tables import TableValue, csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lm_eval_moe.analysis import Material
+    from lm_eval_moe.analysis import AnalysisInputs
     from lm_eval_moe.results import Benchmark, Run
     from lm_eval_moe.results.sweeps import SweepBenchmark
 
-__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "OfBenchmark", "OfProfiles", "Place", "ReportFigure"]
+__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "BenchmarkSubject", "Place", "ProfilesSubject", "ReportFigure"]
 
 S = TypeVar("S")
 
@@ -43,7 +43,7 @@ class ReportFigure:
     caption: str
     alternative: str
     columns: tuple[str, ...]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableValue]]
     draw: Callable[[Colours], Figure]
     finding: str = ""
     key: tuple[int, ...] = ()
@@ -55,30 +55,30 @@ class ReportFigure:
 
 
 @dataclass(frozen=True)
-class OfBenchmark:
+class BenchmarkSubject:
     """What the figures of a benchmark are made of.
 
     Attributes:
         benchmark: Scores and routing by language and run.
-        materials: Profiles that may be of the same model in the baseline's state.
+        profile_sets: Profiles that may be of the same model in the baseline's state.
         covered: Whether a section on profiles shows the baseline's routing on the same items, with intervals.
     """
 
     benchmark: Benchmark
-    materials: Sequence[Material] = ()
+    profile_sets: Sequence[AnalysisInputs] = ()
     covered: bool = False
 
 
 @dataclass(frozen=True)
-class OfProfiles:
+class ProfilesSubject:
     """What the figures of profiles are made of.
 
     Attributes:
-        material: Profiles that belong together.
+        inputs: Profiles that belong together.
         runs: The runs of the page; None for one of another shape.
     """
 
-    material: Material
+    inputs: AnalysisInputs
     runs: Sequence[Run | None] = ()
 
 
@@ -136,10 +136,10 @@ class Place(Registry[_Declared[S]]):
         return figures, missing
 
 
-BENCHMARK: Place[OfBenchmark] = Place("benchmarks' figure")
+BENCHMARK: Place[BenchmarkSubject] = Place("benchmarks' figure")
 """The sections of benchmarks."""
 
-PROFILES: Place[OfProfiles] = Place("profiles' figure")
+PROFILES: Place[ProfilesSubject] = Place("profiles' figure")
 """The sections of routing profiles."""
 
 SWEEP: Place[SweepBenchmark] = Place("sweeps' figure")

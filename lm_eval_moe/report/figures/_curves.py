@@ -14,14 +14,14 @@ from lm_eval_moe.report.figures._axes import band_names, canvas, end_labels, lay
 from lm_eval_moe.report.figures._base import ReportFigure
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.results import Benchmark
-from lm_eval_moe.results.benchmarks import Cell
+from lm_eval_moe.results.benchmarks import LanguageResult
 from lm_eval_moe.shape import BANDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lm_eval_moe.analysis import LanguageCurve, Material
+    from lm_eval_moe.analysis import AnalysisInputs, LanguageCurve
 
 __all__ = ["Curves", "Line", "SteeredLayers", "curve_figure", "draw_curves", "of_profiles", "of_results"]
 
@@ -82,13 +82,13 @@ class Curves:
         return ", with 95 % intervals" if len(self.lines) <= MOST_AREAS else "; 95 % intervals are in the data"
 
 
-def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str, **more: Any) -> Curves:
+def of_profiles(inputs: AnalysisInputs, curves: Sequence[LanguageCurve], label: str, **more: Any) -> Curves:
     """Return the curves of an analysis, layers without a value left out; the rest as `Curves` has it.
 
     Raises:
         NotPossible: No layer of any language has a value.
     """
-    shape = material.shape
+    shape = inputs.shape
     lines = [
         Line(
             curve.language,
@@ -106,14 +106,14 @@ def of_profiles(material: Material, curves: Sequence[LanguageCurve], label: str,
             "no layer has a value in any language", "give profiles of texts on which experts were selected"
         )
     return Curves(
-        shape.layers, {band: shape.band(band) for band in BANDS}, lines, list(material.languages), label, **more
+        shape.layers, {band: shape.band(band) for band in BANDS}, lines, list(inputs.languages), label, **more
     )
 
 
 def of_results(
     benchmark: Benchmark,
     languages: Iterable[str],
-    values_of: Callable[[Cell], Sequence[float | None] | None],
+    values_of: Callable[[LanguageResult], Sequence[float | None] | None],
     label: str,
     **more: Any,
 ) -> Curves | None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.analysis import Material, NotPossible
+from lm_eval_moe.analysis import AnalysisInputs, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import Scale, p_text, signed
 from lm_eval_moe.report.figures._axes import canvas, name_points
-from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
 from lm_eval_moe.report.wording import sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import ALPHA, LEAST_POINTS, Estimate, correlation, is_beyond_chance, score_interval
@@ -34,17 +34,17 @@ class _Point:
 
 
 @BENCHMARK.figure("accuracy_by_divergence", order=60, title="Scores against divergence")
-def alignment_figure(subject: OfBenchmark) -> ReportFigure | None:
+def alignment_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw score against divergence, from the results or, where they have none, from profiles."""
-    benchmark, materials = subject.benchmark, subject.materials
+    benchmark, profile_sets = subject.benchmark, subject.profile_sets
     points, source = _of_results(benchmark), f"in {benchmark.runs[0].label}"
-    for material in materials:
+    for inputs in profile_sets:
         if not points:
-            points, source = _of_profiles(benchmark, material), "by the profiles"
+            points, source = _of_profiles(benchmark, inputs), "by the profiles"
     if len(points) < 2:
         return None
     says, key = _correlation(benchmark, points), benchmark.metric.key
-    reference = benchmark.reference or materials[0].reference
+    reference = benchmark.reference or profile_sets[0].reference
     return ReportFigure(
         f"{sentence_case(benchmark.metric.title)} against divergence",
         f"One point a language {source}, with 95 % intervals.",
@@ -68,9 +68,9 @@ def _of_results(benchmark: Benchmark) -> list[_Point]:
     ]
 
 
-def _of_profiles(benchmark: Benchmark, material: Material) -> list[_Point]:
+def _of_profiles(benchmark: Benchmark, inputs: AnalysisInputs) -> list[_Point]:
     try:
-        curves = material.result(DivergenceCurves).curves
+        curves = inputs.result(DivergenceCurves).curves
     except NotPossible:
         return []
     middles = {curve.language: curve.bands["middle"] for curve in curves if "middle" in curve.bands}

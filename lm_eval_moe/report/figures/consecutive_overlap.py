@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap
-from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures._base import PROFILES, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.figures._curves import curve_figure, of_profiles
 from lm_eval_moe.report.wording import listing, plural
 
@@ -13,15 +13,15 @@ _TITLE = "Overlap of neighbouring tokens' experts"
 
 
 @PROFILES.figure("consecutive_overlap", order=30, title=_TITLE)
-def overlap_figure(subject: OfProfiles) -> ReportFigure:
+def overlap_figure(subject: ProfilesSubject) -> ReportFigure:
     """Draw the curves with their intervals, and the overlap by chance.
 
     Raises:
         NotPossible: It was not captured.
     """
-    found = subject.material.result(ConsecutiveOverlap)
+    found = subject.inputs.result(ConsecutiveOverlap)
     label = "overlap of neighbouring tokens' experts"
-    curves = of_profiles(subject.material, found.curves, label, level=found.chance)
+    curves = of_profiles(subject.inputs, found.curves, label, level=found.chance)
     missing = f" Not captured for {listing(found.without)}." if found.without else ""
     return curve_figure(
         curves,

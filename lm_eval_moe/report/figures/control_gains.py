@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lm_eval_moe.report.controls import RunGains, gains_of, in_words
-from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
 from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.statistics import ControlGain
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.tables import TableValue
 
 __all__ = ["control_gains_figure"]
 
@@ -19,14 +19,14 @@ _TITLE = "Gain over random experts"
 
 
 @BENCHMARK.figure("gain_over_control", order=30, title=_TITLE)
-def control_gains_figure(subject: OfBenchmark) -> ReportFigure | None:
+def control_gains_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw the gains as dots with 95 % intervals, a row a language and one for their mean."""
     benchmark = subject.benchmark
     gains = gains_of(benchmark)
     if not gains:
         return None
     labels = listing([benchmark.runs[each.run].label for each in gains])
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[TableValue, ...]] = [
         (benchmark.name, name, benchmark.runs[each.run].label, benchmark.metric.key, each.draws, *_numbers(each, name))
         for each in gains
         for name in _rows_of(each)
@@ -64,7 +64,7 @@ def _beyond(gains: RunGains, name: str) -> bool:
     return _rows_of(gains)[name].differs_from_draw if name == MEAN else name in gains.beyond
 
 
-def _numbers(gains: RunGains, name: str) -> tuple[Cell, ...]:
+def _numbers(gains: RunGains, name: str) -> tuple[TableValue, ...]:
     gain = _rows_of(gains)[name]
     return (
         *(gain.gain, gain.low, gain.high, gain.new_draw_low, gain.new_draw_high, gain.new_draw_p),

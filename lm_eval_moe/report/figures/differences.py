@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
 from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
 from lm_eval_moe.report.wording import listing, sentence_case
 
@@ -15,7 +15,7 @@ _COLUMNS = (
 
 
 @BENCHMARK.figure("differences", order=20, title="Change against the baseline")
-def differences_figure(subject: OfBenchmark) -> ReportFigure | None:
+def differences_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw the differences to the baseline as dots with 95 % intervals, a row a language and one for their mean."""
     benchmark = subject.benchmark
     names = [*benchmark.languages, *([MEAN] if len(benchmark.languages) > 1 else [])]

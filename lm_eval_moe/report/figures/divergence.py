@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lm_eval_moe.analysis import LanguageCurve
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
 from lm_eval_moe.number_text import minus
-from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, BenchmarkSubject, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.figures._curves import Curves, SteeredLayers, curve_figure, of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
 
@@ -30,7 +30,7 @@ def steered_layers(runs: Sequence[object], layers: Sequence[int]) -> list[Steere
 
 
 @BENCHMARK.figure("divergence", order=40, title=_TITLE)
-def divergence_of_results(subject: OfBenchmark) -> ReportFigure | None:
+def divergence_of_results(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw the baseline's curves of a benchmark, which have no intervals, unless profiles give them with some."""
     if subject.covered:
         return None
@@ -51,15 +51,15 @@ def divergence_of_results(subject: OfBenchmark) -> ReportFigure | None:
 
 
 @PROFILES.figure("divergence", order=10, title=_TITLE)
-def divergence_of_profiles(subject: OfProfiles) -> ReportFigure:
+def divergence_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     """Draw the curves of profiles with their intervals.
 
     Raises:
         NotPossible: There is nothing to compare with the reference.
     """
-    material, found = subject.material, subject.material.result(DivergenceCurves)
+    inputs, found = subject.inputs, subject.inputs.result(DivergenceCurves)
     label = f"divergence to {found.reference} (0 = same routing)"
-    curves = of_profiles(material, found.curves, label, steered=steered_layers(subject.runs, material.shape.layers))
+    curves = of_profiles(inputs, found.curves, label, steered=steered_layers(subject.runs, inputs.shape.layers))
     pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
     level = (
         " Pooled over items, where they cancel out: lower than item by item, and without intervals." if pooled else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lm_eval_moe.analysis.entropy import EntropyCurves
-from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, OfBenchmark, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, BenchmarkSubject, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.figures._curves import curve_figure, of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
 
@@ -17,7 +17,7 @@ _WHAT = "entropy of expert importance over ln(experts), mean over items"
 
 
 @BENCHMARK.figure("entropy", order=50, title=_TITLE)
-def entropy_of_results(subject: OfBenchmark) -> ReportFigure | None:
+def entropy_of_results(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw the baseline's curves of a benchmark, which have no intervals, unless profiles give them with some."""
     if subject.covered:
         return None
@@ -47,10 +47,10 @@ def entropy_of_results(subject: OfBenchmark) -> ReportFigure | None:
 
 
 @PROFILES.figure("entropy", order=20, title=_TITLE)
-def entropy_of_profiles(subject: OfProfiles) -> ReportFigure:
+def entropy_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     """Draw the curves of profiles with their intervals."""
-    found = subject.material.result(EntropyCurves)
-    curves = of_profiles(subject.material, found.curves, _LABEL, from_zero=False)
+    found = subject.inputs.result(EntropyCurves)
+    curves = of_profiles(subject.inputs, found.curves, _LABEL, from_zero=False)
     return curve_figure(
         curves,
         _TITLE,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.analysis import LanguageRouting, Material
+from lm_eval_moe.analysis import AnalysisInputs, LanguageRouting
 from lm_eval_moe.drawing.canvas import short
 from lm_eval_moe.drawing.layers_by_experts import FEW_EXPERTS, HeatMap, Panel, draw_layers_by_experts
 from lm_eval_moe.number_text import signed
-from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures._base import PROFILES, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.statistics import holm
 
@@ -42,13 +42,13 @@ _TITLE = "Which experts a language uses more or less"
 
 
 @PROFILES.figure("expert_heat_map", order=50, title=_TITLE)
-def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
+def expert_heat_map(subject: ProfilesSubject) -> ReportFigure | None:
     """Draw a panel a language; where there are many, those at even steps from the nearest to the farthest."""
-    material = subject.material
-    if len(material.languages) < 2:
+    inputs = subject.inputs
+    if len(inputs.languages) < 2:
         return None
-    found = expert_differences(material)
-    drawn = _chosen(found, 8 if material.shape.experts <= FEW_EXPERTS else 4)
+    found = expert_differences(inputs)
+    drawn = _chosen(found, 8 if inputs.shape.experts <= FEW_EXPERTS else 4)
     some = (
         f" Drawn are {len(drawn)} of {len(found)} languages, from the nearest to the farthest."
         if len(drawn) < len(found)
@@ -56,28 +56,28 @@ def expert_heat_map(subject: OfProfiles) -> ReportFigure | None:
     )
     grey = " Grey: not beyond noise." if any(each.beyond is not None for each in drawn) else ""
     panels = [Panel([short(each.language, 20)], each.change, beyond=each.beyond) for each in drawn]
-    heat_map = HeatMap(panels, f"percentage points against {short(material.reference, 8)}", factor=100)
+    heat_map = HeatMap(panels, f"percentage points against {short(inputs.reference, 8)}", factor=100)
     return ReportFigure(
         _TITLE,
-        f"Activation frequency of every expert (its share of the tokens) less that in {material.reference}; rows are "
+        f"Activation frequency of every expert (its share of the tokens) less that in {inputs.reference}; rows are "
         f"decoder layers, columns experts.{grey}{some}",
-        f"Heat maps of layers by experts, the activation frequency less that in {material.reference}, for "
+        f"Heat maps of layers by experts, the activation frequency less that in {inputs.reference}, for "
         f"{listing([each.language for each in drawn])}.",
         ("language", "layer", "expert", "frequency", "reference_frequency", "difference", "beyond_noise"),
-        _rows(material, found),
-        lambda colours: draw_layers_by_experts([heat_map], material.shape, colours),
-        finding=_finding(material, found),
+        _rows(inputs, found),
+        lambda colours: draw_layers_by_experts([heat_map], inputs.shape, colours),
+        finding=_finding(inputs, found),
         tabulated=False,
     )
 
 
-def expert_differences(material: Material) -> list[_Difference]:
+def expert_differences(inputs: AnalysisInputs) -> list[_Difference]:
     """Return every language's difference to the reference, tested item by item where items pair.
 
     The test is a paired t test over items for each expert; over all experts of a language Holm's correction.
     """
-    reference = material.languages[material.reference]
-    return [_difference(material.languages[language], reference) for language in material.others]
+    reference = inputs.languages[inputs.reference]
+    return [_difference(inputs.languages[language], reference) for language in inputs.others]
 
 
 def _difference(routing: LanguageRouting, reference: LanguageRouting) -> _Difference:
@@ -121,19 +121,19 @@ def _chosen(found: Sequence[_Difference], most: int) -> list[_Difference]:
     return [ordered[round(step * (len(ordered) - 1) / (most - 1))] for step in range(most)]
 
 
-def _rows(material: Material, found: Sequence[_Difference]) -> list[tuple[str | int | float | None, ...]]:
+def _rows(inputs: AnalysisInputs, found: Sequence[_Difference]) -> list[tuple[str | int | float | None, ...]]:
     rows: list[tuple[str | int | float | None, ...]] = []
     for each in found:
         for (at, expert), value in np.ndenumerate(each.frequency):
             other = float(each.reference[at, expert])
             beyond = None if each.beyond is None else str(bool(each.beyond[at, expert])).lower()
-            layer = material.shape.layers[at]
+            layer = inputs.shape.layers[at]
             rows.append((each.language, layer, expert, float(value), other, float(value) - other, beyond))
     return rows
 
 
-def _finding(material: Material, found: Sequence[_Difference]) -> str:
-    shape = material.shape
+def _finding(inputs: AnalysisInputs, found: Sequence[_Difference]) -> str:
+    shape = inputs.shape
     total = len(shape.layers) * shape.experts
     tested = {each.language: int(each.beyond.sum()) for each in found if each.beyond is not None}
     said = []
@@ -142,7 +142,7 @@ def _finding(material: Material, found: Sequence[_Difference]) -> str:
         low, high = f"{tested[least]} ({least})", f"{tested[most]} ({most})"
         said.append(
             f"{low if least == most else f'Between {low} and {high}'} of {total} experts ({shape.experts} in each of "
-            f"{plural(len(shape.layers), 'layer')}) are selected more or less often than in {material.reference} "
+            f"{plural(len(shape.layers), 'layer')}) are selected more or less often than in {inputs.reference} "
             "beyond noise (paired by item, Holm's correction over the experts at 5 %)."
         )
     extreme = max(found, key=lambda each: float(np.abs(each.change).max()))
@@ -154,7 +154,7 @@ def _finding(material: Material, found: Sequence[_Difference]) -> str:
             f"percentage points of the tokens in {extreme.language}."
         )
     else:
-        said.append(f"No language differs from {material.reference} in any expert.")
+        said.append(f"No language differs from {inputs.reference} in any expert.")
     if not tested:
         said.append("Pooled counts: it cannot be told what of it is noise.")
     return " ".join(said)

@@ -10,7 +10,7 @@ from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.multilingual.languages import known_languages
 from lm_eval_moe.number_text import p_text
 from lm_eval_moe.report.figures._axes import canvas
-from lm_eval_moe.report.figures._base import PROFILES, OfProfiles, ReportFigure
+from lm_eval_moe.report.figures._base import PROFILES, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.shape import format_ranges
 
@@ -21,13 +21,13 @@ __all__ = ["families_figure"]
 
 
 @PROFILES.figure("language_dendrogram", order=40, title="Dendrogram of languages")
-def families_figure(subject: OfProfiles) -> ReportFigure:
+def families_figure(subject: ProfilesSubject) -> ReportFigure:
     """Draw the tree, a leaf a language with its name and family.
 
     Raises:
         NotPossible: There are too few languages.
     """
-    found = subject.material.result(LanguageClusters)
+    found = subject.inputs.result(LanguageClusters)
     distance = "Jensen-Shannon distance" if found.distance == "jensenshannon" else "1 less the correlation"
     return ReportFigure(
         "Languages by the experts they use",

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from lm_eval_moe.drawing.canvas import short
 from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import Scale
-from lm_eval_moe.report.figures._base import BENCHMARK, OfBenchmark, ReportFigure
+from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
 from lm_eval_moe.report.figures._dots import Dot, draw_dots
 from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import score_interval
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.tables import TableValue
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ _COLUMNS = ("benchmark", "language", "run", "metric", "value", "stderr", "low", 
 
 
 @BENCHMARK.figure("scores", order=10, title="Scores by language")
-def scores_figure(subject: OfBenchmark) -> ReportFigure | None:
+def scores_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     """Draw the scores as dots with 95 % intervals, a row a language."""
     benchmark = subject.benchmark
     if not any(benchmark.cells):
@@ -59,8 +59,8 @@ def _draw(benchmark: Benchmark, colours: Colours) -> Figure:
     return figure
 
 
-def _rows(benchmark: Benchmark) -> list[tuple[Cell, ...]]:
-    rows: list[tuple[Cell, ...]] = []
+def _rows(benchmark: Benchmark) -> list[tuple[TableValue, ...]]:
+    rows: list[tuple[TableValue, ...]] = []
     for lang in benchmark.languages:
         for run, cells in zip(benchmark.runs, benchmark.cells, strict=True):
             if lang in cells:

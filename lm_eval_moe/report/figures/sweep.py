@@ -8,7 +8,7 @@ from lm_eval_moe.report.figures._base import SWEEP, ReportFigure
 from lm_eval_moe.report.wording import plural
 from lm_eval_moe.results.sweep_finding import sweep_finding
 from lm_eval_moe.results.sweeps import SweepBenchmark, SweepEffect, gains_to_draw, heat_map_caption
-from lm_eval_moe.tables import Cell
+from lm_eval_moe.tables import TableValue
 
 __all__ = ["sweep_heat_map"]
 
@@ -25,7 +25,7 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
     if not benchmark.cells:
         return None
     names = list(benchmark.cells[0].fields)
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[TableValue, ...]] = [
         (benchmark.benchmark, *cell.fields.values(), cell.experts, language, *_numbers(effect))
         for cell in benchmark.cells
         for language, effect in cell.effects.items()
@@ -43,9 +43,9 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
     )
 
 
-def _numbers(effect: SweepEffect) -> tuple[Cell, ...]:
+def _numbers(effect: SweepEffect) -> tuple[TableValue, ...]:
     over = effect.over_control
-    gains: tuple[Cell, ...] = (None,) * 7
+    gains: tuple[TableValue, ...] = (None,) * 7
     if over is not None:
         gains = over.gain, over.low, over.high, over.new_draw_low, over.new_draw_high, over.new_draw_p, over.rank_p
     draws = len(over.per_control) if over else 0

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.discovery import Registry
+from lm_eval_moe.yaml_values import YamlValue, show
 
 if TYPE_CHECKING:
     from typing import Self
@@ -79,7 +79,7 @@ class Action(ABC):
 
     @classmethod
     @abstractmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read the action's value; ``None`` where the file has only its name."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class SwitchAction(Action):
     """An action without a strength: ``action: activate``."""
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Check that there is no value."""
         if field.value is not None:
             raise field.error(f"{cls.name!r} takes no value, got {show(field.value)}", f"write `action: {cls.name}`")
@@ -137,7 +137,7 @@ class StrengthAction(Action):
     strength: float
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read the strength."""
         if field.value is None:
             raise field.error(f"{cls.name!r} needs a strength", f"write `action: {{{cls.name}: 0.5}}`")
@@ -157,7 +157,7 @@ class StrengthAction(Action):
         return super().apply(z, targets) if self.strength else z.clone()
 
 
-def parse_action(field: Field) -> Action:
+def parse_action(field: YamlValue) -> Action:
     """Read ``activate`` or ``{soft: 0.5}``.
 
     Raises:
@@ -182,10 +182,10 @@ def std_logit(z: Tensor, masked: Tensor | None) -> Tensor:
 
     Whether other tokens of the batch have masked experts makes no difference to a token, not even in the last bit.
     """
+    plain = z.var(dim=1, correction=0, keepdim=True)
     if masked is None:
-        # As below with nobody masked, bit for bit: a GPU divides by a tensor otherwise than by a number.
-        every = z.new_full((1, 1), z.shape[1])
-        return ((z - z.sum(dim=1, keepdim=True) / every).square().sum(dim=1, keepdim=True) / every).sqrt()
+        return plain.sqrt()
     count = (~masked).sum(dim=1, keepdim=True)
     mean = z.masked_fill(masked, 0.0).sum(dim=1, keepdim=True) / count
-    return ((z - mean).masked_fill(masked, 0.0).square().sum(dim=1, keepdim=True) / count).sqrt()
+    among = (z - mean).masked_fill(masked, 0.0).square().sum(dim=1, keepdim=True) / count
+    return among.where(masked.any(dim=1, keepdim=True), plain).sqrt()

@@ -6,9 +6,9 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lm_eval_moe.checked_fields import Field
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.steering.actions._base import ActionTargets, StrengthAction, std_logit
+from lm_eval_moe.yaml_values import YamlValue
 
 if TYPE_CHECKING:
     from typing import Self
@@ -25,7 +25,7 @@ class Soft(StrengthAction):
     name = "soft"
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read λ; beyond ±1, where the source found it unstable, warn."""
         action = super().parse(field)
         if abs(action.strength) > 1:

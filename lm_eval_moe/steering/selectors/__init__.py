@@ -7,8 +7,8 @@ declares its fields with `options`; see docs/extending.md.
 from __future__ import annotations
 
 from lm_eval_moe.discovery import import_siblings
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Option, Scope, Selector, parse_selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Option, Scope, Selector, parse_selector
 
-__all__ = ["Choice", "Compared", "Option", "Scope", "Selector", "parse_selector"]
+__all__ = ["Choice", "ComparedNumber", "Option", "Scope", "Selector", "parse_selector"]
 
 import_siblings(__name__, __path__)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.discovery import Registry
 from lm_eval_moe.profiles import ProfileStore
 from lm_eval_moe.shape import RoutingShape
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["MISSING", "Choice", "Compared", "Flag", "Option", "Scope", "Selector", "parse_selector"]
+__all__ = ["MISSING", "Choice", "ComparedNumber", "Flag", "Option", "Scope", "Selector", "parse_selector"]
 
 MISSING = object()
 """The default of a field that has to be given."""
@@ -43,7 +43,7 @@ class Option:
 
     help: str
     metavar: str
-    read: Callable[[Field, Mapping[str, Any]], Any]
+    read: Callable[[YamlValue, Mapping[str, Any]], Any]
     write: Callable[[Any], Any]
     default: Any
     flag: Flag
@@ -65,7 +65,7 @@ class Scope:
     layers: tuple[int, ...]
     shape: RoutingShape
     seed: int
-    place: Place
+    place: YamlPlace
     profiles: ProfileStore = field(compare=False, repr=False)
 
     @property
@@ -94,7 +94,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedNumber:
     """The number that a rule compares with its threshold.
 
     Attributes:
@@ -135,7 +135,7 @@ class Selector(ABC):
         return {each.name: each.metadata["option"] for each in declared if "option" in each.metadata}
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read the rule's fields.
 
         Raises:
@@ -146,7 +146,7 @@ class Selector(ABC):
         given = field.keys(required, [name for name in options if name not in required])
         values: dict[str, Any] = {}
         for name, option in options.items():
-            value = given.get(name, Field(field / name, option.default))
+            value = given.get(name, YamlValue(field / name, option.default))
             values[name] = option.read(value, values) if name in given or option.default is not None else None
         return cls(**values)
 
@@ -168,7 +168,7 @@ class Selector(ABC):
             UserError: The rule cannot be applied to this model, or selects nothing.
         """
 
-    def compare(self, scope: Scope) -> Compared | None:
+    def compare(self, scope: Scope) -> ComparedNumber | None:
         """Return what the rule compares, for every expert and not only the chosen ones; None where it compares nothing.
 
         Raises:
@@ -181,7 +181,7 @@ class Selector(ABC):
         return None
 
 
-def parse_selector(field: Field, *, besides: Sequence[str] = ()) -> Selector:
+def parse_selector(field: YamlValue, *, besides: Sequence[str] = ()) -> Selector:
     """Read ``{ids: …}``, ``{random: …}`` or any other rule.
 
     Args:

@@ -10,12 +10,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.metrics import shares_of
 from lm_eval_moe.profiles import Activity, Profile, ProfilePath
 from lm_eval_moe.steering.language_filter import canonical, parse_language
 from lm_eval_moe.steering.selectors._base import Scope
+from lm_eval_moe.yaml_values import YamlValue, show
 
 __all__ = [
     "Profiles",
@@ -37,7 +37,7 @@ Profiles = dict[str, ProfilePath]
 """Canonical language → profile."""
 
 
-def parse_profile(field: Field) -> ProfilePath:
+def parse_profile(field: YamlValue) -> ProfilePath:
     """Read the path of an existing profile; relative ones start from the steering file's folder.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_profile(field: Field) -> ProfilePath:
     return ProfilePath(given, path, field.place)
 
 
-def parse_profiles(field: Field) -> Profiles:
+def parse_profiles(field: YamlValue) -> Profiles:
     """Read ``{en: …, sw: …}``, at least two languages.
 
     Raises:
@@ -66,7 +66,7 @@ def parse_profiles(field: Field) -> Profiles:
     """
     profiles: Profiles = {}
     for code, value in field.mapping("{en: en.safetensors, sw: sw.safetensors}").items():
-        language = parse_language(Field(value.place, code))
+        language = parse_language(YamlValue(value.place, code))
         if language in profiles:
             raise value.error(f"the language {language} is given twice", "give one profile a language")
         profiles[language] = parse_profile(value)
@@ -75,7 +75,7 @@ def parse_profiles(field: Field) -> Profiles:
     return profiles
 
 
-def parse_member(field: Field, profiles: Profiles) -> str:
+def parse_member(field: YamlValue, profiles: Profiles) -> str:
     """Read a language that must be one of the profiles'."""
     language = parse_language(field)
     if language not in profiles:

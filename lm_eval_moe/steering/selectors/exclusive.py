@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Scope, Selector
 from lm_eval_moe.steering.selectors._profiles import Profiles, language_shares
 from lm_eval_moe.steering.selectors._thresholds import selected
 
@@ -48,10 +48,10 @@ class ExclusiveExperts(Selector):
             choices.append(Choice(layer, expert, share, why, values))
         return choices
 
-    def compare(self, scope: Scope) -> Compared:
+    def compare(self, scope: Scope) -> ComparedNumber:
         """Return the group's shares."""
         shares = language_shares(scope, self.profiles, self.top_m)
-        return Compared(self._share(shares), f"share of {' + '.join(self.languages)}", False)
+        return ComparedNumber(self._share(shares), f"share of {' + '.join(self.languages)}", False)
 
     def _share(self, shares: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the group's share of every expert; NaN where it has none, which a threshold of 0 does not give it."""

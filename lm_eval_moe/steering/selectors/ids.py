@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_moe.checked_fields import Field, Place
 from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering.layers import LayerPart
 from lm_eval_moe.steering.overrides import key_of
 from lm_eval_moe.steering.selectors._base import Choice, Scope, Selector
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,11 +35,11 @@ class Ids(Selector):
     entries: tuple[tuple[LayerPart, tuple[tuple[int, float], ...]], ...]
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read ``{8: [3, 17], 9-11: {0: 0.41}}``."""
         entries: dict[LayerPart, tuple[tuple[int, float], ...]] = {}
         for key, value in field.mapping(_LIKE).items():
-            part = LayerPart.parse(Field(value.place, key))
+            part = LayerPart.parse(YamlValue(value.place, key))
             if part in entries:
                 raise value.error(f"layers {part.dump()} are given twice", "give them once")
             entries[part] = tuple(sorted(_experts(value).items()))
@@ -98,7 +98,7 @@ class Ids(Selector):
         return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
 
 
-def _experts(field: Field) -> dict[int, float]:
+def _experts(field: YamlValue) -> dict[int, float]:
     """Read ``[3, 17]`` or ``{3: 0.41}`` into expert → coefficient."""
     experts: dict[int, float] = {}
     if isinstance(field.value, Mapping):
@@ -113,6 +113,6 @@ def _experts(field: Field) -> dict[int, float]:
     return experts
 
 
-def _expert(key: object, place: Place) -> int:
+def _expert(key: object, place: YamlPlace) -> int:
     """Read an expert that is a mapping's key: JSON has strings there."""
-    return Field(place, key_of(key) if isinstance(key, str) else key).integer(0, MAX_EXPERTS)
+    return YamlValue(place, key_of(key) if isinstance(key, str) else key).integer(0, MAX_EXPERTS)

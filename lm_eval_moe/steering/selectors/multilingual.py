@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Scope, Selector
 from lm_eval_moe.steering.selectors._profiles import Profiles, sample_languages
 from lm_eval_moe.steering.selectors._thresholds import difference, selected
 
@@ -49,11 +49,11 @@ class MultilingualExperts(Selector):
             choices.append(Choice(layer, expert, why=why, values=values))
         return choices
 
-    def compare(self, scope: Scope) -> Compared:
+    def compare(self, scope: Scope) -> ComparedNumber:
         """Return every expert's largest difference."""
         _, deltas = self._frequencies(scope)
         label = f"largest difference to {self.reference}, activation frequency"
-        return Compared(np.stack(list(deltas.values())).max(0), label, True)
+        return ComparedNumber(np.stack(list(deltas.values())).max(0), label, True)
 
     def _frequencies(self, scope: Scope) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
         """Return every language's frequencies, and the others' differences from the reference."""

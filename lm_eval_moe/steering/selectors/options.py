@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lm_eval_moe.checked_fields import Field
 from lm_eval_moe.steering.language_filter import parse_language
 from lm_eval_moe.steering.selectors._base import MISSING, Flag, Option
 from lm_eval_moe.steering.selectors._profiles import dump_profiles, parse_member, parse_profile, parse_profiles
+from lm_eval_moe.yaml_values import YamlValue
 
 __all__ = ["choice", "integer", "language", "member", "members", "number", "option", "profile", "profiles", "top_m"]
 
@@ -17,7 +17,7 @@ __all__ = ["choice", "integer", "language", "member", "members", "number", "opti
 def option(
     text: str,
     metavar: str,
-    read: Callable[[Field, Mapping[str, Any]], Any],
+    read: Callable[[YamlValue, Mapping[str, Any]], Any],
     write: Callable[[Any], Any] = lambda value: value,
     *,
     default: Any = MISSING,
@@ -75,7 +75,7 @@ def choice(text: str, options: Sequence[str], default: Any = MISSING) -> Any:
     return option(text, "WHICH", lambda field, _: field.choice(options), default=default, brief=True)
 
 
-def _some_members(field: Field, before: Mapping[str, Any]) -> tuple[str, ...]:
+def _some_members(field: YamlValue, before: Mapping[str, Any]) -> tuple[str, ...]:
     known = before["profiles"]
     languages = tuple(sorted({parse_member(item, known) for item in field.items("[sw]")}))
     if not 0 < len(languages) < len(known):

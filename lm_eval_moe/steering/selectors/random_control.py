@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lm_eval_moe.checked_fields import Field, Place
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector, parse_selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Scope, Selector, parse_selector
+from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,7 +34,7 @@ class RandomControl(Selector):
     seed: int | None = None
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read ``{like: {ids: …}, seed: 1}``."""
         fields = field.keys(["like"], ["seed"])
         seed = fields["seed"].integer(0, 2**63 - 1) if "seed" in fields else None
@@ -50,7 +50,7 @@ class RandomControl(Selector):
         """The rule to match."""
         return self.like
 
-    def compare(self, scope: Scope) -> Compared | None:
+    def compare(self, scope: Scope) -> ComparedNumber | None:
         """Return what the matched rule compares."""
         return self.like.compare(self._matched_in(scope))
 
@@ -79,7 +79,7 @@ class RandomControl(Selector):
         return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
 
 
-def draw(seed: int, layer: int, matched: Mapping[int, object], experts: int, place: Place) -> dict[int, int]:
+def draw(seed: int, layer: int, matched: Mapping[int, object], experts: int, place: YamlPlace) -> dict[int, int]:
     """Return as many experts of a layer as are matched, none of them, each with the one that it stands for.
 
     Args:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import Field, show
 from lm_eval_moe.errors import RoutingWarning
 from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Scope, Selector
 from lm_eval_moe.steering.selectors._profiles import Sample, all_items, require_comparable
 from lm_eval_moe.steering.selectors._thresholds import difference, meeting
+from lm_eval_moe.yaml_values import YamlValue, show
 
 if TYPE_CHECKING:
     from typing import Self
@@ -57,7 +57,7 @@ class RiskDifference(Selector):
     direction: Direction = options.choice("positive (default), negative or both", DIRECTIONS, "positive")
 
     @classmethod
-    def parse(cls, field: Field) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read ``{profile_a: …, profile_b: …, top: 20, direction: positive}``, or ``threshold`` instead of ``top``."""
         rule = super().parse(field)
         if (rule.top is None) == (rule.threshold is None):
@@ -96,10 +96,10 @@ class RiskDifference(Selector):
             choices.append(Choice(scope.layers[row], expert, coefficient, why, values))
         return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
 
-    def compare(self, scope: Scope) -> Compared:
+    def compare(self, scope: Scope) -> ComparedNumber:
         """Return all risk differences."""
         risk = difference(*self._frequencies(scope)) + 0.0  # no negative zeros
-        return Compared(risk, "P(selected, A) - P(selected, B)", True)
+        return ComparedNumber(risk, "P(selected, A) - P(selected, B)", True)
 
     def _frequencies(self, scope: Scope) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         first, second = _paired(scope, self.profile_a, self.profile_b)

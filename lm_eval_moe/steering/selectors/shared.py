@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_moe.steering.selectors import options
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Scope, Selector
 from lm_eval_moe.steering.selectors._profiles import Profiles, language_shares
 from lm_eval_moe.steering.selectors._thresholds import selected
 
@@ -49,10 +49,10 @@ class SharedExperts(Selector):
             choices.append(Choice(layer, expert, coefficient, why, values))
         return choices
 
-    def compare(self, scope: Scope) -> Compared:
+    def compare(self, scope: Scope) -> ComparedNumber:
         """Return the shares of the experts' dominant languages."""
         shares = language_shares(scope, self.profiles, self.top_m)
-        return Compared(_largest(shares), "share of the dominant language", False)
+        return ComparedNumber(_largest(shares), "share of the dominant language", False)
 
 
 def _largest(shares: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_moe.checked_fields import show
 from lm_eval_moe.profiles import ProfilePath
 from lm_eval_moe.steering.selectors import options
-from lm_eval_moe.steering.selectors._base import Choice, Compared, Scope, Selector
+from lm_eval_moe.steering.selectors._base import Choice, ComparedNumber, Scope, Selector
 from lm_eval_moe.steering.selectors._profiles import Sample, require_comparable, sample_one_language
 from lm_eval_moe.steering.selectors._thresholds import difference, selected
+from lm_eval_moe.yaml_values import show
 
 __all__ = ["TaskExperts"]
 
@@ -50,9 +50,9 @@ class TaskExperts(Selector):
             choices.append(Choice(layer, expert, why=why, values=values))
         return choices
 
-    def compare(self, scope: Scope) -> Compared:
+    def compare(self, scope: Scope) -> ComparedNumber:
         """Return all differences."""
-        return Compared(difference(*self._frequencies(scope)), "task - baseline, activation frequency", True)
+        return ComparedNumber(difference(*self._frequencies(scope)), "task - baseline, activation frequency", True)
 
     def _frequencies(self, scope: Scope) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         task = sample_one_language(scope, self.profile, self.language)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
-from lm_eval_moe.backends.hf.contexts.prompts import BehindFront, Front, all_begin_with, prompts_by_front
-from lm_eval_moe.backends.hf.contexts.proof import Proof
+from lm_eval_moe.backends.hf.contexts.prompts import BehindFront, SharedFront, all_begin_with, prompts_by_front
+from lm_eval_moe.backends.hf.contexts.proof import ReuseProof
 from lm_eval_moe.backends.hf.contexts.scoring import SharedRows
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BehindFront",
-    "Front",
-    "Proof",
+    "ReuseProof",
+    "SharedFront",
     "SharedRows",
     "all_begin_with",
     "attention_by_place",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def shared_rows(lm: Listening, known: TokenRequests, proof: Proof) -> SharedRows | None:
+def shared_rows(lm: Listening, known: TokenRequests, proof: ReuseProof) -> SharedRows | None:
     """Return requests planned as rows that share contexts; None where they have to run one by one.
 
     Args:

@@ -17,7 +17,7 @@ import numpy as np
 
 from lm_eval_moe.recording.token_rows import Indices
 
-__all__ = ["Group", "Path", "Row", "common_length", "forked", "grouped"]
+__all__ = ["BatchRow", "Group", "Path", "common_length", "forked", "grouped"]
 
 _Rows = Literal["trees", "lines", "single"]
 
@@ -95,7 +95,7 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BatchRow:
     """Requests that run side by side in one row of a batch.
 
     Attributes:
@@ -119,12 +119,12 @@ class Group:
         fronts: A request that begins with it, of each prefix.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[BatchRow, ...]
     prefix: int = 0
     fronts: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[Row], prefix: int) -> Group:
+    def of(cls, rows: Iterable[BatchRow], prefix: int) -> Group:
         """Return rows in any order as a group; a row's ``front`` may be any number that tells prefixes apart."""
         ordered = sorted(rows, key=lambda row: (-row.tokens, row.requests))
         first = {row.front: row.requests[0] for row in reversed(ordered)}
@@ -140,7 +140,7 @@ class Group:
     def parts(self, budget: int) -> Iterator[Group]:
         """Yield the group cut into some whose prefixes have up to so many tokens altogether, one prefix at least."""
         most = max(1, budget // max(self.prefix, 1))
-        by_part: dict[int, list[Row]] = defaultdict(list)
+        by_part: dict[int, list[BatchRow]] = defaultdict(list)
         for row in self.rows:
             by_part[row.front // most].append(row)
         for part in sorted(by_part):
@@ -165,7 +165,7 @@ class _Node:
     first: int
     children: list[_Node] = field(default_factory=list)
     tokens: int = 0
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BatchRow] = field(default_factory=list)
     longest: int = 0
     unscored: int = 0
 
@@ -187,7 +187,7 @@ def forked(paths: Sequence[Path]) -> list[Group]:
     Args:
         paths: Of all requests.
     """
-    by_length: dict[int, list[Row]] = defaultdict(list)
+    by_length: dict[int, list[BatchRow]] = defaultdict(list)
     for front, group in enumerate(grouped(paths, rows="lines", worth=_WORTH_A_FORK)):
         cut = group.prefix % (1 << max(0, group.prefix.bit_length() - 4))
         own = [replace(row, tokens=row.tokens + cut, front=front) for row in group.rows]
@@ -210,7 +210,7 @@ def grouped(paths: Sequence[Path], *, rows: _Rows = "trees", worth: int | None =
     for number, path in enumerate(paths):
         by_key[path.key].append(number)
     groups: list[Group] = []
-    single: list[Row] = []
+    single: list[BatchRow] = []
     for numbers in by_key.values():
         numbers.sort(key=lambda number: paths[number].encoded)
         leaves = _leaves(numbers, paths, lines=rows == "lines")
@@ -277,23 +277,23 @@ def _take_rows(node: _Node, leaves: Sequence[tuple[int, ...]], paths: Sequence[P
     """Give a node its rows, and what else is known once its children's are."""
     if not node.children:
         own = leaves[node.first]
-        node.rows, node.longest = [Row(own, 0)], len(paths[own[-1]])
+        node.rows, node.longest = [BatchRow(own, 0)], len(paths[own[-1]])
         node.unscored = min(paths[number].first_scored for number in own)
         return
     node.longest = max(child.longest for child in node.children)
     node.unscored = min(child.unscored for child in node.children)
     node.rows = [
-        Row(row.requests, row.tokens + child.depth - node.depth) for child in node.children for row in child.rows
+        BatchRow(row.requests, row.tokens + child.depth - node.depth) for child in node.children for row in child.rows
     ]
     node.tokens = sum(child.depth - node.depth + child.tokens for child in node.children)
     together = node.depth + node.tokens
     apart = sum(node.depth + row.tokens for row in node.rows)
     fits = together <= max(_SMALL_ROW, _LONG_ROW * node.longest)
     if shared and len(node.rows) > 1 and fits and apart - together >= _WORTH_A_ROW * apart:
-        node.rows = [Row(tuple(number for row in node.rows for number in row.requests), node.tokens)]
+        node.rows = [BatchRow(tuple(number for row in node.rows for number in row.requests), node.tokens)]
 
 
-def _prefixed(root: _Node, worth: int) -> tuple[list[Group], list[Row]]:
+def _prefixed(root: _Node, worth: int) -> tuple[list[Group], list[BatchRow]]:
     """Return the groups whose prefixes save the most tokens altogether, and the rows that are in none."""
     best: dict[int, tuple[int, int]] = {}  # by node: what prefixes save in it; the one in front of all of it, if any
     for node in _postorder(root):
@@ -302,7 +302,7 @@ def _prefixed(root: _Node, worth: int) -> tuple[list[Group], list[Row]]:
         below = sum(best[id(child)][0] for child in node.children) if len(node.rows) > 1 else 0
         best[id(node)] = (saved, prefix) if saved >= max(worth, below) else (below, 0)
     groups: list[Group] = []
-    single: list[Row] = []
+    single: list[BatchRow] = []
     waiting = [root]
     while waiting:
         node = waiting.pop()
@@ -310,7 +310,7 @@ def _prefixed(root: _Node, worth: int) -> tuple[list[Group], list[Row]]:
         if saved and not prefix:
             waiting += node.children
             continue
-        rows = [Row(row.requests, row.tokens + node.depth - prefix) for row in node.rows]
+        rows = [BatchRow(row.requests, row.tokens + node.depth - prefix) for row in node.rows]
         if prefix:
             groups.append(Group.of(rows, prefix))
         else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.recording.token_rows import Indices
 
-__all__ = ["BehindFront", "Front", "all_begin_with", "prompts_by_front"]
+__all__ = ["BehindFront", "SharedFront", "all_begin_with", "prompts_by_front"]
 
 
 def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> list[tuple[Indices, list[int]]]:
@@ -76,7 +76,7 @@ def all_begin_with(tokens: Indices, context: Tensor, mask: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class Front:
+class SharedFront:
     """What prompts have in front, computed.
 
     Attributes:
@@ -88,7 +88,7 @@ class Front:
     cache: Cache
 
     @classmethod
-    def of(cls, model: Any, tokens: Indices, device: torch.device) -> Front:
+    def of(cls, model: Any, tokens: Indices, device: torch.device) -> SharedFront:
         """Compute the front of tokens ``[P]``."""
         return cls(len(tokens), cache_of_prefixes(model, tokens[None], Copies(), device, forks=False))
 

@@ -15,18 +15,18 @@ from lm_eval_moe.backends.hf.contexts.attention import attention_by_place
 from lm_eval_moe.backends.hf.contexts.cells import Copies, decoder_layers
 from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
 from lm_eval_moe.backends.hf.contexts.planning import Group
-from lm_eval_moe.backends.hf.contexts.prompts import Front
+from lm_eval_moe.backends.hf.contexts.prompts import SharedFront
 from lm_eval_moe.backends.hf.contexts.tree import tokens_of_prefixes, tree_batch
 from lm_eval_moe.errors import RoutingWarning
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lm_eval_moe.backends.hf.contexts.planning import Path, Row
+    from lm_eval_moe.backends.hf.contexts.planning import BatchRow, Path
     from lm_eval_moe.backends.hf.listening import Listening
     from lm_eval_moe.recording.token_rows import Indices
 
-__all__ = ["ALLOWED", "Proof"]
+__all__ = ["ALLOWED", "ReuseProof"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ _ATTENTION = ("eager", "sdpa")
 
 
 @dataclass
-class Proof:
+class ReuseProof:
     """What has been shown of one loaded model.
 
     Attributes:
@@ -193,7 +193,7 @@ class Proof:
             logger.info("several plans share no layers of %s: %s", type(lm.model).__name__, why)
 
     @staticmethod
-    def _plain(lm: Listening, rows: Sequence[Row], paths: Sequence[Path]) -> dict[int, Tensor]:
+    def _plain(lm: Listening, rows: Sequence[BatchRow], paths: Sequence[Path]) -> dict[int, Tensor]:
         """Return the log-probabilities ``[n, V]`` that are asked for by each row's first and last request."""
         found = {}
         with lm.running():
@@ -243,7 +243,7 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
         context[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
     with lm.running():
-        behind = Front.of(lm.model, tokens, device).before(context, mask)
+        behind = SharedFront.of(lm.model, tokens, device).before(context, mask)
         given, seen, place = behind.tokens[:, len(tokens) :], behind.mask, behind.position[:, len(tokens) :]
         plain: dict[int, Tensor] = {}
         shared: dict[int, list[Tensor]] = {}
@@ -277,12 +277,12 @@ def _apart(group: Group, paths: Sequence[Path]) -> bool:
     return len(group.fronts) > 1 or any(_branches(row, group, paths) for row in group.rows)
 
 
-def _branches(row: Row, group: Group, paths: Sequence[Path]) -> bool:
+def _branches(row: BatchRow, group: Group, paths: Sequence[Path]) -> bool:
     """Whether the last request of a row goes on from another token than the one in the column before."""
     return group.prefix + row.tokens > _longest([row], paths)
 
 
-def _longest(rows: Sequence[Row], paths: Sequence[Path]) -> int:
+def _longest(rows: Sequence[BatchRow], paths: Sequence[Path]) -> int:
     return max(len(paths[number]) for row in rows for number in row.requests)
 
 

@@ -14,7 +14,7 @@ from lm_eval_moe.backends.ahead import in_groups
 from lm_eval_moe.backends.hf.contexts.cells import Copies, first_steered
 from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
 from lm_eval_moe.backends.hf.contexts.listening import Hearing, Hearings
-from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, forked, grouped
+from lm_eval_moe.backends.hf.contexts.planning import BatchRow, Group, Path, forked, grouped
 from lm_eval_moe.backends.hf.contexts.tree import Branch, branches_in_front, tokens_of_prefixes, tree_batch
 from lm_eval_moe.recording import ExpectedRow, Forest
 from lm_eval_moe.recording.layout import places_of
@@ -50,7 +50,9 @@ _LOGITS = 1 << 26
 """Logits of which the logarithm is taken at once."""
 
 
-def filled(rows: Sequence[Row], prefix: int, copies: int, budget: int, enough: int) -> Iterator[Sequence[Row]]:
+def filled(
+    rows: Sequence[BatchRow], prefix: int, copies: int, budget: int, enough: int
+) -> Iterator[Sequence[BatchRow]]:
     """Yield the rows of one pass after another.
 
     Args:
@@ -164,7 +166,7 @@ class SharedRows:
         """Give up what is in front of rows, and what was summed of them: it may be the memory of a device."""
         self._fronts.clear()
 
-    def _plans_at_once(self, rows: Sequence[Row]) -> int:
+    def _plans_at_once(self, rows: Sequence[BatchRow]) -> int:
         """Return under how many plans a pass over some rows may run, for its tokens and what is summed of them."""
         shape, arrays = self._lm.routing_shape, len(self._lm.captured.request.arrays)
         segments = sum(2 * len(row.requests) + 1 for row in rows)

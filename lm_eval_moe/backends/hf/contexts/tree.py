@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lm_eval_moe.backends.hf.contexts.planning import Group, Path, Row, common_length
+from lm_eval_moe.backends.hf.contexts.planning import BatchRow, Group, Path, common_length
 from lm_eval_moe.recording.token_rows import NONE, Indices
 
 __all__ = ["Branch", "TreeBatch", "branches_in_front", "branches_of", "tokens_of_prefixes", "tree_batch"]
@@ -34,7 +34,7 @@ class Branch:
     front: int = 0
 
 
-def branches_of(row: Row, paths: Sequence[Path], prefix: int) -> tuple[list[Branch], list[list[int]]]:
+def branches_of(row: BatchRow, paths: Sequence[Path], prefix: int) -> tuple[list[Branch], list[list[int]]]:
     """Return the branches of a row, each behind the one before it, and those that each of its requests goes through.
 
     Args:
@@ -92,7 +92,7 @@ class TreeBatch:
     fronts: Sequence[int]
 
 
-def tree_batch(rows: Sequence[Row], paths: Sequence[Path], prefix: int) -> TreeBatch:
+def tree_batch(rows: Sequence[BatchRow], paths: Sequence[Path], prefix: int) -> TreeBatch:
     """Lay out rows one below the other.
 
     Args:

@@ -1,0 +1,1 @@
+"""What is checked on every family, and what was found."""

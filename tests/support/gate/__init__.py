@@ -1,0 +1,1 @@
+"""Runs and evidence for the gate, evaluated or written by hand."""

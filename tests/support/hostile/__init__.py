@@ -1,0 +1,1 @@
+"""Hostile documents, and what may become of them."""

@@ -1,0 +1,1 @@
+"""One evaluation, and every way in which it can be changed."""

@@ -1,0 +1,1 @@
+"""Engines, workloads and broken workers for the tests that run on vLLM."""
