@@ -53,7 +53,7 @@ docs: $(READY)
 	$(BIN)/python -m tools.site_pages build/pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# What the tests run of the package, branch by branch: COVERED="tests/metrics tests/statistics" for some of them.
+# What the tests run of the package, branch by branch; some of them: make coverage COVERED=tests/metrics
 COVERED ?= tests
 coverage: $(READY)
 	mkdir -p build

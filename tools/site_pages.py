@@ -58,7 +58,7 @@ def page_of(path: str) -> str:
     """Return where a file of the repository is on the site."""
     if path == HOME:
         return "index.md"
-    if path.startswith("docs/") and path.endswith(".md") or path.startswith(_COPIED):
+    if (path.startswith("docs/") and path.endswith(".md")) or path.startswith(_COPIED):
         return path.removeprefix("docs/")
     return f"repository/{path}" if path.endswith(".md") else f"repository/{path}.md"
 

@@ -1,8 +1,8 @@
 """Every command that a page shows is run, in the page's order, or checked as far as this machine can.
 
-A page is a story: its commands, and its Python where it is no fragment, share a folder. What the bundled model can do is
-done, on the first documents of each task. A command that needs another model or other data is parsed to its end, and its
-tasks and steering files are looked up. For other programs, what they are pointed at has to be there.
+A page is a story: its commands, and its Python where it is no fragment, share a folder. What the bundled model can do
+is done, on the first documents of each task. A command that needs another model or other data is parsed to its end, and
+its tasks and steering files are looked up. For other programs, what they are pointed at has to be there.
 """
 
 from __future__ import annotations
