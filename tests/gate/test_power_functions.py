@@ -70,6 +70,10 @@ def test_power_of_a_mean_is_normal() -> None:
         stats.norm.sf(stats.norm.ppf(0.95) - 2.5), rel=1e-9
     )
     assert mean_power(0.05, 0.02, alpha=0.05, margin=0.04) == pytest.approx(stats.norm.cdf(0.5), rel=1e-9)
+    # Whichever asks for more: here the margin, below the test.
+    assert mean_power(0.05, 0.02, alpha=0.05, margin=0.01) == pytest.approx(
+        stats.norm.sf(stats.norm.ppf(0.95) - 2.5), rel=1e-9
+    )
     assert mean_power(0.05, 0.02, alpha=0.05, margin=0.01, beyond_margin=True) == pytest.approx(
         stats.norm.sf(stats.norm.ppf(0.95) - 2.0), rel=1e-9
     )
