@@ -162,6 +162,20 @@ def test_what_cannot_be_judged_is_said(fields: dict[str, Any], settings: dict[st
     assert verdict.exit_code == 2
 
 
+def test_just_as_many_items_as_are_asked_for_are_judged() -> None:
+    for items, status in ((9, "unjudged"), (10, "held")):
+        assert line_of(verdict_of(policy(), evidence("sw", [0.0] * items)), "sw").status == status
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_without_items_a_loss_goes_by_the_direction_of_the_metric(higher_is_better: bool) -> None:
+    """Two standard errors of 0.02 each: a loss of 0.1 is 3.5 of them."""
+    found = evidence("sw", changes(20, 0, 200), losses=None, items=200, higher_is_better=higher_is_better)
+    line = line_of(verdict_of(policy(samples="preferred"), found), "sw")
+    assert (line.drop, line.status) == (pytest.approx(0.1), "regression")
+    assert line.upper == pytest.approx(0.1 + stats.norm.ppf(0.95) * 0.02 * 2**0.5)
+
+
 def test_a_regression_counts_more_than_what_cannot_be_judged() -> None:
     verdict = verdict_of(policy(), evidence("sw", changes(60, 2, 200)), evidence("de", [0.0] * 5))
     assert verdict.exit_code == 1
