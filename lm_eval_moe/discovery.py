@@ -69,7 +69,7 @@ def load_plugins() -> None:
     named += [(name.strip(), VARIABLE) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     try:
         for name, where in dict(named).items():
-            with failing_as_user_error(f"the plug-in {name}", where, "mend the module, or take it out"):
+            with failing_as_user_error(f"the plug-in {name}", where, "fix the module, or remove it"):
                 import_module(name)
             _loaded.append(name)
     except UserError:
@@ -135,7 +135,7 @@ class Registry(Mapping[str, T]):
         there = self._homes.setdefault(name, home)
         if there != home:
             new, old = (place.partition(":")[0] for place in (home, there))
-            raise UserError(f"the {self._kind} {name!r} of {new} is there already, in {old}", fix="choose another name")
+            raise UserError(f"the {self._kind} {name!r} of {new} already exists, in {old}", fix="choose another name")
         self._entries[name] = entry
 
     def look_up(self, name: str, where: str) -> T:

@@ -42,7 +42,7 @@ def write_whole(path: Path, content: str | bytes | Iterable[bytes | memoryview],
     except OSError as error:
         raise UserError(
             f"cannot write the {what}: {error.strerror or error}",
-            fix="choose a path that can be written to, or make room; what was there before is unchanged",
+            fix="choose a writable path, or free some space; what was there before is unchanged",
             where=str(path),
         ) from error
     finally:
@@ -132,7 +132,7 @@ class GrowingFile:
             except BlockingIOError as error:
                 raise UserError(
                     f"another process is writing the {self._what}",
-                    fix="wait until it has ended, or write to another folder",
+                    fix="wait until it has finished, or write to another folder",
                     where=str(self.path),
                 ) from error
             except OSError:
@@ -141,7 +141,7 @@ class GrowingFile:
     def _error(self, error: OSError) -> UserError:
         return UserError(
             f"cannot write the {self._what}: {error.strerror or error}",
-            fix="choose a path that can be written to, or make room, and give the same command again",
+            fix="choose a writable path, or free some space, and run the same command again",
             where=str(self.path),
         )
 

@@ -23,8 +23,8 @@ class StrictError(FlawedResultsError):
     def __init__(self, texts: Sequence[str], results: dict[str, Any] | None = None) -> None:
         listed = "".join(f"\n  - {text}" for text in texts)
         super().__init__(
-            f"{len(texts)} warning{'s' * (len(texts) > 1)}, which strict does not let pass:{listed}",
-            fix="mend what they name, or leave out strict",
+            f"{len(texts)} warning{'s' * (len(texts) > 1)}, and strict allows none:{listed}",
+            fix="fix what they report, or leave out strict",
             where="--strict",
             results=results,
         )

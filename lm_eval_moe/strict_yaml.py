@@ -125,7 +125,7 @@ def yaml_value(text: str, *, where: str) -> Any:
         at = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         raise UserError(f"not valid YAML: {problem}{at}", fix="correct it there", where=where) from error
-    except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair, which is no text
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair, which is not text
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", fix="remove it", where=where) from error
 
 

@@ -96,7 +96,7 @@ class YamlValue:
         """Return the entries of a mapping whose keys are known.
 
         Raises:
-            UserError: This is no mapping, a key is unknown, or a required one is missing.
+            UserError: This is not a mapping, a key is unknown, or a required one is missing.
         """
         allowed = (*required, *optional)
         fields: dict[str, YamlValue] = {}
@@ -166,7 +166,7 @@ class YamlValue:
         try:
             self.value.encode()
         except UnicodeEncodeError as error:
-            raise self.error("holds characters that are no text (lone surrogates)", "remove them") from error
+            raise self.error("holds characters that are not text (lone surrogates)", "remove them") from error
         return self.value
 
     def words(self) -> str:
@@ -177,7 +177,7 @@ class YamlValue:
         """Return the version of the file's schema, which has to be the one that this release knows."""
         given = self.integer(0, 1_000_000)
         if given != known:
-            raise self.error(f"version {given} is not known", f"this release reads version: {known}")
+            raise self.error(f"unknown version: {given}", f"this release reads version: {known}")
         return given
 
     def flag(self) -> bool:
@@ -192,4 +192,4 @@ class YamlValue:
             if isinstance(self.value, str) and option == self.value:
                 return option
         hint = did_you_mean(self.value, options) if isinstance(self.value, str) else ""
-        raise self.error(f"{show(self.value)} is not known{hint}", f"write {listing(options)}")
+        raise self.error(f"unknown value: {show(self.value)}{hint}", f"write {listing(options)}")

@@ -50,10 +50,10 @@ def test_what_is_known_before_ends_the_run_before_it(
     monkeypatch.setattr(HFMoE, "_model_call", never)
     assert run(tmp_path, "--strict", "--steering", str(steering(tmp_path, ", languages: [fr]"))) == 2
     error = capsys.readouterr().err
-    assert "lm-eval-moe: error: --strict: 2 warnings, which strict does not let pass:" in error
-    assert "\n  - task demo_arith_sw: the steering acts at none of its tokens" in error
+    assert "lm-eval-moe: error: --strict: 2 warnings, and strict allows none:" in error
+    assert "\n  - task demo_arith_sw: the steering acts on none of its tokens" in error
     assert run(tmp_path, "--strict", tasks="demo_arith_sw") == 2
-    assert "\n  - demo_arith_sw is compared with nothing" in capsys.readouterr().err
+    assert "\n  - demo_arith_sw has nothing to be compared with" in capsys.readouterr().err
     file = steering(tmp_path)
     assert run(tmp_path, "--strict", "--steering", str(file), "--set", "interventions.0.action.soft=1.5") == 2
     assert "lies outside -1 to 1" in capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_warnings_are_said_below_the_table_too(tmp_path: Path, capsys: pytest.Ca
     table, _, below = shown.out.rpartition("|\n")
     assert "|demo_arith_sw|" in table
     lines = [line for line in below.splitlines() if line and not line.startswith("written: ")]
-    said = "2 of its 3 documents are items that experts were selected on: a gain on them says nothing"
+    said = "2 of its 3 documents are items that experts were selected on: a gain on them means nothing"
     assert lines == [f"Warning: task {task}: {said}" for task in ("demo_arith_en", "demo_arith_sw")]
     for line in lines:
         assert shown.err.count(f"lm-eval-moe: warning: {line.removeprefix('Warning: ')}\n") == 1
@@ -142,4 +142,4 @@ def test_a_sweep_says_again_what_its_stored_runs_lack(tmp_path: Path, capsys: py
         assert main([*command, *strict]) == code
         shown = capsys.readouterr()
         assert "Results: " in shown.out
-        assert shown.err.count("lm-eval-moe: warning: task demo_arith_en: the steering acts at none of its tokens") == 1
+        assert shown.err.count("lm-eval-moe: warning: task demo_arith_en: the steering acts on none of its tokens") == 1

@@ -35,7 +35,7 @@ class Ahead:
 
     def after(self, plan: SteeringPlan | None) -> tuple[SteeringPlan | None, ...]:
         """Return the plans whose turn is after a plan's; all of them if it is not one of them."""
-        names = [_name(other) for other in self.plans]
+        names = [_name(plan) for plan in self.plans]
         return self.plans[names.index(_name(plan)) + 1 :] if _name(plan) in names else self.plans
 
     @property

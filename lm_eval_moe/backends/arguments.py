@@ -31,7 +31,7 @@ def capture_span(capture: str | bool, think_end: str | int | None) -> Span | Non
     if capture == "thinking" and think_end in (None, ""):
         raise UserError(
             "capture=thinking needs to know where the thinking ends",
-            fix="add think_end_token, the text or the number of the token that ends it (think_end_token=</think>)",
+            fix="add think_end_token, the text or the id of the token that ends it (think_end_token=</think>)",
             where="--model_args capture",
         )
     if capture in SPANS:
@@ -72,7 +72,7 @@ def nothing_generated(task: str | None) -> UserError:
         task: Its name, if it has one.
     """
     return UserError(
-        f"the task {task!r} scores texts that are there already: nothing is generated, so there is no thinking",
-        fix="choose tasks with generated answers, or another span (capture=prompt, continuation or all)",
+        f"the task {task!r} scores existing texts: nothing is generated, so there is no thinking",
+        fix="choose tasks that generate answers, or another span (capture=prompt, continuation or all)",
         where="--model_args capture",
     )

@@ -73,7 +73,7 @@ class RoutedModel(Protocol):
         plans_at_once: By how many plans it steers the requests of one batch; 1: `ahead` does nothing.
         rank: Which of the processes that share the requests this is.
         world_size: How many there are.
-        fills_batches: Whether its engine makes batches of its own from all that it is given.
+        fills_batches: Whether its engine makes its own batches from all that it is given.
         rows_at_once: How many rows to give at once where work is done part by part.
     """
 
@@ -129,7 +129,7 @@ class RoutedModel(Protocol):
     def score_tokens(self, requests: Sequence[KeyedTokens]) -> Sequence[tuple[float, bool]]: ...
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]: ...
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]: ...
-    def gather(self, own: Any) -> list[Any]: ...
+    def gather(self, value: Any) -> list[Any]: ...
 
 
 def missing_from(model: object) -> list[str]:

@@ -84,14 +84,16 @@ class Captured:
             places: Returns, among a row's segments, the places of those that make up a span of one of its uses.
             thinking: Returns after how many generated tokens a row's thinking ended (see `RoutingRecord`).
         """
-        kept = [row for row, expected in enumerate(rows) if any(self.request.wants(use.key) for use in expected.uses)]
-        if span is None or sums_of is None or not kept:
+        row_numbers = [
+            row for row, expected in enumerate(rows) if any(self.request.wants(use.key) for use in expected.uses)
+        ]
+        if span is None or sums_of is None or not row_numbers:
             return
-        for row, sums in zip(kept, sums_of(kept), strict=True):
+        for row, sums in zip(row_numbers, sums_of(row_numbers), strict=True):
             for use in rows[row].uses:
                 if use.key is not None and self.request.wants(use.key):
-                    own, whole = places(row, use, span), places(row, use, "all")
-                    record = sums.take(own, whole, self.request.arrays, thinking(row))
+                    span_places, all_places = places(row, use, span), places(row, use, "all")
+                    record = sums.take(span_places, all_places, self.request.arrays, thinking(row))
                     self.keep(use.key, use.window, record, rows[row].plan)
 
     def record(self, key: RequestKey) -> RoutingRecord | None:

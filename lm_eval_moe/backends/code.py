@@ -1,4 +1,4 @@
-"""The hash of a model's own code: what none of the versions of the libraries tells of."""
+"""The hash of a model's own code, which no library version identifies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lm_eval_moe.identity.sources import source_files
 __all__ = ["hash_of_code"]
 
 _BY_VERSION = ("torch", "transformers", "vllm", "peft", "accelerate", "lm_eval", "lm_eval_moe", "builtins")
-"""Packages whose code is told by their version."""
+"""Packages whose code is identified by their version."""
 
 
 def hash_of_code(things: Iterable[object]) -> str | None:

@@ -66,8 +66,8 @@ def described_folder(source: Any) -> dict[str, Any] | None:
     if not folder.is_dir():
         folder = LoadedWeights.snapshot(str(source), {}) or folder
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    kept = [path for path in files if path.suffix in (".safetensors", ".bin", ".json") and path.name[0] != "."]
-    return {"source": source_of(str(source)), "hash": hash_of_files(kept, remember=True) if kept else None}
+    paths = [path for path in files if path.suffix in (".safetensors", ".bin", ".json") and path.name[0] != "."]
+    return {"source": source_of(str(source)), "hash": hash_of_files(paths, remember=True) if paths else None}
 
 
 def described_reading(lm: Any) -> dict[str, Any]:
@@ -85,12 +85,12 @@ def described_reading(lm: Any) -> dict[str, Any]:
 
 
 def _tokenizer(tokenizer: Any) -> str:
-    """Return a hash of all that turns text into tokens; the chat template is a part of its own."""
+    """Return a hash of all that turns text into tokens; the chat template is a separate part."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
     names = ("special_tokens_map", "padding_side", "clean_up_tokenization_spaces")
     rest = [str(getattr(tokenizer, name, None)) for name in names]
-    # An engine may derive a class of its own from the tokenizer's, inside a function.
+    # An engine may derive its own class from the tokenizer's, inside a function.
     kind = next(kind for kind in type(tokenizer).__mro__ if "<locals>" not in kind.__qualname__)
     text = json.dumps([kind.__qualname__, vocabulary, *rest])
     files = [Path(file) for file in (getattr(tokenizer, "vocab_file", None),) if backend is None and file]

@@ -44,7 +44,7 @@ def _config_of(pretrained: str, arguments: Mapping[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"the model {pretrained!r} comes with code of its own, which is not run unasked",
+                f"the model {pretrained!r} comes with its own code, which is not run without permission",
                 fix="read it, and if you trust it, add --trust_remote_code (or trust_remote_code=true to --model_args)",
                 where="--model_args pretrained",
             ) from error
@@ -67,7 +67,7 @@ def modules_before_loading(arguments: Mapping[str, Any]) -> nn.Module:
         arguments: The model arguments; an adapter among them is loaded.
 
     Raises:
-        UserError: There is no such config, it is of no decoder-only language model, or the adapter is for others.
+        UserError: There is no such config, it is not of a decoder-only language model, or the adapter is for others.
     """
     adapters = () if arguments.get("adapter") is None else load_adapter(arguments["adapter"])
     config = _config_of(model_path(arguments.get("pretrained", "demo")), arguments)

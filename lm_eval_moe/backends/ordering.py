@@ -36,8 +36,8 @@ def likelihood_order(requests: Sequence[TokenRequest], *, grouped: bool) -> list
     rows = []
     for request in running_order(numbered, sort_key, "contexts" if grouped else None, shared):
         index = request[0]
-        others = members[tuple(shared(request))] if grouped else []
-        rows.append([index, *(other for other in others if other != index)])
+        group = members[tuple(shared(request))] if grouped else []
+        rows.append([index, *(member for member in group if member != index)])
     return rows
 
 
@@ -54,7 +54,7 @@ def generation_order(arguments: Sequence[tuple[str, dict[str, Any]]], encode: Ca
 def rounds_without_conflict(
     requests: Sequence[TokenRequest], steered_as: Callable[[int], Hashable]
 ) -> Sequence[Sequence[int]]:
-    """Split requests into rounds in which a shared row is steered alike for all that it serves.
+    """Split requests into rounds in which a shared row is steered in the same way for all that it serves.
 
     Nearly always one round: only requests of the same tokens but another language, or another prompt boundary where
     that matters, have to run apart.
@@ -63,13 +63,16 @@ def rounds_without_conflict(
     if len({steered_as(index) for index in everything}) <= 1:
         return [everything]
     rounds: list[list[int]] = []
-    taken: list[dict[tuple[int, ...], Hashable]] = []
+    steering_by_round: list[dict[tuple[int, ...], Hashable]] = []
     for index, (_, context, continuation) in enumerate(requests):
         row, steering = tuple(context + continuation[:-1]), steered_as(index)
-        number = next((n for n, rows in enumerate(taken) if rows.get(row, steering) == steering), len(taken))
-        if number == len(taken):
+        number = next(
+            (n for n, rows in enumerate(steering_by_round) if rows.get(row, steering) == steering),
+            len(steering_by_round),
+        )
+        if number == len(steering_by_round):
             rounds.append([])
-            taken.append({})
+            steering_by_round.append({})
         rounds[number].append(index)
-        taken[number][row] = steering
+        steering_by_round[number][row] = steering
     return rounds

@@ -71,9 +71,9 @@ class RoutedPasses(RouterListener):
             UserError: Router logits of a valid token are NaN or infinite.
         """
         if not self._routed and self._calls != 0:  # a stage of a pipeline may have none
-            raise _unseen("a forward pass called no router")
+            raise _unattributable("a forward pass called no router")
         if self._calls not in (None, self._routed):
-            raise _unseen(f"a forward pass called {self._routed} routers, not {self._calls}")
+            raise _unattributable(f"a forward pass called {self._routed} routers, not {self._calls}")
         self._routed = None
         if self._recorder is not None:
             self._recorder.end_pass()
@@ -99,7 +99,7 @@ class RoutedPasses(RouterListener):
             UserError: The pass has been through the layer before: the model is looped.
         """
         if self._routed is None:
-            raise _unseen("a router was called outside the model's own forward pass")
+            raise _unattributable("a router was called outside the model's own forward pass")
         if position in self._selected:
             raise looped_error(self._layers[position])
         self._routed += 1
@@ -139,7 +139,7 @@ class RoutedPasses(RouterListener):
         lineages = [self._forest.path(segment) for segment in wrong.segments] if self._requests else []
         keys = list(dict.fromkeys(self._requests[s] for path in lineages for s in path if s in self._requests))
         where = f"task {keys[0].task}, document {keys[0].doc_id}, request {keys[0].idx}" if keys else None
-        more = f"; {len(keys) - 1} more requests of the batch are like it" if len(keys) > 1 else ""
+        more = f"; {len(keys) - 1} more requests in the batch have the same problem" if len(keys) > 1 else ""
         return UserError(
             f"the router logits of layer{'s' * (len(wrong.positions) > 1)} {layers} are NaN or infinite: the experts "
             f"would be chosen at random{more}",
@@ -149,8 +149,8 @@ class RoutedPasses(RouterListener):
         )
 
 
-def _unseen(what: str) -> RoutingBypassedError:
+def _unattributable(what: str) -> RoutingBypassedError:
     return RoutingBypassedError(
-        f"{what}: its tokens cannot be told apart",
-        fix="give the model as transformers loads it, without a wrapper or compiled code around its forward",
+        f"{what}: its tokens cannot be attributed to requests",
+        fix="pass the model as transformers loads it, without a wrapper or compiled code around its forward",
     )

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 DEFAULT = "hf-moe"
-"""The backend of commands that are not told another."""
+"""The default backend of all commands."""
 
 BACKENDS: Registry[str] = Registry("routed model")
 """``module:Class`` of each backend by its name."""
@@ -54,13 +54,13 @@ def backend(name: str) -> type[RoutedModel]:
     """
     home = BACKENDS.look_up(name, "--model")
     module, _, attribute = home.partition(":")
-    with failing_as_user_error(f"the backend {home}", f"--model {name}", "mend it, or install what it needs"):
+    with failing_as_user_error(f"the backend {home}", f"--model {name}", "fix it, or install what it needs"):
         kind: type[RoutedModel] = getattr(importlib.import_module(module), attribute)
     return kind
 
 
 def usual_batch_size(name: str, size: int) -> int | str:
-    """Return the batch size of a command that is told none.
+    """Return the default batch size of a command.
 
     Args:
         name: Of the backend.
@@ -74,15 +74,15 @@ def usual_batch_size(name: str, size: int) -> int | str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep transformers from showing a bar of its own for the weights that it loads inside the ``with`` block."""
+    """Keep transformers from showing its own bar for the weights that it loads inside the ``with`` block."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 
@@ -93,11 +93,11 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _nearest(kind: type, arguments: Mapping[str, Any], said: str) -> str:
+def _nearest(kind: type, arguments: Mapping[str, Any], message: str) -> str:
     """Return which argument was meant by one that an error names and that no class of a backend takes."""
-    known = {name for each in kind.__mro__ for name in signature(vars(each).get("__init__", each)).parameters}
-    unknown = [name for name in arguments if name not in known and repr(name) in said]
-    return "".join(did_you_mean(name, known) for name in unknown)
+    names = {name for base in kind.__mro__ for name in signature(vars(base).get("__init__", base)).parameters}
+    unknown = [name for name in arguments if name not in names and repr(name) in message]
+    return "".join(did_you_mean(name, names) for name in unknown)
 
 
 def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
@@ -121,12 +121,12 @@ def load_model(name: str, arguments: Mapping[str, Any]) -> RoutedModel:
             raise
         raise UserError(
             f"the model cannot be loaded: {type(error).__name__}: {error}{_nearest(kind, arguments, str(error))}",
-            fix="correct the arguments; they are those of `lm-eval-moe run`",
+            fix="correct the arguments; they are the same as for `lm-eval-moe run`",
             where="--model_args",
         ) from error
     if missing := missing_from(model):
         raise UserError(
-            f"{kind.__qualname__} lacks {', '.join(missing)}: it could not be captured and steered",
+            f"{kind.__qualname__} lacks {', '.join(missing)}: it could be neither captured nor steered",
             fix="build it on lm_eval_moe.backends.routed_state.RoutedState, and see RoutedModel for the rest",
             where=f"--model {name}",
         )

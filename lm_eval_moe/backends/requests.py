@@ -1,6 +1,6 @@
 """lm-eval's requests and their names: whose tokens a row of a batch will hold.
 
-What is known of a request is made when it is asked for: a run has a hundred thousand of them, and works on a batch.
+What is known about a request is made when it is asked for: a run has a hundred thousand of them, and works on a batch.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def labels_of(requests: Sequence[Instance]) -> list[RequestLabel]:
 
     Copies beyond a request's repeats, which only even out the work of several processes, have no key.
     """
-    seen: Counter[tuple[Any, ...]] = Counter()
+    repeats: Counter[tuple[Any, ...]] = Counter()
     labels = []
     for request in requests:
         name = (request.task_name, request.doc_id, request.idx)
-        repeat = seen[name]
-        seen[name] += 1
-        named = request.task_name is not None and request.doc_id is not None and repeat < (request.repeats or 1)
-        labels.append(RequestLabel(RequestKey(*name, repeat) if named else None, request.task_name))
+        repeat = repeats[name]
+        repeats[name] += 1
+        is_labelled = request.task_name is not None and request.doc_id is not None and repeat < (request.repeats or 1)
+        labels.append(RequestLabel(RequestKey(*name, repeat) if is_labelled else None, request.task_name))
     return labels
 
 
@@ -93,8 +93,8 @@ class LabelQueue:
 
     def take(self, count: int) -> list[RequestLabel]:
         """Return the next labels, and fillers once there are none left."""
-        taken, self._labels = self._labels[:count], self._labels[count:]
-        return taken + [self._filler] * (count - len(taken))
+        labels, self._labels = self._labels[:count], self._labels[count:]
+        return labels + [self._filler] * (count - len(labels))
 
 
 class TokenRequests:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.backends.answered import Answered
+from lm_eval_moe.backends.answering import RequestAnswering
 from lm_eval_moe.backends.arguments import capture_span, nothing_generated, resolve_plan
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.backends.requests import LabelQueue, RequestLabel, TokenRequest, TokenRequests, labels_of
@@ -39,7 +39,7 @@ _VERSIONS = ("lm_eval", "transformers", "tokenizers", "torch")
 """What all engines compute with, or read text with."""
 
 
-class RoutedState(Answered):
+class RoutedState(RequestAnswering):
     """Mixed into a backend's model class, before lm-eval's.
 
     A backend's ``__init__`` calls `_begin_capture` before it loads anything, and `set_steering` once it knows its
@@ -52,7 +52,7 @@ class RoutedState(Answered):
         captured: What was recorded: inside `capturing`, what was asked for there; outside, all that ran since the
             steering or the captured span was last set.
         coverage: What the plan in force steers of a request; None for the model as it is.
-        fills_batches: Whether the engine makes batches of its own from all that it is given: it is given as much as
+        fills_batches: Whether the engine makes its own batches from all that it is given: it is given as much as
             possible then (``batch_size=auto``) where nobody says otherwise.
     """
 
@@ -184,11 +184,11 @@ class RoutedState(Answered):
         Args:
             request: What will be recorded; by default what is now.
         """
-        asked = request or self.captured.request
+        capture_request = request or self.captured.request
         return {
             "steering.hash": self._plan.hash if self._plan else None,
             "capture.span": self.capture,
-            "capture.arrays": sorted(asked.arrays) + (["changes"] if asked.changes else []),
+            "capture.arrays": sorted(capture_request.arrays) + (["changes"] if capture_request.changes else []),
         }
 
     # ------------------------------------------------------------------ running
@@ -212,7 +212,7 @@ class RoutedState(Answered):
             longest: Tokens that the model takes before the last one of a text.
         """
         labels = self._labels.take(len(requests))
-        return TokenRequests(requests, labels, [self._language_for_steering(each.task) for each in labels], longest)
+        return TokenRequests(requests, labels, [self._language_for_steering(label.task) for label in labels], longest)
 
     def _labelled(self, labels: Sequence[RequestLabel]) -> AbstractContextManager[None]:
         """Name the token requests that `_loglikelihood_tokens` will be given, in that order."""
@@ -228,14 +228,14 @@ class RoutedState(Answered):
 
     # ------------------------------------------------------------------ the process group
 
-    def gather(self, own: Any) -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Return the objects of all processes, in every process. All of them call it."""
         if self.world_size == 1:
-            return [own]
+            return [value]
         import torch.distributed
 
         parts: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(parts, own)
+        torch.distributed.all_gather_object(parts, value)
         return parts
 
     # ------------------------------------------------------------------ for the backend's own use
@@ -251,8 +251,10 @@ class RoutedState(Answered):
             if plan is None or all(i.languages.is_all for i in plan.interventions):
                 continue
             raise UserError(
-                f"the steering {plan.name!r} is limited to some languages, but that of task {task!r} is unknown",
-                fix="add `routing: {language: ..}` to the task's metadata, or the task to a file given with --parallel",
+                f"the steering {plan.name!r} is limited to some languages, but the language of task {task!r} is "
+                "unknown",
+                fix="add `routing: {language: ..}` to the task's metadata, or list the task in a file given with "
+                "--parallel",
             )
         return language
 

@@ -1,7 +1,7 @@
 """Where lm-eval's reading of a generated text begins and ends: after the thinking, before the first stop string.
 
 lm-eval decodes all that a row has generated, special tokens left out. Of that it scores what comes after the last
-end of thinking, without white space in front, up to the first stop string. A row of a batch goes on beyond a stop
+end of thinking, without white space in front, up to the first stop string. A row of a batch continues beyond a stop
 string until the whole batch is done, so that a stop string within the thinking, or a special token among the stop
 strings, does not end what is scored.
 """
@@ -24,8 +24,8 @@ _ADDED: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
 def is_left_out(tokenizer: Any, text: str) -> bool:
     """Return whether a text is special to the tokenizer, and cannot be seen in what lm-eval decodes."""
     ids = tokenizer.encode(text, add_special_tokens=False)
-    whole, seen = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True))
-    return text.strip() in whole and text.strip() not in seen
+    full_text, visible_text = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True))
+    return text.strip() in full_text and text.strip() not in visible_text
 
 
 class StopRule:
@@ -50,8 +50,8 @@ class StopRule:
         self.strings = [string for string in strings if string]
         self.token_ids = frozenset(token_ids)
         self.think_end = None if think_end == "" else think_end  # which lm-eval passes over
-        added = getattr(tokenizer, "added_tokens_decoder", {})
-        self.unseen = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
+        added_tokens = getattr(tokenizer, "added_tokens_decoder", {})
+        self.unseen = {*tokenizer.all_special_ids, *(number for number, token in added_tokens.items() if token.special)}
         # A token adds at least one byte to the text, so that a string lies within as many tokens.
         sought = [*self.strings, self.think_end] if isinstance(self.think_end, str) else self.strings
         self.window = max((len(string.encode()) for string in sought), default=0) + _MARGIN
@@ -62,7 +62,7 @@ class StopRule:
         return self.think_end is not None
 
     def is_unread(self, string: str) -> bool:
-        """Whether a stop string cannot be seen in a text, and is no token that ends a row either."""
+        """Whether a stop string cannot be seen in a text, and is not a token that ends a row either."""
         if not is_left_out(self._tokenizer, string):
             return False
         return not self.token_ids.intersection(self._tokenizer.encode(string, add_special_tokens=False))
@@ -73,10 +73,10 @@ class StopRule:
         It has to hold the string's last character, or a part of a character's bytes. Twice the token, since tokenizers
         may leave out the space that a text begins with.
         """
-        added = self._added.get(token)
-        if added is None:
-            added = self._added[token] = self.decode([token, token])
-        return "\N{REPLACEMENT CHARACTER}" in added or any(string[-1] in added for string in self.strings)
+        text = self._added.get(token)
+        if text is None:
+            text = self._added[token] = self.decode([token, token])
+        return "\N{REPLACEMENT CHARACTER}" in text or any(string[-1] in text for string in self.strings)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return tokens as lm-eval reads them."""

@@ -69,8 +69,10 @@ class LoadedWeights:
 
     def use_files(self) -> None:
         """Let the files stand for the weights from now on, and begin to hash them: nobody else holds the model."""
-        others = any(self.arguments.get(loader) for loader in _LOADERS) or self.arguments.get("load_format") == "dummy"
-        if self.incomplete or others or self._thread is not None:
+        other_loader = (
+            any(self.arguments.get(loader) for loader in _LOADERS) or self.arguments.get("load_format") == "dummy"
+        )
+        if self.incomplete or other_loader or self._thread is not None:
             return
         if not self._is_folder():  # only once it is loaded does a hub's model lie where it was loaded from
             self._files = _weight_files(self._folder())
@@ -130,8 +132,8 @@ class LoadedWeights:
 def _weight_files(folder: Path | None) -> list[Path]:
     """Return all files of a folder that weights can come from, whichever of them the arguments choose.
 
-    Other formats and variants, an adapter that lies beside the model and is loaded unasked, and what says which file
-    holds what.
+    Other formats and variants, an adapter that lies next to the model and is loaded automatically, and what says which
+    file holds what.
     """
     if folder is None or not folder.is_dir():
         return []

@@ -17,10 +17,10 @@ def add_analyse(verbs: Any) -> None:
     """Add ``analyse`` to the verbs of ``profile``."""
     parser = verbs.add_parser(
         "analyse",
-        help="what profiles of several languages say of a model, as JSON and CSV",
+        help="analyse what profiles of several languages say about a model; writes JSON and CSV",
         description="Curves of divergence, entropy and consecutive-token overlap over layers, clusters of languages,\n"
         "language-exclusive experts, overlap of task and multilingual experts, and the correlation of accuracy with\n"
-        "divergence. What cannot be done with the given files is listed with the reason. Loads no model.",
+        "divergence. Analyses that the given files do not allow are listed with the reason. Loads no model.",
         epilog="examples:\n"
         "  lm-eval-moe profile analyse profiles/*.safetensors --output analysis\n"
         "  lm-eval-moe profile analyse en=en.json zh=zh.json sw=sw.json --output analysis\n"
@@ -32,14 +32,16 @@ def add_analyse(verbs: Any) -> None:
         "profiles",
         nargs="+",
         metavar="PROFILE",
-        help="safetensors profile, of all languages in it; or LANG=FILE, as JSON counts need it",
+        help="safetensors profile, with all languages in it; or LANG=FILE, which JSON counts need",
     )
     parser.add_argument(
-        "--output", "-o", type=Path, metavar="DIR", required=True, help="folder of the JSON and CSV files"
+        "--output", "-o", type=Path, metavar="DIR", required=True, help="folder for the JSON and CSV files"
     )
     parser.add_argument("--reference", metavar="LANG", default="en", help="language to compare with (default: en)")
     parser.add_argument(
-        "--benchmark", metavar="NAME", help="only the items of this benchmark (default: those of all, pooled)"
+        "--benchmark",
+        metavar="NAME",
+        help="only the items of this benchmark (default: those of all benchmarks, pooled)",
     )
     parser.add_argument(
         "--analyses",
@@ -54,7 +56,9 @@ def add_analyse(verbs: Any) -> None:
         metavar="PATH",
         help="results of evaluations of the model, for the correlation of accuracy with divergence: files or folders",
     )
-    parser.add_argument("--accuracy", type=Path, metavar="FILE", help="the same from a CSV file: language,accuracy")
+    parser.add_argument(
+        "--accuracy", type=Path, metavar="FILE", help="accuracies from a CSV file instead: language,accuracy"
+    )
     parser.add_argument(
         "--task_profile", "--task-profile", metavar="FILE", help="profile of a task's text, for its experts"
     )
@@ -62,18 +66,18 @@ def add_analyse(verbs: Any) -> None:
         "--baseline_profile", "--baseline-profile", metavar="FILE", help="profile of general text in the same language"
     )
     parser.add_argument(
-        "--top_m", type=int, metavar="N", help="most active experts of a layer that count (default: 15 of 128)"
+        "--top_m", type=int, metavar="N", help="how many of a layer's most active experts count (default: 15 of 128)"
     )
     parser.add_argument(
         "--distance",
         choices=("jensenshannon", "correlation"),
-        help="between languages, for clusters (default: jensenshannon)",
+        help="distance between languages, for clusters (default: jensenshannon)",
     )
     parser.add_argument(
         "--layers", choices=("all", "early", "middle", "late"), help="layers to cluster by (default: middle)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of random permutations (default: 0)")
-    parser.add_argument("--force", action="store_true", help="overwrite an analysis that is there")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of random permutations (default: 0)")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing analysis")
     parser.set_defaults(func=_analyse)
 
 
@@ -106,12 +110,14 @@ def _check(args: argparse.Namespace) -> list[str] | None:
     check_folder(args.output, "--output")
     if (args.output / "analysis.json").exists() and not args.force:
         raise UserError(
-            f"{args.output} holds an analysis already", fix="choose another folder, or add --force", where="--output"
+            f"{args.output} already holds an analysis", fix="choose another folder, or add --force", where="--output"
         )
     if bool(args.task_profile) != bool(args.baseline_profile):
         missing = "--baseline_profile" if args.task_profile else "--task_profile"
         raise UserError(
-            "is missing", fix="a task's experts are those more active than on general text: give both", where=missing
+            "is missing",
+            fix="a task's experts are those that are more active than on general text: give both profiles",
+            where=missing,
         )
     check_at_least(args, 1, "top_m")
     check_at_least(args, 0, "seed")
@@ -119,5 +125,5 @@ def _check(args: argparse.Namespace) -> list[str] | None:
         return None
     names = [name.strip() for name in args.analyses.split(",") if name.strip()]
     if not names:
-        raise UserError("names none", fix="leave it out for all of them", where="--analyses")
+        raise UserError("no analysis named", fix="leave it out for all analyses", where="--analyses")
     return names

@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -95,7 +95,7 @@ def add_parallel(parser: Any) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="YAML file that says which task is which language and how its items pair (may be repeated)",
+        help="YAML file that gives the language of tasks and how their items pair (may be repeated)",
     )
 
 
@@ -139,7 +139,7 @@ def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """
     arguments = dict(args.model_args or {})
     if not arguments.get("pretrained"):
-        raise UserError("no model is given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
+        raise UserError("no model given", fix="write pretrained=<hub id, folder or demo>", where="--model_args")
     options = {name: vars(args).get(name) for name in ("device", "trust_remote_code")}
     return arguments | {name: value for name, value in options.items() if value}
 
@@ -230,6 +230,11 @@ def _notes_as_lines(stream: TextIO) -> Iterator[None]:
 
 
 class _Lines(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        bars = sys.modules.get("tqdm")  # a line stands above the bars that are there, not in them
+        with bars.tqdm.external_write_mode(file=self.stream) if bars else nullcontext():
+            super().emit(record)
+
     def format(self, record: logging.LogRecord) -> str:
         kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return f"lm-eval-moe: {kind}{printable(' '.join(record.getMessage().split()))}"
@@ -238,7 +243,7 @@ class _Lines(logging.StreamHandler[TextIO]):
 def add_strict(parser: Any) -> None:
     """Add ``--strict``."""
     parser.add_argument(
-        "--strict", action="store_true", help="end with exit code 2 where there was a warning; what was done is kept"
+        "--strict", action="store_true", help="end with exit code 2 if there was any warning; completed work is kept"
     )
 
 
@@ -265,6 +270,6 @@ def refuse_several_processes(lm: Any, command: str) -> None:
     if lm.world_size > 1:
         raise UserError(
             f"was started in {lm.world_size} processes",
-            fix="start it once; --model_args parallelize=true spreads a model over several devices",
+            fix="start a single process; --model_args parallelize=true spreads a model over several devices",
             where=command,
         )

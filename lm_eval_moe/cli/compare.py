@@ -20,9 +20,10 @@ def add_parser(subparsers: Any) -> None:
     """Add ``compare``."""
     parser = subparsers.add_parser(
         "compare",
-        description="Compare runs: a row a run (model and steering), a column a language, with averages, changes to a "
-        "baseline and which of them are beyond chance. Takes results of `run` and of lm-eval's own command. With "
-        "samples logs (--log_samples) items are paired; without, the standard errors have to do.",
+        description="Compare runs: one row per run, one column per language (the other way round with many), "
+        "with averages, changes from a baseline, and which of them are beyond chance. Reads results of `run` and of "
+        "lm-eval's own command. With samples logs (--log_samples) items are paired; without them, standard errors are "
+        "used.",
         epilog="examples: lm-eval-moe compare results/ ; lm-eval-moe compare base=runs/a soft=runs/b --baseline base "
         "--output board.html --output board.csv",
     )
@@ -30,10 +31,14 @@ def add_parser(subparsers: Any) -> None:
         "paths", nargs="+", metavar="[NAME=]PATH", help="results files or folders; NAME= gives a run its label"
     )
     pick = parser.add_argument_group("which runs and tasks")
-    pick.add_argument("--runs", action="append", default=[], metavar="GLOB", help="only runs whose label or file fits")
-    pick.add_argument("--label", action="append", default=[], metavar="GLOB=NAME", help="call the run that fits NAME")
+    pick.add_argument(
+        "--runs", action="append", default=[], metavar="GLOB", help="only runs whose label or file matches"
+    )
+    pick.add_argument("--label", action="append", default=[], metavar="GLOB=NAME", help="call the matching run NAME")
     pick.add_argument("--tasks", action="append", default=[], metavar="GLOB", help="only these tasks (also a,b,c)")
-    pick.add_argument("--all-dates", "--all_dates", action="store_true", help="not only the newest date of each run")
+    pick.add_argument(
+        "--all-dates", "--all_dates", action="store_true", help="all dates of each run, not only the newest"
+    )
     table = parser.add_argument_group("what the table shows")
     table.add_argument("--columns", default="languages", choices=_COLUMNS, help="default: languages")
     table.add_argument(
@@ -41,20 +46,26 @@ def add_parser(subparsers: Any) -> None:
         metavar="LABEL",
         help="compare with this run (default: the unsteered run of the same model if there is one, else the first)",
     )
-    table.add_argument("--metric", help="instead of each benchmark's main one, for example acc_norm")
-    table.add_argument("--reference", metavar="LANG", help="left out of the second average (default: the runs', or en)")
-    table.add_argument("--sort", default="average", metavar="COLUMN", help="best first; or: given, label")
-    table.add_argument("--alpha", type=float, default=0.05, help="level of the tests (default: 0.05)")
-    table.add_argument("--intervals", action="store_true", help="confidence intervals in the terminal's table, too")
+    table.add_argument("--metric", help="metric to show instead of each benchmark's main one, such as acc_norm")
+    table.add_argument(
+        "--reference", metavar="LANG", help="language left out of the second average (default: the runs', or en)"
+    )
+    table.add_argument(
+        "--sort", default="average", metavar="COLUMN", help="column to sort by, best first; or: given, label"
+    )
+    table.add_argument("--alpha", type=float, default=0.05, help="significance level of the tests (default: 0.05)")
+    table.add_argument(
+        "--intervals", action="store_true", help="show confidence intervals in the terminal's table as well"
+    )
     how = parser.add_argument_group("how they are compared")
     how.add_argument(
-        "--no-samples", "--no_samples", action="store_true", help="leave samples logs alone: unpaired comparison"
+        "--no-samples", "--no_samples", action="store_true", help="ignore samples logs: unpaired comparison"
     )
     how.add_argument(
         "--allow-mismatch",
         "--allow_mismatch",
         action="store_true",
-        help="compare although task version, few-shot count, prompts or limit differ",
+        help="compare even if task version, few-shot count, prompts or limit differ",
     )
     add_parallel(how)
     out = parser.add_argument_group("output")
@@ -63,7 +74,7 @@ def add_parser(subparsers: Any) -> None:
         "--format",
         default="terminal",
         metavar="NAME",
-        help=f"of what is printed: {formats}, or a plug-in's (default: terminal)",
+        help=f"format of the printed text: {formats}, or a plug-in's (default: terminal)",
     )
     out.add_argument(
         "--output",
@@ -71,9 +82,9 @@ def add_parser(subparsers: Any) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="written in the format of its suffix, such as .md or .html; repeatable",
+        help="file to write, in the format of its suffix, such as .md or .html; may be repeated",
     )
-    out.add_argument("--title", default="Leaderboard", help="of the HTML page and the Markdown text")
+    out.add_argument("--title", default="Leaderboard", help="title of the HTML page and the Markdown text")
     parser.set_defaults(func=_execute)
 
 

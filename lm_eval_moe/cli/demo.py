@@ -27,11 +27,11 @@ def add_parser(subparsers: Any) -> None:
         "demo",
         description="Evaluate the bundled tiny MoE model on its arithmetic tasks in eight languages: as it is, steered "
         "and with a random-expert control. Prints a table; writes the results, a routing profile and a report. Needs "
-        "no network. It shows how steering is measured; it replicates no paper.",
+        "no network. It shows how steering is measured; it does not replicate a paper.",
     )
     parser.add_argument("--output_path", type=Path, default=Path("demo_output"), help="default: ./demo_output")
     parser.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"as for run (default: {DEFAULT})")
-    parser.add_argument("--limit", type=int, help="only so many items a language")
+    parser.add_argument("--limit", type=int, help="only this many items per language")
     parser.add_argument("--batch_size", type=int, default=32, help="default: 32")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write the report's figures and their data")
     parser.set_defaults(func=_execute)
@@ -44,7 +44,7 @@ def _execute(args: argparse.Namespace) -> int:
     except OSError as error:
         where = f"--output_path {args.output_path}"
         raise UserError(
-            f"cannot be made: {error.strerror or error}", fix="give a writable folder", where=where
+            f"cannot be created: {error.strerror or error}", fix="give a writable folder", where=where
         ) from error
     from lm_eval_moe.results.run import default_registry
     from lm_eval_moe.results.samples import with_compact_samples
@@ -104,7 +104,7 @@ def _table(runs: dict[str, dict[str, Any]]) -> str:
     title = (
         f"Accuracy (± standard error), and routing divergence to English over the middle layers "
         f"({middle[0]}-{middle[-1]} of {routing.model_shape.depth}); "
-        f"{next(iter(baseline['n-samples'].values()))['effective']} items a language"
+        f"{next(iter(baseline['n-samples'].values()))['effective']} items per language"
     )
     return "\n".join([title, "", *markdown_table(headers, rows, pad=True)])
 

@@ -43,12 +43,12 @@ def add_parser(subparsers: Any) -> None:
     )
     add_model(parser, required=True)
     add_device(parser)
-    parser.add_argument("--batch_size", type=int, help="sentences a batch (default: 4); 1 leaves nothing to pad")
+    parser.add_argument("--batch_size", type=int, help="sentences per batch (default: 4); 1 leaves nothing to pad")
     parser.add_argument(
         "--config-only",
         "--config_only",
         action="store_true",
-        help="read the config alone: the shape, no weights, no proof",
+        help="read only the config: show the shape, load no weights, prove nothing",
     )
     parser.add_argument(
         "--steering", metavar="FILE", help="also explain this steering file and measure what it reaches"
@@ -57,12 +57,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--allow_unproven",
         action="store_true",
-        help="exit with 0 also where a proof could observe nothing besides what the adapter says",
+        help="exit with 0 even if a proof could observe nothing beyond what the adapter says",
     )
     parser.add_argument(
         "--against",
         metavar="NAME",
-        help="instead of the proofs: run a sample of texts by this backend, too, each in a process of its own, and "
+        help="instead of the proofs: also run a sample of texts on this backend, each in its own process, and "
         "print the largest differences",
     )
     parser.add_argument(
@@ -70,7 +70,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         action=ModelArgs,
         metavar="KEY=VALUE",
-        help="model arguments of the other backend, beside those that say which model it is",
+        help="model arguments of the other backend, besides those that identify the model",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, and nothing else on standard output")
     parser.add_argument("--verbose", "-v", action="store_true", help="show every layer")
@@ -80,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
 def _execute(args: argparse.Namespace) -> int:
     check_at_least(args, 1, "batch_size")
     given = model_arguments(args)
-    # What libraries print is no part of the answer.
+    # What libraries print is not part of the answer.
     if args.against is not None:
         return _compare(args, given)
     with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
@@ -97,7 +97,7 @@ def _compare(args: argparse.Namespace, given: dict[str, Any]) -> int:
     for flag in ("steering", "config_only", "batch_size"):
         if vars(args)[flag]:
             raise UserError(
-                "two backends are compared on a sample and plans of its own",
+                "two backends are compared on a fixed sample with fixed plans",
                 fix="leave out one of the two",
                 where=f"--against, --{flag}",
             )

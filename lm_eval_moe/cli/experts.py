@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("rule", nargs="?", help=f"one of {', '.join(rule_names())}")
+    parser.add_argument("rule", nargs="?", help=f"the selection rule: one of {', '.join(rule_names())}")
     add_rule_flags(parser.add_argument_group("the rule's fields, as docs/steering.md explains them"))
     file = parser.add_argument_group("the steering")
     add_steering_flags(file)
@@ -49,11 +49,17 @@ def add_parser(subparsers: Any) -> None:
     file.add_argument("--name", help="the steering file's name")
     shape = parser.add_argument_group("the model, where neither a profile nor the steering file says its shape")
     shape.add_argument(
-        "--model_args", "-a", nargs="+", action=ModelArgs, metavar="KEY=VALUE", help="pretrained=...: its config alone"
+        "--model_args",
+        "-a",
+        nargs="+",
+        action=ModelArgs,
+        metavar="KEY=VALUE",
+        help="pretrained=...: only its config is read",
     )
     shape.add_argument("--shape", metavar="SIZES", help="layers=48,experts=128,top_k=8[,moe_layers=3-47]")
     out = parser.add_argument_group("output")
-    out.add_argument("--explain", action="store_true", help="show why each expert is selected")
+    out.add_argument("--explain", action="store_true", help="show why experts are selected, of many the first 40")
+    out.add_argument("--reasons", metavar="FILE", help="write why each expert is selected (.csv)")
     out.add_argument("--thresholds", metavar="X,Y,...", help="count what other thresholds would select")
     out.add_argument("--output", "-o", metavar="FILE", help="write an explicit steering file (.yaml)")
     out.add_argument("--plot", metavar="FILE", help="draw layers x experts (.png or .svg; needs the report extra)")
@@ -63,24 +69,27 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from lm_eval_moe.experts import explicit_yaml, parse_thresholds, render_text, save_heat_map, select
+    from lm_eval_moe.experts import explicit_yaml, parse_thresholds, reasons_csv, render_text, save_heat_map, select
     from lm_eval_moe.experts.flags import flags_named
     from lm_eval_moe.extras import require_extra
     from lm_eval_moe.files import write_whole
 
     _check_target(args.output, "--output", (".yaml", ".yml"), args.force)
     _check_target(args.plot, "--plot", (".png", ".svg"), args.force)
+    _check_target(args.reasons, "--reasons", (".csv",), args.force)
     if args.plot:
         require_extra("a picture", "matplotlib", where="--plot")
     thresholds = () if args.thresholds is None else parse_thresholds(args.thresholds)
     with warnings_as_lines(), flags_named(args):
         spec = _spec(args)
         found = select(spec, _shape(args, spec), thresholds)
-    written = [file for file in (args.output, args.plot) if file]
+    written = [file for file in (args.output, args.plot, args.reasons) if file]
     if args.output:
         write_whole(Path(args.output), explicit_yaml(found), "steering file")
     if args.plot:
         save_heat_map(found, args.plot)
+    if args.reasons:
+        write_whole(Path(args.reasons), reasons_csv(found), "table of reasons")
     if args.json:
         print(json.dumps({**found.to_dict(), "written": written}, indent=2, ensure_ascii=False))
         return 0
@@ -108,7 +117,7 @@ def _spec(args: argparse.Namespace) -> SteeringSpec:
         if args.rule is not None or flags:
             what = f"--{flags[0]}" if args.rule is None else repr(args.rule)
             raise UserError(
-                f"{what} is given beside a steering file",
+                f"{what} is given together with a steering file",
                 fix="override the file's fields with --set, such as --set interventions.0.action.soft=0.25",
                 where="--steering",
             )
@@ -122,7 +131,7 @@ def _shape(args: argparse.Namespace, spec: SteeringSpec) -> RoutingShape:
     from lm_eval_moe.experts import parse_shape, shape_of_spec
 
     if args.shape is not None and args.model_args is not None:
-        raise UserError("is given beside --model_args", fix="give one of the two", where="--shape")
+        raise UserError("is given together with --model_args", fix="give one of the two", where="--shape")
     if args.shape is not None:
         return parse_shape(args.shape)
     if args.model_args is None:
@@ -137,8 +146,10 @@ def _check_target(path: str | None, flag: str, endings: tuple[str, ...], force: 
     if path is None:
         return
     if Path(path).suffix not in endings:
-        raise UserError(f"{path!r} does not end in {' or '.join(endings)}", fix="give it that ending", where=flag)
+        raise UserError(
+            f"{path!r} does not end in {' or '.join(endings)}", fix="give a name with such an ending", where=flag
+        )
     if not Path(path).parent.is_dir():
-        raise UserError(f"there is no folder {str(Path(path).parent)!r}", fix="make it first", where=flag)
+        raise UserError(f"there is no folder {str(Path(path).parent)!r}", fix="create it first", where=flag)
     if Path(path).exists() and not force:
         raise UserError(f"{path!r} exists", fix="give another name, or --force to overwrite it", where=flag)

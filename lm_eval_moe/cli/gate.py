@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
             f"--{side}_profile",
             type=Path,
             metavar="FILE",
-            help=f"the {side}'s routing, as --routing_profile wrote it; needed where the policy limits drift",
+            help=f"the {side}'s routing, as --routing_profile wrote it; needed if the policy limits drift",
         )
     add_parallel(parser)
     parser.add_argument(
@@ -51,13 +51,13 @@ def add_parser(subparsers: Any) -> None:
         "--items",
         type=int,
         metavar="N",
-        help="list N items of each language that the candidate lost, and N that it gained, with what was answered",
+        help="list N items of each language that the candidate lost, and N that it gained, with the answers",
     )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as JUnit XML")
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write it as Markdown, as for $GITHUB_STEP_SUMMARY"
+        "--markdown", type=Path, metavar="FILE", help="write the verdict as Markdown, such as for $GITHUB_STEP_SUMMARY"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdict as JSON")
     parser.set_defaults(func=_check)
     verbs = parser.add_subparsers(dest="verb", metavar="init | power", title="before the first gate")
     _add_init(verbs)
@@ -75,7 +75,7 @@ def _add_init(verbs: Any) -> None:
     init.add_argument("--force", action="store_true", help="replace the file if it exists")
     init.add_argument("--alpha", type=float, default=0.05, help="chance of any false alarm (default: 0.05)")
     init.add_argument(
-        "--profile", type=Path, metavar="FILE", help="the baseline's routing profile: sets drift limits, too"
+        "--profile", type=Path, metavar="FILE", help="the baseline's routing profile: sets drift limits as well"
     )
     _add_noise(init)
     add_parallel(init)
@@ -89,12 +89,12 @@ def _add_power(verbs: Any) -> None:
         description="Say how often a drop of a given size would be called a regression with these item counts.",
     )
     power.add_argument("paths", nargs="*", type=Path, metavar="BASELINE", help="results files or folders")
-    power.add_argument("--items", type=int, metavar="N", help="without a baseline: items a language")
+    power.add_argument("--items", type=int, metavar="N", help="without a baseline: items per language")
     power.add_argument(
         "--score", type=float, default=0.5, help="without a baseline: share of right answers (default: 0.5)"
     )
     power.add_argument(
-        "--languages", type=int, default=1, metavar="N", help="without a baseline: how many (default: 1)"
+        "--languages", type=int, default=1, metavar="N", help="without a baseline: number of languages (default: 1)"
     )
     power.add_argument(
         "--policy", type=Path, metavar="FILE", help="policy file (default: alpha 0.05, Holm, no margins)"
@@ -103,9 +103,9 @@ def _add_power(verbs: Any) -> None:
         "--drops",
         default="0.01,0.02,0.03,0.05,0.1",
         metavar="SIZES",
-        help="drops to look at, 0.05 for 5 percentage points; of scores that are no shares, in shares of the score",
+        help="sizes of drop, 0.05 for 5 percentage points; for scores that are not shares, as a share of the score",
     )
-    power.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON")
+    power.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
     _add_noise(power)
     add_parallel(power)
     power.set_defaults(func=_power)
@@ -115,13 +115,14 @@ def _add_noise(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--correlation",
         type=float,
-        help="of two runs' scores of the same item, 0 to 1 (default: 0.5; runs of related models lie higher)",
+        help="correlation of two runs' scores of the same item, 0 to 1 (default: 0.5; runs of related models lie "
+        "higher)",
     )
     parser.add_argument(
         "--language_correlation",
         type=float,
-        help="of the differences of one item in two languages, 0 to 1 (default: that of the baseline's scores; without "
-        "a baseline 0.1)",
+        help="correlation of the differences of one item in two languages, 0 to 1 (default: that of the baseline's "
+        "scores; without a baseline 0.1)",
     )
     parser.add_argument(
         "--pair",
@@ -169,9 +170,11 @@ def _check(args: argparse.Namespace) -> int:
 
 def _init(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.force:
-        raise UserError("exists already", fix="give another path, or --force to replace it", where=str(args.output))
+        raise UserError("already exists", fix="give another path, or --force to replace it", where=str(args.output))
     if not 0 < args.alpha <= 0.5:
-        raise UserError(f"{args.alpha:g} is no level", fix="give a small number such as 0.05", where="--alpha")
+        raise UserError(
+            f"{args.alpha:g} is not a significance level", fix="give a small number such as 0.05", where="--alpha"
+        )
     from lm_eval_moe.files import write_whole
     from lm_eval_moe.gate.collect import task_places
     from lm_eval_moe.gate.drift import item_spread
@@ -245,10 +248,10 @@ def _power(args: argparse.Namespace) -> int:
     if args.items is not None and args.languages > 1:
         rows = [replace(rows[0], name="one language"), rows[-1]]  # the languages are all alike
     heading = (
-        f"How often a drop is called a regression: of one language alone, and of the average when all fall at once. "
-        f"Items are compared one by one; {tests} tests share alpha {policy.alpha:g} ({policy.correction}). Two runs' "
-        f"scores of an item correlate by {correlation:.2f} ({sources[0]}), their differences between languages by "
-        f"{between:.2f} ({sources[1]}). Drops and margins of shares are in percentage points."
+        "How often a drop is called a regression: in one language alone, and in the average when all languages fall "
+        f"at once. Items are compared one by one; {tests} tests share alpha {policy.alpha:g} ({policy.correction}). "
+        f"Two runs' scores of an item correlate by {correlation:.2f} ({sources[0]}), their differences between "
+        f"languages by {between:.2f} ({sources[1]}). Drops and margins of shares are in percentage points."
     )
     print(power_table(rows, heading))
     if args.json:
@@ -323,7 +326,9 @@ def _drops(text: str) -> list[float]:
     except ValueError:
         drops = []
     if not drops or not all(0 < drop < 1 for drop in drops):
-        raise UserError(f"{text!r} are no drops", fix="write sizes between 0 and 1, such as 0.02,0.05", where="--drops")
+        raise UserError(
+            f"{text!r} is not a list of drops", fix="write sizes between 0 and 1, such as 0.02,0.05", where="--drops"
+        )
     return drops
 
 
@@ -331,4 +336,4 @@ def _day(text: str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError as error:
-        raise UserError(f"{text!r} is no date", fix="write year-month-day: 2026-12-31", where="--today") from error
+        raise UserError(f"{text!r} is not a date", fix="write year-month-day: 2026-12-31", where="--today") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_WIDTH = 170  # where the output is no terminal
+_WIDTH = 170  # where the output is not a terminal
 _SHOWN = 6  # names in a cell of the table; the other formats have all
 _FOLDED = 16  # characters that a cell of several words may be folded to
 _GAP = 3  # characters between columns
@@ -25,9 +25,10 @@ def add_parser(subparsers: Any) -> None:
     """Add ``ls``."""
     parser = subparsers.add_parser(
         "ls",
-        description="List the multilingual tasks of this package. Without an argument: one line a benchmark, with its "
-        "languages, size, kind, whether items pair with English and by what, dataset and licence. `subtasks`, `tags`, "
-        "and anything with --include_path, is what lm-eval lists: its tasks, this package's, and those of the folder.",
+        description="List the multilingual tasks of this package. Without an argument: one line per benchmark, with "
+        "its languages, size, kind, whether items pair with English and by which key, dataset and licence. With "
+        "`subtasks`, `tags` or --include_path it lists what lm-eval finds: its own tasks, this package's, and those of "
+        "the folder.",
         epilog="examples:\n"
         "  lm-eval-moe ls\n"
         "  lm-eval-moe ls --language sw\n"
@@ -40,20 +41,22 @@ def add_parser(subparsers: Any) -> None:
         "what",
         nargs="?",
         choices=("tasks", "groups", "languages", "subtasks", "tags"),
-        help="a line for each task, group (an average over tasks), or language, instead of each benchmark; subtasks or "
-        "tags of everything that lm-eval knows",
+        help="one line per task, group (an average over tasks) or language instead of per benchmark; or the subtasks "
+        "or tags of everything that lm-eval knows",
     )
     parser.add_argument(
         "--include_path", metavar="DIR", help="list what lm-eval finds, this folder's task files included"
     )
-    parser.add_argument("--language", "-l", metavar="TAG", help="only what has this language (sw, swh_Latn, ...)")
+    parser.add_argument(
+        "--language", "-l", metavar="TAG", help="only entries that cover this language (sw, swh_Latn, ...)"
+    )
     parser.add_argument("--benchmark", "-b", metavar="NAME", help="only this benchmark")
     parser.add_argument(
         "--format",
         "-f",
         choices=("table", "markdown", "json", "csv"),
         default="table",
-        help="default: table; the other formats shorten nothing",
+        help="default: table; the other formats do not shorten anything",
     )
     parser.set_defaults(func=_list)
 
@@ -83,11 +86,13 @@ def _list_everything(args: argparse.Namespace) -> int:
     ours = {"--language": args.language, "--benchmark": args.benchmark, "languages": args.what == "languages"}
     for name, given in ours.items():
         if given:
-            raise UserError("lm-eval's own list does not tell languages", fix="leave it out", where=f"ls {name}")
+            raise UserError("lm-eval's own list does not show languages", fix="leave it out", where=f"ls {name}")
     folders = [] if args.include_path is None else [args.include_path]
     for folder in folders:
         if not Path(folder).is_dir():
-            raise UserError(f"there is no folder {folder!r}", fix="give one with task files", where="--include_path")
+            raise UserError(
+                f"there is no folder {folder!r}", fix="give a folder with task files", where="--include_path"
+            )
     from lm_eval_moe.harness.task_index import listed
 
     sys.stdout.write(listed(args.what or "tasks", folders))
@@ -137,7 +142,7 @@ def _print(listing: Listing) -> None:
     for number, note in enumerate(notes, start=1):
         console.print(f"({number}) {note}")
     if shown < len(widths):
-        console.print(f"Too narrow for: {', '.join(listing.headers[shown:])}. --format markdown has them.")
+        console.print(f"Too narrow for: {', '.join(listing.headers[shown:])}. --format markdown shows them.")
 
 
 def _cell(cell: str | int | tuple[str, ...], notes: list[str]) -> str:

@@ -16,23 +16,23 @@ __all__ = ["main"]
 # Each is a module of this folder with `add_parser(subparsers)`, which sets `func` on what it parses.
 _COMMANDS = {
     "run": "evaluate a model on tasks, with routing capture and steering (the default)",
-    "doctor": "prove on your model that routing is captured and steered as said",
+    "doctor": "prove on your model that routing is captured and steered as claimed",
     "ls": "list the multilingual tasks, groups and languages",
-    "validate": "see whether tasks exist, before a model is loaded",
+    "validate": "check that tasks exist before a model is loaded",
     "profile": "capture routing over texts or tasks without scoring; show, merge, compare, analyse them",
     "experts": "select experts by a rule, show why, write an explicit steering file",
-    "sweep": "a grid over a steering file's fields, every cell beside its random controls",
-    "compare": "a leaderboard over results, with paired statistics",
-    "gate": "stop a regression in CI: judge a candidate against a stored baseline by a policy",
-    "report": "a self-contained HTML page on results, profiles and sweeps",
-    "demo": "the whole story offline on the bundled tiny model",
+    "sweep": "evaluate a grid over a steering file's fields, every cell with random controls",
+    "compare": "build a leaderboard from results, with paired statistics",
+    "gate": "stop regressions in CI: judge a candidate against a stored baseline by a policy",
+    "report": "write a self-contained HTML page about results, profiles and sweeps",
+    "demo": "run the whole workflow offline on the bundled tiny model",
 }
 
 # What an interrupted command says.
 _GOES_ON = {
-    "run": "with --use_cache PATH the same command goes on where it was",
-    "profile": "the same command goes on where it was",
-    "sweep": "the same command goes on where it was",
+    "run": "with --use_cache PATH the same command resumes where it stopped",
+    "profile": "the same command resumes where it stopped",
+    "sweep": "the same command resumes where it stopped",
 }
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _refused(UserError(error.strerror or str(error), fix="give another path", where=str(error.filename)))
     except KeyboardInterrupt:
-        how = _GOES_ON.get(command or "", "nothing was left half done")
+        how = _GOES_ON.get(command or "", "nothing was left half-finished")
         print(f"lm-eval-moe: interrupted; {how}", file=sys.stderr)
         return 130
 
@@ -86,9 +86,9 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lm-eval-moe",
         description="Evaluate mixture-of-experts language models with lm-evaluation-harness: capture where every "
-        "token is routed, steer the routers, report routing alignment beside accuracy.",
+        "token is routed, steer the routers, report routing alignment alongside accuracy.",
         epilog="`lm-eval-moe --model hf-moe ...` without a command is `lm-eval-moe run ...`; "
-        "`lm-eval-moe COMMAND --help` tells more.",
+        "`lm-eval-moe COMMAND --help` shows the details.",
     )
     parser.add_argument("--version", action="version", version=f"lm-eval-moe {__version__}")
     parser.set_defaults(func=lambda args: parser.print_help())

@@ -42,8 +42,8 @@ def add_parser(subparsers: Any) -> None:
     """Add ``profile``."""
     parser = subparsers.add_parser(
         "profile",
-        description="Capture how a model routes texts, or the prompts of tasks, and write one safetensors profile a "
-        "language. A run that was cut off goes on where it was when it is started again with the same arguments.",
+        description="Capture how a model routes texts, or the prompts of tasks, and write one safetensors profile per "
+        "language. An interrupted run resumes where it stopped when it is started again with the same arguments.",
         epilog="examples:\n"
         "  lm-eval-moe profile --model_args pretrained=demo --output profiles --texts en=en.txt sw=sw.jsonl\n"
         "  lm-eval-moe profile --model_args pretrained=demo --output profiles --tasks demo_arith_en,demo_arith_sw\n"
@@ -53,17 +53,17 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_capture(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="show | merge | diff | analyse", title="looking at profiles")
-    show = verbs.add_parser("show", help="what is in profiles")
+    verbs = parser.add_subparsers(dest="verb", metavar="show | merge | diff | analyse", title="working with profiles")
+    show = verbs.add_parser("show", help="show what is in profiles")
     show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors profile, or JSON counts")
     show.set_defaults(func=_show)
-    merge = verbs.add_parser("merge", help="the items of several profiles of one model in one file")
+    merge = verbs.add_parser("merge", help="merge the items of several profiles of one model into one file")
     merge.add_argument("out", type=Path, metavar="OUT", help="the file to write")
     merge.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors profile")
     merge.set_defaults(func=_merge)
-    diff = verbs.add_parser("diff", help="how far apart two profiles are, layer by layer")
+    diff = verbs.add_parser("diff", help="show how far apart two profiles are, layer by layer")
     diff.add_argument("a", type=Path, metavar="A", help="safetensors profile, or JSON counts")
-    diff.add_argument("b", type=Path, metavar="B", help="the other one")
+    diff.add_argument("b", type=Path, metavar="B", help="the profile to compare it with")
     diff.add_argument("--experts", type=int, default=3, help="experts to name in each layer (default: 3)")
     diff.set_defaults(func=_diff)
     add_analyse(verbs)
@@ -72,13 +72,15 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_capture(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the profiles, one file a language")
+    parser.add_argument(
+        "--output", "-o", type=Path, metavar="DIR", help="folder for the profiles, one file per language"
+    )
     parser.add_argument(
         "--texts",
         nargs="+",
         action="extend",
         metavar="LANG=FILE",
-        help="texts to profile: a file with one text a line, a .jsonl file, or hf:NAME:CONFIG:SPLIT for a data set",
+        help="texts to profile: a file with one text per line, a .jsonl file, or hf:NAME:CONFIG:SPLIT for a data set",
     )
     parser.add_argument("--tasks", metavar="NAMES", help="lm-eval tasks, separated by commas, whose prompts to profile")
     parser.add_argument("--text_field", help="field of the text in JSON lines or a data set (default: text)")
@@ -86,9 +88,11 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         "--id_field", help="field that names an item in every language (default: items pair by their position)"
     )
     parser.add_argument(
-        "--benchmark", metavar="NAME", help="what the texts are of (default: the file's name without its language)"
+        "--benchmark",
+        metavar="NAME",
+        help="benchmark that the texts are from (default: the file's name without its language)",
     )
-    parser.add_argument("--include_path", metavar="DIR", help="folder with further task files")
+    parser.add_argument("--include_path", metavar="DIR", help="folder with additional task files")
     add_parallel(parser)
     parser.add_argument(
         "--span",
@@ -104,20 +108,20 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="NAME",
-        help="put prompts to the model by its tokenizer's chat template, a text as what the user says; NAME, if it has "
-        "several",
+        help="apply the tokenizer's chat template to prompts, with a text as the user's message; NAME if there are "
+        "several templates",
     )
     parser.add_argument("--system_instruction", metavar="TEXT", help="put this before every prompt or text")
-    parser.add_argument("--aggregate", action="store_true", help="one pooled row a language instead of one an item")
+    parser.add_argument("--aggregate", action="store_true", help="one pooled row per language instead of one per item")
     parser.add_argument(
         "--arrays",
         metavar="NAMES",
         default="",
-        help="further arrays to hold: consecutive_overlap, how alike the experts of neighbouring tokens are",
+        help="additional arrays to store: consecutive_overlap, how similar the experts of neighbouring tokens are",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="texts of a file, or documents of a task, at most")
-    parser.add_argument("--batch_size", type=int, help="texts a batch (default: 8; auto for vllm-moe)")
-    parser.add_argument("--max_length", type=int, help="tokens of a window, for texts that are longer")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N texts of a file, or N documents of a task")
+    parser.add_argument("--batch_size", type=int, help="texts per batch (default: 8; auto for vllm-moe)")
+    parser.add_argument("--max_length", type=int, help="tokens per window; longer texts are split")
     add_device(parser)
     parser.add_argument("--steering", metavar="FILE", help="profile the model steered by this file")
     add_overrides(parser)
@@ -126,10 +130,10 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="how often to wait until what is there is on the disk (default: 60); a kill of the command alone loses no "
-        "more than the last few batches, with --aggregate what was not saved yet",
+        help="how often to force everything to disk (default: 60). Killing the command itself loses at most the last "
+        "few batches, or with --aggregate whatever was not yet saved",
     )
-    parser.add_argument("--restart", action="store_true", help="replace what is there instead of going on with it")
+    parser.add_argument("--restart", action="store_true", help="replace existing profiles instead of resuming them")
     add_strict(parser)
 
 
@@ -166,9 +170,9 @@ def _run(job: Any) -> str:
     from tqdm import tqdm
 
     if job.finished:
-        return f"{job.path}: is there already, with the same settings"
+        return f"{job.path}: already exists, with the same settings"
     if job.done:
-        print(f"lm-eval-moe: {job.path}: goes on after {job.done} of {len(job.source)} documents", file=sys.stderr)
+        print(f"lm-eval-moe: {job.path}: resuming after {job.done} of {len(job.source)} documents", file=sys.stderr)
     with tqdm(
         total=len(job.source),
         initial=job.done,
@@ -185,7 +189,7 @@ def _run(job: Any) -> str:
 def _check(args: argparse.Namespace) -> None:
     given = model_arguments(args)
     if args.output is None:
-        raise UserError("no folder is given", fix="say where the profiles shall lie", where="--output")
+        raise UserError("no folder given", fix="say where to write the profiles", where="--output")
     check_folder(args.output, "--output")
     if bool(args.texts) == bool(args.tasks):
         raise UserError(
@@ -194,11 +198,13 @@ def _check(args: argparse.Namespace) -> None:
     foreign, others = (_OF_TASKS, "texts") if args.texts else (_OF_TEXTS, "tasks")
     idle = [flag for flag in foreign if getattr(args, flag)]
     if idle:
-        raise UserError("says nothing for " + others, fix="leave it out", where=f"--{idle[0]}")
+        raise UserError("has no effect on " + others, fix="leave it out", where=f"--{idle[0]}")
     check_at_least(args, 1, "limit", "batch_size", "max_length")
     if not args.save_every >= 0:
         raise UserError(
-            f"{args.save_every} is no time", fix="give seconds, 0 to save as often as possible", where="--save_every"
+            f"{args.save_every} is not a number of seconds",
+            fix="give a number of at least 0; 0 saves as often as possible",
+            where="--save_every",
         )
     if args.span == "thinking":
         raise UserError(
@@ -224,7 +230,7 @@ def _arrays(args: argparse.Namespace) -> tuple[str, ...]:
         if name not in EXTRA_ARRAYS:
             raise UserError(
                 f"there is no array {name!r}{did_you_mean(name, EXTRA_ARRAYS)}",
-                fix=f"choose among {', '.join(EXTRA_ARRAYS)}; the others are always held",
+                fix=f"choose among {', '.join(EXTRA_ARRAYS)}; the others are always stored",
                 where="--arrays",
             )
     return tuple(names)
@@ -235,7 +241,7 @@ def _texts(args: argparse.Namespace) -> list[Source]:
     from lm_eval_moe.profiling.texts import text_sources
 
     fields = Fields(args.text_field or "text", args.id_field)
-    return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, named=not args.aggregate)
+    return text_sources(args.texts, fields, benchmark=args.benchmark, limit=args.limit, has_names=not args.aggregate)
 
 
 def _task_prompts(args: argparse.Namespace, lm: RoutedModel, prompting: Prompting) -> list[Source]:

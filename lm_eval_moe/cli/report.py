@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         metavar="[NAME=]PATH",
         help="results files, routing profiles (*.safetensors; JSON counts as LANG=FILE), folders of sweeps, or "
-        "directories with any of them; NAME= gives a run its label",
+        "folders with any of them; NAME= gives a run its label",
     )
     parser.add_argument(
         "--output", "-o", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html"

@@ -37,13 +37,13 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"Evaluate a model on tasks. Takes all that `lm_eval run` takes (--model is {DEFAULT} here), and:"
+        f"Evaluate a model on tasks. Takes everything that `lm_eval run` takes (--model is {DEFAULT} here), and:"
     )
     parser.usage = (
         "lm-eval-moe run --model_args pretrained=<model> --tasks <task> ... [--model NAME] [--steering FILE] [options]"
     )
     parser.epilog = (
-        "model arguments of ours, beside lm-eval's (docs/model_arguments.md):\n"
+        "model arguments in addition to lm-eval's (docs/model_arguments.md):\n"
         + "".join(f"  {name:<{max(map(len, ARGUMENT_HELP))}}  {text}\n" for name, text in ARGUMENT_HELP.items())
         + "\nexamples:\n"
         "  $ lm-eval-moe run --model_args pretrained=demo --tasks demo_arith\n"
@@ -130,12 +130,12 @@ def _add_routing_arguments(group: Any) -> None:
         "--routing_fields",
         metavar="NAMES",
         help="routing fields to report: all, or names separated by commas "
-        f"(default, as far as the run can have them: {', '.join(default_fields())})",
+        f"(default, where the run can have them: {', '.join(default_fields())})",
     )
     group.add_argument(
         "--routing_include_reference",
         action="store_true",
-        help="report divergence 0 and overlap 1 for the reference language itself, too",
+        help="also report divergence 0 and overlap 1 for the reference language itself",
     )
     group.add_argument(
         "--routing_profile",
@@ -147,12 +147,12 @@ def _add_routing_arguments(group: Any) -> None:
         "--allow_leak",
         "--allow-leak",
         action="store_true",
-        help="evaluate also on items that the steering's experts were selected on, and mark the results",
+        help="also evaluate on items that the steering's experts were selected on, and mark the results",
     )
     group.add_argument(
         "--control",
         metavar="random:N",
-        help="evaluate N random draws of as many experts per layer as well, and report the gain over them",
+        help="also evaluate N random draws of as many experts per layer, and report the gain over them",
     )
     add_strict(group)
 

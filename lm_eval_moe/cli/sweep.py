@@ -37,23 +37,24 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "sweep",
         description="Evaluate a grid over the fields of a steering file with one model load: the baseline, every "
-        "cell, and matched random controls of every cell. Each run is saved as it ends; a sweep that was cut off goes "
-        "on where it was when it is started again. Writes table.md, table.csv, table.json and a figure a benchmark.",
+        "cell, and matched random controls of every cell. Each run is saved as it ends; an interrupted sweep resumes "
+        "where it stopped when it is started again. Writes table.md, table.csv, table.json and one figure per "
+        "benchmark.",
         epilog="example:\n  lm-eval-moe sweep sweep.yaml --model_args pretrained=demo --output sweep_results",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="sweep YAML file")
     add_model(parser)
-    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the results")
-    parser.add_argument("--batch_size", help="requests a batch, or auto (default: that of the file, or as for run)")
+    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--batch_size", help="requests per batch, or auto (default: the file's, or as for run)")
     parser.add_argument("--device", help="as for run, e.g. cuda or cpu")
     parser.add_argument("--routing_reference", metavar="LANG", default="en", help="reference language (default: en)")
-    parser.add_argument("--include_path", type=Path, metavar="DIR", help="folder with further task files")
+    parser.add_argument("--include_path", type=Path, metavar="DIR", help="folder with additional task files")
     parser.add_argument(
         "--allow_leak",
         "--allow-leak",
         action="store_true",
-        help="evaluate also on items that the experts were selected on, and mark the results",
+        help="also evaluate on items that the experts were selected on, and mark the results",
     )
     parser.add_argument(
         "--dry_run",
@@ -69,13 +70,13 @@ def _execute(args: argparse.Namespace) -> int:
     from lm_eval_moe.sweep.spec import load_sweep
 
     if not args.model_args:
-        raise UserError("no model is given", fix="--model_args pretrained=<hub id, folder or demo>", where="sweep")
+        raise UserError("no model given", fix="--model_args pretrained=<hub id, folder or demo>", where="sweep")
     sweep = load_sweep(args.file)
     with warnings_as_lines(strict=args.strict) as warned, quiet_libraries():
         if args.dry_run:
             return _dry_run(sweep, args)
         if args.output is None:
-            raise UserError("there is no folder for the results", fix="give --output DIR", where="--output")
+            raise UserError("no folder given for the results", fix="give --output DIR", where="--output")
         return _run(sweep, args, warned)
 
 
@@ -125,7 +126,9 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
         )
     except KeyboardInterrupt:
         _write(sweep, cells, empty, store)
-        print(f"lm-eval-moe: interrupted; the same command goes on, {args.output} has what there is", file=sys.stderr)
+        print(
+            f"lm-eval-moe: interrupted; the same command resumes, {args.output} has the results so far", file=sys.stderr
+        )
         return 130
     print(_write(sweep, cells, empty, store))
     return 0
@@ -144,7 +147,9 @@ def _announce(sweep: SweepSpec, cells: Sequence[PlannedCell], empty: Sequence[Em
     if sweep.controls and (few := few_draws(sweep.controls)):
         print(f"{few}, and more with the correction over the cells", file=sys.stderr)
     if not sweep.controls:
-        warnings.warn("without random controls no gain can be put down to the experts", RoutingWarning, stacklevel=2)
+        warnings.warn(
+            "without random controls no gain can be attributed to the choice of experts", RoutingWarning, stacklevel=2
+        )
 
 
 def _in_words(sweep: SweepSpec, cell: PlannedCell | EmptyCell) -> str:

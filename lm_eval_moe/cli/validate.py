@@ -12,13 +12,13 @@ def add_parser(subparsers: Any) -> None:
     """Add ``validate``."""
     parser = subparsers.add_parser(
         "validate",
-        description="See whether tasks, groups and tags exist, among this package's, lm-eval's and your own, and what "
-        "they are. Neither data nor a model is loaded.",
+        description="Check whether tasks, groups and tags exist (this package's, lm-eval's or your own) and say which "
+        "of the three each is. Neither data nor a model is loaded.",
         epilog="example:\n  lm-eval-moe validate --tasks mgsm_direct_sw,my_task --include_path my_tasks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--tasks", "-t", required=True, metavar="NAMES", help="names or patterns, with commas between")
-    parser.add_argument("--include_path", metavar="DIR", help="folder of further task files")
+    parser.add_argument("--tasks", "-t", required=True, metavar="NAMES", help="names or patterns, separated by commas")
+    parser.add_argument("--include_path", metavar="DIR", help="folder with additional task files")
     parser.set_defaults(func=_validate)
 
 
@@ -29,7 +29,7 @@ def _validate(args: argparse.Namespace) -> None:
 
     names = [name for name in args.tasks.split(",") if name]
     if not names:
-        raise UserError("no task is named", fix="give names with commas between", where="--tasks")
+        raise UserError("no task given", fix="give names separated by commas", where="--tasks")
     check_task_folder(args.include_path)
     with quiet_libraries():
         manager = task_manager(names, [args.include_path] if args.include_path else [])

@@ -12,8 +12,10 @@ from lm_eval_moe.compare.comparable import baselines_of, check_setups
 from lm_eval_moe.compare.control import ControlGains, control_gains
 from lm_eval_moe.compare.settings import BoardSettings
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.long_lists import Note
 from lm_eval_moe.pairing import PairingRegistry
 from lm_eval_moe.results import LabelledRun, Metric, Run, arrange, read_runs
+from lm_eval_moe.results.labels import shared_sentence, unsaid
 from lm_eval_moe.results.marks import Mark
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
@@ -41,9 +43,21 @@ class Head:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run."""
+    """A run.
+
+    Attributes:
+        label: What it is called.
+        detail: What neither its label nor `Board.shared` says of its model and steering.
+        model: Its model.
+        steering: The name of its steering; empty if unsteered.
+        steering_hash: Its hash.
+        baseline: The label of the run that it is compared with; None if it is one itself.
+        cells: One a column.
+        control: Its gains over random controls.
+    """
 
     label: str
+    detail: str
     model: str
     steering: str
     steering_hash: str
@@ -59,7 +73,7 @@ class Section:
     title: str
     heads: tuple[Head, ...]
     rows: tuple[RunRow, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -77,9 +91,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Board:
-    """All tables, and what has to be known to read them."""
+    """All tables, and what has to be known to read them.
+
+    Attributes:
+        sections: The tables.
+        shared: A sentence on what all runs share; empty where their labels say it.
+        notes: What was said on the way.
+        settings: What was asked for.
+    """
 
     sections: tuple[Section, ...]
+    shared: str
     notes: tuple[str, ...]
     settings: BoardSettings
 
@@ -119,7 +141,12 @@ def build_board(
         if number not in shown
     ]
     _check_sort(sections, settings.sort)
-    return Board(tuple(_sorted(section, settings.sort) for section in sections), (*notes, *said, *further), settings)
+    return Board(
+        tuple(_sorted(section, settings.sort) for section in sections),
+        shared_sentence(runs),
+        (*notes, *said, *further),
+        settings,
+    )
 
 
 def _section(plan: Plan, runs: Sequence[Run], settings: BoardSettings) -> Section:
@@ -135,6 +162,7 @@ def _section(plan: Plan, runs: Sequence[Run], settings: BoardSettings) -> Sectio
         rows.append(
             RunRow(
                 label=run.label,
+                detail=unsaid(run, runs),
                 model=run.model,
                 steering=(run.steering.name or "steering") if run.steering else "",
                 steering_hash=run.steering_hash or "",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from lm_eval_moe.compare.settings import ColumnsBy
 from lm_eval_moe.errors import UserError
+from lm_eval_moe.long_lists import Note, counted, folded
 from lm_eval_moe.results import Benchmark, LeftOut, Run
 from lm_eval_moe.results.benchmarks import LanguageResult
 from lm_eval_moe.results.marks import listed
@@ -49,7 +50,7 @@ class Plan:
     columns: tuple[BoardColumn, ...]
     divergence: tuple[str, ...]
     benchmark: Benchmark | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def averages(self) -> int:
@@ -78,28 +79,28 @@ def plans(
 def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
     chosen = reference or benchmark.reference or "en"
     first = [lang for lang in benchmark.languages if lang == chosen]
-    return replace(
-        benchmark, reference=chosen, languages=(*first, *(lang for lang in benchmark.languages if lang != chosen))
-    )
+    others = sorted(lang for lang in benchmark.languages if lang != chosen)
+    return replace(benchmark, reference=chosen, languages=(*first, *others))
 
 
 def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
     runs = _present(whole)
     benchmark = whole.of_runs(runs)
-    notes = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
+    notes: list[Note] = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
     columns = [BoardColumn(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
     if by == "languages":
         columns += [BoardColumn(lang, benchmark, (lang,)) for lang in benchmark.languages]
     else:
         groups = _groups(benchmark.languages, by)
         columns += [BoardColumn(name, benchmark, langs) for name, langs in groups.items()]
-        notes += [f"{name}: {', '.join(langs)}." for name, langs in groups.items()]
+        for name, langs in groups.items():
+            notes += [f"{name}: {counted(langs, 'languages')}.", *folded(name, langs)]
         if by == "tiers" and len(benchmark.languages) > sum(map(len, groups.values())):
             notes.append("English counts to no tier, as in the groups of tasks.")
     return Plan(benchmark.name, runs, tuple(columns), _compared(benchmark), benchmark, tuple(notes))
 
 
-def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
+def _missing(benchmark: Benchmark, number: int) -> Iterator[Note]:
     """Say which of a table's languages a run lacks, and where it has the task without the metric."""
     run, (without, lacking) = benchmark.runs[number], benchmark.missing(number)
     unscored = [task for lang, task in benchmark.tasks.items() if lang in without]
@@ -108,12 +109,14 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
         has = f"its metrics are {listed(list(known))}" if known else "it has no metric with a number"
         if all(run.is_unscored(task) for task in unscored):
             has = "it was run with --predict_only, and lm-eval's bypass of 999 is not a score"
-        yield f"{run.label} has no {benchmark.metric.key} of {listed(unscored)}: {has}."
+        yield f"{run.label} has no {benchmark.metric.key} of {counted(unscored, 'tasks')}: {has}."
+        yield from folded(f"Tasks without {benchmark.metric.key} in {run.label}", unscored)
     if lacking and benchmark.cells[number]:
         yield (
-            f"{run.label} lacks {listed(lacking)}: its averages are over the languages that it has, its changes over "
-            "those that its baseline has, too."
+            f"{run.label} lacks {counted(lacking, 'languages')}: its averages are over the languages that it has, its "
+            "changes over those that its baseline has, too."
         )
+        yield from folded(f"Languages that {run.label} lacks", lacking)
 
 
 def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...]]:
@@ -136,12 +139,14 @@ def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...
 
 def _by_benchmark(wholes: Sequence[Benchmark]) -> Plan:
     runs = tuple(sorted({number for whole in wholes for number in _present(whole)}))
-    columns, notes = [], []
+    columns, notes = [], list[Note]()
     for whole in wholes:
         benchmark = whole.of_runs(runs)
         columns.append(BoardColumn(whole.name, benchmark, whole.languages))
         if len(whole.languages) > 1:
-            notes.append(f"{whole.name}: average over {len(whole.languages)} languages, {', '.join(whole.languages)}.")
+            few = "" if folded("", whole.languages) else f", {', '.join(whole.languages)}"
+            notes.append(f"{whole.name}: average over {len(whole.languages)} languages{few}.")
+            notes += folded(f"Languages of {whole.name}", whole.languages)
         notes += [note for number in range(len(runs)) for note in _missing(benchmark, number)]
     return Plan("benchmarks", runs, tuple(columns), (), None, tuple(notes))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lm_eval_moe.errors import UserError, did_you_mean
+from lm_eval_moe.long_lists import counted
 from lm_eval_moe.results import Mismatch, Run, setup_differences
 from lm_eval_moe.results.setup import unrecorded_choice
 
@@ -75,8 +76,8 @@ def check_setups(runs: Sequence[Run], baselines: Sequence[int | None], *, allow:
             serious += _sentences([each for each in found if each.serious], runs[other], run)
             slight += _sentences([each for each in found if not each.serious], runs[other], run)
     slight += [
-        f"documents of {', '.join(chosen)}: {run.label} evaluated chosen ones (--samples) and does not say which; it "
-        "is not known whether the other runs evaluated the same"
+        f"documents of {counted(chosen, 'tasks')}: {run.label} evaluated chosen ones (--samples) and does not say "
+        "which; it is not known whether the other runs evaluated the same"
         for run in runs
         if len(runs) > 1 and (chosen := [task for task in run.tasks if unrecorded_choice(run, task)])
     ]

@@ -6,22 +6,27 @@ from collections.abc import Iterator, Sequence
 
 from lm_eval_moe.compare.board import Board, Head, RunRow, Section
 from lm_eval_moe.compare.cells import BoardCell, Change
+from lm_eval_moe.long_lists import Note
 from lm_eval_moe.number_text import Scale, p_number, p_text, per_cent
 from lm_eval_moe.results.marks import legend, listed, signs_of
 from lm_eval_moe.statistics import ALPHA, draws_needed
 
 __all__ = [
     "MISSING",
+    "are_languages_in_rows",
     "caption",
     "change_text",
     "change_words",
     "control_text",
+    "corner",
     "interval_text",
+    "row_detail",
     "section_notes",
     "value_text",
 ]
 
 MISSING = "\N{EN DASH}"
+_MOST_COLUMNS = 12
 _BETTER, _WORSE = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
 
 
@@ -79,6 +84,25 @@ def control_text(row: RunRow, head: Head) -> tuple[str, str]:
     return scale.change(gain.gain) + mark, ", ".join(filter(None, (interval, rank)))
 
 
+def are_languages_in_rows(section: Section) -> bool:
+    """Whether a table is turned round: more than a dozen languages, and at least as many as runs, are found in rows."""
+    languages = sum(head.kind == "value" for head in section.heads)
+    return languages > _MOST_COLUMNS and languages >= len(section.rows)
+
+
+def corner(section: Section, board: Board) -> str:
+    """Return what stands above the names of a table's rows."""
+    if not are_languages_in_rows(section):
+        return "run"
+    return "language" if board.settings.columns == "languages" else ""
+
+
+def row_detail(row: RunRow, section: Section) -> str:
+    """Return what stands beside a run's label: what it leaves out, and that the run is the baseline."""
+    compared = any(other.baseline == row.label for other in section.rows) and row.label.lower() != "baseline"
+    return ", ".join(filter(None, (row.detail, "baseline" * compared)))
+
+
 def caption(section: Section) -> str:
     """Return what a table shows: benchmark, metric, unit and direction."""
     metrics = {(head.metric, head.higher_is_better) for head in section.heads if head.metric is not None}
@@ -89,12 +113,13 @@ def caption(section: Section) -> str:
     return f"{section.title}: {metric.title}{unit}, {'higher' if higher else 'lower'} is better"
 
 
-def section_notes(section: Section, board: Board) -> list[str]:
+def section_notes(section: Section, board: Board) -> list[Note]:
     """Return what has to be known to read a table."""
     return [
         *legend(section.marks),
         *_how_compared(section, board),
         *_columns(section),
+        *_order(section, board),
         *_errors(section),
         *_controls(section),
         *section.notes,
@@ -182,6 +207,15 @@ def _columns(section: Section) -> Iterator[str]:
             yield f"{head.title}: {mean}."
         elif head.kind == "divergence":
             yield f"{head.title}: middle layers, to the reference, {mean}; lower is closer."
+
+
+def _order(section: Section, board: Board) -> Iterator[str]:
+    """Say how languages and runs are ordered, where there are enough of them to be looked for."""
+    if board.settings.columns == "languages" and sum(head.kind == "value" for head in section.heads) > 2:
+        yield "Languages are ordered by code, the reference first."
+    if len(section.rows) > 2:
+        by = {"given": "as given", "label": "by name"}.get(board.settings.sort, f"by {board.settings.sort}, best first")
+        yield f"Runs are ordered {by}."
 
 
 def _controls(section: Section) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The words of the demo data, in eight languages: what ``words.yaml`` beside this file says."""
+"""The words of the demo data, in eight languages: what ``words.yaml`` next to this file says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two backends agree on one model: the same texts under the same steering, each in a process of its own."""
+"""How far two backends agree on one model: the same texts under the same steering, each in its own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lm_eval_moe._version import __version__
-from lm_eval_moe.doctor.sample import Request, Seen, read_seen, send
+from lm_eval_moe.doctor.sample import Request, SampleResult, read_result, send
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import SELECTION, Identity
 from lm_eval_moe.metrics import normalized_js_divergence
@@ -69,9 +69,9 @@ class BackendAgreement:
             exact: Whether both compute in float32: otherwise only what no rounding can explain is wrong.
         """
         if self.miscounted:
-            return f"{self.miscounted} texts have other numbers of tokens"
+            return f"{self.miscounted} texts have different numbers of tokens"
         if self.confused:
-            return f"{self.confused} records are nearer to another text's"
+            return f"{self.confused} records are closer to another text's"
         if not exact:
             return ""
         limits = (("log-likelihood", _SCORES), ("importance", _IMPORTANCE), ("divergence", _DIVERGENCE))
@@ -109,8 +109,8 @@ class Parity:
     @property
     def problems(self) -> list[str]:
         """What is wrong, by plan."""
-        said = [(each.plan, each.problem(exact=self.exact)) for each in self.plans]
-        return [f"steering {plan}: {problem}" for plan, problem in said if problem]
+        problems = [(plan.plan, plan.problem(exact=self.exact)) for plan in self.plans]
+        return [f"steering {plan}: {problem}" for plan, problem in problems if problem]
 
     @property
     def ok(self) -> bool:
@@ -124,10 +124,10 @@ class Parity:
         if not self.ok:
             return f"NOT OK. {one} and {other} do not agree: {'. '.join(self.problems)}."
         if self.exact:
-            return f"OK. {one} and {other} agree but for rounding and near-ties."
+            return f"OK. {one} and {other} agree up to rounding and near-ties."
         return (
-            f"OK. {one} and {other} see the same texts. In 16-bit types they cannot agree further: do not mix what "
-            "they make; dtype=float32 tells whether anything else is behind the differences."
+            f"OK. {one} and {other} see the same texts. In 16-bit types they cannot agree more closely: do not mix "
+            "their results; dtype=float32 shows whether anything else is behind the differences."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,11 +141,11 @@ class Parity:
         rows = [["steering", "log-likelihood", "importance", "divergence", "selections that differ"]]
         rows += [
             [
-                each.plan,
-                *(f"{value:.1e}" for value in (each.scores, each.importance, each.divergence)),
-                f"{each.differing:,} of {each.selections:,}",
+                agreement.plan,
+                *(f"{value:.1e}" for value in (agreement.scores, agreement.importance, agreement.divergence)),
+                f"{agreement.differing:,} of {agreement.selections:,}",
             ]
-            for each in self.plans
+            for agreement in self.plans
         ]
         title = f"{names}: largest differences on {self.texts} texts"
         verdict = "\n".join(hanging("verdict: ", self.verdict, _WIDTH))
@@ -154,8 +154,8 @@ class Parity:
 
 def shared_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return of a backend's model arguments those that another one gets, too."""
-    known = {"max_length": arguments.get("max_model_len"), **arguments}
-    return {name: known[name] for name in _SHARED if known.get(name) is not None}
+    values = {"max_length": arguments.get("max_model_len"), **arguments}
+    return {name: values[name] for name in _SHARED if values.get(name) is not None}
 
 
 def compare_backends(
@@ -168,7 +168,7 @@ def compare_backends(
     Args:
         first: Name and model arguments of a backend, which draws the sample.
         second: Those of the other.
-        progress: Is told what is about to run.
+        progress: Is called with what is about to run.
 
     Raises:
         UserError: A backend cannot be loaded, or the two do not run the same model.
@@ -176,31 +176,31 @@ def compare_backends(
     requests = [Request.of(*first), Request.of(*second)]  # both are known before an hour is spent on one
     with tempfile.TemporaryDirectory() as folder:
         progress(requests[0].backend)
-        one = _seen(requests[0], Path(folder))
+        one = _run_sample(requests[0], Path(folder))
         progress(requests[1].backend)
-        other = _seen(Request.of(*second, texts=one.texts), Path(folder))
+        other = _run_sample(Request.of(*second, texts=one.texts), Path(folder))
     return parity(one, other)
 
 
-def _seen(request: Request, folder: Path) -> Seen:
-    asked, found = folder / f"{request.backend}.asked.json", folder / f"{request.backend}.npz"
-    send(request, asked)
-    command = [sys.executable, "-m", "lm_eval_moe.doctor.sample", str(asked), str(found)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    error = found.with_suffix(".json")
+def _run_sample(request: Request, folder: Path) -> SampleResult:
+    request_file, result_file = folder / f"{request.backend}.asked.json", folder / f"{request.backend}.npz"
+    send(request, request_file)
+    command = [sys.executable, "-m", "lm_eval_moe.doctor.sample", str(request_file), str(result_file)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    error = result_file.with_suffix(".json")
     if error.is_file():
         raise UserError(**json.loads(error.read_text(encoding="utf-8")))
-    if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+    if process.returncode:
+        last = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "")
         raise UserError(
-            f"the process of {request.backend} ended with {done.returncode}: {last.strip()}",
-            fix="see whether `lm-eval-moe doctor` runs with this backend alone",
+            f"the process that ran {request.backend} exited with code {process.returncode}: {last.strip()}",
+            fix="check whether `lm-eval-moe doctor` runs with this backend alone",
             where=f"doctor: {request.backend}",
         )
-    return read_seen(found)
+    return read_result(result_file)
 
 
-def parity(one: Seen, other: Seen) -> Parity:
+def parity(one: SampleResult, other: SampleResult) -> Parity:
     """Compare what two backends made of the same texts.
 
     Raises:
@@ -210,17 +210,18 @@ def parity(one: Seen, other: Seen) -> Parity:
     if differences:
         raise UserError(
             f"the two backends run different models: {'; '.join(map(str, differences))}",
-            fix="give both the same model: --model_args pretrained=...; --against_args is for what the other needs",
+            fix="give both the same model: --model_args pretrained=...; --against_args is for what only the other one "
+            "needs",
             where="--against",
         )
-    plans = tuple(_agreement(plan, one, other) for plan in one.scores)
+    plans = tuple(_plan_agreement(plan, one, other) for plan in one.scores)
     return Parity((one.backend, other.backend), (one.dtype, other.dtype), len(one.texts), plans)
 
 
-def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
+def _plan_agreement(plan: str, one: SampleResult, other: SampleResult) -> BackendAgreement:
     counts = one.counts[plan], other.counts[plan]
-    apart = np.abs(counts[0] - counts[1]).sum((1, 2))
-    even = apart == 0
+    distance = np.abs(counts[0] - counts[1]).sum((1, 2))
+    even = distance == 0
     scores = np.abs(one.scores[plan] - other.scores[plan])
     importance = np.abs(one.importance[plan] - other.importance[plan]).max((1, 2))
     layers = list(one.layers["middle"] or one.layers["all"])
@@ -230,11 +231,11 @@ def _agreement(plan: str, one: Seen, other: Seen) -> BackendAgreement:
         scores=_largest(scores),
         importance=_largest(importance),
         divergence=_largest(divergence),
-        differing=int(apart.sum()) // 2,
+        differing=int(distance.sum()) // 2,
         selections=int(counts[0].sum()),
         even=(_largest(scores[even]), _largest(importance[even]), _largest(divergence[even & np.roll(even, -1)])),
         miscounted=int((one.tokens[plan] != other.tokens[plan]).sum()),
-        confused=_confused(*counts),
+        confused=_count_confused(*counts),
     )
 
 
@@ -243,10 +244,10 @@ def _divergence(importance: NDArray[np.float64], layers: Sequence[int]) -> NDArr
     return np.asarray(normalized_js_divergence(importance, np.roll(importance, -1, axis=0))[:, layers].mean(1))
 
 
-def _confused(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
+def _count_confused(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
     """Count the records whose nearest one, of all the other backend's, is of another text."""
     flat = [np.asarray(counts.reshape(len(counts), -1), dtype=np.float64) for counts in (one, other)]
-    shares = [each / each.sum(1, keepdims=True) for each in flat]
+    shares = [counts / counts.sum(1, keepdims=True) for counts in flat]
     distances = np.abs(shares[0][:, None] - shares[1][None]).sum(-1)
     return int((distances.min(1) < distances.diagonal()).sum())
 

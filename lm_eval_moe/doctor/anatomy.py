@@ -47,7 +47,7 @@ class Anatomy:
         scoring: What the logits go through before the choice: softmax, sigmoid or softplus, `AFTERWARDS` or `UNKNOWN`.
         groups: Groups of experts, and how many of them are chosen; None for no groups.
         selection_bias: Names of the tensors that are added to the scores for the choice alone, in the first MoE layer.
-        shared: Modules that every token passes beside the routed experts, in the first MoE layer, with their class.
+        shared: Modules that every token passes besides the routed experts, in the first MoE layer, with their class.
     """
 
     model_class: str
@@ -117,12 +117,12 @@ def uncovered_layers(model: Any, sites: tuple[RouterSite, ...]) -> tuple[int, ..
 def _layers_with_other_experts(model: Any, sites: tuple[RouterSite, ...], *, by_id: bool) -> tuple[int, ...]:
     """Return the decoder layers that have experts, no router that is intercepted, and a choice by token id or not."""
     stack = model.get_submodule(_layer_name(sites[0]).rpartition(".")[0])
-    others = [(int(name), layer) for name, layer in stack.named_children() if name.isdigit()]
-    known = {site.layer for site in sites}
+    numbered = [(int(name), layer) for name, layer in stack.named_children() if name.isdigit()]
+    routed = {site.layer for site in sites}
     return tuple(
         number
-        for number, layer in others
-        if number not in known and _has_experts(layer) and _by_id(model, layer) == by_id
+        for number, layer in numbered
+        if number not in routed and _has_experts(layer) and _by_id(model, layer) == by_id
     )
 
 
@@ -185,15 +185,21 @@ def _is_count(value: object) -> bool:
 
 
 def _selection_biases(block: RoutedBlock, parent: nn.Module) -> Iterator[str]:
-    """Find a tensor called bias with an entry for each expert that is no linear's bias."""
+    """Find a tensor called bias with an entry for each expert that is not a linear layer's bias."""
     sizes = {block.num_experts, block.num_experts + block.extra}
     experts = {id(tensor) for _, tensor in _tensors(block.experts)} if block.experts is not None else set()
     for name, module in parent.named_modules():
-        for own, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        for parameter_name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             flat = tensor.dim() == 1 or (tensor.dim() == 2 and tensor.shape[0] == 1)
-            of_a_linear = own == "bias" and "weight" in module._parameters
-            if flat and tensor.numel() in sizes and "bias" in own and not of_a_linear and id(tensor) not in experts:
-                yield f"{name}.{own}" if name else own
+            of_a_linear = parameter_name == "bias" and "weight" in module._parameters
+            if (
+                flat
+                and tensor.numel() in sizes
+                and "bias" in parameter_name
+                and not of_a_linear
+                and id(tensor) not in experts
+            ):
+                yield f"{name}.{parameter_name}" if name else parameter_name
 
 
 def _shared(model: Any, site: RouterSite, parent: nn.Module) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lm_eval_moe.doctor.runs import Scored
+    from lm_eval_moe.doctor.runs import ScoringRun
 
 __all__ = ["Comparison", "compare_logits", "same_bits"]
 
@@ -40,14 +40,14 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((_bits(one) == _bits(other)).all())
 
 
-def compare_logits(one: Scored, other: Scored) -> Comparison:
+def compare_logits(one: ScoringRun, other: ScoringRun) -> Comparison:
     """Compare all logits of two runs; where there are none to see, what the continuations scored."""
     total = different = 0
     largest = 0.0
     if not one.passes and not other.passes:
         pairs = [(a, b) for (a, _), (b, _) in zip(one.answers, other.answers, strict=True)]
-        apart = [abs(a - b) for a, b in pairs if a != b]
-        return Comparison(len(pairs), len(apart), max(apart, default=0.0))
+        differences = [abs(a - b) for a, b in pairs if a != b]
+        return Comparison(len(pairs), len(differences), max(differences, default=0.0))
     if len(one.passes) != len(other.passes):
         raise ValueError(f"runs of {len(one.passes)} and {len(other.passes)} batches cannot be compared")
     for first, second in zip(one.passes, other.passes, strict=True):

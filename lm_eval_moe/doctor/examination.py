@@ -81,8 +81,8 @@ class Examination:
             return f"NOT OK. lm-eval-moe cannot follow this model's routing: {problem}."
         if not self.findings:
             return (
-                "nothing was proved: only the config was read. Leave out --config-only to load the weights and prove "
-                "it."
+                "Nothing was proved: only the config was read. Leave out --config-only to load the weights and run the "
+                "proofs."
             )
         if self.failed:
             names = ", ".join(f"'{entry.title}'" for entry, _ in self.failed)
@@ -93,17 +93,17 @@ class Examination:
         if self.not_proven:
             names = ", ".join(f"'{entry.title}'" for entry, _ in self.not_proven)
             return (
-                f"NOT PROVEN. Nothing failed, but {len(self.not_proven)} of {len(self.findings)} proofs could observe "
-                f"nothing besides what the adapter says: {names}. --allow_unproven makes the exit code 0."
+                f"NOT PROVEN. Nothing failed, but {len(self.not_proven)} of {len(self.findings)} proofs had nothing to "
+                f"go by but the adapter's word: {names}. With --allow_unproven the exit code is 0."
             )
         idle = [entry.title for entry, finding in self.findings if finding.outcome == "not applicable"]
         aside = f" (not applicable: {', '.join(idle)})" if idle else ""
         looked = [finding.outcome for entry, finding in self.findings if entry.looks_at == "modules"]
         if "not applicable" in looked:
             return (
-                "OK, as far as answers and records show it: every token is counted once, whatever shares its batch, "
-                f"and steering reaches and changes what it says{aside}. That the experts do what is recorded is shown "
-                "by --against with a backend whose modules can be watched."
+                "OK, as far as answers and records show: every token is counted once, whatever else is in its batch, "
+                f"and steering reaches and changes what it should{aside}. To show that the experts do what is "
+                "recorded, use --against with a backend whose modules can be observed."
             )
         return (
             f"OK. On this model, what is captured is what the experts receive, and steering does what it says{aside}."
@@ -138,7 +138,7 @@ def examine(
     Args:
         lm: The model.
         steering: A steering to explain and measure, which changes nothing of the verdict.
-        progress: Is told what is about to run; see `planned_runs` for how often.
+        progress: Is called with what is about to run; see `planned_runs` for how often.
 
     Raises:
         UserError: The steering does not fit the model.
@@ -178,7 +178,7 @@ def _reach(runs: Runs, plan: SteeringPlan) -> TargetShares | None:
         return None  # the proofs have met it and said so
 
 
-def _examined(entry: Proof, runs: Runs) -> ProofOutcome:
+def _examine(entry: Proof, runs: Runs) -> ProofOutcome:
     if entry.looks_at == "modules" and not runs.has_modules:
         return ProofOutcome("not applicable", f"{NoModulesError()}; --against compares it with one that has them")
     try:
@@ -192,15 +192,15 @@ def _examined(entry: Proof, runs: Runs) -> ProofOutcome:
 
 def _findings(runs: Runs) -> tuple[tuple[Proof, ProofOutcome], ...]:
     """Examine all; a proof proves nothing where one that it needs does not hold."""
-    found = [(entry, _examined(entry, runs)) for entry in all_proofs()]
-    missing = {entry.name: entry for entry, finding in found if finding.outcome in ("fail", "not proven")}
+    findings = [(entry, _examine(entry, runs)) for entry in all_proofs()]
+    missing = {entry.name: entry for entry, finding in findings if finding.outcome in ("fail", "not proven")}
     return tuple(
-        (entry, _doubted(finding, [missing[name] for name in entry.needs if name in missing]))
-        for entry, finding in found
+        (entry, _mark_doubtful(finding, [missing[name] for name in entry.needs if name in missing]))
+        for entry, finding in findings
     )
 
 
-def _doubted(finding: ProofOutcome, missing: Sequence[Proof]) -> ProofOutcome:
+def _mark_doubtful(finding: ProofOutcome, missing: Sequence[Proof]) -> ProofOutcome:
     if finding.outcome != "pass" or not missing:
         return finding
     summary = f"{'; '.join(entry.if_missing for entry in missing)} ({finding.summary})"
@@ -216,5 +216,5 @@ def _finding_to_dict(entry: Proof, finding: ProofOutcome) -> dict[str, Any]:
         "summary": finding.summary,
         "advice": finding.advice,
         "details": dict(finding.details),
-        "layers": {str(layer): dict(found) for layer, found in finding.layers.items()},
+        "layers": {str(layer): dict(values) for layer, values in finding.layers.items()},
     }

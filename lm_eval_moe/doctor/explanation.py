@@ -27,7 +27,7 @@ def explain(plan: SteeringPlan) -> dict[str, Any]:
     return {
         "name": plan.name,
         "hash": plan.hash,
-        "interventions": [_intervention(each) for each in plan.interventions],
+        "interventions": [_intervention(intervention) for intervention in plan.interventions],
         "touched": {
             "layers": list(touched),
             "experts": sum(map(len, touched.values())),
@@ -40,33 +40,33 @@ def explain(plan: SteeringPlan) -> dict[str, Any]:
     }
 
 
-def _intervention(each: PlannedIntervention) -> dict[str, Any]:
+def _intervention(intervention: PlannedIntervention) -> dict[str, Any]:
     return {
-        "index": each.index,
-        "action": each.action.dump(),
-        "guard": each.guard,
-        "tokens": each.tokens,
-        "languages": each.languages.dump(),
-        "experts": sum(len(targets.experts) for targets in each.targets.values()),
+        "index": intervention.index,
+        "action": intervention.action.dump(),
+        "guard": intervention.guard,
+        "tokens": intervention.tokens,
+        "languages": intervention.languages.dump(),
+        "experts": sum(len(targets.experts) for targets in intervention.targets.values()),
         "targets": {
             str(layer): dict(zip(map(str, targets.experts), targets.coefficients, strict=True))
-            for layer, targets in each.targets.items()
+            for layer, targets in intervention.targets.items()
         },
     }
 
 
-def action_in_words(each: PlannedIntervention) -> str:
+def action_in_words(intervention: PlannedIntervention) -> str:
     """Write the action, its strength and guard: ``soft 0.5, without guard``."""
-    dumped = each.action.dump()
+    dumped = intervention.action.dump()
     action = dumped if isinstance(dumped, str) else " ".join(f"{name} {value:g}" for name, value in dumped.items())
-    if each.action.guards_by is None:
+    if intervention.action.guards_by is None:
         return action
-    return f"{action}, {'with' if each.guard else 'without'} guard"
+    return f"{action}, {'with' if intervention.guard else 'without'} guard"
 
 
-def tokens_in_words(each: PlannedIntervention) -> str:
+def tokens_in_words(intervention: PlannedIntervention) -> str:
     """Write which tokens are steered."""
-    return _TOKENS[each.tokens]
+    return _TOKENS[intervention.tokens]
 
 
 def languages_in_words(languages: LanguageFilter) -> str:
@@ -86,13 +86,13 @@ def targets_by_layers(targets: Iterable[LayerTargets]) -> Iterator[tuple[str, st
         _, experts, coefficients = same
         layers = [entry[1].layer for entry in group]
         if all(coefficient == 1 for coefficient in coefficients):
-            named = format_ranges(experts)
+            text = format_ranges(experts)
         else:
-            named = ", ".join(f"{e} (x {c:g})" for e, c in zip(experts, coefficients, strict=True))
-        yield format_ranges(layers), named, len(experts)
+            text = ", ".join(f"{e} (x {c:g})" for e, c in zip(experts, coefficients, strict=True))
+        yield format_ranges(layers), text, len(experts)
 
 
 def _with_runs(targets: Iterable[LayerTargets]) -> Iterator[tuple[int, LayerTargets]]:
     """Pair each layer's targets with a number that is the same for consecutive layers."""
-    for place, each in enumerate(sorted(targets, key=lambda entry: entry.layer)):
-        yield each.layer - place, each
+    for place, target in enumerate(sorted(targets, key=lambda entry: entry.layer)):
+        yield target.layer - place, target

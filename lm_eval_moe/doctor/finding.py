@@ -26,7 +26,7 @@ class ProofOutcome:
         summary: One line that says what was seen.
         advice: What to do where it does not hold.
         layers: By decoder layer, what was seen there; JSON-ready.
-        details: What was seen beside that; JSON-ready.
+        details: What was seen besides that; JSON-ready.
         notes: What a user of a model that passes should still know.
     """
 
@@ -53,7 +53,7 @@ class Proof:
         if_missing: What a proof that needs this one does where this one does not hold.
         shares: Entries of a layer in `ProofOutcome.layers` that are shares of tokens, with their headings.
         table: The title of the table that shows them.
-        runs: How many runs of the model it makes beside those that several share, for the bar of progress.
+        runs: How many runs of the model it makes besides those that several share, for the bar of progress.
         runs_per_layer: The same for every layer that routes.
     """
 
@@ -64,7 +64,7 @@ class Proof:
     examine: Callable[[Runs], ProofOutcome]
     looks_at: Literal["modules", "model"] = "model"
     needs: tuple[str, ...] = ()
-    if_missing: str = "needs another proof, which does not hold"
+    if_missing: str = "depends on another proof, which does not hold"
     shares: Mapping[str, str] = field(default_factory=dict)
     table: str = ""
     runs: int = 0
@@ -96,7 +96,7 @@ def all_proofs() -> tuple[Proof, ...]:
         for needed in entry.needs:
             if needed not in _PROOFS:
                 raise UserError(
-                    f"the proof {entry.name!r} needs {needed!r}, which there is not{did_you_mean(needed, _PROOFS)}",
+                    f"the proof {entry.name!r} needs {needed!r}, which does not exist{did_you_mean(needed, _PROOFS)}",
                     fix=f"the proofs are {', '.join(_PROOFS)}",
                 )
     return tuple(sorted(_PROOFS.values(), key=lambda entry: entry.order))

@@ -45,7 +45,7 @@ class Call:
 
     @property
     def selection(self) -> tuple[_Place, _Place] | None:
-        """Where indices and weights ``[N, K]`` are among the arguments, told by their form alone; None if nowhere."""
+        """Where indices and weights ``[N, K]`` are among the arguments, recognised by their form; None if nowhere."""
         values = self.arguments
         flat = {place: v for place, v in values.items() if isinstance(v, torch.Tensor) and v.dim() == 2}
         indices = [place for place, v in flat.items() if not v.is_floating_point() and v.dtype != torch.bool]
@@ -56,15 +56,15 @@ class Call:
         weights = [place for place, v in flat.items() if v.is_floating_point() and v.shape == shape]
         return (indices[0], weights[0]) if len(weights) == 1 else None
 
-    def again(self, other: Mapping[_Place, Any] | None = None) -> Tensor:
+    def again(self, replacements: Mapping[_Place, Any] | None = None) -> Tensor:
         """Call the module again and return its output as rows ``[N, H]``.
 
         Args:
-            other: Arguments to put in the place of those that it had.
+            replacements: Arguments to put in the place of those that it had.
         """
-        other = other or {}
-        args = [_copy(other.get(place, value)) for place, value in enumerate(self.args)]
-        kwargs = {name: _copy(other.get(name, value)) for name, value in self.kwargs.items()}
+        replacements = replacements or {}
+        args = [_copy(replacements.get(place, value)) for place, value in enumerate(self.args)]
+        kwargs = {name: _copy(replacements.get(name, value)) for name, value in self.kwargs.items()}
         output = rows_of(self.module(*args, **kwargs))
         assert output is not None, "it returned a tensor before"
         return output

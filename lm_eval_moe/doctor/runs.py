@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.backends.capturing import Captured, CaptureRequest
 from lm_eval_moe.doctor.sentences import SENTENCES
-from lm_eval_moe.doctor.watch import ForwardPass, Selected, watched
+from lm_eval_moe.doctor.watch import ExpertSelection, ForwardPass, watched
 from lm_eval_moe.doctor.witness import LayerWitness, witnesses
 from lm_eval_moe.errors import RoutingBypassedError
 from lm_eval_moe.harness.requests import make_request
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from lm_eval_moe.recording import RoutingRecord
     from lm_eval_moe.steering import SteeringPlan, SteeringSpec
 
-__all__ = ["NEW_TOKENS", "Asked", "Generated", "NoModulesError", "Runs", "Scored", "steering_of", "undisturbed"]
+__all__ = [
+    "NEW_TOKENS",
+    "GenerationRun",
+    "NoModulesError",
+    "Runs",
+    "ScoringRun",
+    "TokenizedSentence",
+    "steering_of",
+    "undisturbed",
+]
 
 _BATCH = 4
 NEW_TOKENS = 6
@@ -38,11 +47,11 @@ class NoModulesError(Exception):
     """What looks at torch modules meets a backend that has none in this process that can be looked at from outside."""
 
     def __init__(self) -> None:
-        super().__init__("not possible with this backend: it has no modules that can be watched from outside")
+        super().__init__("not possible with this backend: it has no modules that can be observed from outside")
 
 
 @dataclass(frozen=True)
-class Asked:
+class TokenizedSentence:
     """One sentence as the model is asked to score it.
 
     Attributes:
@@ -68,21 +77,21 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringRun:
     """A log-likelihood run.
 
     Attributes:
         passes: Its forward passes; none where the backend has no modules to watch.
         answers: What was scored, sentence by sentence.
         places: By sentence number, the pass and the row of the batch that held it.
-        asked: The sentences.
+        sentences: The sentences.
         records: By sentence number, what the model recorded, if it captured.
     """
 
     passes: list[ForwardPass]
     answers: list[tuple[float, bool]]
     places: dict[int, tuple[int, int]]
-    asked: tuple[Asked, ...]
+    sentences: tuple[TokenizedSentence, ...]
     records: dict[int, RoutingRecord]
 
     @property
@@ -90,49 +99,51 @@ class Scored:
         """Padding tokens in all batches."""
         if not self.passes:
             raise NoModulesError
-        fed = sum(each.tokens.size for each in self.passes if each.tokens is not None)
-        return fed - sum(len(ask.tokens) for ask in self.asked)
+        fed = sum(forward_pass.tokens.size for forward_pass in self.passes if forward_pass.tokens is not None)
+        return fed - sum(len(sentence.tokens) for sentence in self.sentences)
 
-    def _place(self, ask: Asked) -> tuple[int, int]:
+    def _place(self, sentence: TokenizedSentence) -> tuple[int, int]:
         if not self.passes:
             raise NoModulesError
-        return self.places[ask.number]
+        return self.places[sentence.number]
 
-    def received(self, position: int, ask: Asked) -> Selected:
+    def received(self, position: int, sentence: TokenizedSentence) -> ExpertSelection:
         """Return what the experts of a layer received for a sentence's own tokens."""
-        number, row = self._place(ask)
-        each = self.passes[number]
-        assert each.tokens is not None
-        if position not in each.received:
+        number, row = self._place(sentence)
+        forward_pass = self.passes[number]
+        assert forward_pass.tokens is not None
+        if position not in forward_pass.received:
             raise RoutingBypassedError(f"the experts module of router {position} was never called")
-        at = _rows_of(each.tokens.shape, len(each.received[position].indices), row, len(ask.tokens))
-        return Selected(each.received[position].indices[at], each.received[position].weights[at])
+        at = _rows_of(
+            forward_pass.tokens.shape, len(forward_pass.received[position].indices), row, len(sentence.tokens)
+        )
+        return ExpertSelection(forward_pass.received[position].indices[at], forward_pass.received[position].weights[at])
 
-    def logits(self, ask: Asked) -> Any:
+    def logits(self, sentence: TokenizedSentence) -> Any:
         """Return the logits of a sentence's own tokens."""
-        number, row = self._place(ask)
+        number, row = self._place(sentence)
         logits = self.passes[number].logits
         tokens = self.passes[number].tokens
         assert logits is not None
         assert tokens is not None
         virtual = logits.shape[1] - tokens.shape[1]
-        return logits[row, virtual : virtual + len(ask.tokens)]
+        return logits[row, virtual : virtual + len(sentence.tokens)]
 
 
 @dataclass(frozen=True)
-class Generated:
+class GenerationRun:
     """A greedy generation of one batch.
 
     Attributes:
         passes: Its forward passes: the prompts, then a token at a time.
         texts: What was generated.
-        asked: The sentences whose contexts were the prompts.
+        sentences: The sentences whose contexts were the prompts.
         records: By sentence number, what the model recorded, if it captured.
     """
 
     passes: list[ForwardPass]
     texts: list[str]
-    asked: tuple[Asked, ...]
+    sentences: tuple[TokenizedSentence, ...]
     records: dict[int, RoutingRecord]
 
     @cached_property
@@ -140,9 +151,9 @@ class Generated:
         """``[B, T]`` all tokens that the model was fed, None where it was fed embeddings."""
         if not self.passes:
             raise NoModulesError
-        tokens = [each.tokens for each in self.passes]
-        known = [each for each in tokens if each is not None]
-        return np.concatenate(known, axis=1) if len(known) == len(tokens) else None
+        tokens = [forward_pass.tokens for forward_pass in self.passes]
+        ids = [ids for ids in tokens if ids is not None]
+        return np.concatenate(ids, axis=1) if len(ids) == len(tokens) else None
 
 
 def steering_of(*interventions: dict[str, Any]) -> SteeringSpec:
@@ -150,7 +161,11 @@ def steering_of(*interventions: dict[str, Any]) -> SteeringSpec:
     from lm_eval_moe.steering import parse_spec
 
     return parse_spec(
-        {"version": 1, "name": "doctor", "interventions": [{"layers": "all", **each} for each in interventions]}
+        {
+            "version": 1,
+            "name": "doctor",
+            "interventions": [{"layers": "all", **intervention} for intervention in interventions],
+        }
     )
 
 
@@ -159,7 +174,7 @@ class Runs:
 
     Args:
         lm: The model; left as it was by `undisturbed`.
-        progress: Is told what is about to run.
+        progress: Is called with what is about to run.
     """
 
     def __init__(self, lm: RoutedModel, progress: Callable[[str], object] | None = None) -> None:
@@ -168,7 +183,7 @@ class Runs:
         self._modules = lm.torch_modules()
         self.skips = self._modules is not None and any(site.block.extra for site in self._modules.sites)
         self._progress = progress or (lambda label: None)
-        self.asked = tuple(self._ask(number) for number in range(len(SENTENCES)))
+        self.sentences = tuple(self._tokenize(number) for number in range(len(SENTENCES)))
 
     @staticmethod
     def shared(layers: int) -> int:
@@ -185,17 +200,19 @@ class Runs:
         """What a run has to capture so that its selections are seen: nothing where the modules are watched."""
         return "off" if self.has_modules else "all"
 
-    def counts(self, run: Scored, position: int, ask: Asked) -> NDArray[np.int64]:
+    def counts(self, run: ScoringRun, position: int, sentence: TokenizedSentence) -> NDArray[np.int64]:
         """Return how often each expert of a layer is selected for a sentence's own tokens, ``[E]``.
 
         As the modules show it, or, where there are none to watch, as it is recorded.
         """
         experts = self.shape.experts
         if self.has_modules:
-            return np.bincount(run.received(position, ask).indices.ravel(), minlength=experts + 1)[:experts]
-        record = run.records.get(ask.number)
+            return np.bincount(run.received(position, sentence).indices.ravel(), minlength=experts + 1)[:experts]
+        record = run.records.get(sentence.number)
         if record is None or record.counts is None:
-            raise RoutingBypassedError(f"nothing was recorded of the sentence {ask.context + ask.continuation!r}")
+            raise RoutingBypassedError(
+                f"nothing was recorded for the sentence {sentence.context + sentence.continuation!r}"
+            )
         return np.asarray(record.counts[position])
 
     @property
@@ -210,10 +227,10 @@ class Runs:
         return self._modules
 
     @property
-    def few(self) -> tuple[Asked, ...]:
+    def few(self) -> tuple[TokenizedSentence, ...]:
         """The sentences of one batch: long and short in turn, so that they have to be padded."""
-        left = sorted(self.asked, key=lambda ask: ask.boundary)
-        turns = [left.pop(-1 if turn % 2 else 0) for turn in range(len(left))]
+        rest = sorted(self.sentences, key=lambda sentence: sentence.boundary)
+        turns = [rest.pop(-1 if turn % 2 else 0) for turn in range(len(rest))]
         return tuple(turns[: int(self.lm.batch_size)])
 
     def miscounted(self, record: RoutingRecord | None, tokens: int) -> str | None:
@@ -221,45 +238,47 @@ class Runs:
         if record is None or record.counts is None:
             return "nothing was recorded"
         if record.tokens != tokens:
-            return f"{record.tokens} tokens were counted, it has {tokens}"
+            return f"{record.tokens} tokens were counted, but it has {tokens}"
         sums, due = record.counts.sum(1), tokens * self.shape.top_k
         if (sums > due).any() or (not self.skips and (sums < due).any()):
-            return f"{int(sums.min())}-{int(sums.max())} selections a layer, {due} are due"
+            return f"{int(sums.min())}-{int(sums.max())} selections per layer instead of {due}"
         return None
 
     # ------------------------------------------------------------------ runs that several proofs share
 
     @cached_property
-    def plain(self) -> Scored:
+    def plain(self) -> ScoringRun:
         """The model as it is, without any interception."""
         return self.score("plain run")
 
     @cached_property
-    def plain_few(self) -> Scored:
+    def plain_few(self) -> ScoringRun:
         """The model as it is, on one batch."""
-        return self.score("plain run", asked=self.few)
+        return self.score("plain run", sentences=self.few)
 
     @cached_property
-    def captured(self) -> Scored:
+    def captured(self) -> ScoringRun:
         """With capture on."""
         return self.score("captured run", capture="all")
 
     @cached_property
-    def generated(self) -> Generated:
+    def generated(self) -> GenerationRun:
         """Greedy generation without any interception."""
         return self.generate("plain generation")
 
     @cached_property
-    def generated_captured(self) -> Generated:
+    def generated_captured(self) -> GenerationRun:
         """Greedy generation with capture on."""
         return self.generate("captured generation", capture="all")
 
     @cached_property
     def witnesses(self) -> dict[int, LayerWitness]:
-        """By decoder layer, what its experts do, beside what is recorded, over tokens of the sentences in a row."""
+        """By decoder layer, what its experts do, besides what is recorded, over tokens of the sentences in a row."""
         modules = self.modules
         self._prepare("plain run", None, "off")
-        tokens = [token for ask in self.asked for token in ask.tokens][: min(_MUTED_TOKENS, self.lm.max_length)]
+        tokens = [token for sentence in self.sentences for token in sentence.tokens][
+            : min(_MUTED_TOKENS, self.lm.max_length)
+        ]
         return witnesses(modules, self.shape, tokens, self._progress)
 
     # ------------------------------------------------------------------ one run
@@ -270,38 +289,40 @@ class Runs:
         *,
         steering: SteeringSpec | SteeringPlan | None = None,
         capture: str = "off",
-        asked: tuple[Asked, ...] | None = None,
+        sentences: tuple[TokenizedSentence, ...] | None = None,
         alone: bool = False,
         positions: Collection[int] | None = None,
         logits: bool = True,
         routers: bool = False,
-    ) -> Scored:
+    ) -> ScoringRun:
         """Score sentences, each alone if asked for; see `watched` for the last three arguments."""
-        chosen = self.asked if asked is None else asked
+        selection = self.sentences if sentences is None else sentences
         self._prepare(label, steering, capture)
         requests = [
-            make_request("loglikelihood", (ask.context, ask.continuation), ask.task, ask.number) for ask in chosen
+            make_request("loglikelihood", (sentence.context, sentence.continuation), sentence.task, sentence.number)
+            for sentence in selection
         ]
         watching = self._watched(steps=False, positions=positions, logits=logits, routers=routers)
         batches = self.lm.at_batch_size(1) if alone else nullcontext()
         with batches, watching as passes, self.lm.capturing(_REQUEST) as captured:
             answers = self.lm.loglikelihood(requests, disable_tqdm=True)
-        places = _places(passes, chosen) if self._modules is not None else {}
-        return Scored(passes, answers, places, chosen, _records(captured))
+        places = _places(passes, selection) if self._modules is not None else {}
+        return ScoringRun(passes, answers, places, selection, _records(captured))
 
-    def generate(self, label: str, *, capture: str = "off") -> Generated:
+    def generate(self, label: str, *, capture: str = "off") -> GenerationRun:
         """Generate greedily from the contexts of one batch of sentences."""
         self._prepare(label, None, capture)
         arguments = {"until": [], "max_gen_toks": NEW_TOKENS, "do_sample": False}
         requests = [
-            make_request("generate_until", (ask.context, dict(arguments)), ask.task, ask.number) for ask in self.few
+            make_request("generate_until", (sentence.context, dict(arguments)), sentence.task, sentence.number)
+            for sentence in self.few
         ]
         # Rows that leave their batch could not be told from the others.
-        whole = nullcontext() if self._modules is None else self._modules.in_whole_batches()
+        batches = nullcontext() if self._modules is None else self._modules.in_whole_batches()
         watching = self._watched(steps=True, positions=(), logits=False)
-        with whole, watching as passes, self.lm.capturing(_REQUEST) as captured:
+        with batches, watching as passes, self.lm.capturing(_REQUEST) as captured:
             texts = self.lm.generate_until(requests, disable_tqdm=True)
-        return Generated(passes, texts, self.few, _records(captured))
+        return GenerationRun(passes, texts, self.few, _records(captured))
 
     def _watched(self, *, steps: bool, **options: Any) -> AbstractContextManager[list[ForwardPass]]:
         if self._modules is None:
@@ -314,17 +335,17 @@ class Runs:
         self.lm.set_capture(capture)
         self.lm.set_steering(steering)
 
-    def _ask(self, number: int) -> Asked:
+    def _tokenize(self, number: int) -> TokenizedSentence:
         sentence = SENTENCES[number]
-        whole = self.lm.tok_encode(sentence.context + sentence.continuation)
-        scored = len(whole) - len(self.lm.tok_encode(sentence.context))
-        tokens = tuple(whole[-(self.lm.max_length + 1) :][:-1])  # the last token is only predicted
-        return Asked(number, *sentence, tokens, max(len(tokens) - (scored - 1), 0))
+        full_text = self.lm.tok_encode(sentence.context + sentence.continuation)
+        scored = len(full_text) - len(self.lm.tok_encode(sentence.context))
+        tokens = tuple(full_text[-(self.lm.max_length + 1) :][:-1])  # the last token is only predicted
+        return TokenizedSentence(number, *sentence, tokens, max(len(tokens) - (scored - 1), 0))
 
 
 def _records(captured: Captured) -> dict[int, RoutingRecord]:
-    found = {key.doc_id: captured.record(key) for key in captured.records}
-    return {number: record for number, record in found.items() if record is not None}
+    records = {key.doc_id: captured.record(key) for key in captured.records}
+    return {number: record for number, record in records.items() if record is not None}
 
 
 @contextmanager
@@ -340,28 +361,28 @@ def undisturbed(lm: RoutedModel) -> Iterator[None]:
             lm.set_steering(steering)
 
 
-def _places(passes: Sequence[ForwardPass], asked: Sequence[Asked]) -> dict[int, tuple[int, int]]:
+def _places(passes: Sequence[ForwardPass], sentences: Sequence[TokenizedSentence]) -> dict[int, tuple[int, int]]:
     """Find each sentence's row by its tokens; the longest first, so that none is taken for the start of another."""
     rows = [
         (number, row, tokens)
-        for number, each in enumerate(passes)
-        for row, tokens in enumerate([] if each.tokens is None else each.tokens.tolist())
+        for number, forward_pass in enumerate(passes)
+        for row, tokens in enumerate([] if forward_pass.tokens is None else forward_pass.tokens.tolist())
     ]
     places: dict[int, tuple[int, int]] = {}
-    for ask in sorted(asked, key=lambda ask: -len(ask.tokens)):
-        mine = next((entry for entry in rows if tuple(entry[2][: len(ask.tokens)]) == ask.tokens), None)
+    for sentence in sorted(sentences, key=lambda sentence: -len(sentence.tokens)):
+        mine = next((entry for entry in rows if tuple(entry[2][: len(sentence.tokens)]) == sentence.tokens), None)
         if mine is None:
             raise RoutingBypassedError(
-                f"the model was never fed the tokens of the sentence {ask.context + ask.continuation!r}",
+                f"the model was never fed the tokens of the sentence {sentence.context + sentence.continuation!r}",
                 fix="the tokenizer or lm-eval's batching is not as expected: please report this",
             )
         rows.remove(mine)
-        places[ask.number] = mine[:2]
+        places[sentence.number] = mine[:2]
     return places
 
 
-def _rows_of(shape: tuple[int, ...], seen: int, row: int, length: int) -> slice:
-    """Return where a row's own tokens are among the ``seen`` tokens of a batch, virtual tokens before each row."""
-    width = seen // shape[0]
+def _rows_of(shape: tuple[int, ...], rows: int, row: int, length: int) -> slice:
+    """Return where a row's own tokens are among the ``rows`` tokens of a batch, virtual tokens before each row."""
+    width = rows // shape[0]
     start = row * width + (width - shape[1])
     return slice(start, start + length)

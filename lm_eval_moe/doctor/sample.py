@@ -1,6 +1,6 @@
-"""What one backend makes of a sample of texts: run in a process of its own, since engines change each other's classes.
+"""What one backend makes of a sample of texts: run in its own process, since engines change each other's classes.
 
-``python -m lm_eval_moe.doctor.sample`` reads a request from a file and writes what it found beside it.
+``python -m lm_eval_moe.doctor.sample`` reads a request from a file and writes what it found next to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.shape import RoutingShape
     from lm_eval_moe.steering import SteeringSpec
 
-__all__ = ["Request", "Seen", "Text", "read_seen", "send"]
+__all__ = ["Request", "SampleResult", "Text", "read_result", "send"]
 
 _SEED = 0
 _DRAWN = 8
@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SampleResult:
     """What a backend made of N texts under some plans.
 
     Attributes:
@@ -97,36 +97,38 @@ class Seen:
 _ARRAYS = ("scores", "counts", "importance", "tokens")
 
 
-def read_seen(file: Path) -> Seen:
+def read_result(file: Path) -> SampleResult:
     """Read what the process wrote."""
     with np.load(file) as arrays:
-        told = json.loads(str(arrays["told"]))
-        by_plan: dict[str, Any] = {name: {plan: arrays[f"{name}/{plan}"] for plan in told["plans"]} for name in _ARRAYS}
-        return Seen(**told["facts"], **by_plan)
+        header = json.loads(str(arrays["told"]))
+        by_plan: dict[str, Any] = {
+            name: {plan: arrays[f"{name}/{plan}"] for plan in header["plans"]} for name in _ARRAYS
+        }
+        return SampleResult(**header["facts"], **by_plan)
 
 
 def _plans(shape: RoutingShape) -> dict[str, SteeringSpec | None]:
-    """Return no steering, and one plan for each kind of change to the logits, on experts drawn anew in every layer."""
+    """Return no steering, and one plan for each kind of change to the logits, on experts drawn for each layer."""
     rng = np.random.default_rng(_SEED)
     count = min(2, shape.top_k, shape.experts - shape.top_k) or 1
     targets = {layer: sorted(rng.choice(shape.experts, count, replace=False).tolist()) for layer in shape.layers}
     actions: tuple[Any, ...] = ({"soft": 0.5}, {"bias": 0.7}, "activate", "mask")
-    named = {next(iter(each)) if isinstance(each, dict) else each: each for each in actions}
-    return {"none": None, **{n: steering_of({"experts": {"ids": targets}, "action": a}) for n, a in named.items()}}
+    by_name = {next(iter(action)) if isinstance(action, dict) else action: action for action in actions}
+    return {"none": None, **{n: steering_of({"experts": {"ids": targets}, "action": a}) for n, a in by_name.items()}}
 
 
 def _draw(lm: RoutedModel) -> list[Text]:
     """Return the doctor's sentences, where the tokenizer knows their words, and words of its vocabulary at random."""
     rng = np.random.default_rng(_SEED)
     vocabulary, longest = lm.vocabulary(), min(_LONGEST, lm.max_length - 2 - _LAST)
-    texts = [lm.encode_pair(each.context, each.continuation) for each in SENTENCES]
-    kept = [each for each in texts if len({*each[0], *each[1]}) >= _FEWEST_WORDS and len(each[0]) <= longest]
-    drawn = []
+    texts = [lm.encode_pair(sentence.context, sentence.continuation) for sentence in SENTENCES]
+    usable = [text for text in texts if len({*text[0], *text[1]}) >= _FEWEST_WORDS and len(text[0]) <= longest]
+    sample = []
     for number in range(_DRAWN):
         length = 3 + (longest - 3) * number // (_DRAWN - 1)
         words = rng.choice(vocabulary, length + 1 + number % _LAST).tolist()
-        drawn.append((words[:length], words[length:]))
-    return [*kept, *drawn]
+        sample.append((words[:length], words[length:]))
+    return [*usable, *sample]
 
 
 def _look(request: Request, file: Path) -> None:
@@ -147,7 +149,7 @@ def _look(request: Request, file: Path) -> None:
         records = [captured.record(key) for key in keys]
         if None in records:
             raise UserError(
-                f"{request.backend} recorded nothing of text {records.index(None)}", where="doctor --against"
+                f"{request.backend} recorded nothing for text {records.index(None)}", where="doctor --against"
             )
         arrays[f"scores/{name}"] = np.array([score for score, _ in answers])
         for array in ("counts", "importance", "tokens"):
@@ -169,19 +171,19 @@ def send(request: Request, file: Path) -> None:
     write_json(file, asdict(request), "request")
 
 
-def main(asked: str, found: str) -> int:
+def main(request_file: str, result_file: str) -> int:
     """Fulfil the request in a file; an error of the user's is written in place of what was found.
 
     Args:
-        asked: The file of the request.
-        found: The file to write, ``.npz``; the error goes into a ``.json`` beside it.
+        request_file: The file of the request.
+        result_file: The file to write, ``.npz``; the error goes into a ``.json`` next to it.
     """
-    request = Request(**json.loads(Path(asked).read_text(encoding="utf-8")))
+    request = Request(**json.loads(Path(request_file).read_text(encoding="utf-8")))
     try:
-        _look(request, Path(found))
+        _look(request, Path(result_file))
     except UserError as error:
-        told = {"problem": error.problem, "fix": error.fix, "where": error.where}
-        write_json(Path(found).with_suffix(".json"), told, "error")
+        error_fields = {"problem": error.problem, "fix": error.fix, "where": error.where}
+        write_json(Path(result_file).with_suffix(".json"), error_fields, "error")
         return 2
     return 0
 

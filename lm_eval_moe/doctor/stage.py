@@ -16,7 +16,7 @@ import torch
 
 from lm_eval_moe.doctor.replay import Call, rows_of
 from lm_eval_moe.routers import intercepted
-from lm_eval_moe.routers.looking import Looking
+from lm_eval_moe.routers.selection_listener import SelectionListener
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from lm_eval_moe.routers import RouterSite
     from lm_eval_moe.routers.parts import ExpertParts
 
-__all__ = ["Effect", "Recorded", "Stage"]
+__all__ = ["Effect", "RecordedSelection", "Stage"]
 
 _RAISED_LOGIT = 20.0  # against -20 for all others: a softmax of this is one-hot, a sigmoid is 0 or 1
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedSelection:
     """What the interception recorded in one layer, N tokens and E experts.
 
     Attributes:
@@ -46,7 +46,7 @@ class Recorded:
     outside: int
 
     @classmethod
-    def of(cls, indices: Tensor, weights: Tensor, experts: int, *, skips: bool) -> Recorded:
+    def of(cls, indices: Tensor, weights: Tensor, experts: int, *, skips: bool) -> RecordedSelection:
         """Make it of a selection ``[N, K]``; an index of E or more stands for no routed expert."""
         indices, values = indices.detach().cpu().long(), weights.detach().cpu().double()
         routed = (indices >= 0) & (indices < experts)
@@ -117,8 +117,8 @@ class Stage:
             return effect
         if self.call.selection is not None:
             effect.alone = self._one_hot(expert)
-        elif (own := self._own_module(expert, rows, changed)) is not None:
-            effect.alone = own
+        elif (module_change := self._own_module(expert, rows, changed)) is not None:
+            effect.alone = module_change
         elif (raised := self.raised(expert)) is not None:
             effect.alone, effect.unit = raised
             effect.alone[effect.unit == 0] = torch.nan
@@ -134,25 +134,25 @@ class Stage:
         one = (torch.arange(indices.shape[1], device=indices.device) + expert) % self.parts.count
         unit = torch.zeros_like(weights)
         unit[:, 0] = 1
-        other = dict(zip(self.call.selection, (one.to(indices.dtype).expand_as(indices), unit), strict=True))
-        whole = self.call.again(other)
+        arguments = dict(zip(self.call.selection, (one.to(indices.dtype).expand_as(indices), unit), strict=True))
+        output = self.call.again(arguments)
         with self.parts.muted(expert):
-            without = self.call.again(other)
-        return (whole.double() - without.double()).cpu()
+            without = self.call.again(arguments)
+        return (output.double() - without.double()).cpu()
 
     def _own_module(self, expert: int, muted: dict[int, list[tuple[Tensor, Tensor]]], changed: Tensor) -> Tensor | None:
         """Find what the expert's module returned for each token, which is known by its hidden state."""
         if expert not in self.received or len(self.received[expert]) != len(muted.get(expert, [])):
             return None
-        known: dict[bytes, Tensor] = {}
-        for (rows, whole), (_, without) in zip(self.received[expert], muted[expert], strict=True):
-            if whole.shape != without.shape:
+        cache: dict[bytes, Tensor] = {}
+        for (rows, output), (_, without) in zip(self.received[expert], muted[expert], strict=True):
+            if output.shape != without.shape:
                 return None
-            parts = (whole.double() - without.double()).cpu()
-            known.update(zip(map(_key, rows.cpu()), parts, strict=True))
+            parts = (output.double() - without.double()).cpu()
+            cache.update(zip(map(_key, rows.cpu()), parts, strict=True))
         alone = torch.full((len(self._keys), self.output.shape[-1]), torch.nan, dtype=torch.double)
         for token, key in enumerate(self._keys):
-            part = known.get(key)
+            part = cache.get(key)
             if part is not None and part.shape == alone[token].shape:
                 alone[token] = part
         return None if len(alone) != len(changed) or alone[changed].isnan().any() else alone
@@ -163,30 +163,34 @@ class Stage:
         Returns:
             What muting changes ``[N, H]``, and the recorded weight of the expert ``[N]``; None if nothing was recorded.
         """
-        raised = _Raised(expert)
-        with intercepted((self.site,), raised, top_k=self.top_k, whole=False):
-            whole = self.call.again()
+        raised = _RaisedLogits(expert)
+        with intercepted((self.site,), raised, top_k=self.top_k, check_reached=False):
+            output = self.call.again()
             if 0 not in raised.selections:  # the router that is said to be this block's is not called in it
                 return None
-            recorded = Recorded.of(*raised.selections[0], self.parts.count, skips=True)
+            recorded = RecordedSelection.of(*raised.selections[0], self.parts.count, skips=True)
             with self.parts.muted(expert):
                 without = self.call.again()
-        alone, unit = (whole.double() - without.double()).cpu(), recorded.weights[:, expert]
+        alone, unit = (output.double() - without.double()).cpu(), recorded.weights[:, expert]
         return (alone, unit) if len(unit) == len(alone) else None
 
     def scaled_inputs(self, home: Call | None) -> Tensor | None:
         """Return weights ``[N, E]`` where each expert gets every token's hidden state, scaled by its weight."""
         hidden = self.call.hidden
-        given = home.hidden if home is not None else None
-        if hidden is None or given is None or given.shape != (self.parts.count * len(hidden), hidden.shape[1]):
+        router_input = home.hidden if home is not None else None
+        if (
+            hidden is None
+            or router_input is None
+            or router_input.shape != (self.parts.count * len(hidden), hidden.shape[1])
+        ):
             return None
-        tokens, scaled = hidden.double().cpu(), given.double().cpu().view(self.parts.count, *hidden.shape)
+        tokens, scaled = hidden.double().cpu(), router_input.double().cpu().view(self.parts.count, *hidden.shape)
         weights = torch.einsum("enh,nh->ne", scaled, tokens) / tokens.square().sum(-1, keepdim=True)
         rest = (scaled - torch.einsum("ne,nh->enh", weights, tokens)).norm(dim=-1)
         return weights if bool((rest <= 4 * self.eps * tokens.norm(dim=-1)).all()) else None
 
 
-class _Raised(Looking):
+class _RaisedLogits(SelectionListener):
     """Raises one expert's logit far above all others."""
 
     def __init__(self, expert: int) -> None:
@@ -202,13 +206,13 @@ class _Raised(Looking):
 @contextmanager
 def _rows_of_modules(parts: ExpertParts, experts: Any) -> Iterator[dict[int, list[tuple[Tensor, Tensor]]]]:
     """Note, by expert, the rows that its own module is called with and those that it returns."""
-    seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    received: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def noted(expert: int) -> Any:
         def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             rows, returned = rows_of([*args, *kwargs.values()]), rows_of(output)
             if rows is not None and returned is not None and len(rows) == len(returned):
-                seen.setdefault(expert, []).append((rows.clone(), returned.clone()))
+                received.setdefault(expert, []).append((rows.clone(), returned.clone()))
 
         return note
 
@@ -218,7 +222,7 @@ def _rows_of_modules(parts: ExpertParts, experts: Any) -> Iterator[dict[int, lis
             [module] = parts.modules(expert)
             handles.append(module.register_forward_hook(noted(expert), with_kwargs=True))
     try:
-        yield seen
+        yield received
     finally:
         for handle in handles:
             handle.remove()

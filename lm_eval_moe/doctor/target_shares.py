@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lm_eval_moe.doctor.runs import Asked, Runs, Scored
+    from lm_eval_moe.doctor.runs import Runs, ScoringRun, TokenizedSentence
     from lm_eval_moe.steering import SteeringPlan
 
 __all__ = ["LayerTargetShares", "TargetShares", "measure"]
@@ -59,34 +59,38 @@ def measure(runs: Runs, plan: SteeringPlan) -> TargetShares:
     steered = runs.score("the steering file", steering=plan, logits=False)
     layers = {}
     for position, layer in enumerate(plan.shape.layers):
-        if any(layer in each.targets for each in plan.interventions):
-            counts = [_counted(run, position, layer, plan) for run in (runs.plain, steered)]
+        if any(layer in intervention.targets for intervention in plan.interventions):
+            counts = [_count_targets(run, position, layer, plan) for run in (runs.plain, steered)]
             tokens = counts[0][0]
             shares = [hits / tokens if tokens else None for _, hits in counts]
             layers[layer] = LayerTargetShares(tokens, *shares)
     languages = sorted(
-        {ask.language for ask in runs.asked if any(i.languages.admits(ask.language) for i in plan.interventions)}
+        {
+            sentence.language
+            for sentence in runs.sentences
+            if any(i.languages.admits(sentence.language) for i in plan.interventions)
+        }
     )
-    return TargetShares(layers, tuple(languages), sum(len(ask.tokens) for ask in runs.asked))
+    return TargetShares(layers, tuple(languages), sum(len(sentence.tokens) for sentence in runs.sentences))
 
 
-def _counted(run: Scored, position: int, layer: int, plan: SteeringPlan) -> tuple[int, int]:
+def _count_targets(run: ScoringRun, position: int, layer: int, plan: SteeringPlan) -> tuple[int, int]:
     """Return the tokens at which an intervention is in force in a layer, and those with a targeted expert."""
     tokens = hits = 0
-    for ask in run.asked:
-        indices = run.received(position, ask).indices
+    for sentence in run.sentences:
+        indices = run.received(position, sentence).indices
         in_force = np.zeros(len(indices), dtype=bool)
         hit = np.zeros(len(indices), dtype=bool)
-        for each in plan.interventions:
-            if layer in each.targets and each.languages.admits(ask.language):
-                here = _phase(ask, each.tokens)
+        for intervention in plan.interventions:
+            if layer in intervention.targets and intervention.languages.admits(sentence.language):
+                here = _phase(sentence, intervention.tokens)
                 in_force |= here
-                hit |= here & np.isin(indices, each.targets[layer].experts).any(1)
+                hit |= here & np.isin(indices, intervention.targets[layer].experts).any(1)
         tokens += int(in_force.sum())
         hits += int(hit.sum())
     return tokens, hits
 
 
-def _phase(ask: Asked, which: str) -> NDArray[np.bool_]:
-    generated = np.arange(len(ask.tokens)) >= ask.boundary
+def _phase(sentence: TokenizedSentence, which: str) -> NDArray[np.bool_]:
+    generated = np.arange(len(sentence.tokens)) >= sentence.boundary
     return np.ones_like(generated) if which == "all" else generated == (which == "generated")

@@ -34,56 +34,58 @@ _ADVISED = ("fail", "not proven")
 _SCORING = {AFTERWARDS: "after the choice: the logits themselves decide", UNKNOWN: "known once weights are loaded"}
 
 
-def render_text(found: Examination, *, verbose: bool = False) -> str:
+def render_text(examination: Examination, *, verbose: bool = False) -> str:
     """Return the examination as lines of at most 96 characters.
 
     Args:
-        found: The examination.
-        verbose: Show what each layer did even where all layers did alike.
+        examination: The examination.
+        verbose: Show what each layer did even where all layers did the same.
     """
-    blocks = [f"model: {found.model}"]
-    if found.anatomy is not None:
-        blocks.append(_block("routing", _anatomy(found.anatomy)))
-    if found.findings:
-        blocks.append(_proofs(found, verbose))
-        blocks += [table for entry in found.findings if (table := _layer_table(*entry, verbose))]
-    if found.plan is not None:
-        blocks.append(_steering(found.plan, found.reach))
-    blocks.append(_wrapped("verdict: ", found.verdict))
-    blocks += [_wrapped("note: ", note) for note in found.notes]
+    blocks = [f"model: {examination.model}"]
+    if examination.anatomy is not None:
+        blocks.append(_block("routing", _anatomy(examination.anatomy)))
+    if examination.findings:
+        blocks.append(_proofs(examination, verbose))
+        blocks += [table for entry in examination.findings if (table := _layer_table(*entry, verbose))]
+    if examination.plan is not None:
+        blocks.append(_steering(examination.plan, examination.reach))
+    blocks.append(_wrapped("verdict: ", examination.verdict))
+    blocks += [_wrapped("note: ", note) for note in examination.notes]
     return "\n\n".join(blocks)
 
 
-def _anatomy(found: Anatomy) -> list[tuple[str, str]]:
-    shape = found.shape
-    dense, by_id, unknown = map(format_ranges, (found.dense_layers, found.token_id_layers, found.uncovered_layers))
-    extra = f"{found.extra} beside the experts (shared, zero or skip): never steered or counted"
+def _anatomy(anatomy: Anatomy) -> list[tuple[str, str]]:
+    shape = anatomy.shape
+    dense, by_id, unknown = map(
+        format_ranges, (anatomy.dense_layers, anatomy.token_id_layers, anatomy.uncovered_layers)
+    )
+    extra = f"{anatomy.extra} besides the experts (shared, zero or skip): never steered or counted"
     block = ", ".join(f"{name}: {size}" for name, size in steering_model_block(shape).items())
     rows = [
-        ("model", f"{found.model_class}, type {found.model_type}", True),
-        ("adapter", ", ".join(found.adapters), True),
+        ("model", f"{anatomy.model_class}, type {anatomy.model_type}", True),
+        ("adapter", ", ".join(anatomy.adapters), True),
         ("decoder layers", f"{shape.depth}, counted from 0", True),
         ("layers that route", f"{format_ranges(shape.layers)} ({len(shape.layers)})", True),
-        ("dense layers", dense, found.dense_layers),
-        ("by token id", f"{by_id}: a table chooses, nothing to steer", found.token_id_layers),
-        ("NOT RECOGNISED", f"{unknown}: experts without a known router", found.uncovered_layers),
-        ("experts, top-k", f"E = {shape.experts} a layer, K = {shape.top_k} selected per token", True),
-        ("extra columns", extra, found.extra),
-        ("scoring", _SCORING.get(found.scoring, found.scoring), True),
-        ("expert groups", "{}, of which {} chosen".format(*found.groups) if found.groups else "none", True),
-        ("selection bias", ", ".join(found.selection_bias) or "none", True),
-        ("shared experts", ", ".join(found.shared) or "none", True),
+        ("dense layers", dense, anatomy.dense_layers),
+        ("by token id", f"{by_id}: a table decides, nothing to steer", anatomy.token_id_layers),
+        ("NOT RECOGNISED", f"{unknown}: experts without a known router", anatomy.uncovered_layers),
+        ("experts, top-k", f"E = {shape.experts} per layer, K = {shape.top_k} selected per token", True),
+        ("extra columns", extra, anatomy.extra),
+        ("scoring", _SCORING.get(anatomy.scoring, anatomy.scoring), True),
+        ("expert groups", "{}, of which {} chosen".format(*anatomy.groups) if anatomy.groups else "none", True),
+        ("selection bias", ", ".join(anatomy.selection_bias) or "none", True),
+        ("shared experts", ", ".join(anatomy.shared) or "none", True),
         ("bands", "; ".join(f"{name} {format_ranges(shape.band(name))}" for name in BANDS), True),
         ("steering file", f"model: {{{block}}}", True),
     ]
-    return [(label, text) for label, text, shown in rows if shown]
+    return [(label, text) for label, text, applies in rows if applies]
 
 
-def _proofs(found: Examination, verbose: bool) -> str:
-    width = max(len(entry.title) for entry, _ in found.findings)
-    signs = max(7, *(len(_SIGNS[finding.outcome]) + 1 for _, finding in found.findings))
+def _proofs(examination: Examination, verbose: bool) -> str:
+    width = max(len(entry.title) for entry, _ in examination.findings)
+    signs = max(7, *(len(_SIGNS[finding.outcome]) + 1 for _, finding in examination.findings))
     lines = ["proofs"]
-    for entry, finding in found.findings:
+    for entry, finding in examination.findings:
         head = f"  {_SIGNS[finding.outcome]:<{signs}}{entry.title:<{width}}  "
         lines.append(_wrapped(head, finding.summary))
         if verbose:
@@ -95,13 +97,13 @@ def _proofs(found: Examination, verbose: bool) -> str:
 
 def _layer_table(entry: Proof, finding: ProofOutcome, verbose: bool) -> str:
     """Show by layer the shares that were measured, where they differ from layer to layer or anything failed."""
-    shown = [name for name in entry.shares if any(name in row for row in finding.layers.values())]
-    if shown:
-        rows = {layer: [_percent(row.get(name)) for name in shown] for layer, row in finding.layers.items()}
+    columns = [name for name in entry.shares if any(name in row for row in finding.layers.values())]
+    if columns:
+        rows = {layer: [_percent(row.get(name)) for name in columns] for layer, row in finding.layers.items()}
         differ = len({tuple(row) for row in rows.values()}) > 1
         if not (differ or verbose or finding.outcome in _ADVISED):
             return ""
-        return _table(entry.table, ["layer", *(entry.shares[name] for name in shown)], rows)
+        return _table(entry.table, ["layer", *(entry.shares[name] for name in columns)], rows)
     if not finding.layers or not (verbose or finding.outcome == "fail"):
         return ""
     # What is said in words is in the summary; a table of 96 characters has no room for it.
@@ -117,19 +119,25 @@ def _layer_table(entry: Proof, finding: ProofOutcome, verbose: bool) -> str:
 
 def _steering(plan: SteeringPlan, reach: TargetShares | None) -> str:
     lines = [f"steering: {plan.name} (hash {plan.short_hash})"]
-    for each in plan.interventions:
-        what = f"{action_in_words(each)}; {tokens_in_words(each)}; {languages_in_words(each.languages)}"
-        lines.append(_wrapped(f"  {each.index}  ", what))
-        groups = list(targets_by_layers(each.targets.values()))
+    for intervention in plan.interventions:
+        what = "; ".join(
+            (
+                action_in_words(intervention),
+                tokens_in_words(intervention),
+                languages_in_words(intervention.languages),
+            )
+        )
+        lines.append(_wrapped(f"  {intervention.index}  ", what))
+        groups = list(targets_by_layers(intervention.targets.values()))
         wide = max(len(layers) for layers, _, _ in groups)
         for layers, experts, count in groups:
             lines.append(
                 _wrapped(f"       layer {layers:<{wide}}  ", f"{'expert' if count == 1 else 'experts'} {experts}")
             )
-        total = sum(len(targets.experts) for targets in each.targets.values())
-        lines.append(f"       in all {total} expert(s) in {len(each.targets)} layer(s)")
-    told = explain(plan)
-    touched, untouched = told["touched"], told["untouched"]
+        total = sum(len(targets.experts) for targets in intervention.targets.values())
+        lines.append(f"       total: {total} expert(s) in {len(intervention.targets)} layer(s)")
+    explanation = explain(plan)
+    touched, untouched = explanation["touched"], explanation["untouched"]
     everything = touched["experts"] + untouched["experts"]
     where = format_ranges(touched["layers"])
     lines.append(f"  touched:   {touched['experts']} of {everything} experts, in layers {where}")
@@ -142,24 +150,24 @@ def _steering(plan: SteeringPlan, reach: TargetShares | None) -> str:
 
 
 def _limits(plan: SteeringPlan) -> str:
-    phases = {each.tokens for each in plan.interventions}
-    said = ""
+    phases = {intervention.tokens for intervention in plan.interventions}
+    text = ""
     if phases == {"prompt"}:
-        said += "; generated tokens"
+        text += "; generated tokens"
     if phases == {"generated"}:
-        said += "; prompt tokens"
-    if all(each.languages.only is not None for each in plan.interventions):
-        named = sorted(set().union(*(each.languages.only or () for each in plan.interventions)))
-        said += f"; languages other than {', '.join(named)}"
-    return said
+        text += "; prompt tokens"
+    if all(intervention.languages.only is not None for intervention in plan.interventions):
+        languages = sorted(set().union(*(intervention.languages.only or () for intervention in plan.interventions)))
+        text += f"; languages other than {', '.join(languages)}"
+    return text
 
 
 def _reach(reach: TargetShares) -> str:
-    if not any(each.tokens for each in reach.layers.values()):
+    if not any(shares.tokens for shares in reach.layers.values()):
         return "  reach: none of the doctor's sentences is in a language that the file steers: not measured"
     rows = {
-        layer: [str(each.tokens), _percent(each.unsteered), _percent(each.steered)]
-        for layer, each in reach.layers.items()
+        layer: [str(shares.tokens), _percent(shares.unsteered), _percent(shares.steered)]
+        for layer, shares in reach.layers.items()
     }
     title = "  reach: tokens of the doctor's sentences at which a targeted expert is selected"
     return _table(title, ["layer", "tokens steered", "without steering", "with steering"], rows, indent="    ")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.routers import RoutedBlock, RouterSite
 
-__all__ = ["ForwardPass", "Selected", "watched"]
+__all__ = ["ExpertSelection", "ForwardPass", "watched"]
 
 
 @dataclass(frozen=True)
-class Selected:
+class ExpertSelection:
     """What the experts of one layer receive, N tokens; an index of E stands for no routed expert."""
 
     indices: NDArray[np.int64]  # [N, K]
@@ -46,7 +46,7 @@ class ForwardPass:
 
     tokens: NDArray[np.int64] | None
     logits: Tensor | None = None
-    received: dict[int, Selected] = field(default_factory=dict)
+    received: dict[int, ExpertSelection] = field(default_factory=dict)
     returned: dict[int, NDArray[np.int64] | None] = field(default_factory=dict)
 
 
@@ -94,20 +94,20 @@ def watched(
 def _site_hooks(position: int, block: RoutedBlock, passes: list[ForwardPass], top_k: int, routers: bool) -> list[Any]:
     def on_experts(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if passes:
-            passes[-1].received[position] = _selected(block, *_received(block, args, kwargs, top_k))
+            passes[-1].received[position] = _as_selection(block, *_selection_among(block, args, kwargs, top_k))
 
     def on_router(_: Any, __: Any, output: Any) -> None:
         if not passes:
             return
         if not block.hands_on_selection:
-            passes[-1].received[position] = _selected(block, *block.selection_returned(output, top_k))
+            passes[-1].received[position] = _as_selection(block, *block.selection_returned(output, top_k))
             return
         try:
             indices, weights = block.selection_returned(output, top_k)
         except RoutingBypassedError:  # a router that returns no indices: there is nothing to compare
             passes[-1].returned[position] = None
         else:
-            passes[-1].returned[position] = _selected(block, indices, weights).indices
+            passes[-1].returned[position] = _as_selection(block, indices, weights).indices
 
     hooks = []
     if block.hands_on_selection:
@@ -118,7 +118,9 @@ def _site_hooks(position: int, block: RoutedBlock, passes: list[ForwardPass], to
     return hooks
 
 
-def _received(block: RoutedBlock, args: tuple[Any, ...], kwargs: dict[str, Any], top_k: int) -> tuple[Tensor, Tensor]:
+def _selection_among(
+    block: RoutedBlock, args: tuple[Any, ...], kwargs: dict[str, Any], top_k: int
+) -> tuple[Tensor, Tensor]:
     """Return the indices and weights ``[N, K]`` among the arguments, by their form, not by their names."""
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
     integers = [t for t in tensors if not t.is_floating_point() and t.dim() == 2 and t.shape[1] == top_k]
@@ -129,10 +131,10 @@ def _received(block: RoutedBlock, args: tuple[Any, ...], kwargs: dict[str, Any],
     return block.selection_received(args, kwargs)
 
 
-def _selected(block: RoutedBlock, indices: Tensor, weights: Tensor) -> Selected:
+def _as_selection(block: RoutedBlock, indices: Tensor, weights: Tensor) -> ExpertSelection:
     experts = indices.detach().cpu().numpy().astype(np.int64)
     mass = weights.detach().float().cpu().numpy().astype(np.float64)
     if block.extra:
         # Zero and skip experts: an index beyond E, or a weight that the model has put to 0.
         experts = np.where((experts >= block.num_experts) | (mass == 0), block.num_experts, experts)
-    return Selected(experts, mass)
+    return ExpertSelection(experts, mass)

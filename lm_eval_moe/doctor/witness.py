@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lm_eval_moe.doctor.replay import Call, noted_calls
-from lm_eval_moe.doctor.stage import Effect, Recorded, Stage
+from lm_eval_moe.doctor.stage import Effect, RecordedSelection, Stage
 from lm_eval_moe.routers import intercepted
-from lm_eval_moe.routers.looking import Looking
 from lm_eval_moe.routers.parts import ExpertParts, expert_parts
+from lm_eval_moe.routers.selection_listener import SelectionListener
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,7 @@ _RELATIVE = 1e-4  # experts that are called with other numbers of tokens sum in 
 
 @dataclass(frozen=True)
 class LayerWitness:
-    """What one layer's experts did, beside what is recorded; a pair is a token and an expert.
+    """What one layer's experts did, besides what is recorded; a pair is a token and an expert.
 
     Attributes:
         tokens: How many were looked at.
@@ -82,30 +82,30 @@ def witnesses(
         modules: The model's.
         shape: Its routing shape.
         tokens: One row.
-        progress: Is told of each layer.
+        progress: Is called for each layer.
 
     Returns:
-        By decoder layer, what its experts did, beside what was recorded.
+        By decoder layer, what its experts did, besides what was recorded.
     """
     sites = modules.sites
     parts = [expert_parts(site.module, site.block) for site in sites]
-    homes = [dict(_homes(site.module, own)) if own else {} for site, own in zip(sites, parts, strict=True)]
-    holders = {(position, name): module for position, named in enumerate(homes) for name, module in named.items()}
-    looking = Looking()
-    seen: dict[int, LayerWitness] = {}
+    homes = [dict(_homes(site.module, part)) if part else {} for site, part in zip(sites, parts, strict=True)]
+    holders = {(position, name): module for position, names in enumerate(homes) for name, module in names.items()}
+    listener = SelectionListener()
+    by_layer: dict[int, LayerWitness] = {}
     with modules.running():
-        with noted_calls(holders) as calls, intercepted(sites, looking, top_k=shape.top_k):
+        with noted_calls(holders) as calls, intercepted(sites, listener, top_k=shape.top_k):
             modules.model(torch.tensor([list(tokens)], device=modules.device))
-        for position, (site, own) in enumerate(zip(sites, parts, strict=True)):
+        for position, (site, part) in enumerate(zip(sites, parts, strict=True)):
             progress(f"muting experts of layer {site.layer}")
-            recorded = Recorded.of(*looking.selections[position], shape.experts, skips=bool(site.block.extra))
-            if own is None:
-                why = "nothing in the block comes once for each expert"
-                seen[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
+            recorded = RecordedSelection.of(*listener.selections[position], shape.experts, skips=bool(site.block.extra))
+            if part is None:
+                why = "nothing in the block exists once per expert"
+                by_layer[site.layer] = LayerWitness(len(recorded.chosen), not_seen=why)
                 continue
             once = {name: calls[position, name][0] for name in homes[position] if len(calls[position, name]) == 1}
-            seen[site.layer] = witness(site, own, list(once.values()), once.get(own.home), recorded, shape.top_k)
-    return seen
+            by_layer[site.layer] = witness(site, part, list(once.values()), once.get(part.home), recorded, shape.top_k)
+    return by_layer
 
 
 def _homes(block: nn.Module, parts: ExpertParts) -> Iterator[tuple[str, nn.Module]]:
@@ -117,7 +117,7 @@ def _homes(block: nn.Module, parts: ExpertParts) -> Iterator[tuple[str, nn.Modul
 
 
 def witness(
-    site: RouterSite, parts: ExpertParts, calls: list[Call], home: Call | None, recorded: Recorded, top_k: int
+    site: RouterSite, parts: ExpertParts, calls: list[Call], home: Call | None, recorded: RecordedSelection, top_k: int
 ) -> LayerWitness:
     """Compare a layer's record of one forward pass with what its experts did.
 
@@ -135,29 +135,29 @@ def witness(
         return LayerWitness(tokens, not_seen="the block is not called once, as a module, in a forward pass")
     if len(call.output) != tokens:
         return LayerWitness(
-            tokens, not_seen=f"the block returns {len(call.output)} rows, where {tokens} tokens are recorded"
+            tokens, not_seen=f"the block returns {len(call.output)} rows, but {tokens} tokens are recorded"
         )
     with parts.in_memory():
         stage = Stage(site, parts, call, top_k)
         if not stage.repeats:
-            return LayerWitness(tokens, not_seen="the block gives another output when it is called again")
-        return _compared(stage, recorded, home)
+            return LayerWitness(tokens, not_seen="the block gives a different output when it is called again")
+        return _compare(stage, recorded, home)
 
 
-def _compared(stage: Stage, recorded: Recorded, home: Call | None) -> LayerWitness:
+def _compare(stage: Stage, recorded: RecordedSelection, home: Call | None) -> LayerWitness:
     experts = stage.parts.count
     effects = [stage.mute(expert, recorded=bool(recorded.chosen[:, expert].any())) for expert in range(experts)]
     changed = torch.stack([effect.changed for effect in effects], 1)
-    seen = LayerWitness(
+    witness = LayerWitness(
         len(recorded.chosen),
         recorded=int((recorded.chosen & (recorded.weights != 0)).sum()),
         effective=int(changed.sum()),
         rows_received=stage.rows_received,
     )
     if not changed.any():
-        return replace(seen, not_seen="putting zeros in place of the experts' parameters changes nothing")
-    seen = replace(
-        seen,
+        return replace(witness, not_seen="putting zeros in place of the experts' parameters changes nothing")
+    witness = replace(
+        witness,
         unrecorded=int((changed & ~recorded.chosen).sum()) + recorded.outside,
         silent=_silent(stage, effects, recorded, changed) + recorded.repeated,
     )
@@ -165,17 +165,17 @@ def _compared(stage: Stage, recorded: Recorded, home: Call | None) -> LayerWitne
         least_used = recorded.chosen.sum(0).argsort()[:_RAISED_EXPERTS]
         raised = [pair for expert in least_used.tolist() if (pair := stage.raised(expert)) is not None]
         if not raised:
-            return replace(seen, not_seen="the router is not called within the block")
-        seen = replace(seen, unfollowed=sum(_unfollowed(*pair, 4 * stage.noise) for pair in raised))
-    return _weighed(seen, stage, effects, recorded, stage.scaled_inputs(home))
+            return replace(witness, not_seen="the router is not called within the block")
+        witness = replace(witness, unfollowed=sum(_count_unfollowed(*pair, 4 * stage.noise) for pair in raised))
+    return _compare_weights(witness, stage, effects, recorded, stage.scaled_inputs(home))
 
 
-def _unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
+def _count_unfollowed(change: Tensor, weights: Tensor, noise: float) -> int:
     """Count the tokens at which an expert is recorded, but has no effect, or the other way round."""
     return int(((change.abs().nan_to_num(torch.inf).amax(-1) > noise) != (weights != 0)).sum())
 
 
-def _silent(stage: Stage, effects: list[Effect], recorded: Recorded, changed: Tensor) -> int:
+def _silent(stage: Stage, effects: list[Effect], recorded: RecordedSelection, changed: Tensor) -> int:
     """Count recorded pairs without effect, but for those whose part in the output is lost in rounding."""
     size = stage.output.double().abs().amax(-1).cpu()
     silent = 0
@@ -192,43 +192,43 @@ def _silent(stage: Stage, effects: list[Effect], recorded: Recorded, changed: Te
     return silent
 
 
-def _weighed(
-    seen: LayerWitness, stage: Stage, effects: list[Effect], recorded: Recorded, scaled: Tensor | None
+def _compare_weights(
+    witness: LayerWitness, stage: Stage, effects: list[Effect], recorded: RecordedSelection, scaled: Tensor | None
 ) -> LayerWitness:
     """Compare the recorded weights with those that the effects show."""
     if scaled is not None:
         off = (scaled - recorded.weights).abs() > 4 * stage.eps * (1 + recorded.weights.abs())
         return replace(
-            seen,
+            witness,
             wrong_weights=int((off & recorded.chosen).sum()),
             weighed=int(recorded.chosen.sum()),
             weights_seen_by=SCALED,
         )
-    compared = wrong = other = 0
+    compared = wrong = differing = 0
     output = stage.output.double().cpu().abs()
     for expert, effect in enumerate(effects):
         if effect.alone is None:
             continue
-        own = effect.alone if effect.unit is None else effect.alone / effect.unit[:, None]
-        at = effect.changed & recorded.chosen[:, expert] & (own.norm(dim=-1) > 0)
-        own, change, weights, size = own[at], effect.change[at], recorded.weights[at, expert], output[at]
-        length = own.norm(dim=-1)
-        shown = (change * own).sum(-1) / length.square()
+        alone = effect.alone if effect.unit is None else effect.alone / effect.unit[:, None]
+        at = effect.changed & recorded.chosen[:, expert] & (alone.norm(dim=-1) > 0)
+        alone, change, weights, size = alone[at], effect.change[at], recorded.weights[at, expert], output[at]
+        length = alone.norm(dim=-1)
+        ratio = (change * alone).sum(-1) / length.square()
         # Each of about K + 2 roundings of an element is off by half a unit in its last place at most.
-        magnitude = size + (shown[:, None] * own).abs()
+        magnitude = size + (ratio[:, None] * alone).abs()
         spread = 0.5 * stage.eps * (stage.top_k + 2) ** 0.5 * magnitude
         slack = (4 * stage.eps + _RELATIVE) * weights.abs() * length
-        off = (shown - weights).abs() * length > _SIGMAS * (spread * own).norm(dim=-1) / length + slack
-        rest = (change - shown[:, None] * own).norm(dim=-1)
-        along = rest <= _SIGMAS * spread.norm(dim=-1) + (32 * stage.eps + 10 * _RELATIVE) * shown.abs() * length
-        compared, wrong, other = (
+        off = (ratio - weights).abs() * length > _SIGMAS * (spread * alone).norm(dim=-1) / length + slack
+        rest = (change - ratio[:, None] * alone).norm(dim=-1)
+        along = rest <= _SIGMAS * spread.norm(dim=-1) + (32 * stage.eps + 10 * _RELATIVE) * ratio.abs() * length
+        compared, wrong, differing = (
             compared + int(at.sum()),
             wrong + int((off | ~along).sum()),
-            other + int((~along).sum()),
+            differing + int((~along).sum()),
         )
-    if not compared or 10 * other > compared:
+    if not compared or 10 * differing > compared:
         why = "an expert's effect is not a multiple of what it gives alone" if compared else "no expert is seen alone"
-        return replace(seen, not_seen=f"the combine weights: {why}")
+        return replace(witness, not_seen=f"the combine weights: {why}")
     relative = any(effect.unit is not None for effect in effects)
     how = ONE_HOT if stage.call.selection is not None else RAISED if relative else OWN_MODULE
-    return replace(seen, wrong_weights=wrong, weighed=compared, weights_seen_by=how)
+    return replace(witness, wrong_weights=wrong, weighed=compared, weights_seen_by=how)

@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.drawing.canvas import WIDTH, boxed, drawing, empty, short
 from lm_eval_moe.drawing.palette import Colours
-from lm_eval_moe.drawing.raster import colour_bar, draw_grid, limit_of
+from lm_eval_moe.drawing.raster import OUTLIER, colour_bar, draw_grid, limit_of, mark_outliers
 from lm_eval_moe.escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Gains", "draw_cells_by_languages"]
+__all__ = ["MOST_COLUMNS", "Gains", "draw_cells_by_languages"]
+
+MOST_COLUMNS = 20
+"""Of more languages each is a row, and each cell of the grid a column."""
 
 _LABEL = 22  # characters of a row's label
 _RIGHT, _TOP, _GAP, _FOOT = 0.08, 0.52, 0.62, 0.72  # inches
+_NUMBER = 0.33  # inches that a number needs
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Gains:
 
 def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
     """Draw the grids one below the other, with the same scale; the values stand in them where there is room."""
+    if len(gains.languages) > MOST_COLUMNS:
+        return _draw_languages_by_cells(gains, colours)
     every = np.stack(list(gains.kinds.values()))
     limit = limit_of(every, gains.noise)
     labels = [textwrap.wrap(printable(cell), _LABEL)[:2] or [""] for cell in gains.cells]
@@ -69,6 +75,8 @@ def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
             draw_grid(axes, values, limit, colours)
             _dress(axes, gains, ["\n".join(label) for label in labels], colours)
             _mark(axes, values, gains.beyond if place == 0 else None, colours)
+            if across < _NUMBER:
+                mark_outliers(axes, values, limit, colours)
             axes.annotate(
                 kind,
                 (0, 1),
@@ -77,13 +85,48 @@ def draw_cells_by_languages(gains: Gains, colours: Colours) -> Figure:
                 textcoords="offset points",
                 va="bottom",
             )
-            if across >= 0.33:
+            if across >= _NUMBER:
                 _write(axes, values, gains.decimals, colours, size=8.5 if across >= 0.39 else 7.5)
-        bar = figure.add_axes((0.3, 0.48 / total, 0.5, 0.11 / total))
-        known = np.abs(every[np.isfinite(every)])
-        form = f"{{:+.{gains.decimals}f}}"
-        colour_bar(bar, limit, gains.unit, colours, form, largest=float(known.max(initial=0.0)))
+        _draw_scale(figure, gains, limit, colours, dotted=across < _NUMBER)
         return figure
+
+
+def _draw_languages_by_cells(gains: Gains, colours: Colours) -> Figure:
+    """Draw the grids with a row per language: there would be no room for their names above columns."""
+    limit = limit_of(np.stack(list(gains.kinds.values())), gains.noise)
+    labels = [short(cell, _LABEL + 8) for cell in gains.cells]
+    names = [short(name, 7) for name in gains.languages]
+    left, pitch = 0.2 + 0.085 * max(map(len, names)), 0.165
+    top, width, height = 0.5 + 0.068 * max(map(len, labels)), WIDTH - left - _RIGHT, pitch * len(names)
+    total = (top + height) * len(gains.kinds) + _FOOT
+    step = -(-len(labels) * 9 // int(72 * width))  # a name takes a line of 9 points: of very many cells some are named
+    with drawing(colours):
+        figure = empty(WIDTH, total)
+        for place, (kind, across) in enumerate(gains.kinds.items()):
+            values = across.T
+            y = total - (top + height) * (place + 1)
+            axes = figure.add_axes((left / WIDTH, y / total, width / WIDTH, height / total))
+            figure.text(0.012, (y + height + top - 0.12) / total, kind, va="top")
+            draw_grid(axes, values, limit, colours)
+            axes.xaxis.tick_top()
+            axes.set_xticks(range(0, len(labels), step), labels[::step], rotation=90, fontsize=8)
+            axes.set_yticks(range(len(names)), names, fontsize=8.5)
+            axes.tick_params(length=0, pad=3)
+            boxed(axes)
+            if gains.of_all:
+                axes.axhline(len(names) - 1.5, color=colours.ink, linewidth=0.8)
+            _mark(axes, values, gains.beyond.T if gains.beyond is not None and place == 0 else None, colours)
+            mark_outliers(axes, values, limit, colours)
+        _draw_scale(figure, gains, limit, colours, dotted=True)
+        return figure
+
+
+def _draw_scale(figure: Figure, gains: Gains, limit: float, colours: Colours, *, dotted: bool) -> None:
+    every = np.stack(list(gains.kinds.values()))
+    largest = float(np.abs(every[np.isfinite(every)]).max(initial=0.0))
+    bar = figure.add_axes((0.3, 0.48 / figure.get_figheight(), 0.5, 0.11 / figure.get_figheight()))
+    dots = "; dots: more than twice the end" if dotted and largest > OUTLIER * limit else ""
+    colour_bar(bar, limit, f"{gains.unit}{dots}", colours, f"{{:+.{gains.decimals}f}}", largest=largest)
 
 
 def _dress(axes: Axes, gains: Gains, rows: Sequence[str], colours: Colours) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lm_eval_moe.drawing.canvas import WIDTH, boxed, drawing, empty, few_of
 from lm_eval_moe.drawing.palette import Colours
-from lm_eval_moe.drawing.raster import colour_bar, draw_grid, limit_of
+from lm_eval_moe.drawing.raster import OUTLIER, colour_bar, draw_grid, limit_of, mark_outliers
 from lm_eval_moe.escaping import printable
 from lm_eval_moe.shape import BANDS, RoutingShape
 
@@ -109,32 +109,34 @@ def draw_layers_by_experts(
         for heat_map in maps
     ]
     tops = [[_TOP + _LINE * max(len(title) for _, title in row) for row in block] for block in blocks]
-    total = sum(top + down + _BELOW for block in tops for top in block) + sum(heat_map.foot for heat_map in maps)
+    below = _BELOW + 0.12 * (columns == 1)  # where every panel names its axis of experts
+    total = sum(top + down + below for block in tops for top in block) + sum(heat_map.foot for heat_map in maps)
     y = total
     with drawing(colours):
         figure = empty(width, total)
         for heat_map, block, heights in zip(maps, blocks, tops, strict=True):
             for number, (row, top) in enumerate(zip(block, heights, strict=True), start=1):
-                y -= top + down + _BELOW
+                y -= top + down + below
                 for column, (panel, title) in enumerate(row):
                     x = _LEFT + column * (across + _GAP)
-                    axes = figure.add_axes((x / width, (y + _BELOW) / total, across / width, down / total))
+                    axes = figure.add_axes((x / width, (y + below) / total, across / width, down / total))
                     _draw_panel(axes, panel, shape, heat_map.full, colours)
                     _write_title(axes, title, outside=columns == 1 and len(title) > 1)
                     _ticks(
                         axes,
                         shape,
                         numbered=column == 0,
-                        named=not any(column < len(below) for below in block[number:]),
+                        named=columns == 1 or not any(column < len(below) for below in block[number:]),
                     )
                     _bands(axes, shape, colours, named=column == columns - 1, room=down)
             if heat_map.label:
                 bar = figure.add_axes((0.25, (y - 0.29) / total, 0.5, 0.11 / total))
                 scaled = heat_map.factor * heat_map.full
+                dots = "; dots: more than twice the end" if heat_map.largest > OUTLIER * heat_map.full else ""
                 colour_bar(
                     bar,
                     scaled,
-                    heat_map.label,
+                    f"{heat_map.label}{dots}",
                     colours,
                     heat_map.form,
                     signed=heat_map.signed,
@@ -168,6 +170,7 @@ def _draw_panel(axes: Axes, panel: Panel, shape: RoutingShape, limit: float, col
 
     values = np.zeros((len(shape.layers), shape.experts)) if panel.values is None else panel.values
     draw_grid(axes, values, limit, colours, panel.beyond)
+    mark_outliers(axes, values, limit, colours)
     ink, paper = colours.ink, colours.by_name["paper"]
     # What was not looked at fades, so that a large number there is not taken for one that was passed over.
     for row in panel.faded:

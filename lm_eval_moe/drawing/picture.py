@@ -37,7 +37,7 @@ def put_title(figure: Figure, title: str, key: Sequence[Line2D] = ()) -> None:
             fontsize=9,
             markerscale=0.8,
         )
-        above += LINE * len(key) + 0.12
+        above += LINE * sum(1 + str(handle.get_label()).count("\n") for handle in key) + 0.12
     lines = textwrap.wrap(short(title, 150), int(10.8 * figure.get_figwidth()))
     figure.text(0.01, 1 + above / height, "\n".join(lines), ha="left", va="bottom", fontsize=11, fontweight="bold")
 

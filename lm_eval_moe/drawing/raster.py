@@ -17,10 +17,13 @@ from lm_eval_moe.drawing.palette import Colours
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["NOTHING", "colour_bar", "draw_grid", "limit_of"]
+__all__ = ["NOTHING", "OUTLIER", "colour_bar", "draw_grid", "limit_of", "mark_outliers"]
 
 NOTHING = (0.5, 0.5, 0.5, 0.3)
 """The colour of a place without a value, on light and dark paper."""
+
+OUTLIER = 2.0
+"""So many times the value with the full colour is an outlier, which has a dot."""
 
 _OPAQUE, _GREY = 0.85, (0.5, 0.5, 0.5)
 _SHARE = 0.98  # of the values are within the scale; of up to 50 all
@@ -65,6 +68,13 @@ def draw_grid(
         aspect="auto",
         extent=(-0.5, values.shape[1] - 0.5, values.shape[0] - 0.5, -0.5),
     )
+
+
+def mark_outliers(axes: Axes, values: NDArray[np.float64], limit: float, colours: Colours) -> None:
+    """Put a dot on the values far beyond the scale, whose colour would hide how large they are."""
+    rows, columns = np.nonzero(np.abs(np.nan_to_num(values)) > OUTLIER * limit)
+    if rows.size:
+        axes.plot(columns, rows, "o", color=colours.ink, markersize=1.8, markeredgewidth=0, zorder=2.2)
 
 
 def colour_bar(

@@ -60,7 +60,7 @@ def simple_evaluate(
     strict: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any] | None:
-    """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields beside the scores.
+    """Evaluate a model as `lm_eval.simple_evaluate` does, with steering, and with routing fields alongside the scores.
 
     Args:
         model: The name of a backend (``hf-moe``), a routed model, or any other lm-eval model (which then runs without
@@ -110,15 +110,15 @@ def simple_evaluate(
         include_path=[str(folder) for folder in tasks_dirs()],
         metadata=parse_arguments(model_args) | (kwargs.get("metadata") or {}),
     )
-    named = isinstance(model, str)
-    if not (model in BACKENDS if named else is_routed(model)):
+    is_name = isinstance(model, str)
+    if not (model in BACKENDS if is_name else is_routed(model)):
         if steering is not None:
             raise UserError(
-                f"--steering needs a model that can be steered, not {model if named else type(model)}",
+                f"--steering needs a model that can be steered, not {model if is_name else type(model)}",
                 fix=f"use --model {' or '.join(BACKENDS)}",
                 where="--model",
             )
-        if named and not knows_model(model):
+        if is_name and not knows_model(model):
             raise UserError(
                 f"there is no model {model!r}{did_you_mean(model, BACKENDS)}",
                 fix=f"choose {' or '.join(BACKENDS)}, or, for a run without routing, one of lm-eval's own",
@@ -127,8 +127,8 @@ def simple_evaluate(
         return stock_simple_evaluate(model, **kwargs)
     if kwargs.get("cache_requests"):
         warnings.warn(
-            "lm-eval's cache of requests knows a task by its name: after a change of its file, code or data it gives "
-            "the prompts of before; give --cache_requests refresh then",
+            "lm-eval's request cache identifies a task by its name alone: after a change to the task's file, code or "
+            "data it returns the old prompts; use --cache_requests refresh then",
             RoutingWarning,
             stacklevel=2,
         )
@@ -142,16 +142,20 @@ def simple_evaluate(
             if noted:
                 raise StrictError(noted)
 
-        if named:
+        if is_name:
             _check_pairings(kwargs["task_manager"], tasks or (), options)
-        lm = _built(model, model_args, options, kwargs) if isinstance(model, str) else _prepared(model, options)
-        if named:
+        lm = (
+            _build_model(model, model_args, options, kwargs)
+            if isinstance(model, str)
+            else _prepare_model(model, options)
+        )
+        if is_name:
             lm.trust_files()
         plans = control_plans(lm.steering, control_count(control)) if control else []
         if plans and (few := few_draws(len(plans))):
             logger.info("%s", few)
         with _answering_from(lm, cache_path, prompting_parts(lm, kwargs)["prompts.seeds"]):
-            results = _evaluate_with_controls(lm, plans, named, options, kwargs, check)
+            results = _evaluate_with_controls(lm, plans, is_name, options, kwargs, check)
     if results is not None and cache_path is not None:
         results["config"]["use_cache"] = str(cache_path)
     if noted:
@@ -160,7 +164,11 @@ def simple_evaluate(
 
 
 _STOCK = inspect.signature(stock_simple_evaluate)
-_OWN = [each for each in inspect.signature(simple_evaluate).parameters.values() if each.kind is each.KEYWORD_ONLY]
+_OWN = [
+    parameter
+    for parameter in inspect.signature(simple_evaluate).parameters.values()
+    if parameter.kind is parameter.KEYWORD_ONLY
+]
 simple_evaluate.__signature__ = _STOCK.replace(  # type: ignore[attr-defined]
     parameters=[*_STOCK.parameters.values(), *_OWN], return_annotation="dict[str, Any] | None"
 )
@@ -185,14 +193,14 @@ def _answering_from(lm: RoutedModel, path: str | Path | None, seeds: Mapping[str
 def _evaluate_with_controls(
     lm: RoutedModel,
     plans: Sequence[SteeringPlan],
-    named: bool,
+    is_name: bool,
     options: RoutingOptions,
     kwargs: dict[str, Any],
     check: Callable[[], None],
 ) -> dict[str, Any] | None:
     """Evaluate a run and its controls, and add its gains over them to its results."""
     if not plans:
-        return _evaluate(lm, named, options, kwargs, check)
+        return _evaluate(lm, is_name, options, kwargs, check)
     # What a control writes would pass for the run's own, and its standard errors are not looked at.
     quiet = {**kwargs, "log_samples": True, "evaluation_tracker": None, "write_out": False, "bootstrap_iters": 0}
     quiet_options = replace(options, profile=None)
@@ -204,18 +212,18 @@ def _evaluate_with_controls(
             with lm.ahead(group):
                 for plan in group:
                     if plan is None or plan is steering:
-                        results = _evaluate(lm, named, options, kwargs | {"log_samples": True}, check)
+                        results = _evaluate(lm, is_name, options, kwargs | {"log_samples": True}, check)
                         continue
                     number = len(controls) + 1  # which is the seed as well
                     logger.info("control %d of %d, seed %d (%s)", number, len(plans), number, plan.hash[:8])
                     lm.set_steering(plan)
                     with warnings_only():
-                        controls.append(_evaluate(lm, named, quiet_options, quiet))
+                        controls.append(_evaluate(lm, is_name, quiet_options, quiet))
     finally:
         lm.set_steering(steering)
     if results is not None:
-        done = [control for control in controls if control is not None]
-        add_gains(results, done, [plan.hash for plan in plans], lm.registry)
+        finished = [control for control in controls if control is not None]
+        add_gains(results, finished, [plan.hash for plan in plans], lm.registry)
         if not kwargs.get("log_samples", True):
             results.pop("samples", None)
     return results
@@ -223,7 +231,7 @@ def _evaluate_with_controls(
 
 def _evaluate(
     lm: RoutedModel,
-    named: bool,
+    is_name: bool,
     options: RoutingOptions,
     kwargs: dict[str, Any],
     before: Callable[[], None] = lambda: None,
@@ -233,8 +241,8 @@ def _evaluate(
         results: dict[str, Any] | None = stock_simple_evaluate(lm, **kwargs)
     if results is not None:
         results["config"]["model"] = lm.backend_name
-        results["config"]["model_args"] = kwargs["model_args"] if named else {"pretrained": lm.model_id}
-        if named and (tracker := kwargs.get("evaluation_tracker")) is not None:
+        results["config"]["model_args"] = kwargs["model_args"] if is_name else {"pretrained": lm.model_id}
+        if is_name and (tracker := kwargs.get("evaluation_tracker")) is not None:
             name_model(tracker, lm.backend_name)
     evaluation.check(results)
     return results
@@ -247,31 +255,31 @@ def _check_pairings(manager: TaskManager, tasks: Sequence[Any], options: Routing
         registry.pairing(name, metadata)
 
 
-def _built(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
+def _build_model(name: str, model_args: Any, options: RoutingOptions, kwargs: dict[str, Any]) -> RoutedModel:
     """Build the model as lm-eval does, with the run's steering."""
-    given = parse_arguments(model_args)
-    if options.steering is not None and given.get("steering") is not None:
+    arguments = parse_arguments(model_args)
+    if options.steering is not None and arguments.get("steering") is not None:
         raise UserError(
-            f"steering is given twice: {options.steering} and {given['steering']}",
+            f"steering is given twice: {options.steering} and {arguments['steering']}",
             fix="give either --steering or --model_args steering=...",
             where="--steering",
         )
-    if options.overrides and options.steering is None and given.get("steering") is not None:
-        options = replace(options, steering=given.pop("steering"))
+    if options.overrides and options.steering is None and arguments.get("steering") is not None:
+        options = replace(options, steering=arguments.pop("steering"))
     steering = options.spec()
     if steering is not None:
-        given["steering"] = steering
+        arguments["steering"] = steering
     if options.parallel:
-        given["parallel"] = list(options.parallel)
+        arguments["parallel"] = list(options.parallel)
     further = {key: value for key in _OF_BOTH if (value := kwargs.get(key)) is not None}
-    for key in given.keys() & further.keys():
+    for key in arguments.keys() & further.keys():
         raise UserError(f"{key} is given twice", fix="leave it out of --model_args", where=f"--{key}")
-    lm = load_model(name, given | further)
+    lm = load_model(name, arguments | further)
     _check_strength(lm)
     return lm
 
 
-def _prepared(lm: RoutedModel, options: RoutingOptions) -> RoutedModel:
+def _prepare_model(lm: RoutedModel, options: RoutingOptions) -> RoutedModel:
     steering = options.spec()
     if steering is not None:
         lm.set_steering(steering)
@@ -285,7 +293,7 @@ def _check_strength(lm: RoutedModel) -> None:
     """Warn of steering that was given and changes nothing."""
     if lm.steering is not None and lm.coverage is not None and lm.coverage.changes_nothing:
         warnings.warn(
-            f"the steering {lm.steering.name!r} has zero strength: what is evaluated is the model as it is",
+            f"the steering {lm.steering.name!r} has zero strength: the model is evaluated unsteered",
             RoutingWarning,
             stacklevel=2,
         )

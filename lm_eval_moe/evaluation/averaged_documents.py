@@ -35,13 +35,13 @@ def logged_values(
 
     Args:
         samples: The task's entries in the results' ``samples``.
-        pairing: What is known of the task.
+        pairing: What is known about the task.
         metric: The metric.
         filtered: The filter's name.
         mean: The task's value.
 
     Returns:
-        None where a value is no number or ``mean`` is not their mean (a perplexity).
+        None where a value is not a number or ``mean`` is not their mean (a perplexity).
     """
     values: list[tuple[Hashable, float]] = []
     for sample in samples:

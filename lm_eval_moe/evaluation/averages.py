@@ -1,7 +1,7 @@
 """Averages over a group's languages: one language's tasks, all but English or the reference, each resource tier.
 
 lm-eval averages a group over its tasks, and refuses a task that is in two groups of one run. Where a group has no
-subgroup for one of these averages, it is computed from the finished results and stands there as a row of its own.
+subgroup for one of these averages, it is computed from the finished results and stands there as its own row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def add_averages(
 
     Args:
         results: lm-eval's results; changed in place.
-        pairings: What is known of each task of the run.
+        pairings: What is known about each task of the run.
         reference: The language that routing is compared with.
 
     Warns:
@@ -64,11 +64,11 @@ def add_averages(
         if why_not is not None:
             described[group] = GroupRouting(why_not=why_not)
             continue
-        described[group] = run.described(group, by_language)
+        described[group] = run.describe(group, by_language)
         if run.is_outermost(group):
-            for name, chosen in run.missing_averages(group, by_language).items():
-                if run.add_row(name, group, chosen):
-                    described[name] = run.described(name, chosen, of=group)
+            for name, languages in run.missing_averages(group, by_language).items():
+                if run.add_row(name, group, languages):
+                    described[name] = run.describe(name, languages, of=group)
     run.warn_of_groups_without_averages()
     return described
 
@@ -109,12 +109,12 @@ class _Run:
 
     def _groups_within(self, group: str) -> set[str]:
         """Return the groups that a group holds, and those within them."""
-        held = {child for child in self.subtasks.get(group, ()) if child in self.subtasks}
-        return held.union(*map(self._groups_within, held))
+        groups = {child for child in self.subtasks.get(group, ()) if child in self.subtasks}
+        return groups.union(*map(self._groups_within, groups))
 
     def is_outermost(self, group: str) -> bool:
         """Whether no other group that aggregates scores holds this one."""
-        return not any(group in self._groups_within(other) for other in self.leaves)
+        return not any(group in self._groups_within(outer) for outer in self.leaves)
 
     def warn_of_groups_without_averages(self) -> None:
         """Warn of groups over whose languages nothing is averaged: only their subgroups, of one each, have scores."""
@@ -139,7 +139,7 @@ class _Run:
         for task in self._leaves(group):
             pairing = self.pairings.get(task)
             if pairing is None:
-                return {}, f"the language of {task} is not known"
+                return {}, f"the language of {task} is unknown"
             by_language.setdefault(pairing.language, []).append(task)
             benchmarks.setdefault(pairing.language, set()).add(pairing.benchmark)
         first = next(iter(benchmarks), None)
@@ -152,16 +152,16 @@ class _Run:
         """Return the averages that no group of the run gives, by the name of their row."""
         if len(by_language) < 2:
             return {}
-        wanted = {_suffix(language): [language] for language, tasks in by_language.items() if len(tasks) > 1}
+        averages = {_suffix(language): [language] for language, tasks in by_language.items() if len(tasks) > 1}
         for name, left_out in {"english": ENGLISH, _suffix(self.reference): self.reference}.items():
             if name == "english" or left_out != ENGLISH:
-                wanted[f"non_{name}"] = [language for language in by_language if language != left_out]
-        wanted |= {f"{tier}_resource": languages for tier, languages in by_tier(by_language).items()}
-        given = [set(leaves) for leaves in self.leaves.values()]
+                averages[f"non_{name}"] = [language for language in by_language if language != left_out]
+        averages |= {f"{tier}_resource": languages for tier, languages in by_tier(by_language).items()}
+        existing = [set(leaves) for leaves in self.leaves.values()]
         missing = {}
-        for suffix, languages in wanted.items():
+        for suffix, languages in averages.items():
             tasks = {task for language in languages for task in by_language[language]}
-            if tasks and tasks not in given:
+            if tasks and tasks not in existing:
                 missing[f"{group}_{suffix}"] = {language: by_language[language] for language in languages}
         return missing
 
@@ -169,7 +169,7 @@ class _Run:
         """Add one average where lm-eval's tables look for it; return whether there was anything to add."""
         if name in self.table:
             warnings.warn(
-                f"{name} is a task or group of its own, so there is no average of that name",
+                f"{name} is already the name of a task or group, so there is no average of that name",
                 RoutingWarning,
                 stacklevel=3,
             )
@@ -193,7 +193,7 @@ class _Run:
                 self.results[field][name] = self.results[field][group]
         return True
 
-    def described(self, name: str, by_language: Mapping[str, list[str]], of: str | None = None) -> GroupRouting:
+    def describe(self, name: str, by_language: Mapping[str, list[str]], of: str | None = None) -> GroupRouting:
         """Return what a row is made of, with the clustered standard errors of its metrics where they can be known."""
         errors = {}
         for key, value in self._scores(name).items():
@@ -201,7 +201,7 @@ class _Run:
             parts = self._parts(metric, filtered, by_language)
             # A group may be another average than that over languages.
             if parts and math.isclose(fmean(part.value for part in parts), value, rel_tol=1e-6, abs_tol=1e-9):
-                stderr = _clustered(parts)
+                stderr = _clustered_stderr(parts)
                 if stderr is not None:
                     errors[key] = stderr
         languages = {language: tuple(tasks) for language, tasks in by_language.items()}
@@ -229,18 +229,20 @@ class _Run:
             self.documents[task](metric, filtered, value) if task in self.documents else None
             for task, value in values.items()
         ]
-        known = [each for each in documents if each]
+        clusters = [cluster for cluster in documents if cluster]
         mean = fmean(values.values())
         subgroup = self._subgroup(tasks, key)
         if subgroup is None or math.isclose(subgroup[key], mean, rel_tol=1e-9, abs_tol=1e-12):
             stderr = independent_mean(
                 [Estimate(value, number_of(self.table[task].get(error_key))) for task, value in values.items()]
             ).stderr
-            strata = [Stratum(1 / len(values), each) for each in known]
-            return _Part(mean, stderr, strata if len(known) == len(values) else None)
+            strata = [Stratum(1 / len(values), cluster) for cluster in clusters]
+            return _Part(mean, stderr, strata if len(clusters) == len(values) else None)
         # The subgroup weights its tasks by size: its value is the mean over all their documents.
-        pooled = Stratum(1.0, [pair for each in known for pair in each])
-        is_pooled = len(known) == len(values) and math.isclose(pooled.mean, subgroup[key], rel_tol=1e-6, abs_tol=1e-9)
+        pooled = Stratum(1.0, [pair for cluster in clusters for pair in cluster])
+        is_pooled = len(clusters) == len(values) and math.isclose(
+            pooled.mean, subgroup[key], rel_tol=1e-6, abs_tol=1e-9
+        )
         return _Part(float(subgroup[key]), number_of(subgroup.get(error_key)), [pooled] if is_pooled else None)
 
     def _subgroup(self, tasks: Sequence[str], key: str) -> Mapping[str, Any] | None:
@@ -267,7 +269,7 @@ class _Part(Estimate):
     strata: Sequence[Stratum] | None
 
 
-def _clustered(parts: Sequence[_Part]) -> float | None:
+def _clustered_stderr(parts: Sequence[_Part]) -> float | None:
     """Return the standard error of the mean of the parts, clustered by item."""
     strata: list[Stratum] = []
     for part in parts:

@@ -17,18 +17,19 @@ __all__ = ["control_count", "control_plans", "few_draws"]
 MAX_CONTROLS = 1000
 
 
-def control_count(given: str) -> int:
+def control_count(text: str) -> int:
     """Read ``random:N``.
 
     Raises:
         UserError: It is something else.
     """
-    match = re.fullmatch(r"random(?::(\d{1,6}))?", given.strip())
+    match = re.fullmatch(r"random(?::(\d{1,6}))?", text.strip())
     count = int(match[1] or 1) if match else 0
     if not 1 <= count <= MAX_CONTROLS:
         raise UserError(
-            f"{given!r} is no control",
-            fix=f"write random:N, N random draws of as many experts (1 to {MAX_CONTROLS}; 3 or more tell their spread)",
+            f"{text!r} is not a control",
+            fix=f"write random:N for N random draws of as many experts (1 to {MAX_CONTROLS}; 3 or more show their "
+            "spread)",
             where="--control",
         )
     return count
@@ -52,6 +53,6 @@ def few_draws(count: int) -> str | None:
     if count >= draws_needed():
         return None
     return (
-        f"{count} random draw{'s' * (count != 1)}: the rank p of the chosen experts can be {1 / (count + 1):.2g} at "
-        f"least; {ALPHA:g} takes {draws_needed()} (random:{draws_needed()})"
+        f"{count} random draw{'s' * (count != 1)}: the rank p of the chosen experts is at least {1 / (count + 1):.2g}; "
+        f"reaching {ALPHA:g} takes {draws_needed()} (random:{draws_needed()})"
     )

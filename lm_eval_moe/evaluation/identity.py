@@ -52,11 +52,11 @@ def run_identity(
         arguments: Those of `lm_eval.simple_evaluate`; None if they are not known.
         of_evaluate: Those of `lm_eval.evaluator.evaluate`, which stand in then and say less.
     """
-    given = arguments if arguments is not None else of_evaluate or {}
-    parts = prompting_parts(lm, given)
+    evaluate_arguments = arguments if arguments is not None else of_evaluate or {}
+    parts = prompting_parts(lm, evaluate_arguments)
     if arguments is None:
         parts = {name: value for name, value in parts.items() if name not in _OF_SIMPLE_EVALUATE}
-    return model.with_parts(parts, {name: task_parts(task, given) for name, task in tasks.items()})
+    return model.with_parts(parts, {name: task_parts(task, evaluate_arguments) for name, task in tasks.items()})
 
 
 def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,13 +91,13 @@ def prompting_parts(lm: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chat_template(lm: Any, asked: bool | str) -> str:
+def chat_template(lm: Any, choice: bool | str) -> str:
     """Return the chat template that lm-eval finds.
 
     Raises:
         UserError: There is none.
     """
-    template: str | None = lm.chat_template(asked)
+    template: str | None = lm.chat_template(choice)
     if template is None:
         raise UserError(
             "the model's tokenizer has no chat template",
@@ -124,11 +124,11 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     settings = {field.name: getattr(config, field.name) for field in fields(config)}
     content = {name: value for name, value in settings.items() if name not in _PARTS_OF_THEIR_OWN}
     content["routing"] = metadata.get("routing")  # lm-eval adds the model's arguments to the other metadata
-    content["class"] = _described(type(task))
+    content["class"] = _plain_value(type(task))
     shots = _fewshot(config.num_fewshot, arguments.get("num_fewshot"))
     return {
         "version": metadata.get("version"),
-        "content": hash_of_bytes(json.dumps(_described(content), sort_keys=True).encode()),
+        "content": hash_of_bytes(json.dumps(_plain_value(content), sort_keys=True).encode()),
         "data": {
             "path": config.dataset_path,
             "name": config.dataset_name,
@@ -138,14 +138,14 @@ def task_parts(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         },
         "prompts": _prompts(task, arguments.get("limit")),
         "fewshot": shots,
-        "generation": _described(config.generation_kwargs),
+        "generation": _plain_value(config.generation_kwargs),
     }
 
 
 def _prompts(task: Any, limit: float | None) -> str:
     """Return a hash of the prompts and right answers of the first evaluated documents, without examples and templates.
 
-    It tells what a function makes of a document, also where that hangs on a file which the function reads.
+    It tells what a function makes of a document, also where that depends on a file which the function reads.
     """
     makers = [task.doc_to_text, task.doc_to_target]
     if getattr(task.config, "doc_to_choice", None) is not None:
@@ -157,9 +157,9 @@ def _prompts(task: Any, limit: float | None) -> str:
     return digest.hexdigest()
 
 
-def _fewshot(own: int | None, given: int | None) -> int:
+def _fewshot(of_task: int | None, override: int | None) -> int:
     """Return the few-shot count in force: a task that says 0 is not overridden, as in lm-eval."""
-    return own or 0 if given is None or own == 0 else given
+    return of_task or 0 if override is None or of_task == 0 else override
 
 
 def hash_of_documents(documents: Iterable[Any]) -> str:
@@ -176,20 +176,20 @@ def hash_of_documents(documents: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _described(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     """Return what JSON can hold of a setting; of a function, its name and the hash of its source."""
     if isinstance(value, Mapping):
-        return {str(key): _described(entry) for key, entry in value.items()}
+        return {str(key): _plain_value(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_described(entry) for entry in value]
+        return [_plain_value(entry) for entry in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, partial):
-        return {"function": _described(value.func), "given": _described([value.args, value.keywords])}
+        return {"function": _plain_value(value.func), "given": _plain_value([value.args, value.keywords])}
     if callable(value):
         return {"function": getattr(value, "__qualname__", type(value).__qualname__), "source": _source(value)}
     if is_dataclass(value):
-        return {field.name: _described(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _plain_value(getattr(value, field.name)) for field in fields(value)}
     return str(value)
 
 
@@ -197,8 +197,8 @@ def _source(function: Callable[..., Any]) -> str:
     """Return a hash of the file of a function or class, and of the files of the user's own that it imports."""
     function = inspect.unwrap(function)
     try:
-        named = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
-        return hash_of_bytes(*(path.read_bytes() for path in source_files(Path(inspect.getfile(named)))))
+        definition = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
+        return hash_of_bytes(*(path.read_bytes() for path in source_files(Path(inspect.getfile(definition)))))
     except (TypeError, OSError):  # typed into a session: its code object is all there is
         code = getattr(function, "__code__", None)
         return hash_of_bytes(*([code.co_code, repr(code.co_consts).encode()] if code else [repr(function).encode()]))

@@ -35,8 +35,8 @@ def selection_of(plan: SteeringPlan | None) -> SelectedOn:
     selection = selected_on(plan)
     for source in selection.unknown:
         warnings.warn(
-            f"{source} does not say which items were counted: whether experts were selected on items of this run "
-            "cannot be checked",
+            f"{source} does not say which items were counted, so it cannot be checked whether experts were selected on "
+            "items of this run",
             RoutingWarning,
             stacklevel=2,
         )
@@ -65,7 +65,7 @@ def main_fields(documents: Any) -> tuple[str, ...]:
     """
     head = [documents[row] for row in range(min(len(documents), _LOOKED_AT))]
     if len(head) < 2 or not all(isinstance(doc, Mapping) for doc in head):
-        return ()  # of one document nothing can be told
+        return ()  # one document shows nothing
     texts = {name: {doc[name] for doc in head if isinstance(doc.get(name), str)} for name in head[0]}
     return tuple(name for name, values in texts.items() if 2 * len(values) >= len(head))
 
@@ -87,11 +87,11 @@ def leak_error(task: str, documents: int, leaked: Sequence[tuple[str, str]]) -> 
         leaked: The names of those, with what says so.
     """
     files = sorted({source for _, source in leaked})
-    shown = ", ".join(repr(name) for name, _ in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
+    examples = ", ".join(repr(name) for name, _ in leaked[:_SHOWN]) + (", ..." if len(leaked) > _SHOWN else "")
     return UserError(
         f"{len(leaked)} of its {documents} documents are items that experts were selected on "
-        f"({', '.join(files)}: {shown}): a gain on them would say nothing",
-        fix="select experts on other items, or evaluate on others (--limit, --samples); --allow_leak runs all the same "
+        f"({', '.join(files)}: {examples}): a gain on them would mean nothing",
+        fix="select experts on other items, or evaluate on others (--limit, --samples); --allow_leak runs anyway "
         "and marks the results",
         where=f"task {task}",
     )

@@ -32,19 +32,19 @@ def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> Iterator[str]
         (tally.curves.get(STEERED_SELECTION.curve.name, 0) for tally in tallies), np.zeros((2, len(plan.shape.layers)))
     )
     totals, counts = np.asarray(sums)
-    missed, leaked = {}, {}
+    too_low, leaked = {}, {}
     for layer, total, count in zip(plan.shape.layers, totals, counts, strict=True):
-        here = [each for each in plan.interventions if layer in each.targets]
-        aims = {None if each.guard else each.action.guards_by for each in here}
+        here = [intervention for intervention in plan.interventions if layer in intervention.targets]
+        aims = {None if intervention.guard else intervention.action.guards_by for intervention in here}
         if count and aims == {"force"} and total / count < 1 - _TOLERANCE:
-            missed[layer] = total / count
+            too_low[layer] = total / count
         if count and aims == {"ban"} and total / count > _TOLERANCE:
             leaked[layer] = total / count
     parts = []
-    if missed:
+    if too_low:
         parts.append(
-            f"in layers {format_ranges(list(missed))} an activated expert was selected at only "
-            f"{np.mean(list(missed.values())):.0%} of the tokens"
+            f"in layers {format_ranges(list(too_low))} an activated expert was selected at only "
+            f"{np.mean(list(too_low.values())):.0%} of the tokens"
         )
     if leaked:
         parts.append(
@@ -54,6 +54,6 @@ def shortfall(plan: SteeringPlan, tallies: Iterable[TaskTally]) -> Iterator[str]
     if parts:
         yield (
             f"the steering {plan.name!r} falls short: {'; '.join(parts)}. The model's expert groups or its selection "
-            "bias come after the router logits, or ties were broken against the targets; write `guard: true` in the "
+            "bias act after the router logits, or ties were broken against the targets; write `guard: true` in the "
             "intervention to make sure"
         )

@@ -43,10 +43,10 @@ def check_unique(where: str, keys: Iterable[tuple[str, int]], fix: str) -> None:
     repeated = {key: places for key, places in rows.items() if len(places) > 1}
     if repeated:
         key, places = next(iter(repeated.items()))
-        others = f", and so do {len(repeated) - 1} other keys" if len(repeated) > 1 else ""
+        more = f", and so do {len(repeated) - 1} other keys" if len(repeated) > 1 else ""
         raise UserError(
-            f"the key {key!r} names several items, those in rows {', '.join(map(str, sorted(places)[:5]))}{others}: "
-            "which of them pairs with another language's cannot be told",
+            f"the key {key!r} names several items, those in rows {', '.join(map(str, sorted(places)[:5]))}{more}: "
+            "it is unclear which of them pairs with another language's item",
             fix=fix,
             where=where,
         )
@@ -55,8 +55,8 @@ def check_unique(where: str, keys: Iterable[tuple[str, int]], fix: str) -> None:
 def gold_answer(task: Any, doc: Any) -> str | None:
     """Return a document's right answer as text that is the same in every language where the answer is.
 
-    Numbers are spelt alike whatever their digits and separators, choices are their index. None where there is none, as
-    for texts that are only scored.
+    Numbers are spelt the same whatever their digits and separators, choices are their index. None where there is none,
+    as for texts that are only scored.
     """
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return None
@@ -112,7 +112,7 @@ def agreement(one: Mapping[str, str | None], other: Mapping[str, str | None]) ->
 def warn_of_shuffles(
     pairing: TaskPairing,
     answers: Mapping[str, str | None],
-    others: Sequence[tuple[TaskPairing, Mapping[str, str | None]]],
+    tasks: Sequence[tuple[TaskPairing, Mapping[str, str | None]]],
     reference: str,
 ) -> None:
     """Warn where a task whose keys are places in its file holds other items there than one that it is compared with.
@@ -120,20 +120,22 @@ def warn_of_shuffles(
     Args:
         pairing: The task.
         answers: Its right answers by key.
-        others: The tasks before it, with theirs.
+        tasks: The tasks before it, with theirs.
         reference: Canonical tag of the language that the others are compared with.
     """
-    for other, theirs in others:
-        if other.benchmark != pairing.benchmark or (pairing.language == reference) == (other.language == reference):
+    for pairing_of, theirs in tasks:
+        if pairing_of.benchmark != pairing.benchmark or (pairing.language == reference) == (
+            pairing_of.language == reference
+        ):
             continue
-        language, english = (other, pairing) if pairing.language == reference else (pairing, other)
+        language, english = (pairing_of, pairing) if pairing.language == reference else (pairing, pairing_of)
         result = agreement(answers, theirs)
         if result.shuffled:
             warnings.warn(
-                f"{language.task} and {english.task} pair by {named_by(pairing)}, but only {result.agreeing} of "
-                f"{result.documents} right answers agree (in random order {result.by_chance:.0f} would): they seem to "
-                "be in another order, and routing divergence then compares different items. Bring the files into one "
-                "order, or name a field in metadata.routing.item that identifies an item",
+                f"{language.task} and {english.task} are paired by {named_by(pairing)}, but only {result.agreeing} of "
+                f"{result.documents} right answers agree ({result.by_chance:.0f} would in random order): they seem to "
+                "be in different orders, so that routing divergence compares different items. Put the files into the "
+                "same order, or name a field in metadata.routing.item that identifies an item",
                 RoutingWarning,
                 stacklevel=2,
             )

@@ -27,7 +27,7 @@ __all__ = ["ReferenceProfile", "save_profile"]
 logger = logging.getLogger(__name__)
 
 _FIX = (
-    "give a profile that was captured with this model, prompted alike, or a path where there is no file yet: the items "
+    "give a profile captured with this model and the same prompting, or a path where there is no file yet: the items "
     "of this run are then written there"
 )
 
@@ -75,14 +75,14 @@ class ReferenceProfile:
         """
         profile = read_profile(path)
         header, items, records = profile.header, profile.items, records_of(profile)
-        own, where = _header(lm), f"--routing_profile {path}"
-        for what, there, needed in (
-            ("routing shape", header.shape, own.shape),
-            ("captured span", header.span, own.span),
-            *([("model", header.model, own.model)] if header.identity is None else []),
+        run_header, where = _header(lm), f"--routing_profile {path}"
+        for what, there, required in (
+            ("routing shape", header.shape, run_header.shape),
+            ("captured span", header.span, run_header.span),
+            *([("model", header.model, run_header.model)] if header.identity is None else []),
         ):
-            if there != needed:
-                raise UserError(f"the profile's {what} is {there}, this run's is {needed}", fix=_FIX, where=where)
+            if there != required:
+                raise UserError(f"the profile's {what} is {there}, but this run's is {required}", fix=_FIX, where=where)
         use = REFERENCE if header.span == "prompt" else ANSWERED_REFERENCE
         check_agreement(header.identity, identity, use, what="the profile", where=where, fix=_FIX)
         records_by_key, tasks = {}, dict[str, set[str]]()
@@ -92,7 +92,7 @@ class ReferenceProfile:
                 tasks.setdefault(item.benchmark, set()).add(item.task)
         if not records_by_key:
             raise UserError(
-                f"the profile has no item in {reference!r}, it has {sorted({item.language for item in items})}",
+                f"the profile has no item in {reference!r}, only in {sorted({item.language for item in items})}",
                 fix="give a profile of a run that included the reference language, or another --routing_reference",
                 where=where,
             )
@@ -104,7 +104,7 @@ class ReferenceProfile:
                     for row, item in enumerate(items)
                     if item.item and item.task == task and item.language == reference
                 ],
-                "write it anew, from tasks whose items have one key each",
+                "write it again, from tasks in which each item has its own key",
             )
         steered = f", steered by #{header.steering[:8]}" if header.steering else ", unsteered"
         logger.info("%s: read as reference, %d items in %r%s", path, len(records_by_key), reference, steered)
@@ -128,17 +128,18 @@ class ReferenceProfile:
         if self.header.identity is None:
             return
         names = ("fewshot",) if self.header.span == "prompt" else ("fewshot", "generation")
-        own = {pairing.benchmark for pairing in pairings if pairing.language == reference}
+        benchmarks = {pairing.benchmark for pairing in pairings if pairing.language == reference}
         for pairing in pairings:
-            for task in sorted(self.tasks.get(pairing.benchmark, ())) if pairing.benchmark not in own else ():
+            for task in sorted(self.tasks.get(pairing.benchmark, ())) if pairing.benchmark not in benchmarks else ():
                 there, here = (
-                    known.tasks.get(name, {})
-                    for known, name in ((self.header.identity, task), (identity, pairing.task))
+                    task_identity.tasks.get(name, {})
+                    for task_identity, name in ((self.header.identity, task), (identity, pairing.task))
                 )
                 for name in names:
                     if name in there and name in here and there[name] != here[name]:
                         raise UserError(
-                            f"{name} of the profile's {task} is {there[name]}, of {pairing.task} {here[name]}",
+                            f"{name} of the profile's {task} is {there[name]}, but that of {pairing.task} is "
+                            f"{here[name]}",
                             fix=_FIX,
                             where=f"--routing_profile {self.path}",
                         )
@@ -152,18 +153,18 @@ class ReferenceProfile:
 
 def save_profile(path: Path, session: RoutingSession, identity: Identity) -> None:
     """Write the items of all processes; only the first process writes."""
-    own = [
+    profile_items = [
         (ProfileItem(item.key.benchmark, item.key.item, pairing.language, task, " ".join(item.texts)), record)
         for task, pairing in session.pairings.items()
         for item in session.items[task].values()
         if pairing and item.key and (record := session.record(item)) is not None
     ]
-    parts = [entry for part in session.gather(own) for entry in part]
+    parts = [entry for part in session.gather(profile_items) for entry in part]
     if session.model.rank != 0:
         return
     if not parts:
         raise UserError(
-            "there is nothing to write: the language of none of the tasks is known",
+            "there is nothing to write: none of the tasks has a known language",
             fix="add `routing: {language: .., benchmark: .., item: ..}` to the tasks' metadata, or use --parallel",
             where=f"--routing_profile {path}",
         )

@@ -1,4 +1,4 @@
-"""What a user has to be told about an evaluation: what it will lack, before it runs, and what it lacked, afterwards."""
+"""What a user must know about an evaluation: what it will lack, before it runs, and what it lacked, afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def remarks_before(session: RoutingSession) -> Iterator[str]:
         if session.compares and pairing is None:
             yield (
                 f"{task}: its language is unknown, so it has no routing divergence; add `routing: {{language: .., "
-                "benchmark: .., item: ..}` to the task's metadata, or the task to a file given with --parallel"
+                "benchmark: .., item: ..}` to the task's metadata, or list the task in a file given with --parallel"
             )
         if session.compares and pairing is not None and _has_no_reference(session, pairing):
             yield session.model.registry.explain_missing(pairing, session.reference)
@@ -46,8 +46,8 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         language = pairing.language if pairing else None
         if total.leaked:
             yield (
-                f"task {task}: {total.leaked} of its {evaluated} documents are items that experts were selected on: a "
-                "gain on them says nothing"
+                f"task {task}: {total.leaked} of its {evaluated} documents are items that experts were selected on: "
+                "a gain on them means nothing"
             )
         if coverage is not None and coverage.reaches(language) and not total.steered:
             yield coverage.unreached(f"task {task}", language)
@@ -62,7 +62,7 @@ def remarks_after(session: RoutingSession, totals: Mapping[str, TaskTally]) -> I
         if (
             pairing is not None
             and session.compares
-            and session.compared(task)
+            and session.is_compared(task)
             and with_value < total.documents
             and not _has_no_reference(session, pairing)
         ):
@@ -77,7 +77,7 @@ def fields_over_some(session: RoutingSession, totals: Mapping[str, TaskTally]) -
         partial = [(name, count) for name, count in total.field_documents.items() if count < len(total.evaluated)]
         if partial:
             counts = ", ".join(f"{name} over {count}" for name, count in partial)
-            yield f"{task}: of {len(total.evaluated)} documents {counts}"
+            yield f"{task}: of its {len(total.evaluated)} documents, {counts}"
 
 
 def what_was_lost(
@@ -93,7 +93,7 @@ def what_was_lost(
     for task, total in totals.items() if session.captures else ():
         scored = results["n-samples"].get(task, {}).get("effective", 0)
         if scored > len(total.evaluated):
-            yield f"task {task}: lm-eval scored {scored} documents, but told of {len(total.evaluated)} beforehand"
+            yield f"task {task}: lm-eval scored {scored} documents, but announced {len(total.evaluated)}"
         if total.unrecorded:
             yield (
                 f"task {task}: the requests of {total.unrecorded} of its {len(total.evaluated)} documents did not "
@@ -102,9 +102,14 @@ def what_was_lost(
         for problem, documents in total.failed.items():
             yield f"task {task}: {problem} (in {documents} of its {total.documents} documents)"
         for field in session.fields if not total.failed else ():
-            given = total.documents if not field.curve.compares else total.curve_documents[field.curve.name]
+            document_count = total.documents if not field.curve.compares else total.curve_documents[field.curve.name]
             layers = session.model.routing_shape.band(field.band or "all")
-            if given and layers and not field.curve.steered and field.key not in results["results"].get(task, {}):
+            if (
+                document_count
+                and layers
+                and not field.curve.steered
+                and field.key not in results["results"].get(task, {})
+            ):
                 yield f"task {task}: {field.name} has no value in any of its {total.documents} documents"
 
 
@@ -114,8 +119,8 @@ def _stays_unsteered(session: RoutingSession, coverage: Coverage, language: str)
     if coverage.changes_nothing or coverage.reaches(language):
         return False
     # A file that itself leaves out English, among languages that it does not leave out, means what it says.
-    others = [pairing.language if pairing else None for pairing in session.pairings.values()]
-    return not (coverage.leaves_out(language) and any(coverage.reaches(other) for other in others))
+    languages = [pairing.language if pairing else None for pairing in session.pairings.values()]
+    return not (coverage.leaves_out(language) and any(coverage.reaches(task_language) for task_language in languages))
 
 
 def _has_no_reference(session: RoutingSession, pairing: TaskPairing) -> bool:
@@ -126,13 +131,16 @@ def _has_no_reference(session: RoutingSession, pairing: TaskPairing) -> bool:
 
 
 def _in_run(session: RoutingSession, pairing: TaskPairing) -> list[str]:
-    others = [other for other in session.pairings.values() if other]
-    return [other.task for other in session.model.registry.reference_tasks(pairing, session.reference, others)]
+    pairings = [task_pairing for task_pairing in session.pairings.values() if task_pairing]
+    return [
+        task_pairing.task
+        for task_pairing in session.model.registry.reference_tasks(pairing, session.reference, pairings)
+    ]
 
 
 def _partial(session: RoutingSession, pairing: TaskPairing, with_value: int, evaluated: int) -> str:
-    places = [", ".join(_in_run(session, pairing)), "the profile given" if session.has_profile else ""]
+    places = [", ".join(_in_run(session, pairing)), "the given profile" if session.has_profile else ""]
     return (
-        f"{pairing.task}: {DIVERGENCE.name} is over {with_value} of its {evaluated} documents; the items of the "
+        f"{pairing.task}: {DIVERGENCE.name} covers {with_value} of its {evaluated} documents; the items of the "
         f"others are not among those of {' or '.join(place for place in places if place)}"
     )

@@ -76,7 +76,7 @@ def _groups(
         for task in chain(*entry.languages.values()):
             counts += totals[task].field_documents
         for language, tasks in entry.languages.items():
-            compared = [totals[task] for task in tasks if session.compared(task)]
+            compared = [totals[task] for task in tasks if session.is_compared(task)]
             with_value = sum(total.curve_documents[DIVERGENCE.curve.name] for total in compared)
             documents = sum(len(total.evaluated) for total in compared)
             if with_value < documents:

@@ -72,7 +72,7 @@ class RoutedEvaluation:
             chosen_fields(options.fields, steered=lm.steering is not None) if lm.capture != "off" else (),
             reference,
             include_reference=options.include_reference,
-            given=self._reference.items if self._reference else {},
+            profile_records=self._reference.items if self._reference else {},
             keep=PROFILE_ARRAYS if self._written else (),
             allow_leak=options.allow_leak,
             before=self._say_before,
@@ -99,8 +99,8 @@ class RoutedEvaluation:
             stranger = source.differs_from(self.lm.model_id, self._model)
             if stranger:
                 warnings.warn(
-                    f"{source.given} is the profile of another model than this run's ({stranger}): unless these are "
-                    "the same weights, its experts mean nothing here",
+                    f"{source.given} is the profile of a model other than this run's ({stranger}): unless these are "
+                    "the same weights, its expert numbers mean nothing here",
                     RoutingWarning,
                     stacklevel=2,
                 )
@@ -122,7 +122,7 @@ class RoutedEvaluation:
         """Let lm-eval evaluate; return its results with routing.
 
         Raises:
-            UserError: The reference items of a profile were prompted otherwise than the tasks are.
+            UserError: The reference items of a profile were prompted differently from the tasks.
         """
         session = self._session
         model = self._model.with_parts(self.lm.changeable_parts(session.request))
@@ -136,8 +136,8 @@ class RoutedEvaluation:
             parts = session.gather((session.values(), session.finished_tallies()))
             if self._written is not None:
                 save_profile(self._written, session, identity)
-            lost = [] if results is None else self._add_routing(results, run, parts, identity)
-            self._lost = [text for part in session.gather(lost) for text in part]
+            problems = [] if results is None else self._add_routing(results, run, parts, identity)
+            self._lost = [text for part in session.gather(problems) for text in part]
             return results
         finally:
             session.end()
@@ -156,12 +156,12 @@ class RoutedEvaluation:
             session.say(text)
         for text in fields_over_some(session, totals):
             logger.info("%s", text)
-        documents = {task: [values for own, _ in parts for values in own[task]] for task in session.pairings}
+        documents = {task: [values for by_task, _ in parts for values in by_task[task]] for task in session.pairings}
         better = {field.name: field.higher_is_better for field in session.fields}
-        lost = [*add_metrics(results, run, better, documents), *what_was_lost(session, totals, results)]
+        problems = [*add_metrics(results, run, better, documents), *what_was_lost(session, totals, results)]
         source = self._reference.source() if self._reference else ReferenceSource("run")
         add_routing(results, session, totals, identity, source)
-        return lost
+        return problems
 
     def check(self, results: dict[str, Any] | None) -> None:
         """Check that an evaluation gave the fields that it promised.
@@ -172,14 +172,14 @@ class RoutedEvaluation:
         Raises:
             FlawedResultsError: It did not.
         """
-        lost = self._lost
+        problems = self._lost
         if results is not None and KEY not in results:
-            lost = ["lm-eval did not evaluate by lm_eval.evaluator.evaluate, or made other results of it"]
-        if lost:
+            problems = ["lm-eval did not evaluate through lm_eval.evaluator.evaluate, or changed its results"]
+        if problems:
             raise FlawedResultsError(
-                f"routing was captured, but the results lack fields that they should have: {'; '.join(lost)}",
-                fix="the scores are as they would be without us; mend the plug-in that a curve or field is of, or say "
-                "which lm-eval and which tasks these are in a report of this error, and use one of the releases of "
+                f"routing was captured, but the results lack fields that they should have: {'; '.join(problems)}",
+                fix="the scores are not affected; fix the plug-in that defines the curve or field, or report this "
+                "error with the version of lm-eval and the tasks, and use one of the releases of "
                 f"lm-eval that were tested: {', '.join(TESTED)}",
                 where="routing fields",
                 results=results,

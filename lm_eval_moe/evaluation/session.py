@@ -43,7 +43,7 @@ class RoutingSession:
         reference: Canonical tag of the language to compare with.
         include_reference: Whether the reference language's own tasks get the comparing fields, too.
         given: Records of reference items from a profile.
-        keep: Arrays of the records to keep beside those that the fields read.
+        keep: Arrays of the records to keep besides those that the fields read.
         allow_leak: Whether tasks may hold items that the model's steering was selected on.
         before: Called when all tasks have their requests, before these run; a session of which requests will run has
             to `begin` there.
@@ -57,11 +57,11 @@ class RoutingSession:
         reference: str,
         *,
         include_reference: bool = False,
-        given: dict[ItemKey, RoutingRecord] | None = None,
+        profile_records: dict[ItemKey, RoutingRecord] | None = None,
         keep: Iterable[str] = (),
         allow_leak: bool = False,
         before: Callable[[], None] = lambda: None,
-        gather: Callable[[Any], list[Any]] = lambda own: [own],
+        gather: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
         self.model, self.fields, self.reference = model, tuple(fields), reference
         self.include_reference, self.gather = include_reference, gather
@@ -69,7 +69,7 @@ class RoutingSession:
         self.items: dict[str, dict[int, Item]] = defaultdict(dict)
         self.tallies: dict[str, TaskTally] = defaultdict(TaskTally)
         self._answers: list[tuple[TaskPairing, dict[str, str | None]]] = []  # of the tasks before this one
-        self._given = given or {}
+        self._given = profile_records or {}
         self._own_references: dict[ItemKey, Item] = {}
         self._references: RecordStore[ItemKey] = RecordStore()  # of other processes
         self._before = before
@@ -155,7 +155,7 @@ class RoutingSession:
         check_unique(
             f"task {task}",
             [(key, row) for key, row, _ in rows],
-            f"its items are named by {named_by(pairing)}: remove what is there twice, or choose fields that identify "
+            f"its items are named by {named_by(pairing)}: remove duplicates, or choose fields that identify "
             "an item in metadata.routing.item of the task, or in a file given with --parallel",
         )
         answers = {key: answer for key, _, answer in rows}
@@ -195,22 +195,22 @@ class RoutingSession:
 
     def _exchange(self) -> None:
         """Bring together the reference items of all processes."""
-        own = self._own_references = {
+        references = self._own_references = {
             item.key: item
             for task, pairing in self.pairings.items()
             if self.captures and pairing and pairing.language == self.reference
             for item in self.items[task].values()
             if item.key
         }
-        counts = self.gather(len(own))
+        counts = self.gather(len(references))
         if len(counts) == 1:
             return
-        keys = list(own)
+        keys = list(references)
         for start in range(0, max(counts), _AT_ONCE):
-            part = {key: self.record(own[key]) for key in keys[start : start + _AT_ONCE]}
+            part = {key: self.record(references[key]) for key in keys[start : start + _AT_ONCE]}
             for theirs in self.gather(part):
                 for key, record in theirs.items():
-                    if record is not None and key not in own and key not in self._references:
+                    if record is not None and key not in references and key not in self._references:
                         self._references.add(key, record)
 
     def record(self, item: Item) -> RoutingRecord | None:
@@ -251,12 +251,14 @@ class RoutingSession:
         tally.tokens += record.tokens
         for curve, values in curves.items():
             tally.add(curve.name, values)
-        found = {field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves}
-        known = {name: value for name, value in found.items() if value is not None}
-        tally.field_documents.update(known.keys())
-        return known
+        all_values = {
+            field.name: field.value(curves[field.curve], shape) for field in self.fields if field.curve in curves
+        }
+        defined = {name: value for name, value in all_values.items() if value is not None}
+        tally.field_documents.update(defined.keys())
+        return defined
 
-    def compared(self, task: str) -> bool:
+    def is_compared(self, task: str) -> bool:
         """Whether a task's documents are compared with those of the reference language."""
         pairing = self.pairings[task]
         return pairing is not None and (pairing.language != self.reference or self.include_reference)
@@ -270,11 +272,11 @@ class RoutingSession:
     def _reference_of(self, task: str, item: Item) -> RoutingRecord | None:
         """Return the record of an item's reference: this run's, of this process or another, before a profile's."""
         key = item.key
-        if key is None or not self.compared(task):
+        if key is None or not self.is_compared(task):
             return None
-        own = self.record(self._own_references[key]) if key in self._own_references else None
-        own = own or next(iter(self._references.get(key, ())), None)
-        return own or self._given.get(key)
+        reference = self.record(self._own_references[key]) if key in self._own_references else None
+        reference = reference or next(iter(self._references.get(key, ())), None)
+        return reference or self._given.get(key)
 
 
 def _pooled(records: Sequence[RoutingRecord]) -> RoutingRecord | None:

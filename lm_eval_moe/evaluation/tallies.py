@@ -70,14 +70,14 @@ class TaskTally:
 
     def add(self, name: str, curve: NDArray[np.float64]) -> None:
         """Add one document's curve; layers without a value (NaN) are left out of the mean."""
-        known = ~np.isnan(curve)
-        self.curve_documents[name] += bool(known.any())
+        finite = ~np.isnan(curve)
+        self.curve_documents[name] += bool(finite.any())
         self.curves.setdefault(name, np.zeros((2, curve.size)))
-        self.curves[name] += np.stack([np.where(known, curve, 0.0), known])
+        self.curves[name] += np.stack([np.where(finite, curve, 0.0), finite])
 
     def __add__(self, other: TaskTally) -> TaskTally:
         """Return what this and another process's tally add up to."""
-        names = [own.name for own in fields(self) if own.name != "curves"]
+        names = [field.name for field in fields(self) if field.name != "curves"]
         curves = self.curves | {name: self.curves.get(name, 0) + sums for name, sums in other.curves.items()}
         return TaskTally(curves=curves, **{name: getattr(self, name) + getattr(other, name) for name in names})
 

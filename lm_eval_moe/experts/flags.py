@@ -135,7 +135,9 @@ def flags_named(args: Namespace) -> Iterator[None]:
         if keys[:3] == ["experts", "random", "like"]:
             keys = ["experts", *keys[3:]]
         fix = error.fix
-        if keys[:2] != ["experts", args.rule]:
+        if keys == ["experts"] and args.control is None:  # of all that the rule selects
+            where = f"experts {args.rule}"
+        elif keys[:2] != ["experts", args.rule]:
             where = "--control" if keys[0] == "experts" else f"--{_KEYS.get(keys[0], keys[0])}"
         elif len(keys) > 2 and keys[2] in rule_flags():
             where = " ".join([f"--{keys[2]}", *keys[3:]])

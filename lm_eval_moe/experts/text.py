@@ -14,6 +14,7 @@ from lm_eval_moe.experts.words import (
     profile_in_words,
     rule_in_words,
 )
+from lm_eval_moe.long_lists import counted
 from lm_eval_moe.shape import BANDS, RoutingShape, format_ranges
 from lm_eval_moe.steering import Choice
 from lm_eval_moe.tables import aligned
@@ -24,17 +25,24 @@ __all__ = ["render_text"]
 _WIDTH = 100
 _INDENT = "   "
 _WHY_LEAST = 36  # a reason with less room than this goes on a line of its own
+_LISTED = 24  # experts of a layer
+_EXPLAINED = 40  # experts of an intervention; more are no text but a table
+_WHY_MOST = 240  # characters of a reason
+_HASHED = 8  # profiles; the hashes of more are for machines
 
 
 def render_text(found: Found, *, explain: bool = False) -> str:
-    """Return what is selected by layer, the totals by band and, if wanted, the reason for every expert."""
+    """Return the totals by band, what is selected by layer and, if wanted, the reasons for the first experts."""
     plan, shape = found.plan, found.plan.shape
     dense = "" if len(shape.layers) == shape.depth else f", MoE layers {format_ranges(shape.layers)}"
     head = [
         f"steering: {plan.name} (hash {plan.short_hash})",
         f"shape:    {shape.depth} decoder layers{dense}, {shape.experts} experts a layer, top-{shape.top_k}",
     ]
-    head += [_wrapped("profile:  ", f"{file_name(each.given)}: {profile_in_words(each)}") for each in plan.profiles]
+    if len(plan.profiles) > _HASHED:
+        models = dict.fromkeys(each.model or "an unnamed model" for each in plan.profiles)
+        said = f"{len(plan.profiles)} files of {counted(list(models), 'models')}; --json and the file of --output have "
+        head.append(_wrapped("profiles: ", f"{said}the SHA-256 of each"))
     blocks = ["\n".join(head)]
     for each in found.rules:
         blocks.append(_rule(each, plan.seed, shape))
@@ -42,13 +50,21 @@ def render_text(found: Found, *, explain: bool = False) -> str:
             blocks.append(_thresholds(each))
         if explain:
             blocks.append(_explained(each))
+    if 0 < len(plan.profiles) <= _HASHED:
+        sources = [f"{file_name(each.given)}: {profile_in_words(each)}" for each in plan.profiles]
+        blocks.append("\n".join(_wrapped("profile:  ", source) for source in sources))
     return "\n\n".join(blocks)
 
 
 def _rule(found: FoundByRule, seed: int, shape: RoutingShape) -> str:
     lines = [
-        _wrapped(f"{found.planned.index}  rule:   ", f"{rule_in_words(found.rule, seed)}; {layers_in_words(found)}"),
+        _wrapped(
+            f"{found.planned.index}  rule:   ",
+            f"{rule_in_words(found.rule, seed, short=True)}; {layers_in_words(found)}",
+        ),
         _wrapped("   action: ", action_in_words(found.planned)),
+        "",
+        *_totals(found, shape),
         "",
     ]
     weighted = any(choice.coefficient != 1 for choice in found.choices)
@@ -57,7 +73,9 @@ def _rule(found: FoundByRule, seed: int, shape: RoutingShape) -> str:
     wide = max(len("layer"), *(len(layers) for layers, _, _ in rows))
     lines.append(f"   {'layer':<{wide}}  {'n':>3}  {title}")
     lines += [_wrapped(f"   {layers:<{wide}}  {number:>3}  ", experts) for layers, number, experts in rows]
-    return "\n".join([*lines, "", *_totals(found, shape)])
+    if any(number > _LISTED for _, number, _ in rows):
+        lines += ["", "   All experts: --output FILE.yaml, --reasons FILE.csv or --json."]
+    return "\n".join(lines)
 
 
 def _layer_rows(found: FoundByRule, weighted: bool) -> list[tuple[str, int, str]]:
@@ -71,10 +89,10 @@ def _layer_rows(found: FoundByRule, weighted: bool) -> list[tuple[str, int, str]
         layers = [layer for _, (layer, _) in group]
         if not experts:
             shown = "none selected"
-        elif weighted:
-            shown = ", ".join(f"{expert}\xa0({coefficient:#.3g})" for expert, coefficient in experts)
         else:
-            shown = ", ".join(str(expert) for expert, _ in experts)
+            texts = [f"{expert}" + f"\xa0({coefficient:#.3g})" * weighted for expert, coefficient in experts[:_LISTED]]
+            more = len(experts) - len(texts)
+            shown = ", ".join(texts) + f" and {more} more" * bool(more)
         rows.append((format_ranges(layers), len(experts), shown))
     return rows
 
@@ -109,8 +127,9 @@ def _thresholds(found: FoundByRule) -> str:
 
 
 def _explained(found: FoundByRule) -> str:
-    """Return a line an expert, with the numbers that the rule compared and the reason."""
-    names = [] if _said_in_words(found.choices) else list(found.choices[0].values)
+    """Return a line an expert, with the numbers that the rule compared and the reason, and how many more there are."""
+    choices = found.choices[:_EXPLAINED]
+    names = [] if _said_in_words(choices) else list(choices[0].values)
     headers = ["layer", "expert", "coefficient", *names]
     rows = [
         [
@@ -119,17 +138,30 @@ def _explained(found: FoundByRule) -> str:
             f"{choice.coefficient:.4g}",
             *(f"{choice.values[name]:.4f}" for name in names),
         ]
-        for choice in found.choices
+        for choice in choices
     ]
     head, *table = aligned([headers, *rows], left=0, indent=_INDENT)
     beside = _WIDTH - len(head) - 2 >= _WHY_LEAST
-    lines = [f"   why, intervention {found.planned.index}: {count(len(rows), 'expert')}", head + ("  why" * beside)]
-    for row, choice in zip(table, found.choices, strict=True):
+    lines = [
+        f"   why, intervention {found.planned.index}: {count(len(found.choices), 'expert')}",
+        head + ("  why" * beside),
+    ]
+    for row, choice in zip(table, choices, strict=True):
         if beside:
-            lines.append(_wrapped(f"{row:<{len(head)}}  ", choice.why))
+            lines.append(_wrapped(f"{row:<{len(head)}}  ", _brief(choice.why)))
         else:
-            lines += [row, _wrapped(" " * 9, choice.why)]
+            lines += [row, _wrapped(" " * 9, _brief(choice.why))]
+    if more := len(found.choices) - len(choices):
+        lines.append(f"   and {more:,} more experts: --reasons FILE.csv writes why each is selected")
     return "\n".join(lines)
+
+
+def _brief(why: str) -> str:
+    """Leave out the middle of a reason that names dozens of languages: its end is the verdict."""
+    if len(why) <= _WHY_MOST:
+        return why
+    start, end = why[: _WHY_MOST // 2].rpartition(" ")[0], why[-_WHY_MOST // 4 :].partition(" ")[2]
+    return f"{start} \N{HORIZONTAL ELLIPSIS} {end}"
 
 
 def _said_in_words(choices: Iterable[Choice]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lm_eval_moe.experts.selection import FoundByRule
 from lm_eval_moe.experts.shapes import profile_paths
+from lm_eval_moe.long_lists import counted, folded
 from lm_eval_moe.shape import format_ranges
 from lm_eval_moe.steering import ProfileSource
 from lm_eval_moe.steering.plan import PlannedIntervention
@@ -25,19 +26,21 @@ __all__ = [
 ]
 
 
-def rule_in_words(rule: Selector, seed: int) -> str:
+def rule_in_words(rule: Selector, seed: int, *, short: bool = False) -> str:
     """Write a rule with its fields: ``task (profile a.safetensors, baseline b.safetensors, threshold 0.4)``.
 
     Args:
         rule: The rule.
         seed: The steering file's, which a random control without one of its own takes.
+        short: Count the profiles and languages of long lists.
     """
     if isinstance(rule, RandomControl):
-        return f"{_control(rule, seed)} {rule_in_words(rule.like, seed)}"
+        return f"{_control(rule, seed)} {rule_in_words(rule.like, seed, short=short)}"
     if not rule.declared():
         return rule.name
     named = {each.given for each in profile_paths(rule)}
-    return f"{rule.name} ({', '.join(_field(name, value, named) for name, value in rule.dump().items())})"
+    fields = (_field(name, value, named, short) for name, value in rule.dump().items())
+    return f"{rule.name} ({', '.join(fields)})"
 
 
 def rule_with_size(rule: Selector, seed: int) -> str:
@@ -102,12 +105,16 @@ def layers_in_words(found: FoundByRule) -> str:
     return f"{'layer' if len(found.layers) == 1 else 'layers'} {format_ranges(found.layers)}"
 
 
-def _field(name: str, value: Any, files: set[str]) -> str:
+def _field(name: str, value: Any, files: set[str], short: bool) -> str:
     if isinstance(value, Mapping):
-        entries = (f"{key}={file_name(part) if part in files else part}" for key, part in value.items())
-        return f"{name} {' '.join(entries)}"
+        entries = [f"{key}={file_name(part) if part in files else part}" for key, part in value.items()]
+        return f"{name} {_entries(entries, short)}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"{name} {' '.join(map(str, value))}"
+        return f"{name} {_entries([*map(str, value)], short)}"
     if isinstance(value, float):
         return f"{name} {value:g}" if float(f"{value:g}") == value else f"{name} {value!r}"
     return f"{name} {file_name(value) if value in files else value}"
+
+
+def _entries(texts: Sequence[str], short: bool) -> str:
+    return f"({counted(texts, 'entries')})" if short and folded("", texts) else " ".join(texts)

@@ -21,7 +21,7 @@ def one_line(given: YamlValue) -> str:
     """Return text that is one printable line."""
     text = given.text(empty=False)
     if not text.isprintable():
-        raise given.error("is not one line of printable text", "write it in one line")
+        raise given.error("is not one line of printable text", "write it on one line")
     return text
 
 
@@ -115,11 +115,11 @@ class Allowances:
         notes = []
         for each in self.entries:
             if id(each) not in self._met:
-                notes.append(f"the allowance for {each.what} speaks of nothing that was judged")
+                notes.append(f"the allowance for {each.what} matches nothing that was judged")
             elif each.expired(self.day):
                 notes.append(
-                    f"the allowance for {each.what} ({each.reason}) expired after {each.until}: it excuses nothing any "
-                    "more"
+                    f"the allowance for {each.what} ({each.reason}) expired after {each.until} and no "
+                    "longer excuses anything"
                 )
         return notes
 
@@ -127,8 +127,8 @@ class Allowances:
 def _date(given: YamlValue) -> datetime.date:
     fix = "write the last day on which it holds as year-month-day, such as 2027-01-31"
     if not isinstance(given.value, str) or not _DATE.fullmatch(given.value):
-        raise given.error(f"{show(given.value)} is no date", fix)
+        raise given.error(f"{show(given.value)} is not a date", fix)
     try:
         return datetime.date.fromisoformat(given.value)
     except ValueError as error:
-        raise given.error(f"{given.value!r} is no date of the calendar", fix) from error
+        raise given.error(f"{given.value!r} is not a calendar date", fix) from error

@@ -72,16 +72,17 @@ def footer(verdict: Verdict) -> str:
     """Return what the verdict rests on; nothing if nothing was tested."""
     if not verdict.tests:
         return ""
+    together = "in the one test" if verdict.tests == 1 else f"over all {verdict.tests} tests together"
     kept = {
-        "holm": f"over all {verdict.tests} tests together (Holm)",
-        "bonferroni": f"over all {verdict.tests} tests together (Bonferroni)",
-        "none": "in each test alone, not over all together",
+        "holm": f"{together} (Holm)",
+        "bonferroni": f"{together} (Bonferroni)",
+        "none": "in each test by itself, not over all tests together",
     }[verdict.correction]
-    text = f"Without any difference a regression is called in at most {100 * verdict.alpha:g} of 100 runs, {kept}."
+    text = f"If nothing has changed, a regression is called in at most {100 * verdict.alpha:g} of 100 runs, {kept}."
     if any(line.is_share for line in verdict.lines):
         text += " Changes and margins of shares are in percentage points."
     if any(line.status == "inconclusive" and line.effect == "fail" for line in verdict.lines):
-        text += " Scores that failed because they are inconclusive do not count there."
+        text += " Scores that failed because they are inconclusive are not counted there."
     return text
 
 

@@ -108,7 +108,7 @@ def read_side(name: str, paths: Sequence[Path], notes: list[str], registry: Pair
     """
     runs, superseded = latest(read_results(list(paths), warn=notes.append))
     notes += [
-        f"of the {name} the results of {each.newer} count for {', '.join(each.tasks)}, not those of {each.older}"
+        f"of the {name}, the results of {each.newer} count for {', '.join(each.tasks)}, not those of {each.older}"
         for each in superseded
     ]
     return Side(name, read_runs(runs, registry), registry)

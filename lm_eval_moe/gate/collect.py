@@ -40,14 +40,15 @@ class Side:
         if len(kinds) > 1:
             raise UserError(
                 f"the {self.name} holds several runs: {', '.join(run.label for run in self.runs)}",
-                fix="give the results of one model, steered in one way",
+                fix="give the results of one model, under one steering",
                 where=f"--{self.name}",
             )
 
     @property
     def label(self) -> str:
-        """What the runs are called."""
-        return ", ".join(dict.fromkeys(run.label for run in self.runs))
+        """What the runs are called: their model and steering, which are the same for all."""
+        first = self.runs[0]
+        return f"{first.model} + {first.steering_title}" if first.steering else first.model
 
     @property
     def named(self) -> NamedSide:
@@ -138,16 +139,16 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
                 if not each.serious
             ]
             notes += [
-                f"the {side} evaluated chosen documents of {place.task} (--samples) and does not say which; it is not "
-                "known whether the two evaluated the same"
+                f"the {side} evaluated selected documents of {place.task} (--samples) and does not record which; "
+                "whether both sides evaluated the same ones is unknown"
                 for side, run in (("baseline", before), ("candidate", after))
                 if unrecorded_choice(run, place.task)
             ]
     evidence += _absent(policy, list(evidence))
     if unknown:
-        notes.append(f"not judged, since the baseline lacks it: {', '.join(unknown)}")
+        notes.append(f"not judged, because the baseline lacks it: {', '.join(unknown)}")
     if skipped:
-        notes.append(f"not judged, since the policy does not list it: {', '.join(skipped)}")
+        notes.append(f"not judged, because the policy does not list it: {', '.join(skipped)}")
     return evidence, list(dict.fromkeys([*legend(marks, signs=False), *notes]))
 
 
@@ -158,11 +159,11 @@ def _absent(policy: Policy, found: Sequence[Evidence]) -> Iterator[Evidence]:
         have = {each.language for each in found if each.benchmark == name}
         hint = did_you_mean(name, benchmarks) if not have else ""
         if not have and rules.languages is None:
-            problem = f"the policy lists the benchmark {name}, the baseline has no results of it{hint}"
+            problem = f"the policy lists the benchmark {name}, but the baseline has no results for it{hint}"
             yield Evidence(name, None, name, problem=problem)
         for language in rules.languages or ():
             if language not in have:
-                problem = f"the policy lists {language}, the baseline has no results of it{hint}"
+                problem = f"the policy lists {language}, but the baseline has no results for it{hint}"
                 yield Evidence(name, language, f"{name} {language}", problem=problem)
 
 
@@ -171,13 +172,13 @@ def _evidence(place: TaskPlace, metric: Metric, before: Run, after: Run | None) 
         return Evidence(place.benchmark, place.language, place.task, problem=problem)
 
     if after is None or place.task not in after.tasks:
-        return unjudged(f"the candidate has no results of {place.task}: evaluate it, too")
+        return unjudged(f"the candidate has no results for {place.task}: evaluate it as well")
     first, second = before.score(place.task, metric), after.score(place.task, metric)
     for run, score, side in ((before, first, "baseline"), (after, second, "candidate")):
         if score is None:
             has = ", ".join(each.key for each in run.metrics(place.task)) or "none"
             has += ": it was run with --predict_only" if run.is_unscored(place.task) else ""
-            return unjudged(f"the {side} has no {metric.key} of {place.task}; its metrics: {has}")
+            return unjudged(f"the {side} has no {metric.key} for {place.task}; its metrics: {has}")
     assert first  # else said above
     assert second
     serious = [each for each in setup_differences(before, after, [place.task]) if each.serious]
@@ -192,7 +193,7 @@ def _evidence(place: TaskPlace, metric: Metric, before: Run, after: Run | None) 
     higher = before.higher_is_better(place.task, metric)
     items = len(first.items) if first.items else after.documents(place.task)
     if not items:
-        return unjudged(f"the results do not say how many items of {place.task} there are: evaluate with --log_samples")
+        return unjudged(f"the results do not say how many items {place.task} has: evaluate with --log_samples")
     losses, named = _losses(first, second, place, 1 if higher else -1)
     return Evidence(
         benchmark=place.benchmark,
@@ -232,7 +233,7 @@ def _different_documents(first: Score, second: Score) -> str:
             f"{len(second.items.keys() - first.items.keys())} only in the candidate"
         )
     changed = sum(second.documents.get(doc_id) != content for doc_id, content in first.documents.items())
-    return f"{changed} of {len(first.items)} documents have another content" if changed else ""
+    return f"{changed} of {len(first.items)} documents have different content" if changed else ""
 
 
 def _losses(

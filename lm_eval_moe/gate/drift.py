@@ -40,13 +40,15 @@ def drift_between(
         candidate: The same of the candidate.
 
     Raises:
-        UserError: A file cannot be read or is no profile.
+        UserError: A file cannot be read or is not a profile.
     """
     for name, (path, _) in (("baseline", baseline), ("candidate", candidate)):
         if path is None:
             flag = f"--{name}_profile"
             return [
-                _whole(f"the policy limits routing drift, and no profile of the {name} is given: {flag} FILE; {_WRITE}")
+                _whole(
+                    f"the policy limits routing drift, but no profile of the {name} is given: add {flag} FILE; {_WRITE}"
+                )
             ]
     first, second = (read_profile(path) for path, _ in (baseline, candidate) if path is not None)
     for name, reader, run in (("baseline", first, baseline[1]), ("candidate", second, candidate[1])):
@@ -55,7 +57,7 @@ def drift_between(
             return [_whole(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
     same = identical_profiles(baseline[0], candidate[0])
     if same and _of_other_models(baseline[1], candidate[1]):
-        return [_whole(f"{same[0]}. The runs differ in model or steering: one profile cannot be of both; {_WRITE}")]
+        return [_whole(f"{same[0]}. The runs differ in model or steering: one profile cannot belong to both; {_WRITE}")]
     problem = _unlike(first, second)
     if problem:
         return [_whole(f"the two profiles cannot be compared: {problem}")]
@@ -73,7 +75,7 @@ def identical_profiles(baseline: Path | None, candidate: Path | None) -> list[st
     how = "the same file" if baseline.samefile(candidate) else "byte for byte the same"
     return [
         f"IDENTICAL PROFILES: {candidate} of the candidate and {baseline} of the baseline are {how}; unless both were "
-        "captured from these two runs, their drift of 0 says nothing"
+        "captured from these two runs, their drift of 0 means nothing"
     ]
 
 
@@ -84,7 +86,7 @@ def unchecked_profiles(sides: Mapping[str, tuple[Path | None, Run]]) -> list[str
         sides: By name, the profile and the run that it has to be of.
 
     Raises:
-        UserError: A file cannot be read or is no profile.
+        UserError: A file cannot be read or is not a profile.
     """
     notes = []
     for name, (path, run) in sides.items():
@@ -95,7 +97,7 @@ def unchecked_profiles(sides: Mapping[str, tuple[Path | None, Run]]) -> list[str
         if silent:
             notes.append(
                 f"whether {path} is of the weights and prompts of the {name} could not be checked: "
-                f"{' and '.join(silent)} do not say what they depend on"
+                f"{' and '.join(silent)} do not record what they depend on"
             )
     return notes
 
@@ -109,7 +111,7 @@ def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str
         most: So many items of each language are looked at.
 
     Raises:
-        UserError: The file cannot be read or is no profile.
+        UserError: The file cannot be read or is not a profile.
     """
     reader = read_profile(path)
     by_task: dict[tuple[str, str], list[int]] = {}

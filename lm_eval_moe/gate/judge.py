@@ -101,11 +101,11 @@ def _language_test(policy: Policy, rules: BenchmarkPolicy, given: Evidence, allo
     margin = rules.margins.of_language(given.language).of(given.before.value if given.before else 0.0)
     problem, drop = given.problem, None
     if problem is None and given.items < rules.minimum_items:
-        problem = f"{given.items} items, the policy asks for at least {rules.minimum_items}: evaluate more"
+        problem = f"{given.items} items, but the policy requires at least {rules.minimum_items}: evaluate more"
     if problem is None and given.losses is None and policy.samples == "required":
         problem = (
             "the scores of the items are not known: evaluate both with --log_samples and give the folders with their "
-            "samples; for a metric that is no mean over items write `samples: preferred`"
+            "samples; for a metric that is not a mean over items write `samples: preferred`"
         )
     if problem is None:
         drop = _drop(policy, [given], margin)

@@ -39,7 +39,7 @@ def check_margins(policy: Policy, scores: Iterable[BaselineScore]) -> None:
     for (where, margin), names in too_large.items():
         given = f"{{relative: {margin.value:g}}}" if margin.relative else f"{margin.value:g}"
         raise UserError(
-            f"a margin of {given} is no smaller than the baseline's score, so that no loss would be a regression: "
+            f"a margin of {given} is no smaller than the baseline's score, so no loss would ever be a regression: "
             f"{listed(names, 5)}",
             fix="write it in the score's units (0.05 for 5 percentage points of a share), below the score, or as a "
             "share of the score ({relative: 0.1}); a language with a low score can have a margin of its own",

@@ -102,7 +102,7 @@ def correlations_of_pair(policy: Policy, first: Side, second: Side) -> tuple[flo
     if not spread or all(not any(losses.values()) for own in by_benchmark.values() for losses in own):
         problems = [each.problem for each in evidence if each.problem]
         raise UserError(
-            problems[0] if problems else "the two runs have the same score on every item: they tell nothing of noise",
+            problems[0] if problems else "the two runs have the same score on every item: they say nothing about noise",
             fix="give a run of another version of the model over the same items, with samples",
             where="--pair",
         )

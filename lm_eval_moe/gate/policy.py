@@ -66,7 +66,7 @@ class Margins:
             for key, value in fields["languages"].mapping("{sw: 0.08}").items():
                 tag = language_tag(YamlValue(value.place, key))
                 if tag in own:
-                    raise value.error(f"{tag!r} has a margin already", "give every language one margin")
+                    raise value.error(f"{tag!r} already has a margin", "give every language only one")
                 own[tag] = Margin.parse(value)
         language, macro = (fields.get(name) for name in names)
         return cls(
@@ -127,7 +127,7 @@ class DriftLimits:
         limits = {band: fields[band].number(0, 1) for band in BANDS if band in fields}
         if not limits:
             raise given.error(
-                "no band has a limit", f"give a limit for at least one of {', '.join(BANDS)}, or leave it"
+                "no band has a limit", f"give a limit for at least one of {', '.join(BANDS)}, or leave the key out"
             )
         return cls(limits, _said(fields, "exceeded", _one_of(Exceeded), "fail"))
 
@@ -246,7 +246,7 @@ def _allowed(given: YamlValue) -> tuple[Allowed, ...]:
 def _benchmarks(given: YamlValue, default: BenchmarkPolicy) -> dict[str, BenchmarkPolicy]:
     entries = given.mapping("{mgsm: {minimum_items: 200}}")
     if not entries:
-        raise given.error("the list is empty", "leave `benchmarks` out to judge all that the baseline has")
+        raise given.error("the list is empty", "leave `benchmarks` out to judge everything that the baseline has")
     found = {}
     for key, value in entries.items():
         name = one_line(YamlValue(value.place, key))
@@ -259,7 +259,7 @@ def _languages(given: YamlValue) -> tuple[str, ...] | None:
         return None
     tags = tuple(language_tag(item) for item in given.items("[de, sw]"))
     if not tags:
-        raise given.error("the list is empty", "write all, or the languages that have to be there")
+        raise given.error("the list is empty", "write all, or the languages that are required")
     return tuple(dict.fromkeys(tags))
 
 
@@ -267,12 +267,14 @@ def _metric(given: YamlValue) -> str:
     text = one_line(given)
     name, comma, filtered = text.partition(",")
     if not (name and comma and filtered):
-        raise given.error(f"{text!r} names no filter", f"write metric and filter as in the results: '{name},none'")
+        raise given.error(
+            f"{text!r} does not name a filter", f"write metric and filter as in the results: '{name},none'"
+        )
     return text
 
 
 def _alpha(given: YamlValue) -> float:
     alpha = given.number(0, 0.5)
     if alpha == 0:
-        raise given.error("nothing is ever beyond a chance of 0", "give a small number such as 0.05")
+        raise given.error("at 0 nothing would ever count as a regression", "give a small number such as 0.05")
     return alpha

@@ -50,7 +50,7 @@ def score_sentence(
     identical = drop.worse == 0 and drop.better == 0
     within = not regression and (identical or (drop.upper is not None and drop.upper <= margin))
     if identical:
-        return ScoreFinding(f"no score of {items} changed", False, True, False)
+        return ScoreFinding(f"no score changed ({items})", False, True, False)
     word = "fell" if (drop.value > 0) == like.higher_is_better else "rose"
     moved = f"{word} by {scale.size_in_words(abs(drop.value))}" if drop.value else "did not move on average"
     tolerated = f"the margin of {scale.size_in_words(margin)}"

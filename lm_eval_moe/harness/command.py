@@ -82,7 +82,7 @@ def run_command(args: argparse.Namespace, config: Mapping[str, Any], evaluate: C
                 print(f"written: {file}")
     except YAMLError as error:
         raise UserError(
-            f"a task file is no YAML: {' '.join(str(error).split())}", fix="correct it", where="--tasks"
+            f"a task file is not valid YAML: {' '.join(str(error).split())}", fix="correct it", where="--tasks"
         ) from error
     except (AssertionError, ValueError, TypeError, FileNotFoundError, KeyError) as error:
         # Until the evaluation starts, lm-eval has only read its arguments; it refuses some of them later.
@@ -106,11 +106,11 @@ def _not_found(names: str, include_path: Sequence[str]) -> UserError:
     """Return the error for tasks that do not exist, with those whose names are nearest."""
     from lm_eval_moe.harness.task_index import TaskManager
 
-    known = TaskManager(include_path=list(include_path)).all_tasks
-    missing = [f"{name!r}{did_you_mean(name, known)}" for name in names.split(", ")]
+    all_tasks = TaskManager(include_path=list(include_path)).all_tasks
+    missing = [f"{name!r}{did_you_mean(name, all_tasks)}" for name in names.split(", ")]
     return UserError(
         f"there is no task {' and no task '.join(missing)}",
-        fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give a folder of your own with --include_path",
+        fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give your own folder of tasks with --include_path",
         where="--tasks",
     )
 
@@ -130,13 +130,13 @@ def options_in(config: str, more: Collection[str]) -> dict[str, Any]:
     try:
         options: dict[str, Any] = EvaluatorConfig.load_yaml_config(config)
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(str(error), fix="give a YAML file of run's options", where="--config") from error
-    known = [*(field.name for field in fields(EvaluatorConfig)), *more]
+        raise UserError(str(error), fix="give a YAML file with options of run", where="--config") from error
+    names = [*(field.name for field in fields(EvaluatorConfig)), *more]
     for name in options:
-        if name not in known:
+        if name not in names:
             raise UserError(
-                f"{name!r} is not an option of run{did_you_mean(name, known)}",
-                fix="see lm-eval-moe run --help; in the file, options have no dashes in front",
+                f"{name!r} is not an option of run{did_you_mean(name, names)}",
+                fix="see lm-eval-moe run --help; in the file, options are written without leading dashes",
                 where=config,
             )
     return options
@@ -146,7 +146,7 @@ def merge_arguments(parser: Any, namespace: argparse.Namespace, values: Any, des
     """Read ``key=value`` arguments into a namespace as lm-eval's ``run`` does.
 
     Args:
-        parser: Is told of what cannot be read.
+        parser: Reports what cannot be read.
         namespace: Gets a dictionary.
         values: The arguments, or one with commas between, or JSON.
         dest: The dictionary's name in the namespace.

@@ -1,4 +1,4 @@
-"""What is known of a task's documents once its requests are made, before any of them runs."""
+"""What is known about a task's documents once its requests are made, before any of them runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TaskDocument:
 
 
 def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]], None]) -> AbstractContextManager[None]:
-    """Be told of a task's documents as soon as lm-eval has made its requests.
+    """Be notified of a task's documents as soon as lm-eval has made its requests.
 
     Args:
         task: The loaded task.
@@ -47,12 +47,12 @@ def watched_task(task: Any, name: str, built: Callable[[Sequence[TaskDocument]],
     build = task.build_all_requests
 
     def build_all_requests(*, samples: Sequence[int] | None = None, **kwargs: Any) -> Any:
-        made = build(samples=samples, **kwargs)
+        result = build(samples=samples, **kwargs)
         rows = _number_chosen(task, samples) if samples else {}
         for instance in task.instances:
             instance.task_name = name
         built(_documents(task, rows))
-        return made
+        return result
 
     return replaced(task, "build_all_requests", build_all_requests)
 

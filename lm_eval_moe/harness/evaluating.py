@@ -111,7 +111,8 @@ def check_routed() -> None:
         raise UserError(
             "lm-eval's `evaluate` was imported before the first routed model was made: the results would have no "
             "routing fields",
-            fix="call lm_eval.evaluator.evaluate by that name, or simple_evaluate; or import it when the model is made",
+            fix="call lm_eval.evaluator.evaluate by that name, or simple_evaluate; or import it after the model is "
+            "made",
             where="lm_eval.evaluator.evaluate",
         )
 

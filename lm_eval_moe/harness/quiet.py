@@ -18,13 +18,13 @@ from lm_eval_moe.replacing import replaced
 __all__ = ["quiet_harness", "warnings_only"]
 
 _HINT = "Custom kwargs can be passed to"
-"""Said of every task with a data function of its own."""
+"""Said about every task with a data function of its own."""
 
 
 @contextmanager
 def quiet_harness() -> Iterator[None]:
     """Keep lm-eval from giving a hint once a task, from describing the machine again every time, from stacking bars
-    without a label, and from letting git complain where there is no repository.
+    (one a task, one a run), and from letting git complain where there is no repository.
     """
 
     def is_no_hint(record: logging.LogRecord) -> bool:
@@ -42,9 +42,12 @@ def quiet_harness() -> Iterator[None]:
             if hasattr(module, "tqdm"):
                 # One a task and a run: each says what it counts, and makes room for the next one.
                 stack.enter_context(replaced(module, "tqdm", partial(tqdm, desc="Building prompts", leave=False)))
+        requests = sys.modules.get("lm_eval.api.model")
+        if hasattr(requests, "tqdm"):
+            stack.enter_context(replaced(requests, "tqdm", partial(tqdm, leave=False)))
         if original is not None:
-            known = partial(_environment, original, here)
-            stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(known())))
+            environment = partial(_environment, original, here)
+            stack.enter_context(replaced(evaluator, "add_env_info", lambda storage: storage.update(environment())))
         commit = getattr(evaluator, "get_git_commit_hash", None)
         if commit is not None and not any((folder / ".git").exists() for folder in (here, *here.parents)):
             stack.enter_context(replaced(evaluator, "get_git_commit_hash", lambda: None))

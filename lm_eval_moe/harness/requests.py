@@ -58,6 +58,6 @@ def is_sampled(generation_kwargs: dict[str, Any]) -> bool:
     return bool(normalize_gen_kwargs(generation_kwargs)["do_sample"])
 
 
-def parse_arguments(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def parse_arguments(arguments: str | Mapping[str, Any] | None) -> dict[str, Any]:
     """Return arguments given as ``key=value,key=value`` or as a mapping."""
-    return dict(simple_parse_args_string(given) if isinstance(given, str) else given or {})
+    return dict(simple_parse_args_string(arguments) if isinstance(arguments, str) else arguments or {})

@@ -38,16 +38,16 @@ def add_metrics(
     Returns:
         What could not be added, and why; empty if everything is there.
     """
-    lost = []
+    problems = []
     table, logs = results["results"], results.get("samples")
     for task, values in documents.items():
         if task not in table:
-            lost.append(f"task {task}: it is not among lm-eval's results, which are of {', '.join(table)}")
+            problems.append(f"task {task}: it is not among lm-eval's results, which cover {', '.join(table)}")
             continue
         _count_documents(results, task, len(values))
         table[task].update(_task_scores(values, better, run.bootstrap_iters))
         if logs is not None and not _added_to_log(logs.get(task, []), values):
-            lost.append(f"task {task}: its log does not have the {len(values)} documents that were evaluated")
+            problems.append(f"task {task}: its log does not have the {len(values)} documents that were evaluated")
     names = {id(task): name for name, task in run.tasks.items()}
     for group in run.groups:
         if group.has_aggregation and group.name in table:
@@ -56,7 +56,7 @@ def add_metrics(
             for place in (table, results.get("groups", {})):
                 _add_to_group(place.get(group.name, {}), members, better, by_size=by_size)
     _add_directions(results, run, better)
-    return lost
+    return problems
 
 
 def _count_documents(results: dict[str, Any], task: str, evaluated: int) -> None:
@@ -72,9 +72,9 @@ def _task_scores(
     for metric in metrics:
         values = [document[metric] for document in documents if metric in document]
         if values:
-            known = isinstance(bootstrap_iters, int) and bootstrap_iters > 0 and len(values) > 1
+            has_error = isinstance(bootstrap_iters, int) and bootstrap_iters > 0 and len(values) > 1
             scores[f"{metric},{_FILTER}"] = mean(values)
-            scores[f"{metric}_stderr,{_FILTER}"] = mean_stderr(values) if known else _UNKNOWN
+            scores[f"{metric}_stderr,{_FILTER}"] = mean_stderr(values) if has_error else _UNKNOWN
     return scores
 
 

@@ -21,14 +21,14 @@ def stopping_by(criterion: Any, looked_for: Collection[str]) -> AbstractContextM
 
     Args:
         criterion: What is asked.
-        looked_for: The stop strings that lm-eval goes on looking for: it decodes the last tokens of all rows for each,
+        looked_for: The stop strings that lm-eval keeps looking for: it decodes the last tokens of all rows for each,
             and ends a batch once all rows have had the same one.
     """
 
     def with_it(stock: Callable[..., Any]) -> Callable[..., Any]:
         def criteria(tokenizer: Any, stop: list[str], *args: Any) -> Any:
-            found = stock(tokenizer, [string for string in stop if string in looked_for], *args)
-            return type(found)([*found, criterion])
+            stock_criteria = stock(tokenizer, [string for string in stop if string in looked_for], *args)
+            return type(stock_criteria)([*stock_criteria, criterion])
 
         return criteria
 

@@ -30,7 +30,7 @@ class StockTasks:
         """
         while "group" in (content := load_yaml(self._entry(name).yaml_path, resolve_func=True)):
             name = content["task"][0]
-        # From 0.5 on a kind of output has a class of its own.
+        # From 0.5 on a kind of output has its own class.
         kinds = getattr(ConfigurableTask, "_registry", {})
 
         class Offline(kinds.get(content.get("output_type"), ConfigurableTask)):  # type: ignore[misc]

@@ -49,8 +49,8 @@ def listed(what: str, include_path: Sequence[str | Path] = ()) -> str:
         include_path: Folders of further tasks.
     """
     manager = TaskManager(include_path=_folders(include_path))
-    shown = {name: what in ("tasks", name) for name in ("groups", "tags", "subtasks")}
-    return str(manager.list_all_tasks(**{f"list_{name}": wanted for name, wanted in shown.items()}))
+    kinds = {name: what in ("tasks", name) for name in ("groups", "tags", "subtasks")}
+    return str(manager.list_all_tasks(**{f"list_{name}": is_listed for name, is_listed in kinds.items()}))
 
 
 def task_manager(
@@ -66,15 +66,16 @@ def task_manager(
     Raises:
         UserError: A task does not exist.
     """
-    own = without_defaults(tasks, include_path, metadata)
-    if own is not None:
-        return own
+    manager = without_defaults(tasks, include_path, metadata)
+    if manager is not None:
+        return manager
     every = TaskManager(include_path=_folders(include_path), metadata=dict(metadata or {}))
     for name in tasks:
         if not every.match_tasks([name]):
             raise UserError(
                 f"there is no task {name!r}{did_you_mean(name, every.all_tasks)}",
-                fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give a folder of your own with --include_path",
+                fix="`lm-eval-moe ls` and `lm_eval ls tasks` list them; give your own folder of tasks with "
+                "--include_path",
                 where="--tasks",
             )
     return every
@@ -85,21 +86,21 @@ def metadata_of(manager: TaskManager, tasks: Sequence[Any]) -> Iterator[tuple[st
 
     Args:
         manager: Knows them.
-        tasks: Names, or patterns with ``*``; what is no text (a loaded task) is passed over.
+        tasks: Names, or patterns with ``*``; what is not text (a loaded task) is passed over.
     """
     index = getattr(manager, "_task_index", None) or manager.task_index  # 0.5's name, and 0.4's
     waiting: list[Any] = [name for name in tasks if isinstance(name, str)]
     waiting = [*waiting, *manager.match_tasks(waiting)]
-    seen = set()
+    names = set()
     while waiting:
         member = waiting.pop()
         name = member.get("task") if isinstance(member, Mapping) else member
         if isinstance(name, list):
             waiting += name
             continue
-        if not isinstance(name, str) or name in seen or (entry := index.get(name)) is None:
+        if not isinstance(name, str) or name in names or (entry := index.get(name)) is None:
             continue
-        seen.add(name)
+        names.add(name)
         content = entry.cfg or {}
         members = content.get("task") if "group" in content else None
         if entry.yaml_path is None:
@@ -114,8 +115,8 @@ def without_defaults(
     tasks: Sequence[str], include_path: Sequence[str | Path] = (), metadata: Mapping[str, Any] | None = None
 ) -> TaskManager | None:
     """Return a manager of our tasks and the given folders' if these are all that is asked for, else None."""
-    own = TaskManager(include_path=_folders(include_path), include_defaults=False, metadata=dict(metadata or {}))
-    return own if all(own.match_tasks([name]) for name in tasks) else None
+    manager = TaskManager(include_path=_folders(include_path), include_defaults=False, metadata=dict(metadata or {}))
+    return manager if all(manager.match_tasks([name]) for name in tasks) else None
 
 
 def _folders(include_path: Sequence[str | Path]) -> list[str]:

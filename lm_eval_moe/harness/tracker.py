@@ -26,17 +26,17 @@ def writing_whole_files() -> Iterator[list[Path]]:
     Raises:
         UserError: When it is done: something could not be written.
     """
-    made: list[WholeFilesTracker] = []
+    trackers: list[WholeFilesTracker] = []
     written: list[Path] = []
 
     def make(*args: Any, **kwargs: Any) -> WholeFilesTracker:
-        made.append(WholeFilesTracker(*args, **kwargs))
-        made[-1].written = written
-        return made[-1]
+        trackers.append(WholeFilesTracker(*args, **kwargs))
+        trackers[-1].written = written
+        return trackers[-1]
 
     with replaced(lm_eval.loggers, "EvaluationTracker", make):
         yield written
-    for tracker in made:
+    for tracker in trackers:
         tracker.check()
 
 
@@ -46,7 +46,7 @@ def name_model(tracker: EvaluationTracker, name: str) -> None:
 
 
 class WholeFilesTracker(EvaluationTracker):
-    """Writes as its base class does, beside the place first; the base class only logs what goes wrong.
+    """Writes as its base class does, next to the place first; the base class only logs what goes wrong.
 
     Attributes:
         failed: What could not be written, for an error when everything else is done.
@@ -79,18 +79,18 @@ class WholeFilesTracker(EvaluationTracker):
         if self.failed:
             raise UserError(
                 "; ".join(self.failed),
-                fix="make room or choose another --output_path, and run it again: what was there before is unchanged, "
-                "and with --use_cache no answer is computed twice",
+                fix="free some space or choose another --output_path, and run again: files written earlier are "
+                "unchanged, and with --use_cache no answer is computed twice",
                 where=f"--output_path {self.output_path}",
             )
 
     @contextmanager
     def _whole(self, what: str) -> Iterator[None]:
-        given: str | None = self.output_path
-        if not given:
+        folder: str | None = self.output_path
+        if not folder:
             yield
             return
-        path = Path(given)
+        path = Path(folder)
         home = path.parent if path.suffix == ".json" else path
         aside = home / f".{os.getpid()}.partial"
         problems = _Problems(aside, home)
@@ -104,7 +104,7 @@ class WholeFilesTracker(EvaluationTracker):
         except OSError as error:
             problems.seen.append(repr(error))
         finally:
-            self.output_path = given
+            self.output_path = folder
             logger.removeFilter(problems)
             shutil.rmtree(aside, ignore_errors=True)
         if problems.seen:

@@ -35,17 +35,17 @@ def check_agreement(stored: Identity | None, now: Identity, use: Use, *, what: s
         UserError: A part that has to agree differs; every difference is named, old and new.
     """
     if stored is None:
-        _warn(f"{where}: {what} does not say what it depends on: whether it fits could not be checked")
+        _warn(f"{where}: {what} does not record what it depends on, so whether it fits could not be checked")
         return
     differences = stored.differences(now, use.needed())
     if differences:
-        raise UserError(f"{what} was made with other settings: {listed(differences)}", fix=fix, where=where)
+        raise UserError(f"{what} was made with different settings: {listed(differences)}", fix=fix, where=where)
     backend = [BACKEND] if BACKEND in use.heeded() else []
     unknown = stored.unknown(now, [*use.needed(), *backend])
     if unknown:
         _warn(f"{where}: whether {what} is of the same {', '.join(unknown[:_SHOWN])} could not be checked")
     if backend and (mixed := stored.mixed(now)):
-        _warn(f"{where}: {what} was made by another backend: {mixed}")
+        _warn(f"{where}: {what} was made by a different backend: {mixed}")
     slight = [each for each in stored.differences(now, use.heeded()) if each.part != BACKEND]
     rounding = [difference for difference in slight if difference.part.startswith("computation.")]
     if rounding:
@@ -54,7 +54,7 @@ def check_agreement(stored: Identity | None, now: Identity, use: Use, *, what: s
         )
     if len(rounding) < len(slight):
         other = [difference for difference in slight if difference not in rounding]
-        _warn(f"{where}: {what} is used all the same, though {listed(other)}")
+        _warn(f"{where}: {what} is used anyway, although {listed(other)}")
 
 
 def listed(differences: list[PartDifference]) -> str:

@@ -119,7 +119,7 @@ class _Memory:
         return digest
 
     def save(self) -> None:
-        """Write what was learned; a folder that takes no file is no reason to end a run."""
+        """Write what was learned; a folder that takes no file is not a reason to end a run."""
         if self._changed:
             try:
                 write_json(self._place, self._known, "memory of hashes")

@@ -51,8 +51,8 @@ def steer(
 def capture(model: Any) -> Iterator[Routing]:
     """Capture the routing of every forward pass inside the ``with`` block, those of ``generate`` included.
 
-    A row is one sequence of a batch. A pass that goes on from the key-value cache of an earlier one goes on with its
-    rows: in ``generate``, what is fed before the first new token is the *prompt*, and what is fed afterwards the
+    A row is one sequence of a batch. A pass that continues from the key-value cache of an earlier one continues with
+    its rows: in ``generate``, what is fed before the first new token is the *prompt*, and what is fed afterwards the
     *continuation* (the last token of a row is never fed); in a loop of one's own, the first pass is the prompt. Padding
     by the attention mask, and what a row is fed after its end, does not count.
 

@@ -45,8 +45,8 @@ class Routing:
 
     def __getitem__(self, rows: int | slice) -> Routing:
         """Return some of the rows: ``routing[0]``, ``routing[2:4]``."""
-        chosen = [self.rows[rows]] if isinstance(rows, int) else self.rows[rows]
-        return Routing(self.shape, chosen, self.span)
+        selection = [self.rows[rows]] if isinstance(rows, int) else self.rows[rows]
+        return Routing(self.shape, selection, self.span)
 
     def over(self, span: str) -> Routing:
         """Return the same rows over another span.
@@ -55,7 +55,7 @@ class Routing:
             UserError: There is no such span.
         """
         if span not in PARTS:
-            raise UserError(f"no span {span!r}", fix=f"spans are {', '.join(PARTS)}")
+            raise UserError(f"there is no span {span!r}", fix=f"the spans are {', '.join(PARTS)}")
         return Routing(self.shape, self.rows, span)
 
     @property
@@ -113,19 +113,19 @@ class Routing:
         if (other.shape.layers, other.shape.experts) != (self.shape.layers, self.shape.experts):
             raise UserError(
                 f"routing of {self.shape} cannot be compared with routing of {other.shape}",
-                fix="compare rows that the same model, or one of its shape, has computed",
+                fix="compare rows computed by the same model, or by one of the same shape",
             )
         if len(other) not in (1, len(self)):
             raise UserError(
                 f"{len(self)} rows cannot be compared with {len(other)}",
-                fix="give as many rows, or one: routing.divergence(other[0])",
+                fix="give the same number of rows, or a single one: routing.divergence(other[0])",
             )
         mine, theirs = np.broadcast_arrays(self.importance.astype(np.float64), other.importance.astype(np.float64))
-        known = np.isfinite(mine).all(-1) & np.isfinite(theirs).all(-1)
-        found = np.full(known.shape, np.nan)
-        if known.any():
-            found[known] = (normalized_js_divergence if normalized else js_divergence)(mine[known], theirs[known])
-        return found
+        finite = np.isfinite(mine).all(-1) & np.isfinite(theirs).all(-1)
+        values = np.full(finite.shape, np.nan)
+        if finite.any():
+            values[finite] = (normalized_js_divergence if normalized else js_divergence)(mine[finite], theirs[finite])
+        return values
 
     def frame(self) -> DataFrame:
         """Return a pandas table, a line for each row, span, layer and expert that was ever selected.

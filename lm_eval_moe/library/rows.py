@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from lm_eval_moe.recording.sums import SegmentSums
 
-__all__ = ["Generating", "Rows"]
+__all__ = ["GenerationState", "Rows"]
 
-# Rows that nothing can go on with are read off the device so many at a time.
+# Rows that nothing can continue with are read off the device so many at a time.
 _AT_ONCE = 64
 
 
@@ -45,7 +45,7 @@ class _Batch:
     cache: ref[Any] | None = None
 
 
-class Generating:
+class GenerationState:
     """One call of ``generate``.
 
     Attributes:
@@ -57,20 +57,20 @@ class Generating:
         self.batch: _Batch | None = None
         self.decoding = False
 
-    def told(self, done: Sequence[bool]) -> None:
+    def mark_ended(self, ended: Sequence[bool]) -> None:
         """Learn, after each token, which rows are over: what they are fed from now on is padding."""
         self.decoding = True
-        if self.batch is not None and len(done) == len(self.batch.rows):
-            for row, over in zip(self.batch.rows, done, strict=True):
+        if self.batch is not None and len(ended) == len(self.batch.rows):
+            for row, over in zip(self.batch.rows, ended, strict=True):
                 row.ended = row.ended or over
 
 
 class Rows:
     """The rows of the passes of one model, under one steering.
 
-    A pass goes on with the rows of the cache that it is given, if a pass under the same steering has filled that cache,
-    and begins new ones otherwise. In ``generate``, what is fed before the first new token is the prompt; elsewhere,
-    what a row begins with.
+    A pass continues with the rows of the cache that it is given, if a pass under the same steering has filled that
+    cache, and begins new ones otherwise. In ``generate``, what is fed before the first new token is the prompt;
+    elsewhere, what a row begins with.
 
     Args:
         steered: What decides how the tokens are steered, but for the part of the sequence.
@@ -85,14 +85,14 @@ class Rows:
         self._now: _Batch | None = None
 
     def begin_pass(
-        self, shape: tuple[int, int], mask: NDArray[np.bool_], cache: Any, generating: Generating | None
+        self, shape: tuple[int, int], mask: NDArray[np.bool_], cache: Any, generating: GenerationState | None
     ) -> TokenRows:
         """Take the tokens of the next pass.
 
         Args:
             shape: B sequences of T tokens.
             mask: ``[B, T]``, False at padding.
-            cache: The key-value cache that the pass goes on from, None for none.
+            cache: The key-value cache that the pass continues from, None for none.
             generating: The call of ``generate`` that runs it, if one does.
 
         Raises:
@@ -102,7 +102,7 @@ class Rows:
         if generating is not None:
             if generating.batch not in (None, batch) or (generating.decoding and shape[1] != 1):
                 raise UserError(
-                    "generate feeds something else than one token more of each row",
+                    "generate feeds something other than one more token of each row",
                     fix="generate with a key-value cache, without beam search and without an assistant",
                 )
             if generating.batch is None:
@@ -113,12 +113,12 @@ class Rows:
         decoding = generating.decoding if generating is not None else not first
         part: Literal["prompt", "continuation"] = "continuation" if decoding else "prompt"
         batch.columns += shape[1]
-        own = np.array([NONE if row.ended else self._segment(row, part) for row in batch.rows])
+        segments = np.array([NONE if row.ended else self._segment(row, part) for row in batch.rows])
         self._now = batch
-        return self.forest.begin_pass(np.where(mask, own[:, None], NONE))
+        return self.forest.begin_pass(np.where(mask, segments[:, None], NONE))
 
     def end_pass(self, cache: Any) -> None:
-        """Learn which cache holds the pass that has just ended; None: none, so that nothing can go on with it."""
+        """Learn which cache holds the pass that has just ended; None: none, so that nothing can continue with it."""
         batch, self._now = self._now, None
         if batch is None or cache is None or self._batches.get(cache) is batch:
             return
@@ -126,7 +126,7 @@ class Rows:
         batch.cache = ref(cache)
 
     def collect(self, recorder: Recorder | None, *, everything: bool) -> None:
-        """Read the records of rows that nothing can go on with; with ``everything``, of all that have none yet."""
+        """Read the records of rows that nothing can continue with; with ``everything``, of all that have none yet."""
         over = [batch for batch in self._open if everything or batch.cache is None or batch.cache() is None]
         rows = [row for batch in over for row in batch.rows]
         if not rows or (len(rows) < _AT_ONCE and not everything):
@@ -142,18 +142,18 @@ class Rows:
     def drop_pass(self) -> None:
         """Let the rows of a pass that was cut off be without records."""
         batch, self._now = self._now, None
-        self._open = [other for other in self._open if other is not batch]
+        self._open = [open_batch for open_batch in self._open if open_batch is not batch]
 
     def records(self) -> list[RowRecords]:
         """Return what has been collected, in the order in which the rows began."""
         return [row.records for row in self._rows if row.records is not None]
 
     def _batch(self, rows: int, cache: Any) -> _Batch:
-        """Return the rows that a pass goes on with, or new ones."""
-        known = self._batches.get(cache) if cache is not None else None
+        """Return the rows that a pass continues with, or new ones."""
+        batch = self._batches.get(cache) if cache is not None else None
         length = getattr(cache, "get_seq_length", lambda: None)()
-        if known is not None and len(known.rows) == rows and length in (None, known.columns):
-            return known
+        if batch is not None and len(batch.rows) == rows and length in (None, batch.columns):
+            return batch
         begun = _Batch([_Row() for _ in range(rows)])
         self._rows += begun.rows
         self._open.append(begun)
@@ -170,5 +170,7 @@ class Rows:
 def _record(sums: SegmentSums, parts: Sequence[str], span: str) -> RoutingRecord:
     """Return the record of a span: of several turns, the stretches that belong to it, pooled."""
     belongs = [span in ("all", part) for part in parts]
-    stretches = [[n for n, _ in own] for wanted, own in groupby(enumerate(belongs), itemgetter(1)) if wanted]
-    return RoutingRecord.pooled([sums.take(own, own, ARRAYS) for own in stretches or [[]]])
+    stretches = [
+        [n for n, _ in group] for belongs_here, group in groupby(enumerate(belongs), itemgetter(1)) if belongs_here
+    ]
+    return RoutingRecord.pooled([sums.take(group, group, ARRAYS) for group in stretches or [[]]])

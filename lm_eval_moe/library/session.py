@@ -18,7 +18,7 @@ from lm_eval_moe.backends.hf.probe import probe
 from lm_eval_moe.backends.hf.uncompiled import generating_module, uncompiled
 from lm_eval_moe.backends.passes import RoutedPasses
 from lm_eval_moe.errors import UserError
-from lm_eval_moe.library.rows import Generating, Rows
+from lm_eval_moe.library.rows import GenerationState, Rows
 from lm_eval_moe.recording import Recorder, Steered
 from lm_eval_moe.replacing import replaced
 from lm_eval_moe.routers import find_sites, intercepted, routing_shape
@@ -45,15 +45,15 @@ def session_of(model: Any) -> Session:
     """
     core = generating_module(model)
     # Only while a block is around it: a model may be altered between two, and its routers be others.
-    known = _SESSIONS.get(core)
-    return Session(core) if known is None else known
+    session = _SESSIONS.get(core)
+    return Session(core) if session is None else session
 
 
 class Session:
     """One model with blocks around it.
 
-    Whenever a block begins or ends, what is heard ends, and is heard anew for those that are left: a row that goes on
-    under other steering is another row.
+    Whenever a block begins or ends, what is heard ends, and is heard again for those that are left: a row that
+    continues under other steering is another row.
 
     Args:
         model: The module that is called for each pass.
@@ -71,18 +71,18 @@ class Session:
         self._scoring = probe(model, self._sites, self.shape, _device_of(model))
         self._plans: list[tuple[SteeringPlan, str | None]] = []
         self._captures: list[list[RowRecords]] = []
-        self._generating: Generating | None = None
-        self._listening: _Listening | None = None
+        self._generating: GenerationState | None = None
+        self._listening: _PassListener | None = None
         self._hooks = ExitStack()
 
     @contextmanager
     def steering(self, plan: SteeringPlan, language: str | None) -> Iterator[None]:
         """Steer inside the ``with`` block, after what blocks around it change."""
-        seeds = {each.seed for each, _ in (*self._plans, (plan, None))}
-        languages = {own for _, own in self._plans} | {language}
+        seeds = {planned.seed for planned, _ in (*self._plans, (plan, None))}
+        languages = {plan_language for _, plan_language in self._plans} | {language}
         if len(seeds) > 1 or len(languages) > 1:
             raise UserError(
-                f"steering inside steering with other settings: seeds {sorted(seeds)}, languages "
+                f"nested steering has different settings: seeds {sorted(seeds)}, languages "
                 f"{sorted(map(str, languages))}",
                 fix="give both the same `seed`, and the same language",
             )
@@ -96,9 +96,9 @@ class Session:
             yield
 
     @contextmanager
-    def _around(self, wanted: list[Any], one: Any) -> Iterator[None]:
+    def _around(self, entries: list[Any], one: Any) -> Iterator[None]:
         if self._generating is not None:
-            raise UserError("a block begins while generate runs", fix="put it around the call of generate")
+            raise UserError("a block begins while generate is running", fix="put it around the call to generate")
         if _SESSIONS.get(self._model, self) is not self:
             raise RuntimeError("another block has begun around the model meanwhile")
         self._end_listening()
@@ -106,13 +106,13 @@ class Session:
             if not self._plans and not self._captures:
                 _SESSIONS[self._model] = self
                 self._hook()
-            wanted.append(one)
+            entries.append(one)
             yield
             self._end_listening()
         finally:
             self._abandon_listening()
             # By identity: what is equal may be that of a block around this one.
-            wanted[:] = [each for each in wanted if each is not one]
+            entries[:] = [entry for entry in entries if entry is not one]
             if not self._plans and not self._captures:
                 self._hooks.close()
                 _SESSIONS.pop(self._model, None)
@@ -131,14 +131,14 @@ class Session:
         @wraps(original)  # transformers reads the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self._listening is None:
-                self._listening = _Listening(self._sites, self.shape, self._scoring, self._plans, self._captures)
+                self._listening = _PassListener(self._sites, self.shape, self._scoring, self._plans, self._captures)
             listening = self._listening
             try:
-                given = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
-                listening.begin_pass(*_tokens(args, kwargs), given, self._generating)
+                cache = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
+                listening.begin_pass(*_tokens(args, kwargs), cache, self._generating)
                 out = original(*args, **kwargs)
-                kept = kept_in(out)
-                listening.end_pass(given if kept is None else kept)
+                output_cache = kept_in(out)
+                listening.end_pass(cache if output_cache is None else output_cache)
             except BaseException:
                 self._abandon_listening()
                 raise
@@ -149,7 +149,7 @@ class Session:
     def _generate(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            with replaced(self, "_generating", Generating()):
+            with replaced(self, "_generating", GenerationState()):
                 return original(*args, **kwargs)
 
         return generate
@@ -160,16 +160,16 @@ class Session:
             mode = str(generation_config.get_generation_mode().value)
             if mode not in _MODES:
                 raise UserError(
-                    f"generate searches by {mode.replace('_', ' ')}, which feeds tokens that are no row's own",
-                    fix="capture and steer greedy search or sampling (num_beams=1, no assistant)",
+                    f"generate searches by {mode.replace('_', ' ')}, which feeds tokens that belong to no single row",
+                    fix="use greedy search or sampling (num_beams=1, no assistant)",
                 )
-            found = original(generation_config, *args, **kwargs)
-            return found if self._generating is None else _Told(found, self._generating)
+            stock = original(generation_config, *args, **kwargs)
+            return stock if self._generating is None else _ReportingCriteria(stock, self._generating)
 
         return criteria
 
     def _end_listening(self) -> None:
-        """Give the rows that were heard to all that capture, and hear anew."""
+        """Give the rows that were heard to all that capture, and hear again."""
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.close()
@@ -181,7 +181,7 @@ class Session:
             listening.abandon()
 
 
-class _Listening:
+class _PassListener:
     """Hears passes from one change of the blocks to the next."""
 
     def __init__(
@@ -202,7 +202,9 @@ class _Listening:
                 self._rows.forest, len(sites), shape.experts, sigmoid=scoring == "sigmoid", skips=skips
             )
         plan = _in_turn([plan for plan, _ in plans])
-        self._needs_tokens = plan is not None and any(each.action.needs_noise for each in plan.interventions)
+        self._needs_tokens = plan is not None and any(
+            intervention.action.needs_noise for intervention in plan.interventions
+        )
         self._passes = RoutedPasses(
             self._recorder,
             Steerer([plan]) if plan is not None else None,
@@ -215,11 +217,13 @@ class _Listening:
         self._stack = ExitStack()
         self._stack.enter_context(intercepted(sites, self._passes, top_k=shape.top_k))
 
-    def begin_pass(self, tokens: Any, embedded: bool, mask: Any, cache: Any, generating: Generating | None) -> None:
+    def begin_pass(
+        self, tokens: Any, embedded: bool, mask: Any, cache: Any, generating: GenerationState | None
+    ) -> None:
         if embedded and self._needs_tokens:
             raise UserError(
-                "activate and deactivate draw noise by the tokens, and the model was given embeddings",
-                fix="give it input_ids, or steer by another action",
+                "activate and deactivate derive their noise from the tokens, but the model was given embeddings",
+                fix="give it input_ids, or use another action",
             )
         rows = self._rows.begin_pass(tuple(tokens.shape), mask, cache, generating)
         self._passes.start_pass(tokens, rows)
@@ -248,17 +252,17 @@ class _Listening:
             rows += self._rows.records()
 
 
-class _Told(StoppingCriteriaList):
+class _ReportingCriteria(StoppingCriteriaList):
     """The stopping criteria of a generation, which tell what they say."""
 
-    def __init__(self, criteria: StoppingCriteriaList, generating: Generating) -> None:
+    def __init__(self, criteria: StoppingCriteriaList, generating: GenerationState) -> None:
         super().__init__(criteria)
         self._generating = generating
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        done = super().__call__(input_ids, scores, **kwargs)
-        self._generating.told(done.tolist())
-        return done
+        ended = super().__call__(input_ids, scores, **kwargs)
+        self._generating.mark_ended(ended.tolist())
+        return ended
 
 
 def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, Any]:
@@ -279,16 +283,17 @@ def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool, A
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < width:
         form = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
         raise UserError(
-            f"an attention mask of the form {form} does not say which of {width} tokens a row are padding",
-            fix="give the model a mask [rows, tokens]; generate without a static cache (cache_implementation)",
+            f"an attention mask of the form {form} does not say which of the {width} tokens of each row are padding",
+            fix="give the model a mask of shape [rows, tokens], and generate without a static cache "
+            "(cache_implementation)",
         )
     return tokens, embedded, mask[:, -width:].bool().cpu().numpy()
 
 
 def _in_turn(plans: list[SteeringPlan]) -> SteeringPlan | None:
     """Return one plan that does what several do one after another."""
-    every = [each for plan in plans for each in plan.interventions]
-    numbered = tuple(replace(each, index=index) for index, each in enumerate(every))
+    every = [intervention for plan in plans for intervention in plan.interventions]
+    numbered = tuple(replace(intervention, index=index) for index, intervention in enumerate(every))
     return replace(plans[0], interventions=numbered) if plans else None
 
 

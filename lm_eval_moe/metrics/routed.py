@@ -14,7 +14,8 @@ def where_routed(metric: Callable[..., NDArray[np.float64]], *values: ArrayLike)
     """Return a metric of ``[..., L, E]`` arrays, NaN where the row of any of them is all zeros; shape ``[..., L]``.
 
     Args:
-        metric: Such as `normalized_js_divergence`: from ``[n, E]`` arrays to ``[n]``; refuses what is no distribution.
+        metric: Such as `normalized_js_divergence`: from ``[n, E]`` arrays to ``[n]``; refuses anything else
+            than distributions.
         values: What it is of; leading axes broadcast.
     """
     arrays = np.broadcast_arrays(*(np.asarray(array, dtype=np.float64) for array in values))

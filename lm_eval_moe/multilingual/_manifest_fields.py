@@ -51,10 +51,10 @@ def checked_languages(languages: YamlValue) -> tuple[LanguageEntry, ...]:
 
 
 def _language(key: object, entry: YamlValue) -> LanguageEntry:
-    given = entry
+    options = entry
     if isinstance(entry.value, str) or entry.value is None:
-        given = YamlValue(entry.place, {"config": entry.value} if entry.value else {})
-    fields = given.keys([], ["config", "file", "language", "strings", "fields"])
+        options = YamlValue(entry.place, {"config": entry.value} if entry.value else {})
+    fields = options.keys([], ["config", "file", "language", "strings", "fields"])
     language = checked_language(fields.get("language", YamlValue(entry.place, key)))
     name = _name(key, entry)
     if "language" not in fields and name != language:
@@ -113,8 +113,8 @@ def checked_metrics(field: YamlValue) -> list[tuple[str, str | None, bool]]:
     """Return metrics, their filters, and whether averages weight tasks by their size."""
     metrics = []
     for entry in field.items("metrics: [acc]"):
-        given = YamlValue(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
-        fields = given.keys(["metric"], ["filter", "weight_by_size"])
+        metric = YamlValue(entry.place, {"metric": entry.value}) if isinstance(entry.value, str) else entry
+        fields = metric.keys(["metric"], ["filter", "weight_by_size"])
         of_filter = fields["filter"].words() if "filter" in fields else None
         by_size = "weight_by_size" in fields and fields["weight_by_size"].flag()
         metrics.append((fields["metric"].words(), of_filter, by_size))
@@ -134,7 +134,7 @@ def checked_patterns(field: YamlValue | None) -> tuple[str, ...]:
         try:
             names = [name for _, name, *_ in string.Formatter().parse(entry.words()) if name is not None]
         except ValueError as error:
-            raise entry.error(f"{show(entry.value)}: {error}", "write a brace that is text twice: {{") from error
+            raise entry.error(f"{show(entry.value)}: {error}", "write a literal brace twice: {{") from error
         for name in names:
             if name not in _PLACEHOLDERS:
                 raise entry.error(
@@ -171,5 +171,5 @@ def _text_name(name: object, entry: YamlValue) -> str:
 
 def _name(name: object, entry: YamlValue) -> str:
     if not isinstance(name, str) or not _KEY.fullmatch(name):
-        raise entry.error(f"{show(name)} is no key", "letters and digits, with - or _ between")
+        raise entry.error(f"{show(name)} is not a key", "use letters and digits, with - or _ between")
     return name

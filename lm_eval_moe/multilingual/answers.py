@@ -73,8 +73,8 @@ def contains_answer(text: str, golds: Sequence[str]) -> float:
 
     Case, the form of characters (full and half width, composed and decomposed) and runs of blanks do not matter.
     """
-    said = _letters(text)
-    return float(any(_letters(gold) in said for gold in golds))
+    response = _letters(text)
+    return float(any(_letters(gold) in response for gold in golds))
 
 
 def _letters(text: str) -> str:

@@ -112,37 +112,37 @@ def _parallel_problems(
     where = str(moe["dataset"])
     problems: list[Problem] = []
     for number, row in enumerate(rows_of(moe, "train", ("prompt", "chosen"), bench_dir=folder)):
-        named, question = _LANGUAGE.search(row["prompt"]), _QUESTION.search(row["prompt"])
-        if named is None or question is None:
+        language_match, question = _LANGUAGE.search(row["prompt"]), _QUESTION.search(row["prompt"])
+        if language_match is None or question is None:
             raise UserError(
                 f"the prompt of row {number} names no language or has no question: {row['prompt'][:80]!r}",
                 fix="expected '... completes the request in Swahili. ... ### Instruction: <question> ### Response:'",
                 where=where,
             )
-        if named[1] == _REFERENCE:
+        if language_match[1] == _REFERENCE:
             problems.append({})
-        if problems and named[1] in _LANGUAGES:
-            problems[-1].setdefault(named[1], (question[1], row["chosen"].strip()))
-    whole = {number: rows for number, rows in enumerate(problems) if len(rows) == len(_LANGUAGES)}
-    if not whole:
+        if problems and language_match[1] in _LANGUAGES:
+            problems[-1].setdefault(language_match[1], (question[1], row["chosen"].strip()))
+    complete = {number: rows for number, rows in enumerate(problems) if len(rows) == len(_LANGUAGES)}
+    if not complete:
         raise UserError(
-            f"of {len(problems)} problems none is in all of {', '.join(_LANGUAGES)}",
+            f"none of {len(problems)} problems is in all of {', '.join(_LANGUAGES)}",
             fix="expected the rows of one problem after its English row",
             where=where,
         )
     for language in _LANGUAGES:
-        wrong = [number for number, rows in whole.items() if _disagree(rows[_REFERENCE][1], rows[language][1])]
-        if len(wrong) > _MOST_DISAGREEING * len(whole):
+        wrong = [number for number, rows in complete.items() if _disagree(rows[_REFERENCE][1], rows[language][1])]
+        if len(wrong) > _MOST_DISAGREEING * len(complete):
             raise UserError(
-                f"{len(wrong)} of {len(whole)} answers in {language} end in another number than in {_REFERENCE} (the "
-                f"first is problem {wrong[0]}), so the rows are not of the same problems",
+                f"{len(wrong)} of {len(complete)} answers in {language} end in a different number than in {_REFERENCE} "
+                f"(the first is problem {wrong[0]}), so the rows do not belong to the same problems",
                 fix="expected the rows of one problem after its English row",
                 where=where,
             )
-    return whole
+    return complete
 
 
 def _disagree(a: str, b: str) -> bool:
     """Whether both answers end in a number, and not in the same."""
-    numbers = [re.sub(r"[.,]", "", found[1]) for text in (a, b) if (found := _FINAL_NUMBER.search(text))]
+    numbers = [re.sub(r"[.,]", "", number[1]) for text in (a, b) if (number := _FINAL_NUMBER.search(text))]
     return len(numbers) == 2 and int(numbers[0]) != int(numbers[1])

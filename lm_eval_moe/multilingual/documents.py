@@ -19,7 +19,7 @@ LANGUAGE = "answer_language"
 
 
 def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> datasets.DatasetDict:
-    """Return the rows of one language as ``test``, as they are: the loader of a benchmark that needs none of its own.
+    """Return the rows of one language as ``test``, as they are: the loader of a benchmark that needs no other.
 
     Args:
         moe: What the manifest says.

@@ -45,7 +45,7 @@ def same_expression(answer: str, gold: str) -> bool:
     if _tight(answer) == _tight(gold):
         return True
     gold = _tight(gold)
-    # A plain number may be met by one with units or separators. (1, 2 is no number: two values, to be left alone.)
+    # A plain number may be met by one with units or separators. (1, 2 is not a number: two values, to be left alone.)
     if _PLAIN_NUMBER.fullmatch(gold) and readings(answer):
         return same_number(answer, gold)
     return _equal(_tight(answer), gold)

@@ -57,6 +57,6 @@ def _right(text: str | None, gold: str) -> float:
 
 def _after(prefix: str, response: str) -> str | None:
     """Return what follows the last occurrence of the answer's word, None where it is missing."""
-    said, word = (unicodedata.normalize("NFC", text) for text in (response, prefix))
-    _, found, after = said.rpartition(word.rstrip(" :："))
-    return after if found and word.strip(" :：") else None
+    response_text, word = (unicodedata.normalize("NFC", text) for text in (response, prefix))
+    _, separator, after = response_text.rpartition(word.rstrip(" :："))
+    return after if separator and word.strip(" :：") else None

@@ -32,27 +32,27 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
     """
     import datasets
 
-    subjects, wanted = moe["strings"]["subjects"], moe["strings"]["questions"]
+    subjects, count = moe["strings"]["subjects"], moe["strings"]["questions"]
     splits = {}
     for split in ("test", "dev"):
         rows = rows_of(moe, split, _COLUMNS, bench_dir=bench_dir, file=f"{moe['file']}.{split}")
         splits[split] = rows.select([index for index, subject in enumerate(rows["subject"]) if subject in subjects])
     test = splits["test"]
     identities = list(zip(test["subject"], test["sample_id"], strict=True))
-    chosen = {name for subject in subjects for name in _chosen(subject, identities, wanted, moe["dataset"])}
-    splits["test"] = test.select([index for index, identity in enumerate(identities) if identity in chosen])
+    names = {name for subject in subjects for name in _choose_questions(subject, identities, count, moe["dataset"])}
+    splits["test"] = test.select([index for index, identity in enumerate(identities) if identity in names])
     return datasets.DatasetDict(splits)
 
 
-def _chosen(subject: str, identities: list[tuple[str, str]], wanted: int, where: str) -> list[tuple[str, str]]:
+def _choose_questions(subject: str, identities: list[tuple[str, str]], count: int, where: str) -> list[tuple[str, str]]:
     of_subject = sorted(
         (identity for identity in identities if identity[0] == subject),
         key=lambda identity: hashlib.sha256(identity[1].encode()).hexdigest(),
     )
-    if len(of_subject) < wanted:
+    if len(of_subject) < count:
         raise UserError(
-            f"{subject} has {len(of_subject)} questions, {wanted} are wanted",
+            f"{subject} has {len(of_subject)} questions, but {count} are needed",
             fix="give the whole test split",
             where=where,
         )
-    return of_subject[:wanted]
+    return of_subject[:count]

@@ -40,7 +40,7 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
         first = next(item for item in items if items.count(item) > 1)
         numbers = [str(number) for number, item in enumerate(items) if item == first]
         raise UserError(
-            f"the rows {', '.join(numbers)} have the same English original, so that items cannot be told apart",
+            f"the rows {', '.join(numbers)} have the same English original, so items cannot be told apart",
             fix="check the columns eng_prompt and eng_solution0 to eng_solution3",
             where=f"{moe['dataset']} ({moe.get('config')})",
         )

@@ -46,10 +46,10 @@ _VARIETY_OF = {
     "gom": "kok",
 }
 
-# Tags with a script that is not the language's usual one, and in which the identifier knows the language all the same.
+# Tags with a script that is not the language's usual one, and in which the identifier knows the language nevertheless.
 _KNOWN_IN_SCRIPT = frozenset({"zh-Hant", "sr-Latn"})
 
-# What is no prose. Environments come before commands, displayed mathematics before inline mathematics.
+# What is not prose. Environments come before commands, displayed mathematics before inline mathematics.
 _NOT_PROSE = tuple(
     re.compile(pattern, flags)
     for pattern, flags in (
@@ -101,9 +101,9 @@ def can_identify(language: str) -> bool:
     Raises:
         UserError: py3langid is not installed.
     """
-    known = _known()
+    languages = _known_languages()
     base, dash, _ = language.partition("-")
-    return (base if language in _KNOWN_IN_SCRIPT else language) in known if dash else base in known
+    return (base if language in _KNOWN_IN_SCRIPT else language) in languages if dash else base in languages
 
 
 def identify(text: str) -> str | None:
@@ -133,11 +133,11 @@ def language_consistency(text: str, language: str) -> float | None:
     Raises:
         UserError: py3langid is not installed.
     """
-    found = identify(text) if can_identify(language) else None
-    if found is None:
+    identified = identify(text) if can_identify(language) else None
+    if identified is None:
         return None
     expected = language.partition("-")[0]
-    return float(expected in (found, _VARIETY_OF.get(found)))
+    return float(expected in (identified, _VARIETY_OF.get(identified)))
 
 
 def letters_of(words: str) -> int:
@@ -163,6 +163,6 @@ def _identifier() -> Any:
 
 
 @cache
-def _known() -> frozenset[str]:
+def _known_languages() -> frozenset[str]:
     tags = {_canonical(label) for label in _identifier().labels if label != _NO_LANGUAGE}
     return frozenset(tags | {_VARIETY_OF[tag] for tag in tags & set(_VARIETY_OF)})

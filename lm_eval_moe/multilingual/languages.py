@@ -28,7 +28,7 @@ _TIER_OF_CLASS: Mapping[Any, str] = {5: "high", 4: "high", 3: "mid", "0-2": "low
 
 @dataclass(frozen=True)
 class LanguageInfo:
-    """What the table says of one language.
+    """What the table says about one language.
 
     Attributes:
         tag: Its canonical tag (`lm_eval_moe.languages.canonical_language`).
@@ -49,13 +49,13 @@ class LanguageInfo:
 
 
 def language_info(tag: str) -> LanguageInfo:
-    """Return what the table says of a language.
+    """Return what the table says about a language.
 
     Args:
         tag: The language, in any spelling that `canonical_language` knows.
 
     Raises:
-        UserError: It is no language code, or not in the table.
+        UserError: It is not a language code, or not in the table.
     """
     try:
         canonical = canonical_language(tag)

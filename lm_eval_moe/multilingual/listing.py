@@ -47,7 +47,10 @@ def list_benchmarks(manifests: Sequence[Manifest]) -> Listing:
     """Return one row a benchmark: the group of all its tasks, and the facts of the manifest."""
     return Listing(
         ("group", "kind", "languages", "items", "paired with English", "dataset", "licence"),
-        tuple((m.group, m.kind, m.languages, m.items, pairing_of(m), m.dataset, m.licence) for m in _sorted(manifests)),
+        tuple(
+            (m.group, m.kind, m.languages, m.items, pairing_of(m), m.dataset, m.licence)
+            for m in _sort_manifests(manifests)
+        ),
     )
 
 
@@ -60,7 +63,7 @@ def list_tasks(manifests: Sequence[Manifest], language: str | None = None) -> Li
     tag = _tag(language)
     rows = {  # by name: lm-eval's own tasks can be in two benchmarks
         task.name: (task.name, task.language, m.kind, m.items, pairing_of(m), _source(m, task), m.licence)
-        for m in _sorted(manifests)
+        for m in _sort_manifests(manifests)
         for task in m.tasks
         if tag in (None, task.language)
     }
@@ -73,7 +76,7 @@ def list_groups(manifests: Sequence[Manifest], language: str | None = None) -> L
     """Return one row a group: how many tasks and languages it has, and the metrics that it averages over them."""
     tag = _tag(language)
     rows = []
-    for m in _sorted(manifests):
+    for m in _sort_manifests(manifests):
         averages = tuple(f"{metric.name} ({metric.filter})" if metric.filter else metric.name for metric in m.metrics)
         language_of = {task.name: task.language for task in m.tasks}
         groups = {group["group"]: group for group in groups_of(m)}
@@ -92,11 +95,11 @@ def list_groups(manifests: Sequence[Manifest], language: str | None = None) -> L
 
 
 def list_languages(manifests: Sequence[Manifest], language: str | None = None) -> Listing:
-    """Return one row a language that some benchmark has, with the benchmarks."""
+    """Return one row per language that some benchmark has, with the benchmarks."""
     tag = _tag(language)
     rows = []
     for info in known_languages().values():
-        having = tuple(m.name for m in _sorted(manifests) if info.tag in m.languages)
+        having = tuple(m.name for m in _sort_manifests(manifests) if info.tag in m.languages)
         if having and tag in (None, info.tag):
             family = info.family if info.branch is None else f"{info.family}, {info.branch}"
             rows.append((info.tag, info.name, info.script, family, info.tier, having))
@@ -114,7 +117,7 @@ def as_text(listing: Listing, form: str) -> str:
     return "\n".join(markdown_table(listing.headers, rows, left=len(listing.headers))) + "\n"
 
 
-def _sorted(manifests: Sequence[Manifest]) -> list[Manifest]:
+def _sort_manifests(manifests: Sequence[Manifest]) -> list[Manifest]:
     """Scored benchmarks first, then those that only give text."""
     return sorted(manifests, key=lambda m: (m.kind == "routing", m.name))
 

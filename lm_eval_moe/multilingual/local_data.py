@@ -1,6 +1,6 @@
 """A task's rows: from a folder of JSON lines where one is given, else from the hub.
 
-The folder has one JSON Lines file a language, ``<benchmark>/<file>.jsonl``, one row a line. It is named by the
+The folder has one JSON Lines file per language, ``<benchmark>/<file>.jsonl``, one row per line. It is named by the
 environment variable ``MOE_BENCH_DIR``, or by ``--metadata '{"bench_dir": "..."}'``, which wins: lm-eval hands its
 ``--metadata`` to a task's ``custom_dataset`` function.
 """
@@ -26,16 +26,16 @@ BENCH_DIR_VARIABLE = "MOE_BENCH_DIR"
 _SHOWN = 12  # names in a message
 
 
-def local_folder(given: str | os.PathLike[str] | None = None) -> Path | None:
+def local_folder(bench_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the folder that rows are read from, or None where they come from the hub.
 
     Args:
-        given: What the run says of it (``bench_dir`` in ``--metadata``); None: the environment decides.
+        bench_dir: What the run says of it (``bench_dir`` in ``--metadata``); None: the environment decides.
 
     Raises:
         UserError: The folder does not exist.
     """
-    name = os.fspath(given) if given is not None else os.environ.get(BENCH_DIR_VARIABLE, "")
+    name = os.fspath(bench_dir) if bench_dir is not None else os.environ.get(BENCH_DIR_VARIABLE, "")
     if not name:
         return None
     folder = Path(name).expanduser()
@@ -43,12 +43,12 @@ def local_folder(given: str | os.PathLike[str] | None = None) -> Path | None:
         raise UserError(
             f"{folder} is not a folder",
             fix="give the folder that holds <benchmark>/<file>.jsonl, or leave it out to read from the hub",
-            where=_where(given),
+            where=_where(bench_dir),
         )
     return folder
 
 
-def has_local_file(benchmark: str, file: str, split: str, given: str | os.PathLike[str] | None = None) -> bool:
+def has_local_file(benchmark: str, file: str, split: str, bench_dir: str | os.PathLike[str] | None = None) -> bool:
     """Whether rows are read from a folder that has this file: for splits that a task can do without.
 
     Without a folder the answer is True: the hub has every split.
@@ -56,7 +56,7 @@ def has_local_file(benchmark: str, file: str, split: str, given: str | os.PathLi
     Raises:
         UserError: The folder does not exist.
     """
-    folder = local_folder(given)
+    folder = local_folder(bench_dir)
     return folder is None or _path(folder, benchmark, file, split).is_file()
 
 
@@ -84,8 +84,8 @@ def rows_of(
         config: Configuration on the hub, where it is not what the manifest says.
 
     Raises:
-        UserError: The folder or file is missing, a line is no JSON object, a column is missing, or the dataset cannot
-            be loaded from the hub.
+        UserError: The folder or file is missing, a line is not a JSON object, a column is missing, or the dataset
+            cannot be loaded from the hub.
     """
     folder = local_folder(bench_dir)
     benchmark, config = benchmark or moe["benchmark"], config or moe.get("config")
@@ -100,7 +100,7 @@ def rows_of(
         if column not in rows.column_names:
             raise UserError(
                 f"the column {column!r} is missing{did_you_mean(column, rows.column_names)}",
-                fix=f"{benchmark} needs {', '.join(columns)}; there are {', '.join(rows.column_names)}",
+                fix=f"{benchmark} needs {', '.join(columns)}; the columns are {', '.join(rows.column_names)}",
                 where=where,
             )
     return rows
@@ -110,8 +110,8 @@ def _path(folder: Path, benchmark: str, file: str, split: str) -> Path:
     return folder / benchmark / f"{file.replace('{split}', split)}.jsonl"
 
 
-def _where(given: object) -> str:
-    return BENCH_DIR_VARIABLE if given is None else "--metadata bench_dir"
+def _where(bench_dir: object) -> str:
+    return BENCH_DIR_VARIABLE if bench_dir is None else "--metadata bench_dir"
 
 
 def _from_hub(dataset: str, config: str | None, split: str, revision: str | None) -> datasets.Dataset:
@@ -131,7 +131,7 @@ def _from_hub(dataset: str, config: str | None, split: str, revision: str | None
         ) from error
 
 
-def _from_file(path: Path, folder: Path, given: object) -> datasets.Dataset:
+def _from_file(path: Path, folder: Path, bench_dir: object) -> datasets.Dataset:
     import datasets
 
     if not path.is_file():
@@ -139,7 +139,7 @@ def _from_file(path: Path, folder: Path, given: object) -> datasets.Dataset:
             f"{path} does not exist",
             fix=f"{_there_is(path.parent, folder)}; add the file, leave its language out, or unset the folder to read "
             "from the hub",
-            where=_where(given),
+            where=_where(bench_dir),
         )
     rows: list[dict[str, Any]] = []
     try:
@@ -150,7 +150,7 @@ def _from_file(path: Path, folder: Path, given: object) -> datasets.Dataset:
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 ({error.reason})", fix="save the file as UTF-8", where=str(path)) from error
     if not rows:
-        raise UserError("holds no rows", fix="write one JSON object a line", where=str(path))
+        raise UserError("holds no rows", fix="write one JSON object per line", where=str(path))
     return datasets.Dataset.from_list(rows)
 
 
@@ -158,20 +158,22 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"is not JSON: {error.msg}", fix="write one JSON object a line", where=where) from error
+        raise UserError(f"is not JSON: {error.msg}", fix="write one JSON object per line", where=where) from error
     if not isinstance(row, dict):
-        raise UserError(f"expected an object, got {line.strip()[:60]}", fix="write one JSON object a line", where=where)
+        raise UserError(
+            f"expected an object, got {line.strip()[:60]}", fix="write one JSON object per line", where=where
+        )
     return row
 
 
 def _there_is(benchmark_folder: Path, folder: Path) -> str:
     """Say what there is where a file was looked for."""
     if benchmark_folder.is_dir():
-        return f"{benchmark_folder} has {_listed(path.name for path in benchmark_folder.glob('*.jsonl'))}"
-    return f"{folder} has the folders {_listed(path.name for path in folder.iterdir() if path.is_dir())}"
+        return f"{benchmark_folder} has {_first_names(path.name for path in benchmark_folder.glob('*.jsonl'))}"
+    return f"{folder} has the folders {_first_names(path.name for path in folder.iterdir() if path.is_dir())}"
 
 
-def _listed(names: Any) -> str:
+def _first_names(names: Any) -> str:
     ordered = sorted(names)
     if not ordered:
         return "nothing"

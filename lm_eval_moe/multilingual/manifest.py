@@ -10,11 +10,11 @@ The suffix is .yml, so that lm-eval, which takes every ``*.yaml`` for a task or 
 - ``item``: the field or fields that name an item in every language, or ``row``.
 - ``pairs_with_reference``: true, or a sentence that says why there is no English counterpart.
 - ``metrics``: names, or ``{metric: exact_match, filter: flexible-extract}``; groups average them, and
-  with ``weight_by_size: true`` count every item alike.
+  with ``weight_by_size: true`` give every item the same weight.
 - ``defaults``: strings that every language has unless it has its own.
 - ``languages``: tag -> the name of its configuration on the hub, or ``{config, file, language, strings, fields}``.
   ``file`` is its name in the local layout (default: the tag); ``strings`` reach the task's loader (``metadata.moe``);
-  ``fields`` are written into the task's YAML as they are. A second variety of a language has a key of its own, such as
+  ``fields`` are written into the task's YAML as they are. A second variety of a language has its own key, such as
   ``fa_prs``, and says ``language: fa``.
 - ``variants``: parts that every language has (levels, subjects): name -> strings, or a list of names.
 - ``groups``: further groups, name -> list of languages, or ``all``.
@@ -106,7 +106,7 @@ class BenchmarkTask:
 
     @property
     def info(self) -> LanguageInfo:
-        """What is known of the language."""
+        """What is known about the language."""
         return language_info(self.language)
 
 
@@ -173,7 +173,7 @@ def load_manifests(root: Path | None = None) -> tuple[Manifest, ...]:
         manifest = load_manifest(path)
         if manifest.name in manifests:
             raise UserError(
-                f"the benchmark {manifest.name!r} is there already, in {manifests[manifest.name].path}",
+                f"the benchmark {manifest.name!r} already exists, in {manifests[manifest.name].path}",
                 fix="give it another name",
                 where=str(path),
             )
@@ -193,7 +193,7 @@ def load_manifest(path: Path) -> Manifest:
     if not _NAME.fullmatch(words["name"]) or words["name"] != path.parent.name:
         raise fields["name"].error(
             f"expected the folder's name, {path.parent.name!r}, got {words['name'][:60]!r}",
-            "lower-case letters, digits and _ only",
+            "use lower-case letters, digits and _ only",
         )
     variants = checked_variants(fields.get("variants"))
     tasks = _tasks(fields, words["name"], variants)
@@ -228,7 +228,7 @@ def _tasks(
                 names = {"language": entry.language, "config": entry.config, "file": entry.file, "variant": variant}
                 tasks.append(
                     BenchmarkTask(
-                        name=_filled(pattern, names, fields["lm_eval"]) if patterns else pattern,
+                        name=_fill_pattern(pattern, names, fields["lm_eval"]) if patterns else pattern,
                         key=entry.key,
                         language=entry.language,
                         variant=variant,
@@ -241,14 +241,14 @@ def _tasks(
     for name, count in Counter(task.name for task in tasks).items():
         if count > 1:
             raise fields["languages"].error(
-                f"two languages or variants make the task {name}",
+                f"two languages or variants lead to the same task {name}",
                 "give them keys that differ in more than - and _, or put {language}, {config} or {variant} into "
                 "lm_eval",
             )
     return tuple(tasks)
 
 
-def _filled(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> str:
+def _fill_pattern(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> str:
     for name, value in names.items():
         if value is None and f"{{{name}}}" in pattern:
             raise field.error(
@@ -261,10 +261,10 @@ def _filled(pattern: str, names: Mapping[str, str | None], field: YamlValue) -> 
 def _check_group_names(
     manifest_name: str, groups: Iterable[str], variants: Iterable[str], tasks: Iterable[BenchmarkTask], field: YamlValue
 ) -> None:
-    taken = {task.name for task in tasks} | {f"moe_{manifest_name}_{variant}" for variant in variants}
+    existing = {task.name for task in tasks} | {f"moe_{manifest_name}_{variant}" for variant in variants}
     for name in groups:
-        if name.endswith(("non_english", "_resource")) or f"moe_{manifest_name}_{name}" in taken:
+        if name.endswith(("non_english", "_resource")) or f"moe_{manifest_name}_{name}" in existing:
             raise field.error(
-                f"the group moe_{manifest_name}_{name} is there already",
-                "choose a name that is no language, no variant and none of the averages",
+                f"the group moe_{manifest_name}_{name} already exists",
+                "choose a name other than those of the languages, variants and averages",
             )

@@ -65,7 +65,9 @@ def _as_written(word: str) -> str:
 
 def last_numbers(responses: Iterable[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return the last number of every response: a filter function of lm-eval."""
-    return [[last_number(response) or _NO_NUMBER for response in each] for each in responses]
+    return [
+        [last_number(response) or _NO_NUMBER for response in document_responses] for document_responses in responses
+    ]
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -37,8 +37,8 @@ def load(
     rows = rows_of(moe, "test", ("question", "answer_number"), bench_dir=bench_dir, benchmark="mgsm")
     # Local rows have an idx of their own, the hub's have none: the problems stand in the same order everywhere.
     rows = rows.select_columns(["question", "answer_number"])
-    added = {"instruction": moe["strings"]["instruction"], LANGUAGE: routing["language"]}
-    return as_test(rows, item=list(range(len(rows))), **added)
+    columns = {"instruction": moe["strings"]["instruction"], LANGUAGE: routing["language"]}
+    return as_test(rows, item=list(range(len(rows))), **columns)
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

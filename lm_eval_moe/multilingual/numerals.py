@@ -49,10 +49,10 @@ def readings(text: str) -> frozenset[Fraction]:
     fractions = list(_FRACTION.finditer(text))
     if fractions:
         return _of_fraction(text, fractions[0])
-    found = list(_NUMBER.finditer(text))
-    if len(found) != 1:
+    matches = list(_NUMBER.finditer(text))
+    if len(matches) != 1:
         return frozenset()
-    return _signed(_values(found[0][0]), text, found[0])
+    return _signed(_values(matches[0][0]), text, matches[0])
 
 
 def same_number(text: str, gold: str | int | float) -> bool:
@@ -70,10 +70,10 @@ def same_number(text: str, gold: str | int | float) -> bool:
 def last_number(text: str) -> str | None:
     """Return the last number of a text with its sign, as it stands there but for western digits; None without one."""
     text = _plain(text)
-    found = list(_NUMBER.finditer(text))
-    if not found:
+    matches = list(_NUMBER.finditer(text))
+    if not matches:
         return None
-    return ("-" if _negative(text, found[-1].start()) else "") + found[-1][0]
+    return ("-" if _negative(text, matches[-1].start()) else "") + matches[-1][0]
 
 
 def _plain(text: str) -> str:
@@ -97,8 +97,8 @@ def _values(token: str) -> frozenset[Fraction]:
     if not kinds:
         return frozenset({Fraction(token)})
     last = max(kinds, key=token.rindex)
-    whole, _, rest = token.rpartition(last)
-    decimal = Fraction(f"{re.sub('[.,]', '', whole) or '0'}.{rest}")
+    integer_part, _, rest = token.rpartition(last)
+    decimal = Fraction(f"{re.sub('[.,]', '', integer_part) or '0'}.{rest}")
     if len(kinds) == 2:
         return frozenset({decimal}) if token.count(last) == 1 else frozenset()
     groups = token.split(last)

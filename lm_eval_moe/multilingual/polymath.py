@@ -55,8 +55,8 @@ def load(
     strings = moe["strings"]
     instruction = "\n".join([strings["instruction"], *([strings["language_control"]] if language_control else [])])
     items = [_item(str(row_id), level, moe) for row_id in rows["id"]]
-    added = {"item": items, "level": level, "instruction": instruction, LANGUAGE: routing["language"]}
-    return as_test(rows, **added)
+    columns = {"item": items, "level": level, "instruction": instruction, LANGUAGE: routing["language"]}
+    return as_test(rows, **columns)
 
 
 def _item(row_id: str, level: str, moe: Mapping[str, Any]) -> str:

@@ -36,8 +36,8 @@ def load(*, moe: Mapping[str, Any], bench_dir: str | None = None, **_: Any) -> d
 
     test = _rows(moe, "test", bench_dir)
     has_others = has_local_file("sib200", moe["file"], "validation", bench_dir)
-    others = _rows(moe, "validation", bench_dir) if has_others else test.select([])
-    return datasets.DatasetDict(test=test, validation=others)
+    examples = _rows(moe, "validation", bench_dir) if has_others else test.select([])
+    return datasets.DatasetDict(test=test, validation=examples)
 
 
 def _rows(moe: Mapping[str, Any], split: str, bench_dir: str | None) -> datasets.Dataset:
@@ -45,7 +45,7 @@ def _rows(moe: Mapping[str, Any], split: str, bench_dir: str | None) -> datasets
     for category in sorted(set(rows["category"])):
         if category not in CATEGORIES:
             raise UserError(
-                f"{category!r} is no category{did_you_mean(category, CATEGORIES)}",
+                f"{category!r} is not a category{did_you_mean(category, CATEGORIES)}",
                 fix=f"the categories are {', '.join(CATEGORIES)}",
                 where=f"sib200, {moe.get('config')}, split {split}",
             )

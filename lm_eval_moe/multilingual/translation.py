@@ -43,7 +43,7 @@ def load(
     if missing:
         raise UserError(
             f"{len(missing)} English sentences have no translation, such as those with id {', '.join(missing[:5])}",
-            fix="both languages have to come from the same version of the data",
+            fix="both languages must come from the same version of the data",
             where=f"{moe['dataset']} ({moe.get('config')})",
         )
     rows = [

@@ -95,7 +95,7 @@ def _english(moe: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     if [_answer(row) for row in rows] != [_answer(row) for row in right]:
         raise UserError(
             f"the {split} items are not those of {moe['dataset']} in its order: relations and labels differ",
-            fix="set the dataset's revision in tasks/xcopa/benchmark.yml to one in which they are",
+            fix="set the dataset's revision in tasks/xcopa/benchmark.yml to one in which they match",
             where=source["dataset"],
         )
     return rows
@@ -110,6 +110,6 @@ def _from_hub(moe: Mapping[str, Any], config: str, split: str) -> list[dict[str,
     for row in rows:
         if row["question"] not in _RELATIONS:
             raise UserError(
-                f"an item asks for {row['question']!r}", fix="cause or effect is what is known", where=moe["dataset"]
+                f"an item asks for {row['question']!r}", fix="expected cause or effect", where=moe["dataset"]
             )
     return list(rows)

@@ -52,14 +52,14 @@ class TaskEntry:
         """Return the canonical language of a matched task name.
 
         Raises:
-            UserError: The spelling in the name is no language code and ``languages`` does not explain it.
+            UserError: The spelling in the name is not a language code and ``languages`` does not explain it.
         """
         if self.language is not None:
             return self.language
         spelling = match["lang"]
         if spelling is None:
             raise (self.place / "tasks").error(
-                f"the task {match.string} matches without a language: the group 'lang' took part in no match",
+                f"the task {match.string} matches without a language: the group 'lang' matched nothing",
                 "make the group 'lang' match in every name, or give the tasks without one an entry of their own with "
                 "'language'",
             )
@@ -70,7 +70,8 @@ class TaskEntry:
         except ValueError as error:
             raise (self.place / "languages").error(
                 f"the task {match.string} matches, but {error}",
-                f"say which language it is, languages: {{{spelling}: TAG}}, or let the regex not match it",
+                f"say which language it is, languages: {{{spelling}: TAG}}, or change the regex so that it does not "
+                "match",
             ) from error
 
     def benchmark_of(self, match: re.Match[str]) -> str:
@@ -99,7 +100,7 @@ def _parse_entry(entry: YamlValue) -> TaskEntry:
         problem = "names a group 'lang' although 'language' is given" if fixed else "has no group 'lang'"
         raise fields["tasks"].error(
             f"the regex {show(pattern.pattern)} {problem}",
-            "either the task name tells the language, (?P<lang>...), or 'language: TAG' does",
+            "the language comes either from the task name, (?P<lang>...), or from 'language: TAG'",
         )
     lacks = fields["lacks"].items("lacks: [en]") if "lacks" in fields else []
     if lacks and "note" not in fields:

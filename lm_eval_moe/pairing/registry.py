@@ -16,7 +16,7 @@ from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 __all__ = ["BUNDLED_FILE", "PairingRegistry"]
 
 BUNDLED_FILE = Path(__file__).with_name("tasks.yaml")
-"""What is known of lm-eval's own tasks."""
+"""What is known about lm-eval's own tasks."""
 
 
 class PairingRegistry:
@@ -104,7 +104,9 @@ class PairingRegistry:
         tag = checked_language(YamlValue(YamlPlace("routing_reference", Path()), reference))
         if pairing.language == tag:
             return f"{pairing.task} is itself in {tag!r}, the reference language"
-        start = f"{pairing.task} is compared with nothing, since the run has no {tag!r} task of {pairing.benchmark}"
+        start = (
+            f"{pairing.task} has nothing to be compared with, since the run has no {tag!r} task of {pairing.benchmark}"
+        )
         profile = f"give a --routing_profile that holds these items in {tag!r}"
         matched = self._first_match(pairing.task)
         if matched is None or self.pairing(pairing.task) != pairing:  # it comes from the task's own metadata

@@ -50,7 +50,7 @@ class ArrayColumn:
         """Yield its bytes, little-endian.
 
         Raises:
-            ValueError: The parts are not as many bytes as the whole.
+            ValueError: The parts have the wrong number of bytes as the whole.
         """
         left, kind = self.size, self.dtype.newbyteorder("<")
         for part in self.parts():
@@ -60,7 +60,7 @@ class ArrayColumn:
                 break
             yield data.reshape(-1).view(np.uint8).data
         if left:
-            raise ValueError(f"the parts of an array of shape {self.shape} are not as many bytes")
+            raise ValueError(f"the parts of an array of shape {self.shape} have the wrong number of bytes")
 
 
 def write_safetensors(

@@ -102,15 +102,17 @@ class CountDump(Profile):
         """Say why the counts cannot be of a model of this shape; empty if they can."""
         if set(self._layers) != set(shape.layers):
             theirs, ours = format_ranges(self._layers), format_ranges(shape.layers)
-            return f"counts layers {theirs}, this model's MoE layers are {ours}"
+            return f"counts layers {theirs}, but this model's MoE layers are {ours}"
         for number, layer in self._layers.items():
             beyond = [expert for expert in layer.counts if expert >= shape.experts]
             if beyond:
-                return f"counts expert {beyond[0]} in layer {number}, this model's layers have {shape.experts} experts"
+                return (
+                    f"counts expert {beyond[0]} in layer {number}, but this model's layers have {shape.experts} experts"
+                )
         selected = _selected(self._layers)
         # Sums need not be exact: in the released files they differ from K by up to 0.002.
         fits = abs(selected - shape.top_k) < 0.5
-        return "" if fits else f"counts {selected:.2f} experts per token, this model selects {shape.top_k}"
+        return "" if fits else f"counts {selected:.2f} experts per token, but this model selects {shape.top_k}"
 
     def _dense(self, of: Callable[[_Layer], Mapping[int, Any]]) -> NDArray[np.float64]:
         dense = np.zeros((len(self._layers), self.shape.experts))
@@ -135,9 +137,7 @@ def read_count_dump(path: Path) -> CountDump:
             f"cannot be read: {error.strerror or error}", fix="give the path of a profile", where=where
         ) from error
     if size > MAX_BYTES:
-        raise UserError(
-            f"is {size / 1e6:.0f} MB large", fix=f"give counts of at most {MAX_BYTES / 1e6:.0f} MB", where=where
-        )
+        raise UserError(f"is {size / 1e6:.0f} MB", fix=f"give counts of at most {MAX_BYTES / 1e6:.0f} MB", where=where)
     try:
         dump = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
         layers = {number: _layer(number, node) for number, node in sorted(_numbered(dump, "the file").items())}
@@ -147,7 +147,7 @@ def read_count_dump(path: Path) -> CountDump:
     except UserError as error:
         raise UserError(error.problem, fix=error.fix or _FIX, where=where) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"is no JSON text: {error}", fix=_FIX, where=where) from error
+        raise UserError(f"is not valid JSON: {error}", fix=_FIX, where=where) from error
     top_k = max(round(_selected(layers)), 1)
     shape = RoutingShape(tuple(layers), 1 + max(experts), top_k, 1 + max(layers))
     return CountDump(path, layers, shape, hashlib.sha256(data).hexdigest())
@@ -187,7 +187,7 @@ def _numbered(node: object, where: str, besides: Iterable[str] = ()) -> dict[int
 
 def _count(node: object, key: str, where: str, most: int) -> int:
     if not isinstance(node, dict) or key not in node:
-        raise UserError(f"holds no activation counts: {key!r} is missing in {where}")
+        raise UserError(f"holds no activation counts: {key!r} is missing from {where}")
     value = node[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or value != int(value):
         raise UserError(f"is damaged: {key!r} of {where} is {show(value)}, expected a count of at most {most}")

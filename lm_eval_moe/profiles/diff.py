@@ -48,7 +48,7 @@ def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
         lambda f_a, f_b, tie_a, tie_b: expert_overlap(f_a, f_b, shape.top_k, tie_a, tie_b), *frequencies, *importances
     )
     head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"
-    lines = [f"{head}  frequency in B less that in A" if named else head]
+    lines = [f"{head}  frequency in B minus that in A" if named else head]
     for row, layer in enumerate(shape.layers):
         largest = np.argsort(-np.abs(change[row]), kind="stable")[:named]
         changes = "  ".join(f"{expert:>4}: {change[row, expert]:+.3f}" for expert in largest)

@@ -33,7 +33,7 @@ EXTRA_ARRAYS = {"consecutive_overlap": "overlap"}
 
 SCHEMA_VERSION = 1
 FORMAT = "lm-eval-moe profile"
-FIX = "write it anew with `lm-eval-moe profile` or --routing_profile"
+FIX = "write it again with `lm-eval-moe profile` or --routing_profile"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def parse_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[ProfileHead
     """
     if metadata.get("format") != FORMAT or metadata.get("schema_version") != str(SCHEMA_VERSION):
         raise UserError(
-            f"is no profile of schema version {SCHEMA_VERSION} (format {metadata.get('format')!r:.60}, "
+            f"is not a profile of schema version {SCHEMA_VERSION} (format {metadata.get('format')!r:.60}, "
             f"version {metadata.get('schema_version')!r:.60})",
             fix=FIX,
             where=str(path),

@@ -16,18 +16,18 @@ from lm_eval_moe.profiles.profile import Profile, check_alike
 
 __all__ = ["merge_profiles"]
 
-_FIX = "merge profiles of one model, captured alike"
+_FIX = "merge profiles of one model that were captured in the same way"
 
 
 def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
     """Write the rows of all files, in their order, to a new one; return how many there are.
 
     Raises:
-        UserError: ``out`` is there already, the files differ in model, shape, span, steering or arrays, or hold an
+        UserError: ``out`` already exists, the files differ in model, shape, span, steering or arrays, or hold an
             item twice.
     """
     if out.exists():
-        raise UserError("is there already", fix="name a new file first, then those to merge", where=str(out))
+        raise UserError("already exists", fix="name a new file first, then those to merge", where=str(out))
     profiles = [read_profile(path) for path in paths]
     if not any(profile.items for profile in profiles):
         raise UserError("there is nothing to merge", fix="give profiles with items", where="profile merge")
@@ -37,9 +37,9 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
         for item in profile.items:
             if item in homes:
                 raise UserError(
-                    f"the item {item.item!r} of {item.benchmark} in {item.language!r} ({item.task}) is in "
-                    f"{homes[item]}, too",
-                    fix="give every item once",
+                    f"the item {item.item!r} of {item.benchmark} in {item.language!r} ({item.task}) is "
+                    f"also in {homes[item]}",
+                    fix="give every item only once",
                     where=str(profile.path),
                 )
             homes[item] = profile.path
@@ -71,7 +71,7 @@ def _refuse_other(first: Profile, profile: Profile) -> None:
     extras = [", ".join(_extra(each)) or "none" for each in (profile, first)]
     if extras[0] != extras[1]:
         raise UserError(
-            f"its further arrays are {extras[0]}, those of {first.path} are {extras[1]}",
+            f"its additional arrays are {extras[0]}, those of {first.path} are {extras[1]}",
             fix="merge profiles captured with the same --arrays",
             where=str(profile.path),
         )
@@ -81,7 +81,7 @@ def _refuse_other(first: Profile, profile: Profile) -> None:
         silent = first.path if before is None else profile.path
         warnings.warn(
             f"whether {first.path} and {profile.path} are of the same weights and prompts could not be checked: "
-            f"{silent} does not say what it depends on, and so the merged profile will not either",
+            f"{silent} does not record what it depends on, so the merged profile will not either",
             RoutingWarning,
             stacklevel=3,
         )

@@ -203,7 +203,7 @@ class Profile:
         if list(array.get_shape()) != expected:
             raise damaged(self.path, f"{name!r} has the shape {array.get_shape()}, expected {expected}")
         if array.get_dtype() not in _READABLE:  # NumPy has no bfloat16 and no float8
-            raise damaged(self.path, f"{name!r} is of the type {array.get_dtype()}, which no profile has")
+            raise damaged(self.path, f"{name!r} is of the type {array.get_dtype()}, which a profile cannot have")
         return array
 
 
@@ -219,7 +219,7 @@ def _why_not(name: str, values: NDArray[Any]) -> str:
     """Say why values cannot be those of an array, other than counts; empty if they can."""
     if name == "tokens":
         whole = np.issubdtype(values.dtype, np.integer)
-        return "" if whole and (values >= 0).all() else "its tokens are no counts"
+        return "" if whole and (values >= 0).all() else "its tokens are not counts"
     if not np.issubdtype(values.dtype, np.floating):
         return f"{name!r} is of the type {values.dtype}, not of floating-point numbers"
     # An item of one token has no overlap.
@@ -230,7 +230,7 @@ def _why_not(name: str, values: NDArray[Any]) -> str:
     if name == "importance":
         # A layer in which no expert was selected with a weight is all zeros.
         if above or (~np.isclose(total := values.sum(-1, dtype=np.float64), 1, 0, _TOLERANCE) & (total > 0)).any():
-            return "an importance is no distribution over the experts"
+            return "an importance is not a distribution over the experts"
         return ""
     return f"{name!r} holds values above 1" if above else ""
 
@@ -255,7 +255,7 @@ def common_shape(profiles: Sequence[Profile], fix: str) -> RoutingShape:
         own = profile.shape
         if (own if said else RoutingShape(own.layers, experts, own.top_k, own.depth)) != shape:
             raise UserError(
-                f"is of another shape than {first.path}: {own}, not {shape}", fix=fix, where=str(profile.path)
+                f"has a different shape from {first.path}: {own}, not {shape}", fix=fix, where=str(profile.path)
             )
     return shape
 

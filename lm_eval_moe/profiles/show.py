@@ -33,7 +33,7 @@ def _block(profile: Profile) -> str:
 
 def _of_dump(profile: Profile) -> list[tuple[str, str]]:
     return [
-        ("model", "not said"),
+        ("model", "not recorded"),
         ("routing", str(profile.shape)),
         ("format", "JSON counts, pooled"),
         ("tokens", f"{profile.tokens[0]:,}"),
@@ -52,7 +52,7 @@ def _of_profile(profile: Profile) -> list[tuple[str, str]]:
     ]
     for field in ("language", "benchmark", "task"):
         for value, (items, tokens) in sorted(profile.totals_by(field).items()):
-            lines.append((field, f"{value or 'not said'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
+            lines.append((field, f"{value or 'not recorded'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
     made = {name: value for name, value in (header.provenance or {}).items() if name not in _SAID}
     return lines + _provenance(made) + _identity(header.identity)
 
@@ -60,7 +60,7 @@ def _of_profile(profile: Profile) -> list[tuple[str, str]]:
 def _identity(identity: Identity | None) -> list[tuple[str, str]]:
     """Return what the routing depends on, but for the configs, which are long."""
     if identity is None:
-        return [("identity", "not said")]
+        return [("identity", "not recorded")]
     parts = {name: value for name, value in identity.parts.items() if not name.endswith("config")}
     return [("identity", identity.hash), *_provenance(parts), *_provenance(identity.tasks)]
 

@@ -143,7 +143,7 @@ class ProfileStore:
             stranger = source.differs_from(other.model, other.identity)
             if stranger:
                 raise given.error(
-                    f"is a profile of another model than {show(other.given)}: {stranger}",
+                    f"is a profile of a different model from {show(other.given)}: {stranger}",
                     "give profiles of one model, the one to steer",
                 )
             if path not in self._used and (mixed := source.mixed_with(other.identity)):
@@ -157,7 +157,7 @@ class ProfileStore:
         if missing:
             raise UserError(
                 f"holds no activation counts (it has no array {missing[0]!r})",
-                fix="write it anew with --routing_profile",
+                fix="write it again with --routing_profile",
                 where=str(profile.path),
             )
         if not fitted.items:

@@ -34,7 +34,7 @@ __all__ = [
 
 _FORMAT, _SCHEMA_VERSION = "lm-eval-moe unfinished profile", 3
 _WHAT = "unfinished profile"
-_FIX = "start anew with --restart"
+_FIX = "start over with --restart"
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def refuse_older(path: Path) -> None:
         path: Of the profile to be.
 
     Raises:
-        UserError: There is a file of such a version, which cannot be gone on with.
+        UserError: There is a file of such a version, which cannot be resumed.
     """
     older = _older_path(path)
     if older.exists():
         raise UserError(
-            "was begun by an older version of lm-eval-moe, and this one cannot go on with it",
+            "was started by an older version of lm-eval-moe, and this one cannot resume it",
             fix=f"let that version finish it, or {_FIX}",
             where=str(older),
         )
@@ -95,7 +95,7 @@ def forget_unfinished(path: Path) -> None:
             file.unlink(missing_ok=True)
         except OSError as error:
             problem = f"cannot be removed: {error.strerror or error}"
-            raise UserError(problem, fix="remove it: it is not needed any more", where=str(file)) from error
+            raise UserError(problem, fix="remove it: it is no longer needed", where=str(file)) from error
 
 
 def _older_path(path: Path) -> Path:
@@ -139,9 +139,9 @@ def read_unfinished(path: Path) -> Unfinished:
             done, steered = int(last.head["done"]), int(last.head["steered"])
             return Unfinished(head["settings"], identity, done, steered, sums, last.end)
     except StopIteration:
-        raise UserError("cannot be gone on with: its beginning is damaged", fix=_FIX, where=str(path)) from None
+        raise UserError("cannot be resumed: its beginning is damaged", fix=_FIX, where=str(path)) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot be gone on with: {error}", fix=_FIX, where=str(path)) from error
+        raise UserError(f"cannot be resumed: {error}", fix=_FIX, where=str(path)) from error
 
 
 class RowsOnDisk:
@@ -223,7 +223,7 @@ class RowsOnDisk:
 
     def _changed(self) -> UserError:
         return UserError(
-            "is not as it was written: another process changed it, or the disk is damaged",
-            fix="give the same command again",
+            "has changed since it was written: another process changed it, or the disk is damaged",
+            fix="run the same command again",
             where=str(self._path),
         )

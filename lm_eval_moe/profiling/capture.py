@@ -1,4 +1,4 @@
-"""Capture the routing of documents, a few at a time, into one profile a language."""
+"""Capture the routing of documents, a few at a time, into one profile per language."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from lm_eval_moe.profiles.unfinished import (
     unfinished_path,
 )
 from lm_eval_moe.profiling.documents import Document, Source
-from lm_eval_moe.profiling.growing import Growing, GrowingRows, GrowingSums, Pace
 from lm_eval_moe.profiling.prompting import Prompting
+from lm_eval_moe.profiling.writers import Pace, ProfileWriter, RowsWriter, SumsWriter
 from lm_eval_moe.recording import RequestKey
 from lm_eval_moe.recording.profile_rows import PooledRow
 from lm_eval_moe.text_hash import text_hash
@@ -56,7 +56,7 @@ class CaptureOptions:
         restart: Whether what is there already is replaced.
         save_every: Seconds between two savings of an unfinished profile. Of rows that are not pooled, those of every
             chunk of documents are saved; they then wait for the disk.
-        arrays: Which extra arrays the profile shall hold.
+        arrays: Which extra arrays the profile should hold.
         prompting: How the documents are put to the model; they have been already, and the profile says so.
     """
 
@@ -72,7 +72,7 @@ def planned(lm: RoutedModel, sources: Iterable[Source], folder: Path, options: C
     """Return one job a language, having looked at what is there already for all of them.
 
     Raises:
-        UserError: Files of other settings are there, and shall not be replaced.
+        UserError: Files of other settings are there, and must not be replaced.
     """
     identity = lm.identity()
     return [ProfileJob(lm, source, folder / f"{source.language}.safetensors", options, identity) for source in sources]
@@ -123,7 +123,7 @@ class ProfileJob:
         """Capture what is left and write the profile; return its rows and tokens.
 
         Args:
-            progress: Is told how many documents were taken.
+            progress: Is called with the number of documents taken.
 
         Raises:
             UserError: The profile cannot be written, or no document has tokens in the span.
@@ -156,7 +156,7 @@ class ProfileJob:
         return len(content.items), content.tokens
 
     def _settings(self) -> dict[str, Any]:
-        """Return how the profile is made, JSON-ready; beside the identity it is the profile's provenance."""
+        """Return how the profile is made, JSON-ready; besides the identity it is the profile's provenance."""
         lm, options = self.lm, self.options
         settings = {
             "language": self.source.language,
@@ -174,7 +174,7 @@ class ProfileJob:
         text = self.lm.coverage.unreached(str(self.path), self.source.language)
         warnings.warn(text, RoutingWarning, stacklevel=2)
 
-    def _capture(self, chunk: Sequence[Document], growing: Growing) -> int:
+    def _capture(self, chunk: Sequence[Document], growing: ProfileWriter) -> int:
         """Add documents to what is there; return the (token, layer) pairs at which steering acted."""
         requests = [
             (RequestKey(document.task, number, 0), *tokens)
@@ -193,16 +193,16 @@ class ProfileJob:
                 growing.add(name, record)
         return captured.steered_pairs.total()
 
-    def _growing(self) -> Growing:
+    def _growing(self) -> ProfileWriter:
         """Return what documents are added to, with what is there of those taken so far."""
         state, self._state = self._state, Unfinished(self.settings, self.identity)
         path, options = unfinished_path(self.path), self.options
         pace = Pace(options.save_every)
         if not options.aggregate:
-            return GrowingRows(path, state, pace, options.arrays)
+            return RowsWriter(path, state, pace, options.arrays)
         benchmark, task = ", ".join(self.source.benchmarks), ", ".join(self.source.tasks)
         name = ProfileItem(benchmark, "", self.source.language, task)
-        return GrowingSums(path, state, pace, PooledRow(self.lm.routing_shape, name, options.arrays))
+        return SumsWriter(path, state, pace, PooledRow(self.lm.routing_shape, name, options.arrays))
 
     def _header(self) -> ProfileHeader:
         lm = self.lm
@@ -213,18 +213,20 @@ class ProfileJob:
         header = read_profile(self.path).header
         if header.provenance is None:
             raise UserError(
-                "is there already, and does not say how it was made",
+                "already exists, and does not say how it was made",
                 fix="choose another --output, or replace it with --restart",
                 where=str(self.path),
             )
         self._refuse_other(header.provenance, header.identity, self.path)
 
     def _refuse_other(self, settings: Mapping[str, Any], identity: Identity | None, path: Path) -> None:
-        fix = "give the same ones, choose another --output, or start anew with --restart"
-        other = setting_differences(settings, self.settings, _COMPARED)
-        if other:
-            raise UserError(f"is there already with other settings: {'; '.join(other)}", fix=fix, where=str(path))
-        check_agreement(identity, self.identity, CONTINUATION, what="what is there already", where=str(path), fix=fix)
+        fix = "give the same ones, choose another --output, or start over with --restart"
+        differences = setting_differences(settings, self.settings, _COMPARED)
+        if differences:
+            raise UserError(
+                f"already exists with different settings: {'; '.join(differences)}", fix=fix, where=str(path)
+            )
+        check_agreement(identity, self.identity, CONTINUATION, what="the existing profile", where=str(path), fix=fix)
 
 
 def _passes(document: Document, lm: RoutedModel) -> Iterator[tuple[list[int], list[int]]]:

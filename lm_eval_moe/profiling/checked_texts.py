@@ -48,22 +48,23 @@ class CheckedTexts(ABC):
         """Yield the texts from the top."""
         return (Document(item, self.benchmarks[0], self.tasks[0], text) for item, text, _ in self._texts())
 
-    def checked(self, named: bool) -> Iterator[tuple[str, str]]:
+    def checked(self, has_names: bool) -> Iterator[tuple[str, str]]:
         """Yield the names and texts of the items.
 
         Args:
-            named: Whether items keep their names, which must then differ.
+            has_names: Whether items keep their names, which must then differ.
 
         Raises:
-            UserError: There is no text, or a name is there twice.
+            UserError: There is no text, or a name occurs twice.
         """
-        seen: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         item = None
         for item, text, number in self._texts():
-            if named and self.fields.id is not None and seen.setdefault(item, number) != number:
+            if has_names and self.fields.id is not None and numbers.setdefault(item, number) != number:
                 raise UserError(
-                    f"{self.fields.id!r} is {item!r} as {self.at} {self.unit} {seen[item]}",
-                    fix="an item has one text a language: give a field that differs with --id_field",
+                    f"{self.fields.id!r} is {item!r}, as {self.at} {self.unit} {numbers[item]}",
+                    fix="an item has one text per language: with --id_field, name a field that differs from text to "
+                    "text",
                     where=f"{self.where}: {self.unit} {number}",
                 )
             yield item, text

@@ -1,4 +1,4 @@
-"""What is profiled: documents of one language, one by one, and what is said of where they come from."""
+"""What is profiled: documents of one language, one by one, and what is said about where they come from."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ class Fields:
         if isinstance(name, bool) or not isinstance(name, int | str) or name == "":
             raise UserError(
                 f"the field {self.id!r} holds {name!r}, which names no item",
-                fix="name a field of texts or whole numbers with --id_field, or leave it out: positions then pair",
+                fix="name a field of texts or whole numbers with --id_field, or leave it out: texts then pair by "
+                "position",
                 where=where,
             )
         return text, str(name)

@@ -55,7 +55,10 @@ class TaskPrompts:
 
     def describe(self) -> dict[str, Any]:
         """Return the tasks and a hash of their prompts."""
-        texts = "".join(json.dumps([each.task, each.item, each.text, each.continuation]) for each in self._documents)
+        texts = "".join(
+            json.dumps([document.task, document.item, document.text, document.continuation])
+            for document in self._documents
+        )
         return {
             "kind": "tasks",
             "tasks": list(self.tasks),
@@ -85,16 +88,16 @@ def task_sources(
         UserError: A task is unknown, its language is, or it has no text to take for the span.
     """
     session = RoutingSession(lm, (), "en", keep=PROFILE_ARRAYS)
-    found: dict[str, list[Document]] = defaultdict(list)
+    by_language: dict[str, list[Document]] = defaultdict(list)
     parts: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for name, task in _loaded(names, include_path).items():
+    for name, task in _load(names, include_path).items():
         with session.watching({name: task}):
             pairing = session.pairings[name]
             if pairing is None:
                 raise UserError(
                     "its language is unknown",
-                    fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or the task to "
-                    "a file given with --parallel",
+                    fix="add `routing: {language: .., benchmark: .., item: ..}` to the task's metadata, or list the "
+                    "task in a file given with --parallel",
                     where=f"task {name}",
                 )
             if task.get_config("num_fewshot") is None:
@@ -107,10 +110,10 @@ def task_sources(
         for item in session.items[name].values():
             if item.key is not None:
                 text, continuation, windowed = _text_of(requests[item.requests[0]], lm.capture)
-                found[pairing.language].append(
+                by_language[pairing.language].append(
                     Document(item.key.item, pairing.benchmark, name, text, continuation, windowed, item.texts)
                 )
-    return [TaskPrompts(language, documents, parts[language]) for language, documents in found.items()]
+    return [TaskPrompts(language, documents, parts[language]) for language, documents in by_language.items()]
 
 
 def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:
@@ -118,7 +121,7 @@ def _bars_on_terminals_only() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
 
 
-def _loaded(names: Sequence[str], include_path: str | None) -> dict[str, Any]:
+def _load(names: Sequence[str], include_path: str | None) -> dict[str, Any]:
     manager = task_manager(names, [include_path] if include_path else [])
     try:
         return dict(manager.load(list(names))["tasks"])

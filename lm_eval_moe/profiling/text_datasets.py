@@ -16,16 +16,16 @@ __all__ = ["TextDataset", "parse_dataset"]
 PREFIX = "hf:"
 
 
-def parse_dataset(given: str) -> tuple[str, str | None, str]:
+def parse_dataset(argument: str) -> tuple[str, str | None, str]:
     """Return name, config and split of ``hf:NAME:CONFIG:SPLIT``; an empty config is the default one.
 
     Raises:
         UserError: It is not of that form.
     """
-    parts = given.removeprefix(PREFIX).rsplit(":", 2)
+    parts = argument.removeprefix(PREFIX).rsplit(":", 2)
     if len(parts) != 3 or not parts[0] or not parts[2]:
         raise UserError(
-            f"{given!r} names no split of a data set",
+            f"{argument!r} does not name a split of a data set",
             fix="write hf:NAME:CONFIG:SPLIT, e.g. en=hf:openlanguagedata/flores_plus:eng_Latn:dev; without a config "
             "hf:NAME::SPLIT",
             where="--texts",
@@ -52,14 +52,21 @@ class TextDataset(CheckedTexts):
     empty = ("the data set holds no text", "give another split")
 
     def __init__(
-        self, given: str, language: str, benchmark: str | None, fields: Fields, *, limit: int | None, named: bool = True
+        self,
+        argument: str,
+        language: str,
+        benchmark: str | None,
+        fields: Fields,
+        *,
+        limit: int | None,
+        has_names: bool = True,
     ) -> None:
-        self.name, self.config, self.split = parse_dataset(given)
+        self.name, self.config, self.split = parse_dataset(argument)
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
-        super().__init__(f"--texts {language}={given}", language, benchmark or short, short, fields, limit)
-        self._rows = self._loaded()
+        super().__init__(f"--texts {language}={argument}", language, benchmark or short, short, fields, limit)
+        self._rows = self._load()
         self.count, digest = 0, hashlib.sha256()
-        for item, text in self.checked(named):
+        for item, text in self.checked(has_names):
             self.count += 1
             digest.update(json.dumps([item, text]).encode())
         self._sha256 = digest.hexdigest()
@@ -83,7 +90,7 @@ class TextDataset(CheckedTexts):
             text, name = self.fields.read(record, f"{self.where}: row {row}")
             yield name, text, row
 
-    def _loaded(self) -> Any:
+    def _load(self) -> Any:
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
 

@@ -19,7 +19,7 @@ class TextFile(CheckedTexts):
     """A file of texts in one language.
 
     Args:
-        path: JSON lines if it ends in ``.jsonl``, otherwise one text a line.
+        path: JSON lines if it ends in ``.jsonl``, otherwise one text per line.
         language: Canonical tag.
         benchmark: What its items are of.
         fields: The fields of JSON lines.
@@ -34,13 +34,13 @@ class TextFile(CheckedTexts):
     empty = ("holds no text", "give a file with at least one text")
 
     def __init__(
-        self, path: Path, language: str, benchmark: str, fields: Fields, *, limit: int | None, named: bool = True
+        self, path: Path, language: str, benchmark: str, fields: Fields, *, limit: int | None, has_names: bool = True
     ) -> None:
         super().__init__(str(path), language, benchmark, path.name, fields, limit)
         self.path = path
         self._json = path.suffix == ".jsonl"
         self._sha256 = self._hash()
-        self.count = sum(1 for _ in self.checked(named))
+        self.count = sum(1 for _ in self.checked(has_names))
 
     def describe(self) -> dict[str, Any]:
         """Return the file's name and hash, and what was read of it."""
@@ -53,19 +53,19 @@ class TextFile(CheckedTexts):
         try:
             with self.path.open(encoding="utf-8-sig") as lines:
                 for number, line in enumerate(lines, 1):
-                    text, name = self._parsed(line, number) if line.strip() else ("", None)
+                    text, name = self._parse(line, number) if line.strip() else ("", None)
                     yield name, text, number
         except UnicodeDecodeError as error:
             raise UserError(f"is not UTF-8: {error}", fix="convert it to UTF-8", where=self.where) from error
 
-    def _parsed(self, line: str, number: int) -> tuple[str, str | None]:
+    def _parse(self, line: str, number: int) -> tuple[str, str | None]:
         if not self._json:
             return line.rstrip("\n"), None
         where = f"{self.where}: line {number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"is no JSON: {error}", fix="write one JSON object a line", where=where) from error
+            raise UserError(f"is not JSON: {error}", fix="write one JSON object per line", where=where) from error
         return self.fields.read(record, where)
 
     def _hash(self) -> str:

@@ -17,22 +17,22 @@ __all__ = ["benchmark_of", "text_sources"]
 
 
 def text_sources(
-    given: Sequence[str], fields: Fields, *, benchmark: str | None, limit: int | None, named: bool
+    arguments: Sequence[str], fields: Fields, *, benchmark: str | None, limit: int | None, has_names: bool
 ) -> list[Source]:
     """Return the sources that ``LANGUAGE=FILE`` and ``LANGUAGE=hf:NAME:CONFIG:SPLIT`` name, each read and checked.
 
     Args:
-        given: The arguments.
+        arguments: The arguments.
         fields: The fields of JSON lines and data sets.
         benchmark: What the items are of; None: by the files' names.
         limit: How many texts to take from the top of each.
-        named: Whether items keep their names.
+        has_names: Whether items keep their names.
 
     Raises:
         UserError: One is not of that form, cannot be read, or a language is given twice.
     """
     places: dict[str, str] = {}
-    for argument in given:
+    for argument in arguments:
         name, _, place = argument.partition("=")
         if not name or not place:
             raise UserError(
@@ -45,18 +45,18 @@ def text_sources(
         if language in places:
             raise UserError(
                 f"the language {language!r} is given twice: {places[language]} and {place}",
-                fix="profile the files one by one into different folders; `lm-eval-moe profile merge` joins them",
+                fix="profile the files one at a time into different folders; `lm-eval-moe profile merge` joins them",
                 where="--texts",
             )
         places[language] = place
     sources: list[Source] = []
     for language, place in places.items():
         if place.startswith(PREFIX):
-            sources.append(TextDataset(place, language, benchmark, fields, limit=limit, named=named))
+            sources.append(TextDataset(place, language, benchmark, fields, limit=limit, has_names=has_names))
         else:
             path = Path(place)
             name = benchmark or benchmark_of(path, language)
-            sources.append(TextFile(path, language, name, fields, limit=limit, named=named))
+            sources.append(TextFile(path, language, name, fields, limit=limit, has_names=has_names))
     return sources
 
 
@@ -71,8 +71,8 @@ def benchmark_of(path: Path, language: str) -> str:
         for start in words:
             end = start + 2 * length - 1
             if end <= len(pieces) and _is_language("".join(pieces[start:end]), language):
-                left = "".join(pieces[:start]) + "".join(pieces[end + 1 :])
-                return left.strip("-_.") or path.resolve().parent.name or "texts"
+                rest = "".join(pieces[:start]) + "".join(pieces[end + 1 :])
+                return rest.strip("-_.") or path.resolve().parent.name or "texts"
     return path.stem
 
 

@@ -81,11 +81,11 @@ class RowQueue:
     def take_tokens(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
         """Take the next rows and check that each row of a right-padded batch begins with its expected tokens."""
         rows = self._take(len(batch))
-        for row, given in zip(rows, batch, strict=True):
+        for row, tokens in zip(rows, batch, strict=True):
             expected = row.tokens or ()
-            if tuple(given[: len(expected)]) != expected:
+            if tuple(tokens[: len(expected)]) != expected:
                 raise AttributionError(
-                    "the model was called with other tokens than the next request in order has; lm-eval's batching "
+                    "the model was called with tokens other than those of the next request; lm-eval's batching "
                     "has changed and routing cannot be attributed to requests"
                 )
         return rows
@@ -95,7 +95,7 @@ class RowQueue:
         rows = self._take(len(texts))
         if [row.text for row in rows] != list(texts):
             raise AttributionError(
-                "the model was called with other prompts than the next requests in order have; lm-eval's batching has "
+                "the model was called with prompts other than those of the next requests; lm-eval's batching has "
                 "changed and routing cannot be attributed to requests"
             )
         return rows
@@ -103,21 +103,21 @@ class RowQueue:
     def take_cut(self, batch: Sequence[Sequence[int]]) -> list[ExpectedRow]:
         """Take the next rows and check that each has its expected tokens, but for some that may be cut out."""
         rows = self._take(len(batch))
-        for row, given in zip(rows, batch, strict=True):
+        for row, tokens in zip(rows, batch, strict=True):
             expected = row.tokens or ()
-            alike = [own == other for own, other in zip(given, expected, strict=False)]
-            head = alike.index(False) if False in alike else len(alike)
-            rest = len(given) - head
-            if len(given) > len(expected) or (rest and tuple(given[head:]) != expected[-rest:]):
+            matches = [token == expected_token for token, expected_token in zip(tokens, expected, strict=False)]
+            head = matches.index(False) if False in matches else len(matches)
+            rest = len(tokens) - head
+            if len(tokens) > len(expected) or (rest and tuple(tokens[head:]) != expected[-rest:]):
                 raise AttributionError(
-                    "the model was called with other prompts than the next requests in order have; lm-eval's batching "
+                    "the model was called with prompts other than those of the next requests; lm-eval's batching "
                     "has changed and routing cannot be attributed to requests"
                 )
         return rows
 
     def _take(self, count: int) -> list[ExpectedRow]:
         if count > self._left:
-            raise AttributionError(f"the model was called with {count} rows, {self._left} requests are left")
+            raise AttributionError(f"the model was called with {count} rows, but only {self._left} requests are left")
         self._left -= count
         return list(islice(self._rows, count))
 

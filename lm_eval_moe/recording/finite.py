@@ -59,7 +59,7 @@ class FiniteCheck:
         sums, self._sums = self._sums, []
         if sums:
             device = sums[0][1].device
-            stacked = torch.stack([each.to(device, torch.float32) for _, each in sums])
+            stacked = torch.stack([total.to(device, torch.float32) for _, total in sums])
             self._passes.append((self._rows, [position for position, _ in sums], stacked))
         return self.look() if len(self._passes) >= self._together else None
 

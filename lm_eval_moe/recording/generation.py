@@ -37,9 +37,9 @@ class Reading(Protocol):
 
 def _unknown_decoding(problem: str) -> UserError:
     return UserError(
-        f"{problem}: what is fed cannot be followed token by token, so it can be neither captured nor steered",
-        fix="leave such options (num_beams, num_return_sequences, prompt_lookup_num_tokens ...) out of the generation "
-        "arguments, or set capture=off and no steering",
+        f"{problem}: the input cannot be followed token by token, so it can be neither captured nor steered",
+        fix="remove such options (num_beams, num_return_sequences, prompt_lookup_num_tokens ...) from the generation "
+        "arguments, or use capture=off and no steering",
     )
 
 
@@ -126,11 +126,11 @@ class GenerationTracker:
                 raise UserError(
                     "generation feeds the whole text again for every token, as a model without a key-value cache does: "
                     "what it generates can be neither captured nor steered",
-                    fix="choose tasks that score texts, or set capture=off and no steering; a model that can cache "
+                    fix="choose tasks that score texts, or use capture=off and no steering; a model that can cache "
                     "needs use_cache in its config",
                 )
             raise _unknown_decoding(
-                f"generation feeds {width} tokens a row where one is expected, as assisted decoding does"
+                f"generation feeds {width} tokens per row where one is expected, as assisted decoding does"
             )
         self._columns = start + width
         if start < prompt_width:

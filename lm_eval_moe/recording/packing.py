@@ -35,7 +35,7 @@ def unpack(data: bytes) -> RoutingRecord | None:
     try:
         return _unpack(RoutingRecord, zlib.decompress(data))
     except zlib.error as error:
-        raise ValueError(f"no RoutingRecord: {error}") from error
+        raise ValueError(f"not a RoutingRecord: {error}") from error
 
 
 def pack_sums(sums: SegmentSums) -> bytes:
@@ -82,4 +82,4 @@ def _unpack(kind_of_record: type[T], plain: bytes) -> T:
             values[field.name] = value
         return kind_of_record(**values)
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"no {kind_of_record.__name__}: {error}") from error
+        raise ValueError(f"not a {kind_of_record.__name__}: {error}") from error

@@ -85,7 +85,7 @@ class Recorder:
             self._sums.clear(rows.reused)
 
     def logits(self, position: int, logits: Tensor) -> None:
-        """Take the logits ``[N, E]`` that the model goes on with."""
+        """Take the logits ``[N, E]`` that the model continues with."""
         if self._dense:
             self._logits[position] = logits
 

@@ -72,7 +72,7 @@ class RunningSums:
 
     @outside_autograd
     def clear(self, segments: Indices) -> None:
-        """Forget what was summed under numbers that begin anew."""
+        """Forget what was summed under numbers that are reused."""
         for sums in self.by_name.values():
             # Those of what steering reached have no room yet for segments at which it never acted.
             reused = segments[segments < sums.shape[1]]
@@ -82,10 +82,10 @@ class RunningSums:
     def fold(self, stretches: Sequence[Sequence[int]]) -> None:
         """Add the sums of consecutive segments to those of the first."""
         into = torch.tensor([stretch[0] for stretch in stretches for _ in stretch[1:]])
-        taken = torch.tensor([segment for stretch in stretches for segment in stretch[1:]])
+        folded = torch.tensor([segment for stretch in stretches for segment in stretch[1:]])
         for name, values in self.by_name.items():
             sums = self.by_name[name] = self.grown(values)
-            moved = sums[:, taken.to(sums.device)]
+            moved = sums[:, folded.to(sums.device)]
             if name == "pairs":  # what was the pair over a seam lies within now
                 moved = torch.stack([moved.sum(-1), torch.zeros_like(moved[..., 0])], -1)
             sums.index_add_(1, into.to(sums.device), moved)
@@ -95,24 +95,24 @@ class RunningSums:
             self._last[:, ends[:, 0]] = self._last[:, ends[:, 1]]
 
     @outside_autograd
-    def add(self, held: Sequence[PassLayers]) -> None:
+    def add(self, passes: Sequence[PassLayers]) -> None:
         """Add what the same layers gave in consecutive passes."""
-        with torch.autocast(held[0].indices.device.type, enabled=False):
-            self._reduce(held)
+        with torch.autocast(passes[0].indices.device.type, enabled=False):
+            self._reduce(passes)
 
-    def _reduce(self, held: Sequence[PassLayers]) -> None:
+    def _reduce(self, pass_layers: Sequence[PassLayers]) -> None:
         """Reduce the same layers of consecutive passes: G layers, M tokens that count, E experts, K selected."""
-        at, device, passes = held[0].at, held[0].indices.device, [layers.rows for layers in held]
+        at, device, passes = pass_layers[0].at, pass_layers[0].indices.device, [layers.rows for layers in pass_layers]
         rows = passes[0].on(device) if len(passes) == 1 else RowsOnDevice.of(passes, device)
 
         def joined(values: Sequence[Tensor | None]) -> Tensor:
             some = [value for value in values if value is not None]
-            whole = some[0] if len(some) == 1 else torch.cat(some, 1)
-            return whole if rows.kept is None else whole.index_select(1, rows.kept)
+            joined_tensor = some[0] if len(some) == 1 else torch.cat(some, 1)
+            return joined_tensor if rows.kept is None else joined_tensor.index_select(1, rows.kept)
 
         # What stands at tokens that do not count may be NaN; it is left out here, before anything is summed.
-        indices = joined([layers.indices for layers in held])  # [G, M, K]
-        weights = joined([layers.weights for layers in held]).float()
+        indices = joined([layers.indices for layers in pass_layers])  # [G, M, K]
+        weights = joined([layers.weights for layers in pass_layers]).float()
         if self._skips:
             indices = indices.clamp_max(self._experts)
             weights = weights.masked_fill(indices == self._experts, 0.0)
@@ -127,21 +127,21 @@ class RunningSums:
             self._add("importance", at, places, weights / total.clamp_min(tiny))
             self._add("routed", at, rows.segment, (total != 0).float())
         if "importance_dense" in self._arrays:
-            dense = self._distribution(joined([layers.logits for layers in held]))
+            dense = self._distribution(joined([layers.logits for layers in pass_layers]))
             columns = torch.arange(self._experts, device=dense.device)
             self._add("importance_dense", at, (rows.segment[:, None] * self._width + columns).flatten(), dense)
         if "overlap" in self._arrays:
             links = passes[0].links_on(device) if len(passes) == 1 else LinksOnDevice.of(passes, device)
             self._add_overlap(at, indices, links)
-        targeted = self._targeted(held, rows)
+        targeted = self._targeted(pass_layers, rows)
         if targeted:
             in_force = self._add_steered(at, targeted, indices, rows)
-            if any(layers.unchanged is not None for layers in held):
-                unchanged = joined([x.indices if x.unchanged is None else x.unchanged for x in held])
+            if any(layers.unchanged is not None for layers in pass_layers):
+                unchanged = joined([x.indices if x.unchanged is None else x.unchanged for x in pass_layers])
                 if self._skips:
                     unchanged = unchanged.clamp_max(self._experts)
-                other = (indices.sort(-1).values != unchanged.sort(-1).values).any(-1)
-                self._add("changed", at, rows.segment, (in_force & other).float())
+                differs = (indices.sort(-1).values != unchanged.sort(-1).values).any(-1)
+                self._add("changed", at, rows.segment, (in_force & differs).float())
 
     def _distribution(self, logits: Tensor) -> Tensor:
         if not self._sigmoid:
@@ -162,21 +162,21 @@ class RunningSums:
             same &= (here != none)[..., :, None]
         common = same.sum((-1, -2)).double() if same.device.type != "mps" else same.sum((-1, -2)).float()
         union = (here != none).sum(-1) + (before != none).sum(-1) - common
-        jaccard = torch.where(union == 0, 1.0, common / union)  # two tokens that both skip are alike
+        jaccard = torch.where(union == 0, 1.0, common / union)  # two tokens that both skip are the same
         self._add("pairs", at, rows.pair, jaccard)
         self._last[at, rows.runs.to(self._last.device)] = indices.index_select(1, rows.run_last).to(self._last)
 
     @staticmethod
-    def _targeted(held: Sequence[PassLayers], rows: RowsOnDevice) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _targeted(passes: Sequence[PassLayers], rows: RowsOnDevice) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return all that is targeted in some of the passes: routers ``[G]``, experts ``[G, E]``, tokens ``[M]``."""
-        found: dict[tuple[int, int], tuple[Tensor, Tensor, list[Tensor]]] = {}
-        nowhere = [layers.indices.new_zeros(layers.indices.shape[1], dtype=torch.bool) for layers in held]
-        for number, layers in enumerate(held):
+        targets: dict[tuple[int, int], tuple[Tensor, Tensor, list[Tensor]]] = {}
+        nowhere = [layers.indices.new_zeros(layers.indices.shape[1], dtype=torch.bool) for layers in passes]
+        for number, layers in enumerate(passes):
             for routers, experts, tokens in layers.targets:
-                known = found.setdefault((id(routers), id(experts)), (routers, experts, nowhere.copy()))
-                known[2][number] = ~nowhere[number] if tokens is None else tokens
-        kept = rows.kept if rows.kept is not None else slice(None)
-        return [(routers, experts, torch.cat(tokens)[kept]) for routers, experts, tokens in found.values()]
+                target = targets.setdefault((id(routers), id(experts)), (routers, experts, nowhere.copy()))
+                target[2][number] = ~nowhere[number] if tokens is None else tokens
+        columns = rows.kept if rows.kept is not None else slice(None)
+        return [(routers, experts, torch.cat(tokens)[columns]) for routers, experts, tokens in targets.values()]
 
     def _add_steered(
         self, at: slice, targeted: Sequence[tuple[Tensor, Tensor, Tensor]], indices: Tensor, rows: RowsOnDevice
@@ -184,11 +184,11 @@ class RunningSums:
         """Add what steering reached; return where it is in force, ``[G, M]``."""
         in_force = torch.zeros(indices.shape[:2], dtype=torch.bool, device=indices.device)
         hit = torch.zeros_like(in_force)
-        chosen = indices.flatten(1).long()
+        expert_ids = indices.flatten(1).long()
         for routers, experts, tokens in targeted:
             here = routers[:, None] & tokens
             in_force |= here
-            reached = functional.pad(experts, (0, self._width - self._experts)).gather(1, chosen)
+            reached = functional.pad(experts, (0, self._width - self._experts)).gather(1, expert_ids)
             hit |= here & reached.view(indices.shape).any(-1)
         self._add("targeted", at, rows.segment, in_force.float())
         self._add("hit", at, rows.segment, hit.float())
@@ -213,10 +213,10 @@ class RunningSums:
 
     def grown(self, values: Tensor) -> Tensor:
         """Return values ``[L, segments, ...]`` with room for all segments."""
-        needed = len(self._forest)
-        if values.shape[1] >= needed:
+        size = len(self._forest)
+        if values.shape[1] >= size:
             return values
-        room = max(needed, values.shape[1] + min(values.shape[1], _GROWTH))
-        grown = values.new_zeros(values.shape[0], room, *values.shape[2:])
-        grown[:, : values.shape[1]] = values
-        return grown
+        room = max(size, values.shape[1] + min(values.shape[1], _GROWTH))
+        larger = values.new_zeros(values.shape[0], room, *values.shape[2:])
+        larger[:, : values.shape[1]] = values
+        return larger

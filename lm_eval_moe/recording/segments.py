@@ -1,12 +1,12 @@
 """The forest of segments: whose tokens a forward pass computes, and which token lies before which.
 
 One forward pass of any engine is N token rows. A *segment* is a run of tokens that is routed once and belongs to every
-request whose path goes through it: the prompt of one row, a choice beside others, a few-shot prefix that all documents
+request whose path goes through it: the prompt of one row, a choice next to others, a few-shot prefix that all documents
 share, the part of a request that one pass computes, a KV block, one cell of a sweep. A segment has at most one parent,
 whose last token lies just before its first one; a request is a path from a root, and its record the sum over the path.
 
 Nothing here depends on how an engine lays its rows out: it says which segment each row belongs to, in the order of the
-sequence within a segment, and passes may stop and go on anywhere.
+sequence within a segment, and passes may stop and continue anywhere.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class Forest:
         The recorder has to fold them first (`Recorder.fold`). `path` knows nothing of folds: whoever folds keeps the
         paths.
         """
-        first, *others = segments
+        first, *rest = segments
         self._step = None
-        self._segments[first].tokens += sum(self._segments[other].tokens for other in others)
+        self._segments[first].tokens += sum(self._segments[segment].tokens for segment in rest)
         self._segments[first].closed = self._segments[segments[-1]].closed
-        self.release(others)
+        self.release(rest)
         return first
 
     def path(self, segment: int) -> list[int]:
@@ -103,21 +103,21 @@ class Forest:
         Raises:
             ValueError: A segment grows after one that follows it has begun.
         """
-        given = (segment.shape, segment.tobytes())
-        self._step = self._next_step() if given == self._given else None
+        key = (segment.shape, segment.tobytes())
+        self._step = self._next_step() if key == self._given else None
         if self._step is not None:
             return self._step
-        self._given = given
+        self._given = key
         flat = segment.reshape(-1)
-        kept = np.flatnonzero(flat != NONE)
-        own = flat[kept]
-        order = np.argsort(own, kind="stable")
-        ordered = own[order]
-        begins_run = np.ones(own.size, dtype=bool)
+        positions = np.flatnonzero(flat != NONE)
+        row_segments = flat[positions]
+        order = np.argsort(row_segments, kind="stable")
+        ordered = row_segments[order]
+        begins_run = np.ones(row_segments.size, dtype=bool)
         np.not_equal(ordered[1:], ordered[:-1], out=begins_run[1:])
         starts = np.flatnonzero(begins_run)
         ends = np.empty_like(starts)
-        ends[:-1], ends[-1:] = starts[1:], own.size
+        ends[:-1], ends[-1:] = starts[1:], row_segments.size
         runs = [int(number) for number in ordered[starts]]
         lengths = ends - starts
         run_of = {number: run for run, number in enumerate(runs)}
@@ -131,29 +131,29 @@ class Forest:
             if begins:
                 self._close(segment_of_run.parent)
 
-        previous = np.full(own.size, NONE)
+        previous = np.full(row_segments.size, NONE)
         previous[order[1:]] = order[:-1]
-        carried = np.full(own.size, NONE)
+        carried = np.full(row_segments.size, NONE)
         first, last = order[starts], order[ends - 1]
-        joins = np.zeros(own.size, dtype=bool)
+        joins = np.zeros(row_segments.size, dtype=bool)
         for run, (parent_run, carry) in enumerate(before):
             previous[first[run]] = last[parent_run] if parent_run != NONE else NONE
             carried[first[run]] = carry
             joins[first[run]] = begun[run] and (parent_run, carry) != (NONE, NONE)
         offset = [self._begin(number) + self._segments[number].tokens for number in runs] - lengths - starts
-        position = np.empty(own.size, dtype=np.int64)
-        position[order] = np.arange(own.size) + np.repeat(offset.astype(np.int64), lengths)
+        position = np.empty(row_segments.size, dtype=np.int64)
+        position[order] = np.arange(row_segments.size) + np.repeat(offset.astype(np.int64), lengths)
         rows = TokenRows(
             count=flat.size,
             batch=segment.shape if segment.ndim == 2 else None,
-            kept=kept,
-            segment=own,
+            kept=positions,
+            segment=row_segments,
             previous=previous,
             carried=carried,
             joins=joins,
             position=position,
             order=order,
-            run=np.searchsorted(runs, own) if runs else own,
+            run=np.searchsorted(runs, row_segments) if runs else row_segments,
             runs=np.array(runs, dtype=np.int64),
             run_last=last,
             run_after=np.array([parent_run for parent_run, _ in before], dtype=np.int64),
@@ -162,12 +162,12 @@ class Forest:
             reused=np.array(reused, dtype=np.int64),
             capacity=len(self),
         )
-        if len(runs) == own.size and np.array_equal(carried, own):
+        if len(runs) == row_segments.size and np.array_equal(carried, row_segments):
             self._step = rows
         return rows
 
     def _next_step(self) -> TokenRows | None:
-        """Return the rows of a pass over the last one's segments, each of which goes on by one token again.
+        """Return the rows of a pass over the last one's segments, each of which continues by one token again.
 
         So are most passes of decoding, whose rows then are nearly free; None where it is not so.
         """

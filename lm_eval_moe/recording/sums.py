@@ -63,8 +63,8 @@ class SegmentSums:
             return self
         values: dict[str, Any] = {}
         for field in fields(SegmentSums):
-            own = getattr(self, field.name)
-            values[field.name] = None if own is None else np.stack([own[list(group)].sum(0) for group in groups])
+            mine = getattr(self, field.name)
+            values[field.name] = None if mine is None else np.stack([mine[list(group)].sum(0) for group in groups])
         leads = [next((place for place in group if self.tokens[place]), None) for group in groups]
         followers = [[place for place in group if place != lead] for group, lead in zip(groups, leads, strict=True)]
         values["joined"] = np.array([0 if lead is None else self.joined[lead] for lead in leads], dtype=np.int64)
@@ -75,21 +75,21 @@ class SegmentSums:
         return SegmentSums(**values)
 
     def take(
-        self, segments: Sequence[int], whole: Sequence[int], arrays: Collection[str], thinking: int | None = None
+        self, segments: Sequence[int], full_path: Sequence[int], arrays: Collection[str], thinking: int | None = None
     ) -> RoutingRecord:
         """Return the record of consecutive segments, by their place in the path; only ``arrays`` are kept.
 
-        What steering did is reported for the ``whole`` sequence, whatever span the routing is compared on; so is
+        What steering did is reported for the whole sequence, whatever span the routing is compared on; so is
         ``thinking`` (see `RoutingRecord`).
         """
-        chosen, own = list(segments), list(whole)
-        tokens = int(self.tokens[chosen].sum())
+        path, whole_path = list(segments), list(full_path)
+        tokens = int(self.tokens[path].sum())
 
         def summed(name: str, factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float32] | None:
             values = getattr(self, name) if name in arrays else None
-            return None if values is None else (values[chosen].sum(0) * factor).astype(np.float32)
+            return None if values is None else (values[path].sum(0) * factor).astype(np.float32)
 
-        per_routed = 1.0 / np.maximum(self.routed[chosen].sum(0), 1)[:, None] if self.routed is not None else 1.0
+        per_routed = 1.0 / np.maximum(self.routed[path].sum(0), 1)[:, None] if self.routed is not None else 1.0
         counts = summed("counts")
         return RoutingRecord(
             tokens=tokens,
@@ -97,17 +97,17 @@ class SegmentSums:
             gate_mass=summed("gate_mass"),
             importance=summed("importance", per_routed),
             importance_dense=summed("importance_dense", 1.0 / max(tokens, 1)),
-            overlap=self._overlap(chosen) if "overlap" in arrays else None,
-            targeted=self.targeted[own].sum(0).astype(np.int64),
-            hit=self.hit[own].sum(0).astype(np.int64),
-            changed=self.changed[own].sum(0).astype(np.int64),
+            overlap=self._overlap(path) if "overlap" in arrays else None,
+            targeted=self.targeted[whole_path].sum(0).astype(np.int64),
+            hit=self.hit[whole_path].sum(0).astype(np.int64),
+            changed=self.changed[whole_path].sum(0).astype(np.int64),
             thinking=thinking,
         )
 
-    def _overlap(self, chosen: Sequence[int]) -> NDArray[np.float32] | None:
+    def _overlap(self, path: Sequence[int]) -> NDArray[np.float32] | None:
         if self.pairs_inside is None or self.pairs_before is None:
             return None
-        pairs = self.pairs_inside[chosen].sum(0) + self.pairs_before[chosen[1:]].sum(0)
-        count = int(np.maximum(self.tokens[chosen] - 1, 0).sum() + self.joined[chosen[1:]].sum())
+        pairs = self.pairs_inside[path].sum(0) + self.pairs_before[path[1:]].sum(0)
+        count = int(np.maximum(self.tokens[path] - 1, 0).sum() + self.joined[path[1:]].sum())
         overlap: NDArray[np.float32] = (pairs / count if count else np.full_like(pairs, np.nan)).astype(np.float32)
         return overlap

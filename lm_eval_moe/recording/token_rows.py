@@ -55,8 +55,8 @@ class TokenRows:
         runs: ``[R]`` the segment of each run, ascending.
         run_last: ``[R]`` each run's last row.
         run_after: ``[R]`` the run that comes before it; `NONE` if it is not in this pass.
-        run_carried: ``[R]`` the segment of an earlier pass that comes before it (itself, where it goes on); or `NONE`.
-        steered: ``[R]`` what decides how each run is steered.
+        run_carried: ``[R]`` the segment of an earlier pass that comes before it (itself, where it continues); or
+        `NONE`. steered: ``[R]`` what decides how each run is steered.
         reused: Segments that begin in this pass under a number that was released.
         capacity: Above every number of a segment.
     """
@@ -98,8 +98,8 @@ class TokenRows:
             if rest or wide < width:
                 shape = f"a batch of {rows} rows of {width}" if rows else f"a pass of {width}"
                 raise RoutingBypassedError(
-                    f"a router was called with {count} tokens for {shape}: its tokens cannot be told apart",
-                    fix="capture and steering need a router that sees every token of the pass once, in order",
+                    f"a router was called with {count} tokens for {shape}: it is unclear which token is which",
+                    fix="capture and steering need a router that sees every token of the pass exactly once, in order",
                 )
             row, column = np.divmod(self.kept, width)
             kept = row * wide + (wide - width) + column
@@ -142,9 +142,9 @@ class RowsOnDevice(NamedTuple):
     def of(cls, passes: Sequence[TokenRows], device: torch.device) -> RowsOnDevice:
         """Return the tensors of the rows of consecutive passes."""
         begins = _sums_before([rows.count for rows in passes])
-        kept = np.concatenate([rows.kept + begin for rows, begin in zip(passes, begins, strict=True)])
-        kept_rows, segment = _moved((kept, np.concatenate([rows.segment for rows in passes])), device)
-        return cls(kept_rows if kept.size < sum(rows.count for rows in passes) else None, segment)
+        positions = np.concatenate([rows.kept + begin for rows, begin in zip(passes, begins, strict=True)])
+        kept_rows, segment = _moved((positions, np.concatenate([rows.segment for rows in passes])), device)
+        return cls(kept_rows if positions.size < sum(rows.count for rows in passes) else None, segment)
 
 
 class LinksOnDevice(NamedTuple):
@@ -187,8 +187,8 @@ class LinksOnDevice(NamedTuple):
         source = np.where(carried[linked] != NONE, place, carries.size + previous[linked])
         pair = 2 * segment[linked] + joins[linked]
         runs = np.flatnonzero(last != NONE)
-        linked_rows, *others = _moved((linked, pair, carries, source, runs, last[runs]), device)
-        return cls(linked_rows if linked.size < segment.size else None, *others)
+        linked_rows, *rest = _moved((linked, pair, carries, source, runs, last[runs]), device)
+        return cls(linked_rows if linked.size < segment.size else None, *rest)
 
 
 def _sums_before(sizes: Sequence[int]) -> Indices:

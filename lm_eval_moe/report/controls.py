@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lm_eval_moe.compare.control import control_gains
+from lm_eval_moe.long_lists import counted
 from lm_eval_moe.number_text import Scale, p_text
-from lm_eval_moe.report.wording import listing, plural
+from lm_eval_moe.report.wording import plural
 from lm_eval_moe.results import Benchmark, Run
 from lm_eval_moe.statistics import ALPHA, ControlGain, corrected_new_draws, draws_needed, is_beyond_chance
 
@@ -99,7 +100,7 @@ def in_words(gains: RunGains, benchmark: Benchmark) -> str:
     ]
     if further and gains.draws > 1:
         parts = [
-            f"{verdict} in {listing(languages)}"
+            f"{verdict} in {counted(languages, 'languages')}"
             for verdict, side in (("better", 1), ("worse", -1))
             if (languages := [lang for lang in gains.beyond if side * sign * gains.by_language[lang].gain > 0])
         ]

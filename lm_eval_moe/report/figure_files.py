@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +34,16 @@ def write_figures(figures: Sequence[NamedFigure], folder: Path, labels: Sequence
     written, colours = [], file_colours()
     for named in figures:
         figure, table = named.figure, folder / f"{named.name}.csv"
-        drawn = figure.draw(colours)
-        with drawing(colours):
-            put_title(drawn, figure.title, [_handle(run, labels[run], colours) for run in figure.key])
-            put_caption(drawn, figure.caption)
-        written += write_pictures(drawn, folder, named.name, figure.title)
-        write_whole(table, figure.csv(), "figure")
+        drawings = [("", figure.title, figure.caption, figure.draw)]
+        for each in figure.folded:
+            drawings.append((f"_{each.stem}", f"{figure.title}: {each.title.lower()}", each.caption, each.draw))
+        for suffix, title, caption, draw in drawings:
+            drawn = draw(colours)
+            with drawing(colours):
+                put_title(drawn, title, [_handle(run, labels[run], colours) for run in figure.key])
+                put_caption(drawn, caption)
+            written += write_pictures(drawn, folder, f"{named.name}{suffix}", title)
+        write_whole(table, figure.csv, "figure")
         written.append(table)
     return written
 
@@ -46,4 +51,5 @@ def write_figures(figures: Sequence[NamedFigure], folder: Path, labels: Sequence
 def _handle(run: int, label: str, colours: Colours) -> Line2D:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="", marker=run_marker(run), color=colours.run(run), label=short(label, 60))
+    text = "\n".join(textwrap.wrap(short(label, 200), 66))
+    return Line2D([], [], linestyle="", marker=run_marker(run), color=colours.run(run), label=text)

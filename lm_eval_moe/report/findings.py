@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lm_eval_moe.long_lists import LongList, Note, counted, folded
 from lm_eval_moe.number_text import Scale, per_cent
 from lm_eval_moe.report.table import marks_of
 from lm_eval_moe.report.wording import listing, plural, sentence_case
@@ -19,18 +20,19 @@ __all__ = ["Finding", "findings", "in_a_sentence", "notes"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a finding is about, and its sentences."""
+    """What a finding is about, its sentences, and the lists that they only count."""
 
     about: str
     text: str
+    lists: tuple[LongList, ...] = ()
 
 
 def findings(benchmark: Benchmark) -> list[Finding]:
     """Return what stands above a benchmark's table."""
     said = [
-        Finding(benchmark.runs[0].label, _joined([*_baseline(benchmark), *_depth(benchmark)])),
+        _finding(benchmark.runs[0].label, [*_baseline(benchmark), *_depth(benchmark)]),
         *(
-            Finding(f"{run.label} against {benchmark.runs[0].label}", _joined(_against(benchmark, number)))
+            _finding(f"{run.label} against {benchmark.runs[0].label}", _against(benchmark, number))
             for number, run in enumerate(benchmark.runs)
             if number > 0
         ),
@@ -53,8 +55,10 @@ def in_a_sentence(judgement: Judgement, scale: Scale, *, count: bool = True) -> 
     return f"{text}, {judged}{changed}"
 
 
-def _joined(sentences: Iterable[str]) -> str:
-    return " ".join(sentence_case(sentence) for sentence in sentences)
+def _finding(about: str, said: Iterable[Note]) -> Finding:
+    notes = list(said)
+    sentences = " ".join(sentence_case(note) for note in notes if isinstance(note, str))
+    return Finding(about, sentences, tuple(note for note in notes if isinstance(note, LongList)))
 
 
 def _baseline(benchmark: Benchmark) -> Iterator[str]:
@@ -120,7 +124,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
+def _against(benchmark: Benchmark, run: int) -> Iterator[Note]:
     scale = Scale(benchmark.metric)
     languages = benchmark.shared(run)
     overall = benchmark.judgement(run, languages, benchmark.score_of) if languages else None
@@ -135,7 +139,7 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
         sentence += f"; without {benchmark.reference}: {in_a_sentence(rest, scale)}"
     yield sentence + "."
     if len(languages) > 1 and overall.verdict not in ("identical", "unknown"):
-        yield _one_by_one(benchmark, run, scale)
+        yield from _one_by_one(benchmark, run, scale)
     yield from _divergence_against(benchmark, run)
     marks = [mark for number in (0, run) for mark in benchmark.marks(number, languages)]
     yield from legend(marks, signs=False)
@@ -151,16 +155,21 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[str]:
         )
 
 
-def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> str:
+def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> Iterator[Note]:
     judged = benchmark.judgements(run, benchmark.score_of)
-    beyond = [f"{lang} ({scale.change(each.difference.value)})" for lang, each in judged.items() if each.beyond]
+    beyond = {lang: each.difference.value for lang, each in judged.items() if each.beyond}
     if not beyond:
-        return f"In none of the {len(judged)} languages is the difference beyond noise."
-    verb = "is" if len(beyond) == 1 else "are"
-    return (
-        f"Of the {len(judged)} differences by language, {len(beyond)} {verb} beyond noise: {listing(beyond)}, after "
-        "correction for so many looks (Holm)."
+        yield f"In none of the {len(judged)} languages is the difference beyond noise."
+        return
+    ranked = sorted(beyond, key=beyond.__getitem__)
+    changes = [f"{lang} ({scale.change(beyond[lang])})" for lang in ranked]
+    lists = folded(f"The {len(changes)} languages with a difference beyond noise", changes)
+    which = f"from {changes[0]} to {changes[-1]}" if lists else listing(changes)
+    yield (
+        f"Of the {len(judged)} differences by language, {len(beyond)} {'is' if len(beyond) == 1 else 'are'} beyond "
+        f"noise: {which}, after correction for so many looks (Holm)."
     )
+    yield from lists
 
 
 def _divergence_against(benchmark: Benchmark, run: int) -> Iterator[str]:
@@ -189,14 +198,12 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
         for control, control_run in controls:
             found = benchmark.judgement(number, benchmark.shared(number, to=control), benchmark.score_of, to=control)
             if found is not None:
-                yield Finding(
+                yield _finding(
                     f"{run.label} against {control_run.label}, which steers random experts",
-                    _joined(
-                        [
-                            f"{benchmark.metric.title}: {in_a_sentence(found, scale)}.",
-                            "This is about this one draw, not about random sets.",
-                        ]
-                    ),
+                    [
+                        f"{benchmark.metric.title}: {in_a_sentence(found, scale)}.",
+                        "This is about this one draw, not about random sets.",
+                    ],
                 )
     if steered and not controls and not any(run.routing.control for _, run in steered):
         yield Finding(
@@ -227,28 +234,33 @@ def _averages(benchmark: Benchmark) -> Iterator[str]:
     yield f"Averages weigh every language alike; {'; '.join(said)}." if said else "Averages weigh every language alike."
 
 
-def _missing(benchmark: Benchmark, number: int) -> Iterator[str]:
+def _missing(benchmark: Benchmark, number: int) -> Iterator[Note]:
     """Say what a run lacks of the table."""
     run = benchmark.runs[number]
     unscored, lacking = benchmark.missing(number)
     if unscored:
         only = ", as it was run with --predict_only" * all(run.is_unscored(benchmark.tasks[lang]) for lang in unscored)
-        yield f"{run.label} has no {benchmark.metric.title} in {listing(unscored)}{only}."
+        yield f"{run.label} has no {benchmark.metric.title} in {counted(unscored, 'languages')}{only}."
+        yield from folded(f"Languages without {benchmark.metric.title} in {run.label}", unscored)
     if lacking:
         yield (
-            f"{run.label} lacks {listing(lacking)}: its averages are over the languages that it has, differences over "
-            "those that both runs have."
+            f"{run.label} lacks {counted(lacking, 'languages')}: its averages are over the languages that it has, "
+            "differences over those that both runs have."
         )
+        yield from folded(f"Languages that {run.label} lacks", lacking)
 
 
-def notes(benchmark: Benchmark) -> list[str]:
+def notes(benchmark: Benchmark) -> list[Note]:
     """Return what has to be known to read the table."""
-    said = ["± is one standard error."]
-    if len(benchmark.runs) > 1:
-        said[0] += (
-            f" A difference (Δ) is called beyond noise, and marked with an asterisk, if p is below {per_cent(ALPHA)}: "
-            "by McNemar's exact test of right-or-wrong items, else by a permutation test over items, unpaired by the "
-            "standard errors. A run's languages are corrected for each other by Holm's method; an average is one test."
+    said: list[Note] = []
+    if len(benchmark.runs) == 1:
+        said.append("± is one standard error.")
+    else:
+        said.append(
+            "± is one standard error. A difference (Δ) is called beyond noise, and marked with an asterisk, if p is "
+            f"below {per_cent(ALPHA)}: by McNemar's exact test of right-or-wrong items, else by a permutation test "
+            "over items, unpaired by the standard errors. A run's languages are corrected for each other by Holm's "
+            "method; an average is one test."
         )
     differences = [
         found

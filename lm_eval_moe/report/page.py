@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.compare.html_page import render_page
-from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, css, page_colours
+from lm_eval_moe.drawing.palette import DARK, LIGHT, RUN_COLOURS, Colours, css, page_colours
 from lm_eval_moe.extras import require_extra
 from lm_eval_moe.files import write_whole
 from lm_eval_moe.number_text import Scale, minus
@@ -19,9 +20,12 @@ from lm_eval_moe.report.provenance import facts, mismatches, steering_facts, tas
 from lm_eval_moe.report.wording import listing, plural, sentence_case
 from lm_eval_moe.results import LabelledRun, Run, arrange, read_runs
 from lm_eval_moe.results.arrangement import LeftOut
+from lm_eval_moe.results.labels import shared_sentence
 from lm_eval_moe.results.marks import legend, score_marks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lm_eval_moe.analysis import AnalysisInputs
     from lm_eval_moe.report.sections import BenchmarkSection, NamedFigure, ProfileSection, SweepSection
     from lm_eval_moe.results.sweeps import SweepReport
@@ -30,7 +34,7 @@ __all__ = ["report_html", "write_report"]
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 600  # of a figure's data on the page
-_MOST_CSV = 200_000  # characters of a figure's data that the page carries
+_MOST_CSV = 250_000  # characters of the figures' data that the page carries; a cell takes two at least
 
 
 def write_report(
@@ -45,7 +49,8 @@ def write_report(
 ) -> list[Path]:
     """Write one self-contained HTML page on runs, profiles and sweeps; the first run is the baseline.
 
-    The page needs no network and no scripts; figures are inline SVG. Everything that comes from the files is escaped.
+    The page needs no network; figures are inline SVG, in which a script of the page brings a language out. Everything
+    that comes from the files is escaped.
 
     Args:
         runs: The runs, each with a label of its own; may be empty if there are profiles or sweeps.
@@ -119,14 +124,24 @@ class _Content:
 
 
 def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
+    from markupsafe import Markup
+
     runs = content.runs
+    script = ""
+    if any(named.figure.choices for named in content.figures):
+        script = (_FOLDER / "choosing.js").read_text(encoding="utf-8")
     with _quiet_fonts():
-        placed = {each.name: _place(each, number) for number, each in enumerate(content.figures)}
+        carried = _carried(content.figures)
+        placed = {
+            each.name: _place(each, number, carried.get(each.name)) for number, each in enumerate(content.figures)
+        }
     return render_page(
         _FOLDER / "page.html.jinja",
         title=title,
         lead=_lead(content),
         css=_styles(),
+        script=Markup(script),
+        script_hash=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
         sentence_case=sentence_case,
         marker_of=lambda number: (number + number // RUN_COLOURS) % RUN_COLOURS,
         runs=runs,
@@ -157,6 +172,8 @@ def _styles() -> Any:
 def _lead(content: _Content) -> str:
     runs = content.runs
     said = []
+    if shared := shared_sentence(runs) if runs else "":
+        said.append(shared)
     if len(runs) > 1:
         said.append(f"{len(runs)} runs; the first, {runs[0].label}, is the baseline of every comparison.")
     elif runs:
@@ -181,21 +198,46 @@ def _outline(content: _Content) -> list[tuple[str, str]]:
     return [*sections, ("provenance", "Where the numbers come from")]
 
 
-def _place(named: NamedFigure, number: int) -> dict[str, Any]:
-    """Return a figure as the template wants it."""
+def _place(named: NamedFigure, number: int, data: str | None) -> dict[str, Any]:
+    """Return a figure as the template wants it, with its data as CSV where the page carries them."""
     from markupsafe import Markup
 
+    from lm_eval_moe.report.figures import language_title
     from lm_eval_moe.report.svg import to_svg
 
     figure = named.figure
-    svg = to_svg(figure.draw(page_colours()), f"f{number}", figure.alternative)
-    data = figure.csv()
-    link = f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}"
+    titles = [*map(language_title, figure.choices)]
+
+    def drawn(draw: Callable[[Colours], Figure], suffix: str, alternative: str) -> Any:
+        return Markup(to_svg(draw(page_colours()), f"f{number}{suffix}", alternative, titles))
+
     table = None
     if figure.tabulated and len(figure.rows) <= _MOST_ROWS:
         table = [[_cell(cell) for cell in row] for row in figure.rows]
-    shown = {"svg": Markup(svg), "table": table, "csv": link if len(data) <= _MOST_CSV else None}
-    return {"name": named.name, "figure": figure, **shown}
+    folded = [
+        (each.title, each.caption, drawn(each.draw, f"-{place}", each.alternative))
+        for place, each in enumerate(figure.folded)
+    ]
+    return {
+        "name": named.name,
+        "figure": figure,
+        "svg": drawn(figure.draw, "", figure.alternative),
+        "folded": folded,
+        "choices": sorted(enumerate(titles), key=lambda choice: choice[1].lower()),
+        "table": table,
+        "csv": data and f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.encode()).decode()}",
+    }
+
+
+def _carried(figures: Sequence[NamedFigure]) -> dict[str, str]:
+    """Return the data that the page carries, the shortest first, by the figures' names."""
+    small = [named for named in figures if 2 * len(named.figure.rows) * len(named.figure.columns) <= _MOST_CSV]
+    carried, room = {}, _MOST_CSV
+    for named in sorted(small, key=lambda named: len(named.figure.csv)):
+        room -= len(named.figure.csv)
+        if room >= 0:
+            carried[named.name] = named.figure.csv
+    return carried
 
 
 def _cell(value: str | int | float | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lm_eval_moe.report.wording import listing
+from lm_eval_moe.long_lists import Note, counted, folded
 from lm_eval_moe.results.marks import steered
 from lm_eval_moe.results.routing import ModelShape
 from lm_eval_moe.results.run import Run
@@ -20,7 +20,6 @@ __all__ = ["SteeringFacts", "facts", "mismatches", "steering_facts", "task_facts
 
 _YEAR_3000 = 32_503_680_000  # as a POSIX time
 _LAYER = re.compile(r"[0-9]{1,9}")
-_SECRET = re.compile(r"(token|api_?key|password|secret)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return what is known of each run, one text a run; rows that no run says anything of are left out."""
     readers: dict[str, Callable[[Run], object]] = {
         "Model type": lambda run: _config(run).get("model"),
-        "Model": lambda run: run.raw.get("model_name") or _model_args(run).get("pretrained"),
-        "Model arguments": lambda run: ", ".join(f"{key}={value}" for key, value in _model_args(run).items()),
+        "Model": lambda run: run.raw.get("model_name") or run.shown_arguments.get("pretrained"),
+        "Model arguments": lambda run: ", ".join(f"{key}={value}" for key, value in run.shown_arguments.items()),
         "Revision": lambda run: _config(run).get("model_sha") or _config(run).get("model_revision"),
         "Parameters": lambda run: _thousands(_config(run).get("model_num_parameters")),
         "Data type": lambda run: str(_config(run).get("model_dtype") or "").removeprefix("torch."),
@@ -93,7 +92,7 @@ def task_facts(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
     ]
 
 
-def mismatches(runs: Sequence[Run]) -> list[str]:
+def mismatches(runs: Sequence[Run]) -> list[Note]:
     """Say in what the runs differ beside their steering: then their differences are not due to it alone."""
     readers: dict[str, Callable[[Run], object]] = {
         "model": lambda run: run.raw.get("model_name"),
@@ -105,16 +104,20 @@ def mismatches(runs: Sequence[Run]) -> list[str]:
         "chat template": lambda run: run.raw.get("chat_template_sha") or "none",
         "reference language": lambda run: run.routing.reference,
     }
-    found = []
+    found: list[Note] = []
     for name, read in readers.items():
         said = _said(runs, read)
         if len({str(value) for _, value in said}) > 1:
-            found.append(f"{name}: {listing([f'{run.label} {value}' for run, value in said])}")
+            homes: dict[str, list[str]] = {}
+            for run, value in said:
+                homes.setdefault(str(value), []).append(run.label)
+            found.append(f"{name}: " + "; ".join(f"{value} in {counted(of, 'runs')}" for value, of in homes.items()))
     for name, key in (("version", "versions"), ("number of few-shot examples", "n-shot")):
         tasks = dict.fromkeys(task for run in runs for task in run.tasks)
         differing = [task for task in tasks if len({str(value) for _, value in _said(runs, _reader(key, task))}) > 1]
         if differing:
-            found.append(f"{name} of {listing(differing)}")
+            found.append(f"{name} of {counted(differing, 'tasks')}")
+            found += folded(f"Tasks whose {name} differs", differing)
     return found
 
 
@@ -132,11 +135,6 @@ def _all_of(runs: Sequence[Run], read: Callable[[Run], object]) -> str:
 
 def _config(run: Run) -> Mapping[str, Any]:
     return run.raw.get("config") or {}
-
-
-def _model_args(run: Run) -> dict[str, str]:
-    """Return the model's arguments, secrets blotted out: the page may be shown to others."""
-    return {str(key): "(hidden)" if _SECRET.search(str(key)) else str(value) for key, value in run.arguments.items()}
 
 
 def _shape(run: Run) -> str | None:

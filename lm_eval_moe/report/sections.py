@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lm_eval_moe.long_lists import Note, counted
 from lm_eval_moe.number_text import Scale, p_number
 from lm_eval_moe.report.figures import BENCHMARK, PROFILES, SWEEP, BenchmarkSubject, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.findings import Finding, findings, notes
@@ -46,7 +47,7 @@ class BenchmarkSection:
 
     benchmark: Benchmark
     findings: list[Finding]
-    notes: list[str]
+    notes: list[Note]
     rows: list[TableRow]
     figures: list[NamedFigure]
     curves: list[tuple[str, tuple[str, ...]]]
@@ -172,7 +173,7 @@ def _profiles(inputs: AnalysisInputs) -> list[tuple[str, str, str, str, str, str
             profile["span"] or _NONE,
             profile["steering"][:16] if profile["steering"] else "none",
             "pooled" if profile["items"] is None else str(profile["items"]),
-            ", ".join(profile["languages"]),
+            counted(profile["languages"], "languages"),
         )
         for profile in profiles_of(inputs)
     ]

@@ -22,7 +22,7 @@ class _Absent:
 ABSENT: Any = _Absent()
 """Stands for a key that a sample lacks."""
 
-DO_WITHOUT = "do without it: move it away, or compare --no-samples"
+DO_WITHOUT = "do without it: move it elsewhere, or compare --no-samples"
 """What helps where a log cannot be used, whichever command reads it."""
 
 _FIX = f"the log seems cut off or edited: evaluate again, or {DO_WITHOUT}"
@@ -52,7 +52,7 @@ def read_columns(path: Path, keys: Sequence[str]) -> Columns:
     """Read the columns of a samples log.
 
     Raises:
-        UserError: The file cannot be read, or a line is no JSON object; with its number.
+        UserError: The file cannot be read, or a line is not a JSON object; with its number.
     """
     decode = _decoder(tuple(keys))
     places: list[int] = []
@@ -65,7 +65,9 @@ def read_columns(path: Path, keys: Sequence[str]) -> Columns:
                 try:
                     rows.append(decode(line))
                 except (ValueError, RecursionError) as error:
-                    raise UserError(f"line {number} is no JSON object: {error}", fix=_FIX, where=str(path)) from error
+                    raise UserError(
+                        f"line {number} is not a JSON object: {error}", fix=_FIX, where=str(path)
+                    ) from error
                 places.append(number)
     except OSError as error:
         raise UserError(

@@ -68,9 +68,11 @@ def arrange(
         elif pairing is None:
             left_out[task] = problem
         elif metrics.setdefault(pairing.benchmark, chosen) != chosen:
-            left_out[task] = f"its main metric is not {metrics[pairing.benchmark].key}, as in {pairing.benchmark}"
+            left_out[task] = (
+                f"its main metric is not {metrics[pairing.benchmark].key}, which the rest of {pairing.benchmark} has"
+            )
         elif pairing.language in (home := homes.setdefault(pairing.benchmark, {})):
-            left_out[task] = f"{home[pairing.language]} already is {pairing.benchmark} in {pairing.language}"
+            left_out[task] = f"{home[pairing.language]} is already {pairing.benchmark} in {pairing.language}"
         else:
             home[pairing.language] = task
             pairings[task] = pairing

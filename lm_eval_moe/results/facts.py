@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -17,6 +18,7 @@ from lm_eval_moe.routing_fields.steered import STEERED_SELECTION
 __all__ = ["RunFacts"]
 
 _NAMING = ("peft", "delta", "pretrained", "model", "path", "engine")
+_SECRET = re.compile(r"(token|api_?key|password|secret)", re.IGNORECASE)
 _BYPASS = "bypass"
 _UNKNOWN: tuple[str, ...] = ()  # of a pairing's item: the run knew what names an item, but did not write it down
 
@@ -31,6 +33,8 @@ class RunFacts:
         label: What it is called.
         raw: The results as they were read.
         source: Their file.
+        stem: Its name without its date.
+        date: Its date; empty without one.
         table: The scores by task and group.
         routing: What they say of routing; empty for stock lm-eval's.
 
@@ -40,6 +44,7 @@ class RunFacts:
 
     def __init__(self, run: LabelledRun) -> None:
         self.label, self.raw, self.source, self._run = run.label, run.results, run.source, run
+        self.stem, self.date = run.stem, run.date
         if not isinstance(run.results, Mapping) or not isinstance(run.results.get("results"), Mapping):
             raise UserError(
                 f"the run {run.label!r} has no table of results",
@@ -56,6 +61,13 @@ class RunFacts:
         if isinstance(given, str):
             given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
         return given if isinstance(given, Mapping) else {}
+
+    @property
+    def shown_arguments(self) -> dict[str, str]:
+        """The model's arguments as others may see them: secrets are blotted out."""
+        return {
+            str(name): "(hidden)" if _SECRET.search(str(name)) else str(value) for name, value in self.arguments.items()
+        }
 
     @cached_property
     def model(self) -> str:
@@ -144,7 +156,7 @@ class RunFacts:
         return tuple(name for name in self.table if name not in groups)
 
     def leaves(self, group: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-        """Yield the tasks of a group and of the groups within it; none of what is no group.
+        """Yield the tasks of a group and of the groups within it; none of what is not a group.
 
         Args:
             group: Its name.

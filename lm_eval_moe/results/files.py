@@ -47,7 +47,7 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
     """Return the results files among files and directories (searched recursively), each once, in order of name.
 
     Raises:
-        UserError: A path does not exist, is no JSON file, or a directory holds no results.
+        UserError: A path does not exist, is not JSON file, or a directory holds no results.
     """
     found: dict[Path, ResultsFile] = {}
     for path in paths:
@@ -56,15 +56,15 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
             if not inside:
                 raise UserError(
                     f"no results in this directory: {contents_of(path)}",
-                    fix="give the folder that `run --output_path` wrote: it has results_<date>.json in it or in a "
-                    "folder below",
+                    fix="give the folder that `run --output_path` wrote: results_<date>.json lies in it or in a "
+                    "folder below it",
                     where=str(path),
                 )
             files = [(each, False) for each in inside]
         elif path.is_file():
             if path.suffix == ".jsonl":
                 raise UserError(
-                    "this is a samples log", fix="give the results JSON beside it, or their folder", where=str(path)
+                    "this is a samples log", fix="give the results JSON next to it, or their folder", where=str(path)
                 )
             files = [(path, True)]
         else:

@@ -118,7 +118,7 @@ def _languages(
 
 
 def _averaged(group: str, run: Run) -> list[str]:
-    """Return the tasks of an average that is no group of lm-eval's."""
+    """Return the tasks of an average that is not a group of lm-eval's."""
     languages = run.routing.groups.get(group, GroupRouting()).languages
     return [task for tasks in languages.values() for task in tasks]
 

@@ -28,17 +28,17 @@ __all__ = [
 _KINDS = {  # sign and meaning
     "leaked": (
         "L",
-        "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing",
+        "documents that the steering's experts were selected on (--allow_leak): a gain on them proves nothing",
     ),
     "leak unknown": ("U", "it could not be checked on which items the steering's experts were selected"),
     "unreached": ("N", "steering was in force, but reached no token of the task: the run is unsteered there"),
     "partial": ("D", "divergence over fewer documents than were evaluated"),
-    "other reference": ("R", "divergence to a reference that was not steered as the run was"),
-    "not compared": ("X", "divergences that are not the same quantity are not compared"),
+    "other reference": ("R", "divergence to a reference that was not steered like the run"),
+    "not compared": ("X", "divergences of different quantities are not compared"),
     "fewer languages": ("F", "over fewer languages than the column has"),
     "independent": (
         "I",
-        "the standard error takes languages as independent, since it is not known which items are the same",
+        "the standard error treats languages as independent, since it is not known which items are the same",
     ),
 }
 SIGNS: Mapping[str, str] = {kind: sign for kind, (sign, _) in _KINDS.items()}
@@ -174,12 +174,14 @@ def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
     by_kind: dict[str, dict[str, list[str]]] = {}
     for mark in dict.fromkeys(marks):
         by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
-    return [
-        f"{sign}: " * signs
-        + f"{meaning}: {listed([f'{run} ({listed(texts)})' for run, texts in by_kind[kind].items()])}."
-        for kind, (sign, meaning) in _KINDS.items()
-        if kind in by_kind
-    ]
+    said = []
+    for kind, (sign, meaning) in _KINDS.items():
+        runs = by_kind.get(kind, {})
+        most = 8 if len(runs) < 3 else 3  # of a run: many runs with many tasks each are no sentence
+        if runs:
+            each = listed([f"{run} ({listed(texts, most)})" for run, texts in runs.items()])
+            said.append(f"{sign}: " * signs + f"{meaning}: {each}.")
+    return said
 
 
 def listed(texts: Sequence[str], most: int = 8) -> str:

@@ -35,7 +35,7 @@ def read_results(
         warn: Is told what was left aside; by default a `RoutingWarning` each.
 
     Raises:
-        UserError: A path does not exist, a directory holds no results, a file is no JSON (cut off) or holds no table of
+        UserError: A path does not exist, a directory holds no results, a file is not JSON (cut off) or has no table of
             results, or a score is not a finite number; with the file and the key.
     """
     tell = warn or (lambda text: warnings.warn(text, RoutingWarning, stacklevel=3))
@@ -47,7 +47,7 @@ def read_results(
         if not known:
             raise UserError("holds no results of any task", fix=FIX, where=", ".join(str(file.path) for file in files))
         fix = f"the results have {', '.join(known[:20])}"
-        raise UserError(f"no task fits {', '.join(tasks)}", fix=fix, where="--tasks")
+        raise UserError(f"no task matches {', '.join(tasks)}", fix=fix, where="--tasks")
     return unique_labels(kept)
 
 
@@ -58,13 +58,11 @@ def _read(file: ResultsFile, samples: bool, tasks: Sequence[str], tell: Callable
         logs = {task: log for task, log in file.logs.items() if task in results["results"]}
         strangers = sorted(task for task in file.logs if task not in results["results"])
         if strangers and not tasks:
-            tell(
-                f"{file.path}: the samples logs of {', '.join(strangers)} are left aside, the results lack these tasks"
-            )
+            tell(f"{file.path}: the samples logs of {', '.join(strangers)} are ignored: the results lack these tasks")
         if file.undated_logs:
             tell(
-                f"{file.path}: its name has no date, so none of the {file.undated_logs} samples logs beside it can be "
-                "told to be its own; it is compared without samples"
+                f"{file.path}: its name has no date, so none of the {file.undated_logs} samples logs next to it can be "
+                "matched to it; it is compared without samples"
             )
     return LabelledRun("", results, logs=logs, source=file.path, stem=file.stem, date=file.date, named=file.named)
 
@@ -87,7 +85,7 @@ def load_json(path: Path, fix: str = "evaluate again, or take the file out of th
         raise UserError(f"is not UTF-8: {error}", fix=fix, where=str(path)) from error
     except json.JSONDecodeError as error:
         cut = " (it is cut off)" if error.pos >= len(error.doc.rstrip()) - 1 else ""
-        problem = f"is no JSON: {error.msg} in line {error.lineno}{cut}"
+        problem = f"is not valid JSON: {error.msg} in line {error.lineno}{cut}"
         raise UserError(problem, fix=fix, where=str(path)) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nested thousands of levels deep
         raise UserError(f"cannot be read: {error}", fix=fix, where=str(path)) from error

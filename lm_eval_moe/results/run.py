@@ -71,7 +71,7 @@ class Run(RunFacts):
         if values is not None and not is_mean and samples.source and self._is_a_mean(task, metric):
             raise UserError(
                 f"the mean of {metric.name} is {math.fsum(values) / len(values):.6g}, but the results say {value:.6g}: "
-                "it is the log of another run",
+                "it is the log of a different run",
                 fix=_PUT_BACK,
                 where=str(samples.source),
             )
@@ -140,7 +140,7 @@ class Run(RunFacts):
         if wrong or counts == [0]:
             raise UserError(
                 f"holds {(wrong or counts)[0]} documents, but the results say {expected}: it is cut off, or the log of "
-                "another run",
+                "a different run",
                 fix=_PUT_BACK,
                 where=str(samples.source),
             )
@@ -148,7 +148,7 @@ class Run(RunFacts):
         if given and samples.task_hash and given != samples.task_hash:
             raise UserError(
                 "its documents and prompts do not have the hash that the results give (task_hashes): it is the log of "
-                "another run, or was edited",
+                "a different run, or was edited",
                 fix=_PUT_BACK,
                 where=str(samples.source),
             )

@@ -55,7 +55,7 @@ class MetricColumn:
 
     Attributes:
         ids: The documents' ``doc_id``, in the samples' order.
-        values: Their values; None where one of them is no number (a metric that is no mean of items).
+        values: Their values; None where one of them is not a number (a metric that is not a mean of items).
         nan: Where the first value that is not finite stands: ``line 3`` of the log, or of the list of samples.
     """
 
@@ -164,7 +164,7 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
     if set(map(type, ids)) != {int}:
         wrong = next(number for number, value in enumerate(ids) if type(value) is not int)
         raise UserError(
-            f"{unit} {columns.places[at[wrong]]} has no whole number as doc_id, but {ids[wrong]!r:.60}",
+            f"{unit} {columns.places[at[wrong]]} has the doc_id {ids[wrong]!r:.60}, which is not a whole number",
             fix=f"give the log as lm-eval wrote it, or {DO_WITHOUT}",
             where=where,
         )
@@ -174,7 +174,7 @@ def _ids(columns: Columns, at: Sequence[int], under: str, source: Path | None) -
         raise UserError(
             f"document {ids[again]} occurs twice under the filter {under!r}: {unit}s {first} and "
             f"{columns.places[at[again]]}",
-            fix=f"a document may be logged once a filter; were two logs joined? Evaluate again, or {DO_WITHOUT}",
+            fix=f"a document may be logged once per filter; were two logs joined? Evaluate again, or {DO_WITHOUT}",
             where=where,
         )
     return ids

@@ -82,7 +82,7 @@ def _check_layers(routing: RoutingObject, path: str) -> None:
             raise _wrong("some of the model's layers", list(members), path, (KEY, "model_shape", "bands", band))
     for layer in routing.steering.experts if routing.steering else ():
         if not _LAYER.fullmatch(layer) or (layers and int(layer) not in layers):
-            raise _wrong("a layer of the model's", layer, path, (KEY, "steering", "experts"))
+            raise _wrong("one of the model's layers", layer, path, (KEY, "steering", "experts"))
     for task, entry in routing.tasks.items():
         for name, curve in entry.curves.items():
             if curve and len(curve) != len(layers):

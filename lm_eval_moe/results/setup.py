@@ -137,7 +137,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
         yield from differ("documents", first.original, second.original, form=lambda count: f"of {count}")
     elif first.evaluated and second.evaluated:
         yield from differ("documents", first.evaluated, second.evaluated, form=lambda part: f"the choice #{part[:8]}")
-    # Two models with a template each are prompted each in its own way: that is no mistake.
+    # Two models with a template each are prompted each in its own way: that is not a mistake.
     own_templates = bool(first.template and second.template) and first.model != second.model
     yield from differ("chat template", first.template, second.template, serious=not own_templates, form=_short)
     yield from differ("system instruction", first.system, second.system, form=_short)

@@ -28,7 +28,7 @@ def sweep_finding(benchmark: SweepBenchmark, scale: Scale, *, written: Callable[
         if (effect := cell.effects.get(benchmark.whole)) is not None and effect.over_control is not None
     ]
     if not over:
-        return "The cells have no random controls: nothing can be said for the choice of experts."
+        return "The cells have no random controls, so nothing can be said about the choice of experts."
     sign = 1.0 if benchmark.higher_is_better else -1.0
     holm = corrected_new_draws([gain for _, gain, _ in over])
     best = max(range(len(over)), key=lambda number: sign * over[number][1].gain)
@@ -42,7 +42,7 @@ def _best(
 ) -> Iterator[str]:
     text = f"Largest gain over random controls: {title}, {scale.change(gain.gain)}{scale.points}"
     if gain.identical:
-        yield f"{text}, as not one item differs."
+        yield f"{text}, since no item differs."
         return
     ends = [
         f"{scale.change(low)} to {scale.change(high)} {name}"
@@ -53,21 +53,21 @@ def _best(
         if low is not None and high is not None
     ]
     intervals = f"95 % intervals {', '.join(ends)}" if ends else "without an interval"
-    chosen = f", which do not know that it was chosen among {cells} cells" if ends and cells > 1 else ""
+    chosen = f", which do not allow for its being the best of {cells} cells" if ends and cells > 1 else ""
     yield f"{text} ({intervals}{chosen})."
     if corrected is not None:
         yield f"Corrected over cells and languages, it differs from the mean of its controls with {p_text(corrected)}."
     elif cells > 1:
         yield (
             "The table has no p of that difference corrected over the cells (`lm-eval-moe sweep` with the same folder "
-            "writes it anew)."
+            "adds it)."
         )
     draws = len(gain.per_control)
     if new_draw is None:
         yield f"Whether it is better than a random set cannot be told from {draws} draw{'s' * (draws != 1)}."
         return
     rank = "" if gain.rank_p is None else f"; its rank p = {gain.rank_p:.2g}"
-    few = "" if draws >= draws_needed() else f", which can reach {ALPHA:g} from {draws_needed()} draws on"
+    few = "" if draws >= draws_needed() else f", which can reach {ALPHA:g} only with {draws_needed()} draws or more"
     yield f"Against a new random draw it has {p_text(new_draw)} after Holm's correction over the cells{rank}{few}."
 
 
@@ -76,8 +76,7 @@ def _count(gains: list[ControlGain], holm: list[float | None], sign: float) -> s
     beyond = [sign * gain.gain > 0 for gain, p in zip(gains, holm, strict=True) if is_beyond_chance(p, ALPHA)]
     cells = f"{len(gains)} cell{'s' * (len(gains) != 1)}"
     if not beyond:
-        return f"Of {cells} none differs from a random set beyond noise."
+        return f"Of {cells}, none differs from a random set beyond noise."
     better, worse = sum(beyond), len(beyond) - sum(beyond)
-    return (
-        f"Of {cells} {better} {'is' if better == 1 else 'are'} better and {worse} worse than a random set beyond noise."
-    )
+    verb = "is" if better == 1 else "are"
+    return f"Of {cells}, {better} {verb} better and {worse} worse than a random set beyond noise."

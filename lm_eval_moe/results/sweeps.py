@@ -193,7 +193,7 @@ def read_sweep(folder: Path) -> SweepReport:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"is damaged ({type(error).__name__}: {error})",
-            fix="run `lm-eval-moe sweep` again with the same folder: it keeps the runs and writes the table anew",
+            fix="run `lm-eval-moe sweep` again with the same folder: it keeps the runs and rewrites the table",
             where=str(folder / "table.json"),
         ) from error
 
@@ -250,11 +250,14 @@ def heat_map_caption(benchmark: SweepBenchmark) -> str:
     """Say how to read the heat map of a sweep."""
     metric, names = benchmark.metric.title, ", ".join(benchmark.cells[0].fields)
     controls = any(effect.control is not None for cell in benchmark.cells for effect in cell.effects.values())
-    said = [f"{metric[:1].upper()}{metric[1:]} less the unsteered one, by cell of the grid ({names}) and language"]
+    said = [
+        f"{metric[:1].upper()}{metric[1:]} minus that of the unsteered model, by cell of the grid ({names}) and "
+        "language"
+    ]
     if controls:
         said[0] += (
-            "; below it the mean of the cell's random controls: as many experts per layer, drawn at random and steered "
-            "the same way"
+            "; below it the mean of the cell's random controls: the same number of experts per layer, drawn at random "
+            "and steered the same way"
         )
     said.append("Framed: beyond noise against the baseline (Holm's correction over all cells and languages at 5 %)")
     said.append("Crossed out: no value")
@@ -265,7 +268,7 @@ def heat_map_caption(benchmark: SweepBenchmark) -> str:
 def _json(path: Path) -> dict[str, Any]:
     content = load_json(path, "run `lm-eval-moe sweep` again with the same folder")
     if not isinstance(content, dict):
-        raise UserError("holds no JSON object", fix="give the folder of a sweep", where=str(path))
+        raise UserError("does not hold a JSON object", fix="give the folder of a sweep", where=str(path))
     return content
 
 
@@ -291,7 +294,7 @@ def _cell(said: Mapping[str, Any], higher: bool) -> SweepCell:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return what tables call dotted paths: their last part that is no index, or the paths where two are the same."""
+    """Return what tables call dotted paths: their last part that is not an index, or the paths if two are the same."""
     names = {key: next((part for part in reversed(key.split(".")) if not part.isdecimal()), key) for key in keys}
     return names if len(set(names.values())) == len(names) else {key: key for key in names}
 
@@ -319,5 +322,5 @@ def _number(value: object) -> float | None:
     if value is None:
         return None
     if not is_number(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return float(value)

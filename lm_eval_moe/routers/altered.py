@@ -64,9 +64,9 @@ def check_router(router: nn.Module, owner: nn.Module, rows: int, name: str) -> N
         changes_logits = is_wrapper(module) and type(module).__name__ not in (_CHANGES_WEIGHT, _TAKES_PLACE)
         if changes_logits and any(part is owner for part in module.modules()):
             raise UserError(
-                f"the router {name} has a PEFT adapter ({type(module).__name__}) on its linear: the experts are chosen "
-                "by logits that are changed behind it, so that they can be neither captured nor steered",
-                fix="merge the adapter into the model (merge_and_unload) and give the merged model as pretrained",
+                f"the router {name} has a PEFT adapter ({type(module).__name__}) on its linear layer: the experts are "
+                "chosen by logits that are changed after it, so they can be neither captured nor steered",
+                fix="merge the adapter into the model (merge_and_unload) and pass the merged model as pretrained",
             )
     weight = getattr(owner, "weight", None)
     plain = isinstance(weight, torch.Tensor) and weight.is_floating_point()
@@ -74,6 +74,6 @@ def check_router(router: nn.Module, owner: nn.Module, rows: int, name: str) -> N
         raise UserError(
             f"the router {name} ({type(owner).__name__}) has no floating-point weight of {rows} rows: "
             "its logits cannot be seen or changed",
-            fix="if the model is quantised, leave its routers out of that (llm_int8_skip_modules, "
-            "modules_to_not_convert); they are a tiny part of it",
+            fix="if the model is quantised, exclude its routers from that (llm_int8_skip_modules, "
+            "modules_to_not_convert); they are a tiny part of the model",
         )

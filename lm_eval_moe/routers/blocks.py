@@ -1,6 +1,6 @@
 """What an adapter says about one mixture-of-experts block: its parts, its logits, its selection.
 
-`RoutedBlock` itself fits what most families of transformers build: a router with an ``[E, hidden]`` weight beside an
+`RoutedBlock` itself fits what most families of transformers build: a router with an ``[E, hidden]`` weight next to an
 experts module that takes the selected indices and their combine weights. A family that differs derives a class that
 says how; see ``docs/adapters.md``.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS_ADAPTER", "ExpertListBlock", "RoutedBlock", "adapter_of", "looped_error"]
 
 NEEDS_ADAPTER = (
-    "this family needs an adapter, a class of some lines (docs/adapters.md shows one); give its file with "
+    "this family needs an adapter, a class of a few lines (docs/adapters.md shows one); give its file with "
     "--model_args adapter=FILE"
 )
 
@@ -60,7 +60,7 @@ class RoutedBlock:
     the combine weights change with them."""
 
     hands_on_selection: ClassVar[bool] = True
-    """Whether the experts' call gets the selected indices and their weights; otherwise the router's output tells."""
+    """Whether the experts' call gets the selected indices and their weights; else the router's output holds them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,7 +95,7 @@ class RoutedBlock:
         if not experts:
             return ExpertListBlock.of_list(block, name)
         if len(experts) > 1:
-            raise UserError(f"{name} ({type(block).__name__}) has several experts modules", fix=NEEDS_ADAPTER)
+            raise UserError(f"{name} ({type(block).__name__}) has several modules of experts", fix=NEEDS_ADAPTER)
         [(experts_name, module)] = experts
         num_experts: int = without_peft(module).num_experts
         router, owner = _router_of(block, {experts_name}, num_experts, name)
@@ -103,7 +103,7 @@ class RoutedBlock:
 
     @property
     def weight(self) -> Tensor:
-        """The router's weight ``[E + extra, H]``, looked up anew each time: offloading replaces the parameter."""
+        """The router's weight ``[E + extra, H]``, looked up again each time: offloading replaces the parameter."""
         # Asked for by every function that a router calls: first where parameters are, without the module's own search.
         weight: Tensor | None = self.owner._parameters.get("weight")
         return self.owner.weight if weight is None else weight  # type: ignore[return-value]
@@ -143,11 +143,11 @@ class RoutedBlock:
             RoutingBypassedError: They are not there.
         """
         values = [v for v in output if isinstance(v, torch.Tensor)] if isinstance(output, (tuple, list)) else []
-        chosen = [value for value in values if not value.is_floating_point() and value.shape[-1] == top_k]
-        if chosen:
-            weights = [v for v in values if v.is_floating_point() and v.shape == chosen[0].shape]
+        candidates = [value for value in values if not value.is_floating_point() and value.shape[-1] == top_k]
+        if candidates:
+            weights = [v for v in values if v.is_floating_point() and v.shape == candidates[0].shape]
             if weights:
-                return chosen[0].reshape(-1, top_k), weights[-1].reshape(-1, top_k)
+                return candidates[0].reshape(-1, top_k), weights[-1].reshape(-1, top_k)
         raise RoutingBypassedError(
             f"{type(self.router).__name__} returns no selected indices with their weights", fix=NEEDS_ADAPTER
         )
@@ -162,10 +162,10 @@ class ExpertListBlock(RoutedBlock):
     def of_list(cls, block: nn.Module, name: str) -> RoutedBlock | None:
         """Return the parts of a block with a list of experts, None for any other module.
 
-        The list is called ``experts``, or anything else if a router beside it has a row for each of its members.
+        The list is called ``experts``, or anything else if a router next to it has a row for each of its members.
 
         Raises:
-            UserError: The router, or which of several lists has the experts, cannot be told.
+            UserError: The router, or which of several lists has the experts, is unclear.
         """
         lists = {
             child_name: len(child)
@@ -180,8 +180,8 @@ class ExpertListBlock(RoutedBlock):
             return None
         if len(set(lists.values())) > 1:
             raise UserError(
-                f"cannot tell the experts of {name} ({type(block).__name__}): it has several lists of modules with a "
-                f"router, {' and '.join(f'{child_name} of {size}' for child_name, size in lists.items())}",
+                f"cannot identify the experts of {name} ({type(block).__name__}): it has several lists of modules with "
+                f"a router, {' and '.join(f'{child_name} of {size}' for child_name, size in lists.items())}",
                 fix=NEEDS_ADAPTER,
             )
         [num_experts] = set(lists.values())  # several lists: one for each linear of an expert
@@ -201,8 +201,8 @@ def adapter_of(block: nn.Module) -> type[RoutedBlock]:
 def looped_error(layer: int) -> UserError:
     """Return the error that refuses a model which runs a decoder layer more than once in one forward pass."""
     return UserError(
-        f"the model is looped: decoder layer {layer} runs more than once in one forward pass, so that a token has "
-        "several routings there, where it is recorded, compared and steered as having one",
+        f"the model is looped: decoder layer {layer} runs more than once in one forward pass, so a token has "
+        "several routings there, but it would be recorded, compared and steered as having one",
         fix="looped models are not supported; use --model hf for this one",
     )
 
@@ -238,16 +238,16 @@ def _router_of(
     block: nn.Module, of_experts: Container[str], num_experts: int, block_name: str
 ) -> tuple[nn.Module, nn.Module]:
     """Return the child of the block that routes, and the part of it that holds the ``[E, H]`` weight."""
-    found = [entry for entry in _with_weight(block, num_experts) if entry[0] not in of_experts]
+    modules = [entry for entry in _with_weight(block, num_experts) if entry[0] not in of_experts]
     # A shared expert may happen to have E rows as well: the router is the one that is called so.
-    named = [child_name for child_name, _ in block.named_children() if child_name in _ROUTER_NAMES]
-    candidates = [entry for entry in found if entry[0] in named] if named else found
+    router_names = [child_name for child_name, _ in block.named_children() if child_name in _ROUTER_NAMES]
+    candidates = [entry for entry in modules if entry[0] in router_names] if router_names else modules
     if len(candidates) != 1:
         names = [name for name, _, _ in candidates] or "none"
         raise UserError(
-            f"cannot tell the router of {block_name} ({type(block).__name__}): a module with a floating-point weight "
-            f"of {num_experts} rows is expected beside its experts, found {names}",
-            fix="if the model is quantised or its routers are reparametrised, leave the routers out of that "
+            f"cannot identify the router of {block_name} ({type(block).__name__}): expected a module with a "
+            f"floating-point weight of {num_experts} rows next to its experts, found {names}",
+            fix="if the model is quantised or its routers are reparametrised, exclude the routers from that "
             f"(llm_int8_skip_modules, modules_to_not_convert); otherwise {NEEDS_ADAPTER}",
         )
     [(_, router, owner)] = candidates

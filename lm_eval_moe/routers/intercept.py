@@ -1,7 +1,7 @@
 """Intercept routers: see their logits, change them before the model's own selection, see what the experts receive.
 
 A router's ``forward`` is wrapped in a ``TorchFunctionMode`` that recognises the one linear whose weight *is* the
-router's weight. Its output is handed to a listener, and what the listener returns goes on into the model's own code:
+router's weight. Its output is handed to a listener, and what the listener returns continues into the model's own code:
 softmax or sigmoid, groups, selection bias and top-k stay the model's. A forward hook could not do this, since the
 blocks ignore the logits that a router returns.
 """
@@ -29,13 +29,13 @@ _Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class RouterListener:
-    """Is told about every router call; as it stands here, it changes nothing.
+    """Is notified of every router call; as it stands here, it changes nothing.
 
     ``position`` counts the model's routers from 0; N is batch x sequence.
     """
 
     def route(self, position: int, logits: Tensor) -> Tensor:
-        """Return the router logits ``[N, E]`` that the model shall go on with."""
+        """Return the router logits ``[N, E]`` that the model continues with."""
         return logits
 
     def selected(self, position: int, indices: Tensor, weights: Tensor) -> None:
@@ -61,7 +61,7 @@ class RouterListener:
 
 @contextmanager
 def intercepted(
-    sites: tuple[RouterSite, ...], listener: RouterListener, *, top_k: int, whole: bool = True
+    sites: tuple[RouterSite, ...], listener: RouterListener, *, top_k: int, check_reached: bool = True
 ) -> Iterator[None]:
     """Let a listener see and change the routing of every forward pass inside the ``with`` block.
 
@@ -69,14 +69,14 @@ def intercepted(
 
     Args:
         sites: The model's routers.
-        listener: Is told about every call.
+        listener: Is notified of every call.
         top_k: Experts selected per token, K.
-        whole: Check at the end that every router and every experts module was reached equally often.
+        check_reached: Check at the end that every router and every experts module was reached equally often.
 
     Raises:
         RoutingBypassedError: A router's linear was not recognised exactly once in a call, the experts got no selection
-            of the expected form, or (``whole``) a router was never reached: a fused kernel or another implementation
-            runs in its place, and steering and capture would silently do nothing.
+            of the expected form, or (``check_reached``) a router was never reached: a fused kernel or another
+            implementation runs in its place, and steering and capture would silently do nothing.
     """
     calls = _Calls(sites)
     wrappers: list[tuple[nn.Module, _Wrapper]] = []
@@ -88,7 +88,7 @@ def intercepted(
         for module, wrap in wrappers:
             stack.enter_context(replaced(module, "forward", wrap(module.forward)))
         yield
-    if whole:
+    if check_reached:
         calls.check()
 
 
@@ -108,8 +108,8 @@ class _Calls:
     def check(self) -> None:
         most = max(self.routers)
         for position, (routed, reached) in enumerate(zip(self.routers, self.experts, strict=True)):
-            seen = self._sites[position].block.experts is not None
-            if routed == 0 or routed != most or (seen and reached != routed):
+            has_experts = self._sites[position].block.experts is not None
+            if routed == 0 or routed != most or (has_experts and reached != routed):
                 raise self._error(position)
 
     def _error(self, position: int) -> RoutingBypassedError:
@@ -117,8 +117,8 @@ class _Calls:
             f"the router {self._sites[position].name} was called {self.routers[position]} times and its experts "
             f"{self.experts[position]} times while other routers were called up to {max(self.routers)} times: its "
             "computation is bypassed",
-            fix="load the model without what runs in its place: kernels (use_kernels=True), a quantisation with "
-            "kernels of its own (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
+            fix="load the model without what runs in its place: kernels (use_kernels=True), a quantisation with its "
+            "own kernels (for MXFP4, quantization_config=Mxfp4Config(dequantize=True)), or a module that "
             "several layers share",
         )
 
@@ -139,24 +139,24 @@ def _router_forward(position: int, site: RouterSite, listener: RouterListener, c
         return out
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        known = False
+        is_plain = False
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            nonlocal known
+            nonlocal is_plain
             calls.routers[position] += 1
             if listener.compares(position):
                 out = run(RouterMode(block, lambda logits: logits), original, args, kwargs)
                 listener.unchanged(position, block.selection_returned(out, top_k)[0])
-            mode = RouterMode(block, route, guarded, top_k, known=known)
+            mode = RouterMode(block, route, guarded, top_k, is_plain=is_plain)
             out = run(mode, original, args, kwargs)
             if mode.guard_missed:
                 raise UserError(
                     f"guard: true has no effect on the router {site.name} ({type(block.router).__name__}): it selects "
                     "its experts without a top-k over all of them",
-                    fix="write guard: false for this model; the field steered_selection says what steering reaches",
+                    fix="write guard: false for this model; the field steered_selection shows what steering reaches",
                 )
             if not mode.left:
-                known = mode.plain
+                is_plain = mode.plain
                 listener.scored(position, mode.scoring)
             if not block.hands_on_selection:
                 listener.selected(position, *block.selection_returned(out, top_k))

@@ -44,7 +44,7 @@ _KINDS: dict[Any, str] = {
 
 
 class RouterMode(TorchFunctionMode):
-    """Hands the logits of one router call to ``edit`` and goes on with what it returns.
+    """Hands the logits of one router call to ``edit`` and continues with what it returns.
 
     The router's linear is the one whose weight *is* the router's weight (or a product with its transpose); nothing
     else of the model's own code is replaced, so that with unchanged logits the outputs are bit-identical.
@@ -54,8 +54,8 @@ class RouterMode(TorchFunctionMode):
         edit: From logits ``[N, E]`` to logits.
         guard: From edited logits to what the final top-k must take and leave, None for nothing.
         top_k: Experts selected per token, K: tells the final top-k from the choice of groups.
-        known: Whether an earlier call of the router was watched to its end, and was `plain`: this one is watched up to
-            the product with the weight, which costs half as much, unless a guard waits for the top-k.
+        is_plain: Whether an earlier call of the router was watched to its end, and was `plain`: this one is watched up
+            to the product with the weight, which costs half as much, unless a guard waits for the top-k.
     """
 
     hits = 0
@@ -70,7 +70,7 @@ class RouterMode(TorchFunctionMode):
     """How the logits were scored over all experts: softmax, sigmoid or softplus; None: not before the top-k."""
 
     _guard: Guard | None = None
-    _logits: Tensor | None = None  # [N, E], as the model goes on with them
+    _logits: Tensor | None = None  # [N, E], as the model continues with them
     _projected: Tensor | None = None  # what the linear gave, edited
     _scores: Tensor | None = None
 
@@ -81,11 +81,11 @@ class RouterMode(TorchFunctionMode):
         guard: Callable[[Tensor], Guard | None] | None = None,
         top_k: int = 0,
         *,
-        known: bool = False,
+        is_plain: bool = False,
     ) -> None:
         super().__init__()
         self._block, self._edit = block, edit
-        self._guard_of, self._top_k, self._known = guard, top_k, known
+        self._guard_of, self._top_k, self._is_plain = guard, top_k, is_plain
         self._weights: list[Tensor] = []  # casts of the weight (`self.weight.float()`) are the weight, too
         self._transposed: list[Tensor] = []
         self._unwatched = DisableTorchFunction()
@@ -139,8 +139,8 @@ class RouterMode(TorchFunctionMode):
     def _edited(self, projected: Tensor) -> Tensor:
         if self._block.weight.is_meta and not projected.is_meta:  # a cast of what is not there gives arbitrary numbers
             raise RoutingBypassedError(
-                f"{type(self._block.router).__name__} reads an offloaded weight that is not there: the model computes "
-                "with arbitrary numbers",
+                f"{type(self._block.router).__name__} reads an offloaded weight that is not in memory: the model "
+                "computes with arbitrary numbers",
                 fix="keep this model's routers in memory (device_map)",
             )
         logits = self._block.logits_of(projected)
@@ -151,7 +151,7 @@ class RouterMode(TorchFunctionMode):
         if edited is not logits:
             projected = self._block.with_logits(projected, edited)
         self._logits, self._projected, self._guard = edited, projected, guard
-        if self._known and guard is None:
+        if self._is_plain and guard is None:
             self.left = True
             self._unwatched.__enter__()
         return projected
@@ -182,9 +182,9 @@ class RouterMode(TorchFunctionMode):
         left_out = (flat == -torch.inf) | ((flat == 0) & (full != 0))
         ranks = logits.argsort(dim=-1).argsort(dim=-1) / width
         limit = torch.finfo(torch.float32).max
-        chosen = torch.where(left_out, limit * (ranks / 4 - 0.75), _precise(flat))
-        chosen = torch.where(force, limit * (ranks / 4 + 0.5), chosen).masked_fill(ban, -torch.inf)
-        indices = func(chosen.reshape(scores.shape), *args[1:], **kwargs).indices
+        guarded = torch.where(left_out, limit * (ranks / 4 - 0.75), _precise(flat))
+        guarded = torch.where(force, limit * (ranks / 4 + 0.5), guarded).masked_fill(ban, -torch.inf)
+        indices = func(guarded.reshape(scores.shape), *args[1:], **kwargs).indices
         # Some routers take the combine weights from here: an expert brought back has the score that it had before.
         values = torch.where(left_out, full.to(scores.dtype), flat).reshape(scores.shape).gather(-1, indices)
         return torch.return_types.topk((values, indices))
@@ -203,8 +203,10 @@ def _guarded_logits(logits: Tensor, force: Tensor, ban: Tensor, top_k: int) -> T
     forced = force.sum(-1, keepdim=True).clamp_max(top_k)
     lift = _distance(_nth_largest(precise, force, forced), _nth_largest(precise, free, top_k + 1 - forced), logits)
     guarded = torch.where(force, precise + lift, precise)
-    left = (~ban).sum(-1, keepdim=True).clamp_max(top_k)
-    drop = _distance(_nth_largest(guarded, ~ban, left), _nth_largest(guarded, ban, torch.ones_like(left)), logits)
+    remaining = (~ban).sum(-1, keepdim=True).clamp_max(top_k)
+    drop = _distance(
+        _nth_largest(guarded, ~ban, remaining), _nth_largest(guarded, ban, torch.ones_like(remaining)), logits
+    )
     limit = torch.finfo(logits.dtype).max
     return torch.where(ban, guarded - drop, guarded).clamp(-limit, limit).to(logits.dtype)
 

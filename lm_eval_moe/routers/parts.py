@@ -77,13 +77,13 @@ class ExpertParts:
     def muted(self, expert: int) -> Iterator[None]:
         """Put zeros in place of an expert's parameters inside the ``with`` block; they come back in every bit."""
         tensors = list(self.tensors(expert))
-        kept = [tensor.clone() for tensor in tensors]
+        originals = [tensor.clone() for tensor in tensors]
         try:
             for tensor in tensors:
                 tensor.zero_()
             yield
         finally:
-            for tensor, before in zip(tensors, kept, strict=True):
+            for tensor, before in zip(tensors, originals, strict=True):
                 tensor.copy_(before)
 
     @contextmanager
@@ -97,7 +97,7 @@ class ExpertParts:
                 if getattr(hook, "offload", False):
                     hook.pre_forward(module)
                     stack.callback(hook.post_forward, module, None)
-                    # Or else the module's own call would load its parameters anew.
+                    # Or else the module's own call would load its parameters again.
                     stack.enter_context(replaced(hook, "offload", False))
             yield
 
@@ -125,16 +125,20 @@ def expert_parts(module: nn.Module, block: RoutedBlock) -> ExpertParts | None:
             places.append(name)
             containers.append(part)
             continue
-        for own, parameter in part.named_parameters(recurse=False):
+        for name_in_part, parameter in part.named_parameters(recurse=False):
             if parameter.dim() >= 3 and len(parameter) == count:
-                stacks.append((name, part, own))
+                stacks.append((name, part, name_in_part))
             elif parameter.dim() == 2 and len(parameter) % count == 0 and not isinstance(part, nn.Linear):
-                flat.append((name, part, own))
+                flat.append((name, part, name_in_part))
     if not containers and not stacks:  # DBRX keeps its experts' matrices one below the other
-        stacks = [(name, part, own) for name, part, own in flat if len(part._parameters[own]) > count]  # type: ignore[arg-type]
+        stacks = [
+            (name, part, name_in_part)
+            for name, part, name_in_part in flat
+            if len(part._parameters[name_in_part]) > count  # type: ignore[arg-type]
+        ]
     if not containers and not stacks:
         return None
     homes = [name.split(".") for name in (*places, *(name for name, _, _ in stacks))]
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*homes, strict=False))
     home = ".".join(parts[0] for parts in shared)
-    return ExpertParts(home, tuple(containers), tuple((part, own) for _, part, own in stacks), count)
+    return ExpertParts(home, tuple(containers), tuple((part, name_in_part) for _, part, name_in_part in stacks), count)

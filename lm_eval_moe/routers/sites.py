@@ -59,7 +59,7 @@ def find_sites(model: nn.Module) -> tuple[RouterSite, ...]:
     if not sites:
         raise UserError(
             f"{type(model).__name__} has no mixture-of-experts layer that can be intercepted: it is a dense model, or "
-            "its routers are of an unknown form, or all of them choose by token id",
+            "its routers have an unknown form, or all of them choose by token id",
             fix=f"use --model hf for a dense model; otherwise {NEEDS_ADAPTER}",
         )
     layers = [site.layer for site in sites]
@@ -93,15 +93,15 @@ def check_adapters(model: nn.Module, adapters: Collection[type[RoutedBlock]]) ->
     there = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
     if not adapters or any(there.intersection(adapter.class_names) for adapter in adapters):
         return
-    own = {
+    classes = {
         type(module).__name__: module for module in model.modules() if not type(module).__module__.startswith("torch.")
     }
     # What holds experts says so by the names of its parts; of a model that does not, all classes are listed.
-    blocks = [name for name, module in own.items() if any("expert" in part for part, _ in module.named_children())]
-    meant = [f"{adapter.__name__} is for {' and '.join(adapter.class_names)}" for adapter in adapters]
+    blocks = [name for name, module in classes.items() if any("expert" in part for part, _ in module.named_children())]
+    purposes = [f"{adapter.__name__} is for {' and '.join(adapter.class_names)}" for adapter in adapters]
     raise UserError(
-        f"{', '.join(meant)}, which {type(model).__name__} does not have; "
-        f"{'the blocks here are' if blocks else 'the classes here are'} {', '.join(sorted(blocks or own))}",
+        f"{', '.join(purposes)}, which {type(model).__name__} does not have; "
+        f"{'the blocks here are' if blocks else 'the classes here are'} {', '.join(sorted(blocks or classes))}",
         fix="name the class of the model's blocks in class_names, or leave the adapter out",
         where="--model_args adapter",
     )
@@ -124,7 +124,7 @@ def _layer_of(name: str, modules: dict[str, nn.Module]) -> tuple[int, int]:
     for place, part in enumerate(parts):
         if part.isdigit():
             return int(part), len(list(modules[".".join(parts[:place])].children()))
-    raise UserError(f"the mixture-of-experts module {name!r} is in no numbered decoder layer", fix=NEEDS_ADAPTER)
+    raise UserError(f"the mixture-of-experts module {name!r} is not in a numbered decoder layer", fix=NEEDS_ADAPTER)
 
 
 def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingShape:
@@ -141,11 +141,11 @@ def routing_shape(model: nn.Module, sites: tuple[RouterSite, ...]) -> RoutingSha
     if top_k is None:
         raise UserError(
             f"{type(model).__name__} does not say how many experts it selects per token",
-            fix=f"{NEEDS_ADAPTER}; its `of` gives top_k",
+            fix=f"{NEEDS_ADAPTER}; its `of` must give top_k",
         )
     if top_k > block.num_experts:
         raise UserError(
-            f"{type(model).__name__} is to select {top_k} of {block.num_experts} experts per token",
+            f"{type(model).__name__} is configured to select {top_k} of {block.num_experts} experts per token",
             fix="correct the number of experts per token in its config, or among the model arguments",
         )
     return RoutingShape(
@@ -179,7 +179,7 @@ def model_on_meta(config: Any, *, trust_remote_code: bool = False) -> nn.Module:
     """Build a model without weights, so that its routers are found by the very code that intercepts them.
 
     Raises:
-        UserError: The config is of no decoder-only language model.
+        UserError: The config is not of a decoder-only language model.
     """
     import torch
     from transformers import AutoModelForCausalLM

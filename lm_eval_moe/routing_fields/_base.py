@@ -69,7 +69,7 @@ class RoutingField:
     """One result field.
 
     Attributes:
-        name: The metric's name in lm-eval's results. A field that is no score begins with ``routing_`` or ``steered_``,
+        name: The metric's name in lm-eval's results. One that is not a score begins with ``routing_`` or ``steered_``,
             and a score does not: so results are read alike where the plug-in that defines a field is not installed.
         curve: The curve that it sums up.
         band: The layers it is the mean of; None for all that have a value.
@@ -160,7 +160,7 @@ def chosen_fields(names: str | Iterable[str] | None, *, steered: bool) -> tuple[
 def known(array: NDArray[Any] | None) -> Values:
     """Return an array of a record that a curve declares in its ``arrays``."""
     if array is None:
-        raise RuntimeError("a record lacks an array that a field was to read: name it in the curve's `arrays`")
+        raise RuntimeError("a record lacks an array that a field needs: name it in the curve's `arrays`")
     return array.astype(np.float64)
 
 

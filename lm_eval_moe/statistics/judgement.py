@@ -117,7 +117,7 @@ def judge_unpaired(difference: Difference, alpha: float = ALPHA) -> Judgement:
 
 
 def corrected(family: Sequence[AnyJudgement]) -> list[AnyJudgement]:
-    """Correct judgements for each other by Holm's method; those without a p are no tests."""
+    """Correct judgements for each other by Holm's method; those without a p are not tests."""
     tested = [number for number, judgement in enumerate(family) if judgement.p is not None]
     result = list(family)
     for number, p in zip(tested, holm([family[number].p or 0.0 for number in tested]), strict=True):

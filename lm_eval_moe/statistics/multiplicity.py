@@ -17,7 +17,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     other (S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
 
     Raises:
-        ValueError: A value is no probability.
+        ValueError: A value is not a probability.
     """
     given = np.asarray(p_values, dtype=float)
     if not ((given >= 0) & (given <= 1)).all():

@@ -28,8 +28,8 @@ def random_control(plan: SteeringPlan, seed: int) -> SteeringPlan:
     for index, entry in enumerate(entries):
         if RandomControl.name in entry["experts"]:
             raise UserError(
-                "the steering draws its experts at random: a control of a control says nothing",
-                fix="give the file of the experts that the claim is about",
+                "the steering draws its experts at random: a control of a control shows nothing",
+                fix="give the steering file whose experts the claim is about",
                 where=f"{plan.name}: interventions.{index}.experts",
             )
     interventions = tuple(_drawn(each, seed, plan.shape.experts, place / each.index) for each in plan.interventions)

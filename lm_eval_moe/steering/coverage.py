@@ -50,8 +50,8 @@ class Coverage:
             for intervention in self._plan.interventions
         )
         return (
-            f"{what}: the steering acts at none of its tokens: {limits}. What it shows is the model as it is: change "
-            "the steering file, or do not call this steered"
+            f"{what}: the steering acts on none of its tokens: {limits}. Its scores are those of the unsteered "
+            "model: change the steering file, or do not call this run steered"
         )
 
     def _layers_at(self, language: str | None, phase: str) -> int:
@@ -77,8 +77,8 @@ def _limit(intervention: PlannedIntervention, language: str | None) -> str:
     if intervention.tokens == "generated":
         return (
             "has `tokens: generated`, and no generated token is fed to the model (the last one of an answer never is, "
-            "so that an answer of one token has none)"
+            "so an answer of one token has none)"
         )
     if intervention.tokens == "prompt":
         return "has `tokens: prompt`, and there is no prompt"
-    return "met no token"
+    return "applied to no token"

@@ -39,7 +39,7 @@ class LayerPart:
         """Read a part.
 
         Raises:
-            UserError: It is none of the allowed forms, or a range runs downwards.
+            UserError: It is none of the allowed forms, or a range runs backwards.
         """
         value = field.value
         if isinstance(value, str) and value in NAMES:
@@ -51,7 +51,7 @@ class LayerPart:
             raise field.error(f"{show(value)} does not name layers{hint}", _FIX)
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
-            raise field.error(f"the range {text!r} runs downwards", f"write {last}-{first}")
+            raise field.error(f"the range {text!r} runs backwards", f"write {last}-{first}")
         return cls(first, last)
 
     def dump(self) -> str | int:

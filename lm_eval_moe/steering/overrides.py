@@ -55,16 +55,18 @@ def _put(node: Any, path: Sequence[str], done: int, value: Any) -> tuple[Any, tu
     if isinstance(node, Sequence) and not isinstance(node, str | bytes):
         index = key_of(step)
         if not isinstance(index, int) or index >= len(node):
-            allowed = f"an index from 0 to {len(node) - 1}" if node else "it whole: the list is empty"
+            allowed = f"an index from 0 to {len(node) - 1}" if node else "the whole list: it is empty"
             raise UserError(
-                f"{here} is a list of {len(node)}, not a place for {step!r}", fix=f"give {allowed}", where=where
+                f"{here} is a list of {len(node)} entries, and {step!r} is not one of them",
+                fix=f"give {allowed}",
+                where=where,
             )
         items = list(node)
         items[index], root = _put(items[index], path, done + 1, value)
         return items, root
     raise UserError(
         f"{here} is {show(node)} and has no entry {step!r}",
-        fix=f"set it whole: --set '{here}={{{step}: …}}'",
+        fix=f"set the whole of it: --set '{here}={{{step}: …}}'",
         where=where,
     )
 

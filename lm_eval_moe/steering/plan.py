@@ -168,5 +168,5 @@ def received_plan(text: str, shape: RoutingShape) -> SteeringPlan:
         )
     found = plan_hash(content["seed"], interventions)
     if found != content["hash"]:
-        raise ValueError(f"the plan {content['name']!r} came out as {found}, not as {content['hash']}")
+        raise ValueError(f"the plan {content['name']!r} has the hash {found}, not {content['hash']}")
     return SteeringPlan(content["name"], "", "", content["seed"], shape, tuple(interventions), {}, found)

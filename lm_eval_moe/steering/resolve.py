@@ -77,13 +77,13 @@ def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
 
 
 def effective(intervention: InterventionSpec, choices: Sequence[Choice]) -> list[Choice]:
-    """Return the choices with the coefficients that the action heeds: what has no effect is no part of a plan."""
+    """Return the choices with the coefficients that the action heeds: what has no effect is not part of a plan."""
     return [choice if intervention.action.weighs else replace(choice, coefficient=1.0) for choice in choices]
 
 
 def _store(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None) -> ProfileStore:
     if profiles is not None and profiles.shape != shape:
-        raise ValueError(f"the profiles are read for {profiles.shape}, not for {shape}")
+        raise ValueError(f"the profiles were read for {profiles.shape}, not for {shape}")
     if spec.model is not None:
         spec.model.check(shape, spec.place / "model")
     return ProfileStore(shape) if profiles is None else profiles.reusing()
@@ -132,6 +132,7 @@ def _check_reachable(interventions: Sequence[PlannedIntervention], shape: Routin
                     left = shape.experts - len(held)
                     if left < shape.top_k:
                         raise (place / each.index / "experts").error(
-                            f"{left} experts of layer {layer} are left after masking, the model selects {shape.top_k}",
+                            f"masking leaves {left} of the {shape.experts} experts of layer {layer}, but the model "
+                            f"selects {shape.top_k}",
                             f"mask at most {shape.experts - shape.top_k} experts of a layer",
                         )

@@ -67,7 +67,7 @@ class ModelBlock:
             if size not in actual[name]:
                 has = " decoder layers, of them MoE ".join(str(number) for number in actual[name])
                 raise (place / name).error(
-                    f"the file is for a model with {name}: {size}, this model has {has}",
+                    f"the file is for a model with {name}: {size}, but this model has {has}",
                     "use a file made for this model; if the experts listed are right for it, correct the `model` block",
                 )
 
@@ -187,7 +187,7 @@ class SteeringSpec:
         source = given.place.source
         name = fields["name"].text(empty=False) if "name" in fields else _default_name(source)
         if not name.isprintable():
-            raise fields["name"].error("is not one line of printable text", "give a short name; it stands in tables")
+            raise fields["name"].error("is not one line of printable text", "give a short name; it appears in tables")
         model = fields.get("model")
         entries = fields["interventions"].items("[{layers: …, experts: …, action: …}]")
         if not entries:
@@ -270,7 +270,7 @@ def _selected_on(given: YamlValue) -> dict[str, tuple[str, ...]]:
     found = {}
     for benchmark, items in given.mapping(like).items():
         if not isinstance(benchmark, str) or not benchmark:
-            raise items.error(f"{show(benchmark)} is no benchmark", f"write it like {like}")
+            raise items.error(f"{show(benchmark)} is not a benchmark", f"write it like {like}")
         found[benchmark] = tuple(item.text(empty=False) for item in items.items("[row:0, row:1]"))
     return found
 
@@ -282,7 +282,7 @@ def _texts(given: YamlValue | None, like: str) -> tuple[str, ...]:
 def _control_of(given: YamlValue) -> str:
     text = given.text(empty=False)
     if not re.fullmatch("[0-9a-f]{64}", text):
-        raise given.error(f"{show(text)} names no steering", "leave it as `experts --control` wrote it")
+        raise given.error(f"{show(text)} is not the hash of a steering", "leave it as `experts --control` wrote it")
     return text
 
 

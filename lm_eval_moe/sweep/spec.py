@@ -140,7 +140,7 @@ class SweepSpec:
             settings: Values by dotted path.
 
         Raises:
-            UserError: The result is no steering spec.
+            UserError: The result is not a steering spec.
         """
         # JSON is YAML, too: a value goes through as it is.
         overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
@@ -168,10 +168,10 @@ def _plain_mapping(given: YamlValue, like: str) -> dict[str, Any]:
 
 def _values(key: object, given: YamlValue) -> tuple[Any, ...]:
     if not isinstance(key, str) or not key.strip() or all(part.isdecimal() for part in key.split(".")):
-        raise given.error(f"{show(key)} is no path", "write for example interventions.0.action.soft: [0.25, 0.5]")
+        raise given.error(f"{show(key)} is not a path", "write for example interventions.0.action.soft: [0.25, 0.5]")
     values = tuple(each.value for each in given.items("[0.25, 0.5]"))
     if not values:
         raise given.error("the list is empty", "give at least one value")
     if any(values.index(value) < place for place, value in enumerate(values)):
-        raise given.error("a value is given twice", "give every value once")
+        raise given.error("a value is given twice", "give every value only once")
     return values

@@ -38,10 +38,14 @@ class RunStore:
         path = folder / "settings.json"
         now = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
         if path.exists():
-            self._check(load_json(path, "give another --output: without them it cannot go on"), now, identity)
+            self._check(
+                load_json(path, "give another --output: without its settings the sweep cannot be resumed"),
+                now,
+                identity,
+            )
         elif folder.exists() and any(folder.iterdir()):
             raise UserError(
-                "the folder is not empty and holds no sweep", fix="give a new folder", where=f"--output {folder}"
+                "the folder is not empty and does not hold a sweep", fix="give a new folder", where=f"--output {folder}"
             )
         else:
             write_json(path, {**now, "identity": identity.to_dict()}, "settings of the sweep")
@@ -49,11 +53,11 @@ class RunStore:
     def _check(self, before: Any, now: Mapping[str, Any], identity: Identity) -> None:
         where, fix = str(self.folder), "give another --output, or the previous settings"
         if not isinstance(before, dict):
-            raise UserError("its settings hold no JSON object", fix="give another --output", where=where)
+            raise UserError("its settings do not hold a JSON object", fix="give another --output", where=where)
         other = setting_differences(before, now, now)
         if other:
             raise UserError(
-                "the folder holds runs of other settings:\n     " + "\n     ".join(other), fix=fix, where=where
+                "the folder holds runs with other settings:\n     " + "\n     ".join(other), fix=fix, where=where
             )
         try:
             stored = Identity.from_dict(before["identity"]) if "identity" in before else None
@@ -89,9 +93,9 @@ class RunStore:
             results = load_results(path)
             steering = RoutingObject.of(results).steering
             if (steering.hash if steering else BASELINE) != name:
-                raise UserError("holds the results of another steering than its name says", where=str(path))
+                raise UserError("holds the results of a different steering from the one in its name", where=str(path))
         except UserError as error:
-            fix = f"delete {path}: it is computed anew"
+            fix = f"delete {path}: it will be computed again"
             raise UserError(error.problem, fix=fix, where=error.where) from error
         return results
 

@@ -60,7 +60,7 @@ def _baseline(summary: SweepBenchmark, whole: str) -> Iterator[str]:
     yield f"Baseline {scale.number(first[whole].baseline)}{over}."
     if OTHERS in first:
         without = scale.number(first[OTHERS].baseline)
-        yield f"Without {summary.reference} {without}. A gain stands with its standard error."
+        yield f"Without {summary.reference} {without}. Gains are given with their standard errors."
 
 
 def _whole(effect: SweepEffect, sweep: SweepSpec, summary: SweepBenchmark) -> list[str]:
@@ -73,7 +73,7 @@ def _whole(effect: SweepEffect, sweep: SweepSpec, summary: SweepBenchmark) -> li
     if over is None:
         return [gain, _control(effect, summary), *[""] * (1 + len(GAIN_HEADS))]
     if over.identical:  # then there is no noise to estimate
-        intervals = ["all alike"] * 2
+        intervals = ["no item differs"] * 2
     else:
         ends = (over.low, over.high), (over.new_draw_low, over.new_draw_high)
         intervals = [scale.interval(pair).strip("[]").replace(",", " to") for pair in ends]

@@ -294,7 +294,7 @@ OTHER = RoutingShape(layers=(0, 1), experts=4, top_k=2, depth=2)
         ),
         (("en.safetensors", "other_span.safetensors"), "its span is all, that of"),
         (("en.safetensors", "other_steering.safetensors"), "its steering is abc, that of .* is none"),
-        (("en.safetensors", "other_shape.safetensors"), "is of another shape than .*layers 0-1 of 2, 4 experts"),
+        (("en.safetensors", "other_shape.safetensors"), "has a different shape from .*layers 0-1 of 2, 4 experts"),
         (("en.safetensors", "en=copy.safetensors"), "the language en is in .*en.safetensors, too"),
         (("counts.json",), "counts.json: holds JSON counts, which do not say their language\n  -> write en="),
         (("missing.safetensors",), "cannot be read as a profile"),
@@ -322,7 +322,7 @@ OTHER = RoutingShape(layers=(0, 1), experts=4, top_k=2, depth=2)
         (("en.safetensors", "--results", "results.json"), "another shape than the profiles: its experts 99, not 6"),
         (("en.safetensors", "--task_profile", "sw.safetensors"), "--baseline_profile: is missing"),
         (("en.safetensors", "--top_m", "0"), "--top_m: 0 is too small"),
-        (("en.safetensors", "--output", "full"), "holds an analysis already\n  -> .*--force"),
+        (("en.safetensors", "--output", "full"), "already holds an analysis\n  -> .*--force"),
     ],
 )
 def test_mistakes_are_one_message(

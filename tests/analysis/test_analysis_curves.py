@@ -198,5 +198,5 @@ def test_importance_that_is_no_distribution_is_a_damaged_profile(tmp_path: Path)
     broken = drawn(1, 2)
     broken[1, 4] *= 3
     paths = [write_profile_of(tmp_path, "en", drawn(0, 2)), write_profile_of(tmp_path, "sw", broken)]
-    with pytest.raises(UserError, match=r"damaged profile \(an importance is no distribution"):
+    with pytest.raises(UserError, match=r"damaged profile \(an importance is not a distribution"):
         DivergenceCurves.of(inputs(*paths))

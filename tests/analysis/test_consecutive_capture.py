@@ -188,7 +188,9 @@ def test_merged_profiles_keep_it_and_must_agree(tokenizer: Any, tmp_path: Path) 
         overlaps(tmp_path / "all.safetensors"), np.concatenate([overlaps(first), overlaps(second)])
     )
     without = profiled(lm, other, tmp_path / "without.safetensors", arrays=())
-    with pytest.raises(UserError, match=r"its further arrays are none, those of .*en.safetensors are consecutive_ov"):
+    with pytest.raises(
+        UserError, match=r"its additional arrays are none, those of .*en.safetensors are consecutive_ov"
+    ):
         merge_profiles(tmp_path / "two.safetensors", [first, without])
 
 

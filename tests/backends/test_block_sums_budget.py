@@ -53,7 +53,7 @@ def test_a_tenth_of_the_memory_of_many_experts_goes_to_sums() -> None:
 def test_blocks_and_their_sums_fit_and_hardly_anything_is_left_over(
     available: int, block: int, segment: int, apart: int
 ) -> None:
-    left = left_for_blocks(available, block=block, segment=segment, apart=apart)
+    left = left_for_blocks(available, block=block, segment=segment, reserved=apart)
     taken = left * (1 + 1.25 * segment / block) + apart * segment
     assert 0 <= left <= available
     if left:
@@ -62,4 +62,4 @@ def test_blocks_and_their_sums_fit_and_hardly_anything_is_left_over(
 
 
 def test_memory_that_does_not_even_hold_the_tokens_held_apart_leaves_nothing() -> None:
-    assert left_for_blocks(1000, block=10, segment=100, apart=11) == 0
+    assert left_for_blocks(1000, block=10, segment=100, reserved=11) == 0

@@ -13,7 +13,7 @@ import yaml
 from support.toy_engine import ToyEngine
 
 from lm_eval_moe import parse_spec, resolve, simple_evaluate
-from lm_eval_moe.backends import answered as answered_requests
+from lm_eval_moe.backends import answering as answered_requests
 from lm_eval_moe.backends.cache import ResponseCache
 from lm_eval_moe.backends.capturing import CaptureRequest
 from lm_eval_moe.backends.registry import BACKENDS, register_backend
@@ -198,7 +198,7 @@ def test_answers_that_are_drawn_are_not_drawn_ahead(
     lm: CountingEngine, plans: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        CountingEngine, "_answered", lambda *given, **named: ToyEngine._answered(*given, **{**named, "sampled": True})
+        CountingEngine, "_answer", lambda *given, **named: ToyEngine._answer(*given, **{**named, "sampled": True})
     )
     for cache in (None, ResponseCache(tmp_path / "answers")):
         lm.set_response_cache(cache)

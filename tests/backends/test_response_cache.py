@@ -147,7 +147,7 @@ def test_other_steering_spans_fields_and_weights_have_answers_of_their_own(
     assert computes()
 
 
-@pytest.mark.filterwarnings("ignore:.*acts at none of its tokens:lm_eval_moe.errors.RoutingWarning")
+@pytest.mark.filterwarnings("ignore:.*acts on none of its tokens:lm_eval_moe.errors.RoutingWarning")
 def test_rows_of_steered_and_unsteered_languages_are_told_apart(
     lm: HFMoE, manager: TaskManager, tmp_path: Path
 ) -> None:
@@ -217,7 +217,7 @@ def test_a_damaged_file_is_set_aside_and_a_foreign_one_refused(tmp_path: Path) -
     assert file.with_name("cache.moe.sqlite.damaged").read_bytes().startswith(b"no database")
     with sqlite3.connect(tmp_path / "other.moe.sqlite") as other:
         other.execute("CREATE TABLE unnamed (key TEXT PRIMARY KEY, value BLOB)")
-    with pytest.raises(UserError, match="no response cache"):
+    with pytest.raises(UserError, match="not a response cache"):
         ResponseCache(tmp_path / "other")
     (tmp_path / "folder.moe.sqlite").mkdir()
     with pytest.raises(UserError, match="cannot be used"):
@@ -249,7 +249,7 @@ def test_a_record_comes_back_exactly() -> None:
             assert found == value
     assert unpack(pack(None)) is None
     for broken in (b"x", pack(record)[:-5], pack(record)[3:]):
-        with pytest.raises(ValueError, match="no RoutingRecord"):
+        with pytest.raises(ValueError, match="not a RoutingRecord"):
             unpack(broken)
 
 

@@ -26,7 +26,7 @@ from lm_eval_moe.backends.registry import BACKENDS, register_backend
 from lm_eval_moe.cli import main
 from lm_eval_moe.doctor import examine, render_text
 from lm_eval_moe.doctor.against import parity
-from lm_eval_moe.doctor.sample import Seen
+from lm_eval_moe.doctor.sample import SampleResult
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.identity import Identity
 from lm_eval_moe.recording import ExpectedRow
@@ -179,7 +179,7 @@ def test_a_sweep_gives_the_same_table(tmp_path: Path) -> None:
 def test_the_doctor_proves_what_it_can_and_says_what_it_cannot(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--model", "toy", *ONE_MODEL, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["verdict"].startswith("OK, as far as answers and records show it")
+    assert found["verdict"].startswith("OK, as far as answers and records show")
     outcomes = {proof["name"]: proof for proof in found["proofs"]}
     unseen = {"selection", "capture_counts"}
     assert {name for name, proof in outcomes.items() if proof["outcome"] == "pass"} == outcomes.keys() - unseen
@@ -218,7 +218,7 @@ class MixingUp(ToyEngine):
     ("kind", "proof", "why"),
     [
         (Confusing, "reach", "guarded activate misses tokens in layer(s) 3; guarded mask leaks in layer(s) 3"),
-        (MixingUp, "batching", "sentences have another record alone than in a batch"),
+        (MixingUp, "batching", "sentences have a different record alone than in a batch"),
     ],
 )
 def test_records_that_are_wrong_are_found_out_without_modules(kind: type[ToyEngine], proof: str, why: str) -> None:
@@ -256,7 +256,9 @@ def test_a_comparison_of_backends_has_a_sample_of_its_own(capsys: pytest.Capture
     assert "there is no routed model 'toi' (did you mean 'toy'?)" in capsys.readouterr().err
 
 
-def seen(backend: str, dtype: str | None = "float32", *, of: str = "x", score: float = 0.0, flips: int = 0) -> Seen:
+def seen(
+    backend: str, dtype: str | None = "float32", *, of: str = "x", score: float = 0.0, flips: int = 0
+) -> SampleResult:
     """Return what a backend of two layers made of four texts that are routed each in its own way."""
     counts = np.zeros((4, 2, 8), dtype=np.int64)
     for text in range(4):
@@ -268,7 +270,7 @@ def seen(backend: str, dtype: str | None = "float32", *, of: str = "x", score: f
     bands = {"middle": [0, 1], "all": [0, 1]}
     texts = [([1, 2], [3])] * 4
     plans = [{"none": array} for array in (scores, counts, importance, np.full(4, 500))]
-    return Seen(backend, dtype, identity, bands, texts, *plans)
+    return SampleResult(backend, dtype, identity, bands, texts, *plans)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +295,9 @@ def test_a_mixed_up_record_is_wrong_in_any_precision() -> None:
     one = seen("hf-moe", "bfloat16")
     other = seen("vllm-moe", "bfloat16")
     found = parity(one, replace(other, counts={"none": other.counts["none"][::-1]}))
-    assert "records are nearer to another text's" in found.verdict
+    assert "records are closer to another text's" in found.verdict
     found = parity(one, replace(other, tokens={"none": other.tokens["none"] + 1}))
-    assert "4 texts have other numbers of tokens" in found.verdict
+    assert "4 texts have different numbers of tokens" in found.verdict
 
 
 def test_two_backends_of_different_weights_are_not_compared() -> None:

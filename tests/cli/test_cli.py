@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -108,6 +115,30 @@ def test_a_run_names_its_steering_its_controls_and_its_files(steering: Path, tmp
     assert "with the response cache" not in said, "there is none"
 
 
+def test_controls_whose_answers_are_known_leave_no_bars_behind(steering: Path, tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    tasks = ("--tasks", "demo_arith_en", "--limit", "3", "--batch_size", "8")
+    model = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
+    command = [sys.executable, "-m", "lm_eval_moe", "run", *tasks, *model, "--control", "random:2"]
+    process = subprocess.Popen(command, stdout=terminal, stderr=terminal, stdin=subprocess.DEVNULL)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal on Linux ends
+        while chunk := os.read(screen, 1 << 16):
+            shown += chunk
+    os.close(screen)
+    assert process.wait() == 0
+    own, _, controls = shown.decode().partition("lm-eval-moe: control 1 of 2")
+    kept = re.compile(r"[\r\n]([^\r\n:]+): +\d+%\|[^\r\n]*\r\n")  # a bar at whose end the line does
+    assert kept.findall(own)[-1] == "Answering for this run and the next"
+    assert "Running loglikelihood requests: " not in own, "one bar counts the requests"
+    assert "]lm-eval-moe: " not in own, "a line of its own, not one of a bar"
+    assert "control 2 of 2" in controls
+    assert "%|" in controls, "there are bars"
+    assert kept.findall(controls) == []
+
+
 def test_set_overrides_a_field_of_the_file(steering: Path, tmp_path: Path) -> None:
     arguments = ("--model_args", "pretrained=demo", "--steering", str(steering), "--output_path", str(tmp_path / "out"))
     assert run(*arguments, "--set", "interventions.0.action.soft=-0.25", tasks="demo_arith_en") == 0
@@ -181,9 +212,13 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
             {"tasks": "demo_aritth,nothing_like_it"},
             "no task 'demo_aritth' (did you mean 'demo_arith'?) and no task 'nothing_like_it'\n  -> `lm-eval-moe ls`",
         ),
-        (["--model_args", "pretrained=demo,dtype=float9"], {}, "dtype: 'float9' is not a data type of torch"),
+        (["--model_args", "pretrained=demo,dtype=float9"], {}, "dtype: 'float9' is not a torch dtype"),
         (["--model_args", "pretrained=demo,steerin=x"], {}, "'steerin' (did you mean 'steering'?)"),
-        (["--model_args", "pretrained=demo,num_experts_per_tok=99"], {}, "is to select 99 of 16 experts per token"),
+        (
+            ["--model_args", "pretrained=demo,num_experts_per_tok=99"],
+            {},
+            "is configured to select 99 of 16 experts per token",
+        ),
         (["--model_args", "pretrained=demo", "--apply_chat_template"], {}, "tokenizer has no chat template"),
         (["--model_args", "pretrained=demo", "--check_integrity"], {}, "Unable to find package root"),
         (
@@ -204,7 +239,7 @@ def test_a_mistake_about_model_or_tasks_is_one_message_too(
         *([] if find_spec("wandb") else [(["--wandb_args", "project=x"], {}, "wandb is not installed")]),
         *([] if find_spec("trackio") else [(["--trackio_args", "project=x"], {}, "trackio is not installed")]),
         (["--model_args", f"pretrained={cut_off(tmp_path)}"], {}, "SafetensorError"),
-        (["--tasks", broken_task(tmp_path)], {}, "a task file is no YAML: while parsing a flow sequence"),
+        (["--tasks", broken_task(tmp_path)], {}, "a task file is not valid YAML: while parsing a flow sequence"),
         (["--model_args", f"pretrained={without_tokenizer(tmp_path)}"], {}, "there is no tokenizer in"),
         (["--model_args", "pretrained=demo,capture=promt"], {}, "did you mean 'prompt'"),
         (["--model_args", "pretrained=demo,capture=of"], {}, "did you mean 'off'"),
@@ -286,7 +321,7 @@ def test_validate_says_what_exists(tmp_path: Path, capsys: pytest.CaptureFixture
     for arguments, words in (
         (["demo_arth"], "there is no task 'demo_arth' (did you mean 'demo_arith'?)"),
         (["x", "--include_path", "nowhere"], "'nowhere' is not a directory"),
-        ([","], "no task is named"),
+        ([","], "no task given"),
     ):
         assert main(["validate", "--tasks", *arguments]) == 2
         assert words in capsys.readouterr().err

@@ -336,7 +336,7 @@ def controlled(folder: Path, entry: dict[str, Any]) -> Section:
 
 def test_a_language_differs_from_random_experts_only_after_holms_correction(tmp_path: Path) -> None:
     entry = {"steered": 0.6, "per_control": [0.51] * 19, "gain": 0.09, "stderr": 0.09 / 2.33, "low": 0.0, "high": 0.2}
-    values = records(Board((controlled(tmp_path, entry),), (), BoardSettings()))
+    values = records(Board((controlled(tmp_path, entry),), "", (), BoardSettings()))
     languages = [each for each in values if each["least_rank_p"] is not None and each["column"] != "average"]
     p = 2 * stats.norm.sf(2.33)
     assert len(languages) == len(LANGUAGES) == 5
@@ -361,7 +361,7 @@ def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:
     assert found.average.new_draw_low == pytest.approx(0.09 - half[1])
     assert found.average.rank_p == pytest.approx(1 / 3)
     assert set(found.by_language) == set(LANGUAGES)
-    values = [each for each in records(Board((section,), (), BoardSettings())) if each["least_rank_p"] is not None]
+    values = [each for each in records(Board((section,), "", (), BoardSettings())) if each["least_rank_p"] is not None]
     assert {each["kind"] for each in values} == {"gain over a new random draw"}
     new = next(each for each in values if each["column"] == "sw")
     p = found.by_language["sw"].new_draw_p
@@ -388,8 +388,8 @@ def test_runs_are_labelled_and_picked(tmp_path: Path) -> None:
     write_run(tmp_path / "x" / "a", BASE)
     write_run(tmp_path / "x" / "b", SOFT, steering="soft")
     write_run(tmp_path / "x" / "c", SOFT, steering="hard")
-    chosen = choose_runs([str(tmp_path)], labels=["*soft*=gentle"], globs=["org/model", "gentle"])
-    assert [run.label for run in chosen.runs] == ["org/model", "gentle"]
+    chosen = choose_runs([str(tmp_path)], labels=["*soft*=gentle"], globs=["unsteered", "gentle"])
+    assert [run.label for run in chosen.runs] == ["unsteered", "gentle"]
     with pytest.raises(UserError, match=r"'\*' fits 3 runs"):
         choose_runs([str(tmp_path)], labels=["*=x"])
     with pytest.raises(UserError, match="'nothing' fits no run"):

@@ -59,7 +59,7 @@ def test_help_imports_next_to_nothing() -> None:
         (["{run}", "--alpha", "5"], "5.0 is no level"),
         (["{run}", "--metric", "exact_matsch"], "no task has the metric 'exact_matsch' (did you mean 'exact_match'?)"),
         (["{run}", "--baseline", "x"], "no run is called 'x'"),
-        (["{run}", "--tasks", "belebele_*"], "no task fits belebele_*"),
+        (["{run}", "--tasks", "belebele_*"], "no task matches belebele_*"),
         (["{run}", "--reference", "!!"], "is not a language code"),
         (["={run}"], "lacks a name"),
         (["{cut}"], "is no JSON"),
@@ -132,7 +132,7 @@ def test_real_results_of_both_model_types_stand_in_one_table(real: Path, capsys:
     assert len(runs) == 3
     steered = next(run for run in runs if "demo-task-experts" in run)
     by = {(value["run"], value["column"]): value for value in values}
-    assert by["stock", "sw"]["value"] == by["ours: demo", "sw"]["value"]  # the same weights, the same answers
+    assert by["stock", "sw"]["value"] == by["ours: unsteered", "sw"]["value"]  # the same weights, the same answers
     assert by["stock", "routing divergence"]["value"] is None
     assert by[steered, "routing divergence"]["changed"] == 24
     for lang in ("en", "sw", "tr"):

@@ -24,6 +24,7 @@ from lm_eval_moe.compare.formats import format_of, render
 from lm_eval_moe.compare.formats.as_terminal import show
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.escaping import csv_cell, markdown_cell, printable
+from lm_eval_moe.number_text import MINUS
 
 EVIL = "<script>alert(1)</script>\x1b[31m\u202ered|cell `x` [a](http://e.org)\n=1+1"
 LANGUAGES = ["en", "de", "es", "fr", "ja", "ru", "sw", "te", "th", "zh", "bn"]
@@ -99,15 +100,47 @@ def test_eleven_languages_fit_a_terminal_of_120_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 120])
-def test_forty_languages_are_split_into_several_tables_that_say_so(tmp_path: Path, width: int) -> None:
-    text = terminal(board(tmp_path, FORTY), width)
+def test_forty_languages_stand_in_rows(tmp_path: Path, width: int) -> None:
+    shown = board(tmp_path, FORTY)
+    text = terminal(shown, width, intervals=True)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "columns 1 to" not in text
+    rows = [line.split() for line in text.splitlines()]
+    order = [row[0] for row in rows if row and row[0] in FORTY]
+    assert order == ["en", *sorted(set(FORTY) - {"en"})]
+    (section,) = shown.sections
+    for lang in FORTY:
+        place = [head.title for head in section.heads].index(lang)
+        before, after = (row.cells[place] for row in section.rows)
+        assert before.estimate is not None
+        assert after.estimate is not None
+        assert after.change is not None
+        row = next(row for row in rows if row and row[0] == lang)
+        assert row[1:3] == [f"{100 * before.estimate.value:.1f}", f"{100 * after.estimate.value:.1f}"]
+        assert float(row[3].replace(MINUS, "-").rstrip("▲▼")) == pytest.approx(
+            100 * after.change.difference.value, abs=0.051
+        )
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_more_runs_than_a_line_holds_are_split_into_several_tables_that_say_so(tmp_path: Path, width: int) -> None:
+    for number in range(13):
+        write_run(tmp_path / str(number), scores(FORTY[:13], number), steering=f"steering-{number}" if number else None)
+    text = terminal(build_board(choose_runs([str(tmp_path)]).runs, BoardSettings(sort="given")), width)
     assert max(len(line) for line in text.splitlines()) <= width
     parts = re.findall(r"columns (\d+) to (\d+) of (\d+)", text)
     assert len(parts) > 1
     assert [int(first) for first, _, _ in parts] == [1, *(int(last) + 1 for _, last, _ in parts[:-1])]
-    assert parts[-1][1:] == ("43", "43")  # two averages, divergence, forty languages
-    words = set(text.split())
-    assert set(FORTY) <= words
+    assert parts[-1][1:] == ("13", "13")
+
+
+def test_more_runs_than_languages_stay_in_rows(tmp_path: Path) -> None:
+    for number in range(14):
+        write_run(tmp_path / str(number), scores(FORTY[:13], number), steering=f"s{number}" if number else None)
+    shown = build_board(choose_runs([str(tmp_path)]).runs, BoardSettings(sort="given"))
+    lines = terminal(shown, 200).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("run "))
+    assert [line.split()[0] for line in lines[start + 1 :] if line.strip()][:3] == ["unsteered", "(baseline)", "s1"]
 
 
 def test_numbers_stand_under_their_language(tmp_path: Path) -> None:
@@ -190,7 +223,7 @@ def test_hostile_names_are_harmless_in_every_format(tmp_path: Path) -> None:
     assert "<script" not in markdown
     assert "](http" not in markdown
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| ")}
-    assert widths == {6, 5}  # two averages and languages; two tasks: no cell was split
+    assert widths == {5, 4}  # two averages and languages; two tasks: no cell was split
     rows = list(csv.reader(io.StringIO(render(shown, "csv"))))
     assert len({len(row) for row in rows}) == 1
     for row in rows[1:]:
@@ -221,8 +254,8 @@ def test_csv_and_json_hold_the_same_numbers_as_the_table(tmp_path: Path) -> None
 def test_markdown_has_a_row_a_run(tmp_path: Path) -> None:
     lines = [line for line in render(board(tmp_path), "markdown").splitlines() if line.startswith("| ")]
     assert len(lines) == 4
-    assert lines[2].startswith("| org/model |  | ")
-    assert lines[3].startswith("| org/model | soft `")
+    assert lines[2].startswith("| unsteered (baseline) | ")
+    assert lines[3].startswith("| soft | ")
 
 
 def test_a_files_suffix_says_its_format() -> None:

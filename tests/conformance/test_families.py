@@ -40,7 +40,7 @@ def case_of(cases: dict[Any, Case], model_type: str, tokenizer: Any, dtype: torc
 
 # What no router of ours could do: a reason for each, which the package must give, too.
 REFUSED = {
-    "doge": "mixes the tokens of a batch, padding included: no token has a routing of its own",
+    "doge": "mixes the tokens of a batch, padding included: no token has its own routing",
     "inkling2_loop_text": "the model is looped: decoder layer 1 runs more than once in one forward pass",
 }
 

@@ -57,7 +57,7 @@ def test_the_demo_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (
         "  model              Qwen3MoeForCausalLM, type qwen3_moe",
         "  layers that route  0-7 (8)",
-        "  experts, top-k     E = 16 a layer, K = 2 selected per token",
+        "  experts, top-k     E = 16 per layer, K = 2 selected per token",
         "  scoring            softmax",
         "  bands              early 0-1; middle 2-5; late 6-7",
         "  steering file      model: {layers: 8, experts: 16, top_k: 2}",
@@ -134,7 +134,7 @@ def test_config_only_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixt
         "  shared experts     shared_experts (DeepseekV3MLP)",
         "  bands              early none; middle 1-2; late none",
         "  steering file      model: {layers: 3, experts: 8, top_k: 2}",
-        "verdict: nothing was proved",
+        "verdict: Nothing was proved",
     ):
         assert line in out
     assert "proofs\n" not in out
@@ -154,13 +154,13 @@ def test_a_steering_file_is_explained_without_weights(tmp_path: Path, capsys: py
     assert explained[1:-1] == [
         "  0  soft 0.5; prompt tokens; languages: ru, sw",
         "       layer 1-2  experts 0-2, 5",
-        "       in all 8 expert(s) in 2 layer(s)",
+        "       total: 8 expert(s) in 2 layer(s)",
         "  1  proportional 0.02; all tokens; all languages but en",
         "       layer 2  experts 3 (x 0.25), 7 (x 1)",
-        "       in all 2 expert(s) in 1 layer(s)",
+        "       total: 2 expert(s) in 1 layer(s)",
         "  2  mask, with guard; all tokens; all languages",
         "       layer 2  expert 6",
-        "       in all 1 expert(s) in 1 layer(s)",
+        "       total: 1 expert(s) in 1 layer(s)",
         "  touched:   11 of 16 experts, in layers 1-2",
         "  untouched: 5 experts; shared experts; padding",
     ]

@@ -167,7 +167,7 @@ def test_reach_tells_the_formula_from_the_router(tokenizer: Any) -> None:
     assert all(row["bias"] == 1 and row["mask"] == 0 for row in shares.values())
     assert 0 < finding(plain, "reach").details["mean"]["activate"] < 1
     (note,) = plain.notes
-    assert "That is its formula, not this model" in note
+    assert "That is due to its formula, not to this model" in note
     rows = finding(grouped, "reach").layers
     assert any(row["bias"] < 1 for row in rows.values())
     assert grouped.notes[0].startswith("Write guard: true in steering files for this model")
@@ -188,7 +188,7 @@ BROKEN_MODELS: list[tuple[str, Callable[[Any], Any], list[str], str, str]] = [
         lambda model: replace_block(model, 1, ChoosesAnew),
         ["effect", "reach"],
         "effect",
-        "steering layer(s) 1 alone changes no logit; the experts of layer(s) 1 get other experts",
+        "steering layer(s) 1 alone changes no logit; the experts of layer(s) 1 receive a selection other",
     ),
     (
         "bypassed in decoding",
@@ -260,7 +260,7 @@ def test_experts_that_no_adapter_knows_are_not_passed_over(tokenizer: Any) -> No
     found = examine(again(lm, tokenizer))
     assert found.to_dict()["routing"]["uncovered_layers"] == [1]
     assert failed(found) == ["intercepted"]
-    assert "layer(s) 1, which have experts but no router" in finding(found, "intercepted").summary
+    assert "layer(s) 1, which have experts but no recognised router" in finding(found, "intercepted").summary
     assert "NOT RECOGNISED" in render_text(found)
 
 
@@ -314,7 +314,7 @@ def test_counted_padding_is_found_out(tokenizer: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(likelihood, "padded_batch", with_padding)
     found = examine(build("qwen3_moe", tokenizer))
     assert "padding" in failed(found)
-    assert "tokens were counted, it has" in finding(found, "padding").summary
+    assert "tokens were counted, but it has" in finding(found, "padding").summary
 
 
 def test_a_strength_of_zero_that_changes_a_bit_is_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

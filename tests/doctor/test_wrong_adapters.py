@@ -84,12 +84,12 @@ def test_a_wrong_adapter_is_found_out(kind: str, wrong: str, dtype: torch.dtype,
     adapter_for(BLOCKS[kind], reading, top_k, neighbour=wrong == "another layer's router")
     model = model_with(BLOCKS[kind], dtype)
     if wrong == "shared experts":  # an index that no expert has: refused before anything is recorded
-        with pytest.raises(RoutingBypassedError, match=r"names the expert\(s\) \[6\], where there are 6"):
+        with pytest.raises(RoutingBypassedError, match=r"names expert\(s\) \[6\], but there are only 6"):
             loaded(model, tokenizer)
         return
     # Where experts are modules, loading warns of those that get other tokens than are recorded.
     seen = kind == "list" and wrong not in ("uniform weights", "raw weights", "swapped weights")
-    with pytest.warns(RoutingWarning, match=r"is called with \d token\(s\)") if seen else nullcontext():
+    with pytest.warns(RoutingWarning, match=r"receives \d token\(s\)") if seen else nullcontext():
         lm = loaded(model, tokenizer)
     found = examine(lm)
     assert outcomes(found)["selection"] == "fail", render_text(found, verbose=True)
@@ -179,7 +179,7 @@ def test_a_block_that_takes_only_the_weights_from_its_router_is_found_out(tokeni
     ("block", "why"),
     [
         (PackedBlock, "putting zeros in place of the experts' parameters changes nothing"),
-        (OneLinearBlock, "nothing in the block comes once for each expert"),
+        (OneLinearBlock, "nothing in the block exists once per expert"),
     ],
 )
 def test_what_cannot_be_observed_is_not_proven(block: Any, why: str, tokenizer: Any) -> None:

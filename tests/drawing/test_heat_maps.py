@@ -206,3 +206,15 @@ def test_a_file_carries_its_caption() -> None:
     plain, captioned = (Image.open(io.BytesIO(picture(each, "png", ""))).size for each in (sweep_figure(), figure))
     assert captioned[1] > plain[1] + 60
     assert captioned[0] < plain[0] * 1.1, "it is wrapped"
+
+
+@pytest.mark.parametrize(("value", "marked"), [(2.0, False), (2.01, True), (-2.01, True)])
+def test_what_is_far_beyond_the_scale_has_a_dot_that_is_explained(value: float, marked: bool) -> None:
+    values = np.zeros((2, 3))
+    values[1, 2] = value
+    shape = RoutingShape((0, 1), 3, 1, 2)
+    figure = draw_layers_by_experts([HeatMap([Panel(["x"], values)], "points", limit=1.0)], shape, file_colours())
+    panel, bar = figure.axes
+    dots = [line.get_xydata().tolist() for line in panel.lines if line.get_marker() == "o"]
+    assert dots == ([[[2.0, 1.0]]] if marked else [])
+    assert ("dots: more than twice the end" in bar.get_xlabel()) == marked

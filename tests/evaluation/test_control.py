@@ -125,7 +125,7 @@ def test_other_controls_are_refused(given: str) -> None:
         control_count(given)
 
 
-@pytest.mark.parametrize(("count", "least"), [(1, "1 random draw: .* 0.5 at least"), (18, "18 random draws: .* 0.053")])
+@pytest.mark.parametrize(("count", "least"), [(1, "1 random draw: .* at least 0.5"), (18, "18 random draws: .* 0.053")])
 def test_too_few_draws_for_a_rank_p_of_5_per_cent_are_named(count: int, least: str) -> None:
     said = few_draws(count)
     assert said is not None

@@ -75,7 +75,7 @@ def test_a_divergence_over_some_documents_says_so(
     with pytest.warns(RoutingWarning) as caught:
         found = routing(lm, manager, samples=samples)
     (text,) = [str(warning.message) for warning in caught if warning.category is RoutingWarning]
-    assert text.startswith("demo_arith_sw: routing_divergence is over 1 of its 4 documents; ")
+    assert text.startswith("demo_arith_sw: routing_divergence covers 1 of its 4 documents; ")
     assert "demo_arith_en" in text
     counts = {task: entry["curve_documents"] for task, entry in found["tasks"].items()}
     assert counts["demo_arith_sw"] == {"divergence": 1, "entropy": 4, "overlap": 1}
@@ -84,14 +84,14 @@ def test_a_divergence_over_some_documents_says_so(
     fields = {task: entry["field_documents"] for task, entry in found["tasks"].items()}
     assert fields["demo_arith_sw"] == {"routing_divergence": 1, "routing_entropy": 4}
     assert fields["demo_arith_en"] == {"routing_entropy": 3}
-    assert "demo_arith_sw: of 4 documents routing_divergence over 1" in caplog.text
+    assert "demo_arith_sw: of its 4 documents, routing_divergence over 1" in caplog.text
     assert found["tasks"]["demo_arith_sw"]["evaluated_documents"] == 4
 
 
 def test_averages_name_the_languages_that_are_partial(lm: HFMoE, manager: TaskManager) -> None:
     languages = list(manager.load(["demo_arith"])["tasks"])
     samples = {task: [0, 1] for task in languages} | {member_of("demo_arith", "demo_arith_sw"): [1, 2, 3]}
-    with pytest.warns(RoutingWarning, match="over 1 of its 3 documents"):
+    with pytest.warns(RoutingWarning, match="covers 1 of its 3 documents"):
         groups = routing(lm, manager, ["demo_arith"], samples=samples)["groups"]
     assert groups["demo_arith"]["partial"] == {"sw": "1 of 3"}
     assert groups["demo_arith_non_english"]["partial"] == {"sw": "1 of 3"}

@@ -187,7 +187,7 @@ def test_results_and_samples_join_by_task_metric_and_filter(lm: HFMoE, tmp_path:
     """By the rule of docs/results.md, on the files that lm-eval's own code writes."""
     write_two_filters(tmp_path, second)
     tasks = {"two_filters_en": range(5), "two_filters_sw": range(2, 8)}  # three documents of sw have no reference
-    with pytest.warns(RoutingWarning, match="routing_divergence is over 3 of its 6 documents"):
+    with pytest.warns(RoutingWarning, match="routing_divergence covers 3 of its 6 documents"):
         written = evaluate(lm, demo_runs.task_manager(tmp_path), tasks, limit=None)
     samples = written.pop("samples")
     tracker = EvaluationTracker(output_path=str(tmp_path / "out"))
@@ -279,7 +279,7 @@ def test_records_outside_of_an_evaluation_are_of_the_steering_in_force(lm: HFMoE
 
 
 def test_missing_reference_is_a_warning_that_names_the_task_to_add(lm: HFMoE, manager: TaskManager) -> None:
-    with pytest.warns(RoutingWarning, match="is compared with nothing") as caught:
+    with pytest.warns(RoutingWarning, match="has nothing to be compared with") as caught:
         results = evaluate(lm, manager, ["demo_arith_sw"])
     scores = results["results"]["demo_arith_sw"]
     assert "routing_divergence,none" not in scores
@@ -323,10 +323,10 @@ def test_profile_written_by_one_run_is_the_reference_of_another(
     assert len(items) == len(records) == 3 * LIMIT
     assert all(record.counts.sum() == record.tokens * 2 * 8 for record in records)
     lm.set_capture("all")
-    with pytest.raises(UserError, match="captured span is prompt, this run's is all"):
+    with pytest.raises(UserError, match="captured span is prompt, but this run's is all"):
         evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path)
     lm.set_capture("prompt")
-    with pytest.raises(UserError, match="no item in 'de', it has \\['en', 'ru', 'sw'\\]"):
+    with pytest.raises(UserError, match="no item in 'de', only in \\['en', 'ru', 'sw'\\]"):
         evaluate(lm, manager, ["demo_arith_sw"], routing_profile=path, routing_reference="de")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(path.read_bytes()[:1000])
@@ -377,7 +377,7 @@ def test_steering_is_named_in_the_results_and_its_reach_is_reported(lm: HFMoE, m
 def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE, manager: TaskManager) -> None:
     others = ["demo_arith_en", "demo_arith_ru"]
     plain = evaluate(lm, manager)
-    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
+    with pytest.warns(RoutingWarning, match="acts on none of its tokens: it has `languages: sw`, not "):
         mixed = evaluate(lm, manager, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         # In a batch with steered rows the experts multiply other groups of tokens at once: the last bits may differ.
@@ -390,7 +390,7 @@ def test_steering_limited_to_a_language_leaves_the_others_as_they_are(lm: HFMoE,
     assert mixed["results"]["demo_arith_sw"]["steered_selection,none"] == 1.0
     lm.set_steering(None)
     alone = evaluate(lm, manager, others)
-    with pytest.warns(RoutingWarning, match="acts at none of its tokens: it has `languages: sw`, not "):
+    with pytest.warns(RoutingWarning, match="acts on none of its tokens: it has `languages: sw`, not "):
         limited = evaluate(lm, manager, others, steering=spec(languages=["swa"], action="activate"))
     for task in others:
         for mine, theirs in zip(limited["samples"][task], alone["samples"][task], strict=True):
@@ -445,7 +445,7 @@ def test_rolling_and_generation_tasks_have_fields(lm: HFMoE, manager: TaskManage
 
 
 def test_the_harness_own_response_cache_is_refused(lm: HFMoE, manager: TaskManager, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="another steering"):
+    with pytest.raises(UserError, match="other steering"):
         lm_eval.simple_evaluate(lm, tasks=TASKS, task_manager=manager, use_cache=str(tmp_path / "cache"))
 
 
@@ -482,7 +482,9 @@ def test_language_limits_need_the_tasks_language(lm: HFMoE, manager: TaskManager
         encoding="utf-8",
     )
     files = demo_runs.task_manager(tmp_path)
-    refused = pytest.raises(UserError, match="limited to some languages, but that of task 'nameless' is unknown")
+    refused = pytest.raises(
+        UserError, match="limited to some languages, but the language of task 'nameless' is unknown"
+    )
     with refused, pytest.warns(RoutingWarning, match="nameless: its language is unknown"):
         evaluate(lm, files, ["nameless"], steering=spec(languages=["sw"]))
     lm.set_steering(None)

@@ -111,5 +111,5 @@ def test_what_cannot_be_checked_is_said(folder: Path, lm: HFMoE, manager: TaskMa
         evaluate(lm, manager, others)
     lm.set_capture("prompt")
     lm.model.model.embed_tokens.weight.data[300, 5] += 1e-3
-    with pytest.warns(RoutingWarning, match=r"is the profile of another model than this run's \(model\.weights"):
+    with pytest.warns(RoutingWarning, match=r"is the profile of a model other than this run's \(model\.weights"):
         evaluate(lm, manager, others, steering=str(folder / "steer.yaml"))

@@ -103,7 +103,7 @@ def test_rows_in_another_order_are_a_loud_warning(lm: HFMoE, tmp_path: Path) -> 
     swahili = task(tmp_path, "sw", rows([*NUMBERS[3:], *NUMBERS[:3], 1200], "Je, ni {}?"))
     for names in ([english, swahili], [swahili, english]):
         with pytest.warns(
-            RoutingWarning, match=r"sums_sw and sums_en pair by row, but only 1 of 11 right answers agree \(in random"
+            RoutingWarning, match=r"sums_sw and sums_en are paired by row, but only 1 of 11 right answers agree"
         ):
             evaluate(lm, tmp_path, names)
     with pytest.warns(RoutingWarning, match=r"only 0 of 5 right answers agree"):  # with what else is in the first rows

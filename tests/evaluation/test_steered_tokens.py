@@ -179,7 +179,7 @@ def test_profiles_of_steering_that_acts_nowhere_are_warned_of(
         command += ["--output", str(out), "--steering", str(file)]
         assert main(command) == 0
         error = capsys.readouterr().err
-        assert error.count("the steering acts at none of its tokens") == 1
+        assert error.count("the steering acts on none of its tokens") == 1
         assert f"lm-eval-moe: warning: {out / 'en.safetensors'}: the steering" in error
         assert reason in error
         assert main([*command, "--restart", "--strict"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -72,6 +73,45 @@ def test_explain_shows_the_numbers_that_were_compared(capsys: pytest.CaptureFixt
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "1 0 1 task 0.9000 - baseline 0.1000 = 0.8000 > 0.2" in said
     assert "2 1 1 task 0.8000 - baseline 0.5000 = 0.3000 > 0.2" in said
+
+
+def test_what_many_languages_select_is_summed_up_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    languages = ["bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr"]
+    for size, language in enumerate(languages, start=1):
+        counts = [[size * (3 + (expert % 8 == 0)) for expert in range(64)] for _ in range(2)]
+        write_dump(folder / f"{language}.json", 100 * size, counts)
+    profiles = [f"{language}={language}.json" for language in languages]
+    rule = ["shared", "--profiles", *profiles, "--top_m", "64", "--action", "soft=0.5"]
+    shape = ["--shape", "layers=3,experts=64,top_k=2,moe_layers=1-2"]
+    assert experts(*rule, *shape, "--explain", "--reasons", "why.csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(lines) < 180, "128 experts of 12 languages"
+    assert "profiles: 12 files" in lines[2]
+    assert not any("sha256" in line for line in lines)
+    text = " ".join(" ".join(lines).split())
+    assert text.index("in all 1-2 128 2 of 2 100.0 %") < text.index("layer n experts") < text.index("why, intervention")
+    assert "(12 entries, bg=bg.json to fr=fr.json)" in text
+    assert "and 40 more" in text  # 24 of a layer's 64 are listed
+    assert "and 88 more experts: --reasons" in text  # 40 of 128 are explained
+    with Path("why.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = read_json(capsys, *rule, *shape)
+    choices = found["interventions"][0]["choices"]
+    assert [(int(row["layer"]), int(row["expert"]), row["why"]) for row in rows] == [
+        (choice["layer"], choice["expert"], choice["why"]) for choice in choices
+    ]
+    assert [float(row["bg"]) for row in rows] == [choice["values"]["bg"] for choice in choices]
+    assert len({profile["sha256"] for profile in found["profiles"]}) == 12
+
+
+def test_few_profiles_stand_below_what_they_select(capsys: pytest.CaptureFixture[str]) -> None:
+    assert experts(*STEERED) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[-4:] if "sha256" in line] == [
+        ["profile:", "task.safetensors:"],
+        ["profile:", "base.safetensors:"],
+    ]
 
 
 def test_json_holds_choices_values_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,6 +316,12 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a file of another kind": ([*STEERED, "--output", "task.safetensors"], ["--output", ".yaml"]),
     "no such folder": ([*STEERED, "--output", "no/x.yaml"], ["--output", "no folder"]),
+    "nothing left of a layer": (
+        ["shared", "--profiles", "en=en.json", "sw=sw.json", "--top_m", "4", "--threshold", "0.99", "--action", "mask",
+         "--shape", "layers=3,experts=4,top_k=2,moe_layers=1-2"],
+        ["error: experts shared: 1 experts of layer 1 are left"],
+    ),
+    "reasons of another kind": ([*STEERED, "--reasons", "x.txt"], ["--reasons", ".csv"]),
     "a picture of another kind": ([*STEERED, "--plot", "x.jpg"], ["--plot", ".png"]),
 }  # fmt: skip
 

@@ -298,7 +298,7 @@ def test_no_plug_in_is_looked_for_where_no_registry_is(tmp_path: Path) -> None:
 def test_what_the_help_lists_without_importing_it_is_what_registers_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
-    assert f"of what is printed: {', '.join(sorted(FORMATS))}," in " ".join(capsys.readouterr().out.split())
+    assert f"format of the printed text: {', '.join(sorted(FORMATS))}," in " ".join(capsys.readouterr().out.split())
     assert main(["compare", "nowhere", "--format", "jsonn"]) == 2
     assert "there is no format 'jsonn' (did you mean 'json'?)" in capsys.readouterr().err
 
@@ -310,29 +310,29 @@ BROKEN = {
     "a name that is taken": (
         "from dataclasses import dataclass\nfrom lm_eval_moe.steering.actions import SwitchAction\n\n\n"
         "@dataclass(frozen=True)\nclass Mask(SwitchAction):\n    name = 'mask'\n",
-        "the action 'mask' of broken_extras is there already, in lm_eval_moe.steering.actions.mask",
+        "the action 'mask' of broken_extras already exists, in lm_eval_moe.steering.actions.mask",
     ),
     "a format's name that is taken": (
         "from lm_eval_moe.compare.formats import Format, register\n\n\n"
         "def render(board, title):\n    return title\n\n\n"
         "register(Format('csv', render))\n",
-        "the format 'csv' of broken_extras is there already, in lm_eval_moe.compare.formats.as_csv",
+        "the format 'csv' of broken_extras already exists, in lm_eval_moe.compare.formats.as_csv",
     ),
     "a suffix that is taken": (
         "from lm_eval_moe.compare.formats import Format, register\n\n\n"
         "def render(board, title):\n    return title\n\n\n"
         "register(Format('another', render, ('.md',)))\n",
-        "the suffix '.md' of broken_extras is there already, in lm_eval_moe.compare.formats.as_markdown",
+        "the suffix '.md' of broken_extras already exists, in lm_eval_moe.compare.formats.as_markdown",
     ),
     "a figure's name that is taken": (
         "from lm_eval_moe.report.figures import BENCHMARK\n\n\n"
         "@BENCHMARK.figure('scores', order=1, title='Again')\ndef again(subject):\n    return None\n",
-        "the benchmarks' figure 'scores' of broken_extras is there already, in lm_eval_moe.report.figures.scores",
+        "the benchmarks' figure 'scores' of broken_extras already exists, in lm_eval_moe.report.figures.scores",
     ),
     "a backend's name that is taken": (
         "from lm_eval_moe.backends.registry import register_backend\n\n"
         "register_backend('hf-moe', 'broken_extras:Other')\n",
-        "the routed model 'hf-moe' of broken_extras is there already, in lm_eval_moe.backends.hf.model",
+        "the routed model 'hf-moe' of broken_extras already exists, in lm_eval_moe.backends.hf.model",
     ),
     "a rule with a flag of another form": (
         "from dataclasses import dataclass\nfrom lm_eval_moe.steering.selectors import Selector, options\n\n\n"
@@ -392,5 +392,5 @@ def test_a_proof_that_needs_one_that_does_not_hold_proves_nothing() -> None:
     def lost(runs: Any) -> ProofOutcome:
         return ProofOutcome("pass", "yes")
 
-    with pytest.raises(UserError, match="needs 'neverr', which there is not"):
+    with pytest.raises(UserError, match="needs 'neverr', which does not exist"):
         finding.all_proofs()

@@ -106,7 +106,10 @@ def test_the_same_run_passes(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("none", "the policy limits routing drift, and no profile of the candidate is given: --candidate_profile FILE"),
+        (
+            "none",
+            "but no profile of the candidate is given: add --candidate_profile FILE",
+        ),
         ("swapped", "is not the profile of the candidate: its steering.hash is none, the results say "),
         ("short", "40 items are only in the baseline's profile"),
     ],
@@ -173,7 +176,7 @@ def test_init_writes_what_gate_reads_with_margins_from_the_noise(
     before = policy_file.read_text(encoding="utf-8")
     given = ["gate", "init", str(real_pair[0]), "-o", str(policy_file)]
     assert main(given) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert policy_file.read_text(encoding="utf-8") == before
     assert main([*given, "--force", "--alpha", "0.01"]) == 0
     assert load_policy(policy_file).alpha == 0.01
@@ -211,7 +214,7 @@ def test_power_of_a_baseline_and_of_a_plan(
         (["power"], "give either a baseline's results or --items"),
         (["power", "--items", "0"], "--items: 0 is out of range"),
         (["power", "--items", "100", "--score", "1"], "--score: 1 is out of range"),
-        (["power", "--items", "100", "--drops", "5"], "'5' are no drops"),
+        (["power", "--items", "100", "--drops", "5"], "'5' is not a list of drops"),
         (["power", "--items", "100", "--correlation", "2"], "--correlation: 2 is out of range"),
         (["init", "none", "-o", "p.yaml"], "none: there is no such file or directory"),
     ],
@@ -236,7 +239,7 @@ def test_an_expired_allowance_is_judged_on_the_day_that_is_given(
     assert main([*given, "--today", "2026-12-31"]) == 0
     capsys.readouterr()
     assert main([*given, "--today", "2027-01-01"]) == 1
-    assert "expired after 2026-12-31: it excuses nothing any more" in capsys.readouterr().out
+    assert "expired after 2026-12-31 and no longer excuses anything" in capsys.readouterr().out
     assert main([*given, "--today", "soon"]) == 2
 
 

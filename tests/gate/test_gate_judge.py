@@ -68,7 +68,7 @@ def test_a_large_drop_that_may_be_chance_is_inconclusive_and_the_policy_says_wha
         verdict = verdict_of(policy(inconclusive=effect), given)
         line = line_of(verdict, "sw")
         assert (line.status, line.effect, verdict.exit_code) == ("inconclusive", effect, code)
-        assert footer(verdict).endswith("do not count there.") == (effect == "fail")
+        assert footer(verdict).endswith("are not counted there.") == (effect == "fail")
         said = "fell by 10.0 percentage points, which may be chance (of 30 items 5 scored lower and 2 higher, p = 0.23)"
         assert said in line.sentence
 
@@ -87,7 +87,7 @@ def test_a_score_held_if_its_bound_lies_within_the_margin() -> None:
 
 def test_unchanged_answers_held_however_few() -> None:
     line = line_of(verdict_of(policy(language=0.01), evidence("sw", [0.0] * 12)), "sw")
-    assert (line.status, line.sentence) == ("held", "no score of 12 items changed")
+    assert (line.status, line.sentence) == ("held", "no score changed (12 items)")
 
 
 def test_the_average_sees_what_no_language_shows() -> None:
@@ -145,8 +145,12 @@ def test_where_lower_is_better_a_rise_is_worse() -> None:
 @pytest.mark.parametrize(
     ("fields", "settings", "message"),
     [
-        ({"problem": "the candidate has no results of sums_sw: evaluate it, too"}, {}, "the candidate has no results"),
-        ({"items": 9}, {}, "9 items, the policy asks for at least 10"),
+        (
+            {"problem": "the candidate has no results for sums_sw: evaluate it as well"},
+            {},
+            "the candidate has no results",
+        ),
+        ({"items": 9}, {}, "9 items, but the policy requires at least 10"),
         ({"losses": None}, {}, "the scores of the items are not known"),
         ({"losses": None, "after": None, "problem": "x"}, {"samples": "preferred"}, "x"),
     ],
@@ -210,7 +214,7 @@ def test_an_allowance_excuses_until_its_day_and_leaves_the_average() -> None:
     assert line_of(late, "sw").status == "regression"
     assert late.exit_code == 1
     assert late.notes == (
-        "the allowance for language sw (new tokenizer) expired after 2026-06-14: it excuses nothing any more",
+        "the allowance for language sw (new tokenizer) expired after 2026-06-14 and no longer excuses anything",
     )
 
 
@@ -222,7 +226,7 @@ def test_an_allowance_that_is_not_needed_or_speaks_of_nothing_is_told() -> None:
     verdict = verdict_of(policy(allow=allow), evidence("sw", [0.0] * 200))
     assert line_of(verdict, "sw").status == "held"
     assert "it is not needed now" in line_of(verdict, "sw").sentence
-    assert verdict.notes == ("the allowance for benchmark smus speaks of nothing that was judged",)
+    assert verdict.notes == ("the allowance for benchmark smus matches nothing that was judged",)
 
 
 @pytest.mark.parametrize(

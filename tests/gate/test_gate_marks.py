@@ -52,7 +52,7 @@ def entry(task: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
     [
         (
             {"leaked_documents": 7},
-            "documents that the steering's experts were selected on (--allow_leak): a gain on them says nothing: "
+            "documents that the steering's experts were selected on (--allow_leak): a gain on them proves nothing: "
             "the candidate (7 of 40 in demo_arith_sw).",
         ),
         (
@@ -113,7 +113,7 @@ def test_one_profile_cannot_be_of_two_models(real_pair: tuple[Path, Path], tmp_p
     (line,) = [line for line in verdict.lines if line.kind == "drift"]
     assert line.effect == "unjudged"
     assert line.sentence.startswith("IDENTICAL PROFILES: ")
-    assert "one profile cannot be of both" in line.sentence
+    assert "one profile cannot belong to both" in line.sentence
     assert verdict.exit_code == 2
 
 

@@ -41,7 +41,7 @@ def test_stock_results_are_paired_item_by_item_over_languages(baseline: Path, tm
     assert sw.p == pytest.approx(stats.binomtest(20, 25, 0.5, alternative="greater").pvalue, rel=1e-9)
     assert zh.p == pytest.approx(0.5**20, rel=1e-9)
     assert [line.benchmark for line in verdict.lines] == ["xcopa"] * 4
-    assert line_of(verdict, "tr").sentence == "no score of 100 items changed"
+    assert line_of(verdict, "tr").sentence == "no score changed (100 items)"
     # 20 items lose in both languages, 5 win in one: sums of +2 and -1.
     assert macro.drop == pytest.approx(35 / 300)
     assert macro.method == "sign flip exact"
@@ -52,7 +52,7 @@ def test_stock_results_are_paired_item_by_item_over_languages(baseline: Path, tm
 def test_a_missing_language_cannot_be_judged(baseline: Path, tmp_path: Path) -> None:
     candidate = write_stock(tmp_path / "candidate", {lang: BASE[lang] for lang in ("sw", "tr")})
     verdict = gate(baseline, candidate)
-    assert line_of(verdict, "zh").sentence == "the candidate has no results of xcopa_zh: evaluate it, too"
+    assert line_of(verdict, "zh").sentence == "the candidate has no results for xcopa_zh: evaluate it as well"
     assert line_of(verdict, "macro").sentence == "the average lacks zh"
     assert verdict.exit_code == 2
 
@@ -61,7 +61,7 @@ def test_more_tasks_than_the_baseline_has_are_told(baseline: Path, tmp_path: Pat
     candidate = write_stock(tmp_path / "candidate", {**BASE, "th": right(5, 100)})
     verdict = gate(baseline, candidate)
     assert verdict.exit_code == 0
-    assert verdict.notes == ("not judged, since the baseline lacks it: xcopa_th",)
+    assert verdict.notes == ("not judged, because the baseline lacks it: xcopa_th",)
 
 
 def test_a_language_that_the_policy_lists_has_to_be_there(baseline: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_language_that_the_policy_lists_has_to_be_there(baseline: Path) -> Non
         ("xcpoa", "score", "unjudged"),
     ]
     assert "did you mean 'xcopa'" in verdict.lines[-1].sentence
-    assert verdict.notes[-1] == "not judged, since the policy does not list it: xcopa_zh, xcopa_tr"
+    assert verdict.notes[-1] == "not judged, because the policy does not list it: xcopa_zh, xcopa_tr"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_other_documents_cannot_be_judged(baseline: Path, tmp_path: Path) -> Non
     log.write_text(log.read_text().replace('"doc_hash": "sw 7"', '"doc_hash": "another"'))
     line = line_of(gate(baseline, candidate), "sw")
     assert line.sentence == (
-        "xcopa_sw: 1 of 100 documents have another content. Evaluate the same items as the baseline"
+        "xcopa_sw: 1 of 100 documents have different content. Evaluate the same items as the baseline"
     )
 
 
@@ -130,7 +130,7 @@ def test_of_several_dates_the_newest_counts(baseline: Path, tmp_path: Path) -> N
     write_stock(candidate, {"sw": BASE["sw"]}, date=LATER)
     verdict = gate(baseline, candidate)
     assert line_of(verdict, "sw").after == 0.6
-    assert verdict.notes == (f"of the candidate the results of {LATER} count for xcopa_sw, not those of {DATE}",)
+    assert verdict.notes == (f"of the candidate, the results of {LATER} count for xcopa_sw, not those of {DATE}",)
 
 
 def test_tasks_in_several_files_are_put_together(baseline: Path, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_a_verdict_too(baseline: Path, tmp_path: Path, ca
         message = "the candidate holds several runs: org/model, org/other"
     elif case == "truncated":
         file.write_text(file.read_text()[:200])
-        message = "is no JSON"
+        message = "is not valid JSON"
     elif case == "empty":
         paths = [tmp_path / "nothing"]
         paths[0].mkdir()

@@ -74,7 +74,7 @@ def test_an_evaluation_past_ours_is_an_error(manager: TaskManager, monkeypatch: 
     """As if lm-eval's `simple_evaluate` evaluated by another function."""
     lm = HFMoE(pretrained="demo", batch_size=8, capture="off")
     monkeypatch.setattr(evaluator, "evaluate", evaluator.evaluate.__wrapped__)
-    with pytest.raises(FlawedResultsError, match=r"did not evaluate by lm_eval\.evaluator\.evaluate") as caught:
+    with pytest.raises(FlawedResultsError, match=r"did not evaluate through lm_eval\.evaluator\.evaluate") as caught:
         simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=2)
     assert caught.value.results is not None
 
@@ -98,7 +98,7 @@ def test_documents_that_were_not_told_of_are_an_error(manager: TaskManager, monk
 
     assert build is Elsewhere.build_all_requests
     tasks["tasks"]["demo_arith_sw"].__class__ = Elsewhere
-    with pytest.raises(FlawedResultsError, match="task demo_arith_sw: lm-eval scored 3 documents, but told of 0"):
+    with pytest.raises(FlawedResultsError, match="task demo_arith_sw: lm-eval scored 3 documents, but announced 0"):
         evaluator.evaluate(lm=lm, task_dict=tasks, limit=3, bootstrap_iters=0)
 
 

@@ -126,5 +126,5 @@ def test_what_could_not_be_added_is_told() -> None:
     del results["results"]["b"], results["samples"]["a"][1]
     assert add_metrics(results, run_of(), BETTER, DOCUMENTS) == [
         "task a: its log does not have the 2 documents that were evaluated",
-        "task b: it is not among lm-eval's results, which are of a, c, all",
+        "task b: it is not among lm-eval's results, which cover a, c, all",
     ]

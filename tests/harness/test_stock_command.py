@@ -63,13 +63,13 @@ def test_the_stock_command_writes_routing_fields(steering: Path, manager: TaskMa
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "|routing_divergence|" in done.stdout
-    assert "task demo_arith_en: the steering acts at none of its tokens" in done.stderr
+    assert "task demo_arith_en: the steering acts on none of its tokens" in done.stderr
     (file,) = (tmp_path / "out").rglob("results_*.json")
     stock = json.loads(file.read_text(encoding="utf-8"))
     (log,) = (tmp_path / "out").rglob("samples_demo_arith_sw_*.jsonl")
     assert all("routing_divergence" in json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
     lm = HFMoE(pretrained="demo", batch_size=8)
-    with pytest.warns(UserWarning, match="acts at none"):
+    with pytest.warns(UserWarning, match="acts on none"):
         ours = simple_evaluate(lm, tasks=TASKS, task_manager=manager, limit=3, steering=steering)
     assert_same_routing(stock, json.loads(json.dumps(ours, default=str)))
     assert stock["results"]["demo_arith_sw"] == json.loads(json.dumps(ours["results"]["demo_arith_sw"]))

@@ -125,9 +125,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"routing": {"model_shape": {"layers": [0, 1]}, "steering": {"experts": {"2": [1]}}}},
-        "routing.steering.experts: expected a layer of the model's, got '2'",
+        "routing.steering.experts: expected one of the model's layers, got '2'",
     ),
-    ({"routing": {"steering": {"experts": {"all": [1]}}}}, "expected a layer of the model's, got 'all'"),
+    ({"routing": {"steering": {"experts": {"all": [1]}}}}, "expected one of the model's layers, got 'all'"),
     (
         {"routing": {"model_shape": {"layers": [0, 1]}, "tasks": {"t": {"curves": {"entropy": [0.5]}}}}},
         "routing.tasks.t.curves.entropy: expected 2 values, got [0.5]",
@@ -232,7 +232,7 @@ def test_a_samples_log_that_nests_too_deeply(tmp_path: Path, line: str) -> None:
     log.write_text(log.read_text() + line + "\n")
     found = inside("regression", lambda: read_one(path).samples_of("mgsm_direct_en"))
     assert isinstance(found, UserError)
-    assert "line 3 is no JSON object" in str(found)
+    assert "line 3 is not a JSON object" in str(found)
 
 
 def test_a_sample_beyond_the_largest_double(tmp_path: Path) -> None:

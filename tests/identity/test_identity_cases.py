@@ -33,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Evaluation
 
 IN_OTHER_WORDS = {
     "model.config": "the profile's routing shape is .*top 2",
-    "capture.span": "captured span is prompt, this run's is all",
+    "capture.span": "captured span is prompt, but this run's is all",
     "task.fewshot": "fewshot of the profile's own_choice is 0, of own_choice_sw 1",
 }
 
@@ -250,7 +250,7 @@ def test_what_another_backend_made_is_used_with_a_warning_that_names_both(base: 
         after.run(tasks=["own_choice_sw"], routing_profile=tmp_path / "other.safetensors", routing_reference="sw")
         after.run(tasks=["own_choice_sw"], steering=file, allow_leak=True)
     said = [str(each.message) for each in caught]
-    assert any(f"the profile was made by another backend: {mixed}" in text for text in said)
+    assert any(f"the profile was made by a different backend: {mixed}" in text for text in said)
     assert any(mixed in text and "reference.safetensors is the profile of another backend" in text for text in said)
     assert any("other.safetensors and reference.safetensors: other and hf-moe are mixed" in text for text in said)
     with pytest.raises(UserError, match=r"model\.backend"):

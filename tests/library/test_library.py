@@ -378,7 +378,7 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
     model, given = make_model("qwen3_moe"), prompts()
     with pytest.raises(UserError, match="beam search"), lm_eval_moe.capture(model):
         model.generate(**given, num_beams=2, max_new_tokens=3, do_sample=False)
-    with pytest.raises(UserError, match="one token more"), lm_eval_moe.capture(model):
+    with pytest.raises(UserError, match="one more token"), lm_eval_moe.capture(model):
         model.generate(**given, use_cache=False, max_new_tokens=3, do_sample=False, eos_token_id=None)
     with pytest.raises(UserError, match="attention mask"), lm_eval_moe.capture(model):
         model(input_ids=given["input_ids"], attention_mask=torch.ones(3, 1, 9, 9))

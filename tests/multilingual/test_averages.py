@@ -220,7 +220,7 @@ def test_a_metric_that_is_not_the_mean_of_its_documents_is_not_clustered() -> No
 def test_groups_that_cannot_be_taken_apart_say_why() -> None:
     found, known = of_five_languages()
     known["b_th"] = None
-    assert add_averages(found, known) == {"b": GroupRouting(why_not="the language of b_th is not known")}
+    assert add_averages(found, known) == {"b": GroupRouting(why_not="the language of b_th is unknown")}
     found, known = levels()
     del found["results"]["p_sw_hard"], known["p_sw_hard"]
     found["group_subtasks"] = {"p": ["p_en_easy", "p_en_hard", "p_sw_easy"]}
@@ -231,7 +231,7 @@ def test_groups_that_cannot_be_taken_apart_say_why() -> None:
 
 def test_a_name_that_is_taken_is_left_alone() -> None:
     found, known = of_five_languages(b_non_english={"acc": 0.123})
-    with pytest.warns(RoutingWarning, match="b_non_english is a task or group of its own"):
+    with pytest.warns(RoutingWarning, match="b_non_english is already the name of a task or group"):
         add_averages(found, known)
     assert found["results"]["b_non_english"]["acc,none"] == 0.123
 

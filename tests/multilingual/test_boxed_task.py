@@ -61,7 +61,9 @@ def test_numbers_are_right_whatever_is_around_them(boxed):
 @pytest.mark.usefixtures("_hub_rows")
 def test_a_missing_column_is_named_with_those_that_there_are(tmp_path):
     write_rows(tmp_path / "mgsm", "de", [{"question": "Zwei plus drei?", "answer": "5"}])
-    with pytest.raises(UserError, match=r"the column 'answer_number' is missing(.|\n)*there are question, answer"):
+    with pytest.raises(
+        UserError, match=r"the column 'answer_number' is missing(.|\n)*the columns are question, answer"
+    ):
         load_task("moe_mgsm_boxed_de")
 
 

@@ -119,5 +119,5 @@ def test_sentences_without_a_translation_are_refused(tmp_path):
 
 def test_a_missing_column_is_named_with_those_that_there_are(tmp_path):
     write_rows(tmp_path / "flores", "de", [{"id": 0, "sentence": GERMAN[0]}])
-    with pytest.raises(UserError, match=r"the column 'text' is missing(.|\n)*there are id, sentence"):
+    with pytest.raises(UserError, match=r"the column 'text' is missing(.|\n)*the columns are id, sentence"):
         load_task("moe_flores_en_x_de")

@@ -134,7 +134,9 @@ def test_steps_in_english_are_caught():
 
 def test_a_missing_column_of_global_mgsm_is_named(tmp_path):
     write_rows(tmp_path / "global_mgsm", "en", [{"question": "?", "answer": "5", "prompt": "Solve."}])
-    with pytest.raises(UserError, match=r"column 'instruction' is missing(.|\n)*there are question, answer, prompt"):
+    with pytest.raises(
+        UserError, match=r"column 'instruction' is missing(.|\n)*the columns are question, answer, prompt"
+    ):
         load_task("moe_global_mgsm_en")
 
 

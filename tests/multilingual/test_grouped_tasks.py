@@ -318,5 +318,5 @@ def test_prompt_and_scores_of_the_medical_questions() -> None:
 def test_a_subject_with_too_few_questions_is_named(medical: Path) -> None:
     write_rows(medical / "global_mmlu_medical_60", "sw.test", medical_rows("sw", of_each=59))
     moe = load_task("moe_global_mmlu_medical_60_en").get_config("metadata")["moe"]
-    with pytest.raises(UserError, match=r"clinical_knowledge has 59 questions, 60 are wanted"):
+    with pytest.raises(UserError, match=r"clinical_knowledge has 59 questions, but 60 are needed"):
         load_medical(moe={**moe, "file": "sw"})

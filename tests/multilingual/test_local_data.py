@@ -73,7 +73,8 @@ MISTAKES = {
     "a benchmark that is not there": ({"benchmark": "products"}, r"products/sw\.jsonl does not exist\n.*folders sums"),
     "a column that is not there": (
         {"columns": ("id", "questoin")},
-        r"sw\.jsonl: the column 'questoin' is missing \(did you mean 'question'\?\)\n.*needs id, questoin; there are",
+        r"sw\.jsonl: the column 'questoin' is missing \(did you mean 'question'\?\)\n"
+        r".*needs id, questoin; the columns are",
     ),
 }
 

@@ -90,7 +90,7 @@ def test_in_a_narrow_terminal_columns_are_left_out_and_names_stay_whole(capsys, 
     out = capsys.readouterr().out
     assert "moe_gsm8k_instruct " in out
     assert "Too narrow for:" in out
-    assert f"{gone}. --format markdown has them." in " ".join(out.split())
+    assert f"{gone}. --format markdown shows them." in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= int(width)
 
 

@@ -119,9 +119,12 @@ def shifted():
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (shifted(), r"40 of 40 answers in Swahili end in another number than in English \(the first is problem 0\)"),
+        (
+            shifted(),
+            r"40 of 40 answers in Swahili end in a different number than in English \(the first is problem 0\)",
+        ),
         ([{"prompt": "What is 1 + 1?", "chosen": "2"}], "the prompt of row 0 names no language or has no question"),
-        ([problem(0, "English"), problem(0, "Thai")], "of 1 problems none is in all of Bengali, Chinese"),
+        ([problem(0, "English"), problem(0, "Thai")], "none of 1 problems is in all of Bengali, Chinese"),
         ([{"query": "x", "response": "y"}], "the column 'prompt' is missing"),
     ],
 )
@@ -144,7 +147,7 @@ def test_other_columns_are_refused_with_those_that_there_are(bench, folder, file
     write_rows(bench / folder, file, [{"sentence": "x", "number": 3}])
     with pytest.raises(UserError) as caught:
         load_task(task)
-    assert f"needs {columns}; there are sentence, number" in str(caught.value)
+    assert f"needs {columns}; the columns are sentence, number" in str(caught.value)
 
 
 @pytest.mark.parametrize(

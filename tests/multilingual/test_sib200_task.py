@@ -73,7 +73,7 @@ def test_any_language_of_the_dataset_can_be_run_without_validation_sentences():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"index_id": 1, "category": "sport", "text": "."}, r"'sport' is no category \(did you mean 'sports'\?\)"),
+        ({"index_id": 1, "category": "sport", "text": "."}, r"'sport' is not a category \(did you mean 'sports'\?\)"),
         ({"index_id": 1, "label": 3, "text": "."}, r"the column 'category' is missing(.|\n)*index_id, label, text"),
     ],
 )

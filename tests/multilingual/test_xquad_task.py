@@ -112,5 +112,5 @@ def test_a_long_answer_contains_the_right_one():
 
 def test_a_missing_column_is_named_with_those_that_there_are(tmp_path):
     write_rows(tmp_path / "xquad", "en", [{"id": "1", "context": "c", "question": "q", "answer": "a"}])
-    with pytest.raises(UserError, match=r"the column 'answers' is missing(.|\n)*there are id, context, question"):
+    with pytest.raises(UserError, match=r"the column 'answers' is missing(.|\n)*the columns are id, context, question"):
         load_task("moe_xquad_direct_en")

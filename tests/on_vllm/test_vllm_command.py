@@ -192,7 +192,7 @@ def test_one_request_at_a_time_gives_the_same(evaluate: Callable[..., dict[str, 
 
 
 def test_an_answer_without_room_for_a_prompt_is_refused(evaluate: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(UserError, match=r"task own_answers: an answer of up to 256 tokens(?s:.*)max_model_len"):
+    with pytest.raises(UserError, match=r"task own_answers: the answer may have up to 256 tokens(?s:.*)max_model_len"):
         evaluate(["own_answers"], gen_kwargs=f"max_gen_toks={LONGEST}")
 
 
@@ -216,7 +216,7 @@ def test_the_command_leaves_batches_to_the_engine(folder: Path) -> None:
     [
         ({"device": "cuda:1"}, "CUDA_VISIBLE_DEVICES"),
         ({"steering": "beyond.yaml"}, "99"),
-        ({"max_model_len": 256, "max_length": 256}, "give one of them"),
+        ({"max_model_len": 256, "max_length": 256}, "give only one of them"),
         ({"pretrained": "/nowhere"}, "cannot load the config"),
     ],
 )

@@ -34,7 +34,7 @@ def test_all_that_answers_and_records_show_is_proved(lm: VLLMMoE) -> None:
     unseen = {"selection", "capture_counts"}
     assert {name for name, outcome in outcomes.items() if outcome == "not applicable"} == unseen
     assert {name for name, outcome in outcomes.items() if outcome == "pass"} == outcomes.keys() - unseen
-    assert found.verdict.startswith("OK, as far as answers and records show it")
+    assert found.verdict.startswith("OK, as far as answers and records show")
 
 
 def test_an_engine_says_what_its_answers_depend_on(lm: VLLMMoE) -> None:

@@ -37,7 +37,9 @@ def test_rows_in_another_order(broken: Callable[..., Any]) -> None:
 
 
 def test_a_router_that_is_not_reached(broken: Callable[..., Any]) -> None:
-    with pytest.raises(RoutingBypassedError, match="in layer 0 of vLLM's model, the router runs without being heard"):
+    with pytest.raises(
+        RoutingBypassedError, match="in layer 0 of vLLM's model, the router runs without being observed"
+    ):
         broken("Bypassed")
 
 
@@ -51,7 +53,7 @@ def test_routers_that_are_wrapped_after_compilation(
 
 
 def test_experts_that_receive_another_selection(broken: Callable[..., Any]) -> None:
-    with pytest.raises(RoutingBypassedError, match="the experts receive another selection"):
+    with pytest.raises(RoutingBypassedError, match="the experts receive a different selection"):
         broken("Unsteered")
 
 

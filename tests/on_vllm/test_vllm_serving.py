@@ -201,9 +201,13 @@ def test_a_conversation_whose_answers_are_steered_otherwise_than_its_prompts_goe
     ("steering", "changes", "message"),
     [
         ("other_shape.yaml", {}, "the file is for a model with layers: 99, this model has 4"),
-        (None, {}, "RoutedWorker was not told how to steer"),
+        (None, {}, "RoutedWorker was given no steering"),
         ("by_phase.yaml", {"VLLM_PLUGINS": "another"}, "has not loaded the plug-in lm_eval_moe"),
-        ("by_phase.yaml", {"worker": "support.on_vllm.broken_workers.Bypassed"}, "the router runs without being heard"),
+        (
+            "by_phase.yaml",
+            {"worker": "support.on_vllm.broken_workers.Bypassed"},
+            "the router runs without being observed",
+        ),
     ],
 )
 def test_a_server_that_cannot_steer_as_it_was_told_never_becomes_healthy(

@@ -27,7 +27,7 @@ def refusal(path) -> str:
         ("- {tasks: a}", ": expected a mapping, got a list of 1\n"),
         ("version: 1", ": 'entries' is missing"),
         ("version: 1\nentries: {}", ": entries: expected a list, got a mapping of 0 keys"),
-        ("version: 2\nentries: []", ": version: version 2 is not known"),
+        ("version: 2\nentries: []", ": version: unknown version: 2"),
         ("version: true\nentries: []", ": version: expected an integer, got true"),
         ("entries: []", ": 'version' is missing"),
         (

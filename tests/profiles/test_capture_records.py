@@ -65,7 +65,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
 
     path = tmp_path / "weights.safetensors"
     save_file({"weight": np.zeros((2, 2))}, path)
-    with pytest.raises(UserError, match=r"weights\.safetensors: is no profile of schema version 1"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: is not a profile of schema version 1"):
         read_records(path)
     with pytest.raises(UserError, match="cannot be read as a profile"):
         read_records(tmp_path / "nowhere.safetensors")

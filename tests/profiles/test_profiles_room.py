@@ -69,7 +69,7 @@ def test_counts_say_the_smallest_shape_that_they_fit(tmp_path: Path) -> None:
     with_profile = (read_profile(profile(tmp_path / "p.safetensors")), small)
     assert common_shape(with_profile, "") == SHAPE
     other = read_profile(dump(tmp_path / "other.json", layers=(0, 1)), counts=True)
-    with pytest.raises(UserError, match=r"other.json: is of another shape than .*3.json: layers 0-1 of 2"):
+    with pytest.raises(UserError, match=r"other.json: has a different shape from .*3.json: layers 0-1 of 2"):
         common_shape((large, other), "give others")
 
 

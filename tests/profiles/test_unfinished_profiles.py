@@ -98,7 +98,7 @@ def test_a_file_has_the_bytes_that_the_library_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_column_of_another_length_is_no_file(count: int, tmp_path: Path) -> None:
     column = ArrayColumn(np.dtype(np.float32), (3, 2), lambda: [np.zeros(2)] * count)
-    with pytest.raises(ValueError, match="not as many bytes"):
+    with pytest.raises(ValueError, match="wrong number of bytes"):
         write_safetensors(tmp_path / "p.safetensors", {"a": column}, {"format": "f"})
     assert not list(tmp_path.iterdir())
 
@@ -196,10 +196,10 @@ def test_a_damaged_beginning_or_another_format_is_one_message(tmp_path: Path) ->
     whole = side.read_bytes()
     for length in range(0, len(whole), 13):
         side.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=r"(?s)beginning is damaged.*start anew with --restart"):
+        with pytest.raises(UserError, match=r"(?s)beginning is damaged.*start over with --restart"):
             read_unfinished(side)
     side.write_bytes(b"".join(pack_frame({"format": "lm-eval-moe unfinished profile", "schema_version": 9})))
-    with pytest.raises(UserError, match=r"(?s)version 9.*start anew with --restart"):
+    with pytest.raises(UserError, match=r"(?s)version 9.*start over with --restart"):
         read_unfinished(side)
 
 
@@ -233,12 +233,12 @@ def test_a_file_that_was_changed_meanwhile_makes_no_profile(tmp_path: Path) -> N
     on_disk.save(3, 0, to_disk=False)
     whole = side.read_bytes()
     side.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match="is not as it was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         on_disk.content()
     side.write_bytes(whole)
     _, columns = on_disk.content()
     side.write_bytes(whole[:-300])
-    with pytest.raises(UserError, match="is not as it was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         write_profile(tmp_path / "p.safetensors", ProfileHeader("m", SHAPE, "prompt"), items(3), columns)
     assert [file.name for file in tmp_path.iterdir()] == ["side"]
     on_disk.close()

@@ -151,7 +151,7 @@ def test_what_an_older_version_left_is_one_message_or_a_restart(
     command += ["--output", str(tmp_path / "out"), *(["--aggregate"] if aggregate else [])]
     assert main(command) == 2
     message = capsys.readouterr().err
-    assert f"{older}: was begun by an older version" in message
+    assert f"{older}: was started by an older version" in message
     assert "--restart" in message
     assert "Traceback" not in message
     assert main([*command, "--restart"]) == 0

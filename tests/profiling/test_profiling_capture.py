@@ -112,7 +112,7 @@ def test_a_begun_profile_of_other_settings_is_refused_and_restarted(tokenizer: A
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
     lm.set_capture("all")
-    with pytest.raises(UserError, match=r"other settings: span was prompt, is all"):
+    with pytest.raises(UserError, match=r"different settings: span was prompt, is all"):
         ProfileJob(lm, texts, path, CaptureOptions(), lm.identity())
     with pytest.raises(UserError, match=r"source.sha256 was"):
         ProfileJob(lm, source(tmp_path, "en", ["Other text."]), path, CaptureOptions(), lm.identity())

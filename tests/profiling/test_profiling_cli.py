@@ -214,7 +214,7 @@ def test_real_texts_pair_by_their_names(
     for line in ("model ", "udhr: 12 rows", "source.sha256", "versions.transformers"):
         assert line in shown
     assert profile("--texts", *texts, "--id_field", "id", "--limit", "12", "--output", tmp_path) == 0
-    assert capsys.readouterr().out.count("is there already, with the same settings") == 2
+    assert capsys.readouterr().out.count("already exists, with the same settings") == 2
     assert profile("--texts", *texts, "--id_field", "id", "--limit", "13", "--output", tmp_path) == 2
     assert "limit was 12, is 13" in capsys.readouterr().err
 
@@ -236,7 +236,7 @@ def test_the_benchmark_is_the_name_without_its_language(path: str, language: str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--texts", "en=GOOD"], "--output: no folder is given"),
+        (["--texts", "en=GOOD"], "--output: no folder given"),
         (["--output", "OUT"], "either texts or tasks"),
         (["--output", "OUT", "--texts", "GOOD"], "is not LANGUAGE=FILE"),
         (["--output", "OUT", "--texts", "xx1=GOOD"], "is not a language code"),
@@ -245,15 +245,15 @@ def test_the_benchmark_is_the_name_without_its_language(path: str, language: str
         (["--output", "OUT", "--texts", "en=EMPTY"], "holds no text"),
         (["--output", "OUT", "--texts", "en=LATIN"], "is not UTF-8"),
         (["--output", "OUT", "--texts", "en=LINES", "--text_field", "txt"], "line 1: the field 'txt' is missing"),
-        (["--output", "OUT", "--texts", "en=LINES", "--id_field", "id"], "line 2: 'id' is 'a' as on line 1"),
-        (["--output", "OUT", "--texts", "en=BROKEN"], "line 1: is no JSON"),
-        (["--output", "OUT", "--texts", "en=hf:name"], "names no split of a data set"),
+        (["--output", "OUT", "--texts", "en=LINES", "--id_field", "id"], "line 2: 'id' is 'a', as on line 1"),
+        (["--output", "OUT", "--texts", "en=BROKEN"], "line 1: is not JSON"),
+        (["--output", "OUT", "--texts", "en=hf:name"], "does not name a split of a data set"),
         (["--output", "OUT", "--texts", "en=hf:FOLDER::nosuch"], "the data set cannot be loaded"),
         (["--output", "OUT", "--texts", "en=GOOD", "--span", "continuation"], "a text has no continuation"),
         (["--output", "OUT", "--texts", "en=GOOD", "--limit", "0"], "--limit: 0 is too small"),
         (["--output", "OUT", "--texts", "en=GOOD", "--set", "seed=1"], "--set: there is no steering file"),
         (["--output", "OUT", "--tasks", "nosuch_task"], "there is no task 'nosuch_task'"),
-        (["--output", "OUT", "--tasks", "demo_arith_en", "--benchmark", "b"], "--benchmark: says nothing for tasks"),
+        (["--output", "OUT", "--tasks", "demo_arith_en", "--benchmark", "b"], "--benchmark: has no effect on tasks"),
         (["--output", "GOOD", "--texts", "en=GOOD"], "is not a folder"),
     ],
 )

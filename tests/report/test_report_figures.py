@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from safetensors.numpy import load_file
 from scipy import stats
 from scipy.cluster.hierarchy import linkage
@@ -26,6 +25,8 @@ from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.drawing.palette import file_colours
 from lm_eval_moe.report.controls import gains_of, in_words
 from lm_eval_moe.report.figures import BenchmarkSubject, ProfilesSubject, ReportFigure
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import Curves, Line
 from lm_eval_moe.report.figures.alignment import alignment_figure
 from lm_eval_moe.report.figures.control_gains import control_gains_figure
 from lm_eval_moe.report.figures.differences import differences_figure
@@ -42,7 +43,7 @@ ITEMS = 40
 
 def data(figure: ReportFigure | None) -> list[dict[str, str]]:
     assert figure is not None
-    return list(csv.DictReader(io.StringIO(figure.csv(), newline="")))
+    return list(csv.DictReader(io.StringIO(figure.csv, newline="")))
 
 
 def benchmark_of(**runs: dict[str, Any]) -> Benchmark:
@@ -77,32 +78,102 @@ def test_divergence_is_scipys_normalised_by_entropy(profile: Path, inputs: Analy
     np.testing.assert_allclose([float(row["high"]) for row in shown], high, rtol=1e-6)
 
 
-def test_divergence_is_drawn_from_zero_with_the_layers_that_runs_steer(inputs: AnalysisInputs) -> None:
+def test_every_run_has_a_strip_of_the_layers_that_it_steers_with_its_name(inputs: AnalysisInputs) -> None:
     steered = Run(LabelledRun("steered", results_of(BASELINE, steering=CHOSEN)))
-    figure = divergence_of_profiles(ProfilesSubject(inputs, [None, steered]))
-    assert figure.key == (1,)
-    axes: Axes = figure.draw(file_colours()).axes[0]
-    low, high = axes.get_ylim()
-    assert low < 0 < high
-    assert min(axes.get_yticks()) == 0
-    bars = [
-        patch for patch in axes.patches if patch.get_facecolor()[:3] == pytest.approx((11 / 255, 106 / 255, 168 / 255))
+    other = results_of(BASELINE, steering=CHOSEN)
+    other["routing"]["steering"]["experts"] = {"4": [1], "5": [2], "7": [3]}
+    figure = divergence_of_profiles(ProfilesSubject(inputs, [None, steered, Run(LabelledRun("other", other))]))
+    strips = figure.draw(file_colours()).axes[1]
+    assert [text.get_text() for text in strips.texts] == ["steered", "other"]
+    blue, orange = (11 / 255, 106 / 255, 168 / 255), (196 / 255, 87 / 255, 10 / 255)
+    bars = {
+        colour: [
+            (bar.get_x(), bar.get_width()) for bar in strips.patches if bar.get_facecolor()[:3] == pytest.approx(colour)
+        ]
+        for colour in (blue, orange)
+    }
+    assert bars == {blue: [(1.5, 1)], orange: [(3.5, 2), (6.5, 1)]}  # layer 2; layers 4 and 5, and 7
+
+
+@pytest.mark.parametrize(("least", "from_zero"), [(0.19, True), (0.21, False)])
+def test_an_axis_begins_at_zero_where_little_of_it_would_be_empty(least: float, from_zero: bool) -> None:
+    points = {layer: (value, None, None) for layer, value in enumerate((0.6, least, 0.4))}
+    bands = {"early": [0], "middle": [1], "late": [2]}
+    curves = Curves([0, 1, 2], bands, [Line("sw", points)], ["sw"], "divergence")
+    figure = curve_figure(curves, "t", "What.", "it")
+    low, high = figure.draw(file_colours()).axes[0].get_ylim()
+    assert (low == 0) == from_zero
+    assert ("The axis does not begin at 0." in figure.caption) != from_zero
+    assert 0 <= low <= least
+    assert high > 0.6
+
+
+def many_curves() -> Curves:
+    """Twenty languages of all tiers; that of number n is at n / 100 in every layer, and one has a peak."""
+    languages = ["de", "fr", "es", "it", "pt", "nl", "sv", "da", "uk", "bg", "el", "ro", "lt"]
+    languages += ["sw", "yo", "zu", "xh", "ha", "am", "pcm"]
+    lines = [
+        Line(lang, dict.fromkeys(range(4), ((number + 1) / 100, None, None))) for number, lang in enumerate(languages)
     ]
-    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(1.5, 1)]  # layer 2
+    lines[9].points[0] = (0.9, None, None)
+    return Curves(range(4), {"early": [0], "middle": [1, 2], "late": [3]}, lines, languages, "divergence")
+
+
+def test_many_curves_are_drawn_as_medians_of_tiers_with_the_extremes_named() -> None:
+    curves = many_curves()
+    figure = curve_figure(curves, "t", "What.", "it")
+    axes = figure.draw(file_colours()).axes[0]
+    medians = {round(float(line.get_ydata()[1]), 6) for line in axes.lines if line.get_linewidth() > 2}
+    # High: de to sv; mid: da to lt; low: sw to am; nothing is known of pcm.
+    assert medians == {0.04, 0.105, 0.165, 0.2}
+    names = {text.get_text().strip() for text in axes.texts}
+    assert {"de", "fr", "am", "pcm", "bg"} <= names  # the lowest, the highest, and that with the peak
+    assert not {"it", "sw", "el"} & names
+    assert {"high (7)", "mid (6)", "low (6)", "unknown (1)"} <= names
+    low, high = np.percentile(np.arange(8, 14) / 100, [10, 90])
+    bands = [patch.get_paths()[0].vertices for patch in axes.collections]
+    ends = [sorted({round(float(y), 6) for x, y in band if x == 1}) for band in bands]
+    assert [round(float(low), 6), round(float(high), 6)] in ends
+    assert [(row["language"], row["layer"]) for row in data(figure)][:2] == [("de", "0"), ("de", "1")]
+    assert len(data(figure)) == 80
+
+
+def test_every_choice_of_a_figure_is_drawn_once_under_its_number() -> None:
+    figure = curve_figure(many_curves(), "t", "What.", "it")
+    assert figure.choices == tuple(sorted(many_curves().languages))
+    for draw in (figure.draw, figure.folded[0].draw):
+        lines = [line for axes in draw(file_colours()).axes for line in axes.lines]
+        drawn = {line.get_gid(): line.get_ydata()[1] for line in lines if line.get_gid()}
+        expected = {f"choice-{figure.choices.index(line.language)}": line.points[1][0] for line in many_curves().lines}
+        assert drawn == expected
+
+
+def test_panels_by_family_hold_every_language_once() -> None:
+    panels = curve_figure(many_curves(), "t", "What.", "it").folded[0].draw(file_colours()).axes
+    titles = [text.get_text() for axes in panels for text in axes.texts if text.get_text().endswith(")")]
+    assert "Indo-European (14)" in titles
+    assert "Atlantic-Congo (4)" in titles
+    assert "other families (2)" in titles  # Hausa and Amharic are two of a family
 
 
 def test_expert_differences_are_paired_t_tests_with_holms_correction(profile: Path, inputs: AnalysisInputs) -> None:
     rows = [row for row in data(expert_heat_map(ProfilesSubject(inputs))) if row["language"] == "zh"]
     tokens = 12
     a, b = (of_language(profile, "counts", lang).reshape(ITEMS, -1) / tokens for lang in ("zh", "en"))
-    np.testing.assert_allclose([float(row["difference"]) for row in rows], (a - b).mean(0), atol=1e-12)
+    values = {
+        quantity: np.array(
+            [[float(row[f"expert_{e}"]) for e in range(16)] for row in rows if row["quantity"] == quantity]
+        )
+        for quantity in ("difference", "beyond_noise")
+    }
+    np.testing.assert_allclose(values["difference"].ravel(), (a - b).mean(0), atol=6e-6)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = stats.ttest_rel(a, b).pvalue
     constant = np.ptp(a - b, axis=0) < 1e-12
     p[constant] = np.where(np.abs((a - b).mean(0)[constant]) > 1e-9, 2 / 2**ITEMS, 1.0)
     expected = multipletests(p, 0.05, method="holm")[0]
     assert 0 < expected.sum() < len(expected)
-    assert [row["beyond_noise"] == "true" for row in rows] == expected.tolist()
+    assert values["beyond_noise"].ravel().tolist() == expected.tolist()
     figure = expert_heat_map(ProfilesSubject(inputs))
     assert figure is not None
     assert f"{expected.sum()} (zh)" in figure.finding or "(zh)" not in figure.finding
@@ -232,7 +303,7 @@ def test_a_sweep_counts_the_cells_beyond_their_controls(tmp_path: Path) -> None:
     figure = sweep_figure(tmp_path / "s", cells)
     assert "Largest gain over random controls: middle, 0.5, +9.0 percentage points" in figure.finding
     assert "+5.0 to +13.0 against the mean of random sets" in figure.finding
-    assert "which do not know that it was chosen among 3 cells" in figure.finding
+    assert "which do not allow for its being the best of 3 cells" in figure.finding
     assert "The table has no p of that difference corrected over the cells" in figure.finding
     assert "after Holm's correction over the cells; its rank p = 0.25, which can reach 0.05 from 19" in figure.finding
     assert "Of 3 cells 1 is better and 1 worse than a random set beyond noise" in figure.finding
@@ -258,7 +329,7 @@ def test_the_best_cell_of_a_sweep_stands_beside_its_corrected_p(tmp_path: Path) 
 def test_a_sweep_without_controls_claims_nothing(tmp_path: Path) -> None:
     alone = {**effect(0.1, 0.0, 0.0, 0.0), "control": None, "over_control": None}
     figure = sweep_figure(tmp_path / "s", [({"a.soft": 1.0}, {"mean": alone})])
-    assert figure.finding == "The cells have no random controls: nothing can be said for the choice of experts."
+    assert figure.finding == "The cells have no random controls, so nothing can be said about the choice of experts."
 
 
 def test_a_sweeps_frames_are_holms_over_all_gains_and_its_scale_is_twice_the_noise(tmp_path: Path) -> None:

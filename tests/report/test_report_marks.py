@@ -30,7 +30,7 @@ def pair(entry: dict[str, Any] | None = None, **routing: Any) -> list[LabelledRu
 @pytest.mark.parametrize(
     ("entry", "sign", "text"),
     [
-        ({"leaked_documents": 4}, "L", "(--allow_leak): a gain on them says nothing: steered (4 of 10 in sums_sw)"),
+        ({"leaked_documents": 4}, "L", "(--allow_leak): a gain on them proves nothing: steered (4 of 10 in sums_sw)"),
         ({"leak_unknown": True}, "U", "which items the steering's experts were selected: steered (sums_sw)"),
         ({"steered_tokens": 0}, "N", "reached no token of the task: the run is unsteered there: steered (sums_sw)"),
     ],
@@ -86,7 +86,7 @@ def test_where_the_reference_records_come_from_is_told(tmp_path: Path) -> None:
         "en.safetensors (SHA-256 efefefefefefefef), model some/model, without steering"
     )
     assert (
-        "R: divergence to a reference that was not steered as the run was: steered (to a reference without steering)"
+        "R: divergence to a reference that was not steered like the run: steered (to a reference without steering)"
         in (page.text)
     )
 

@@ -52,7 +52,7 @@ def test_a_steered_run_of_lm_evals_own_function_is_labelled_as_steered(tmp_path:
     assert run.steering is not None
     assert run.steering.hash == results["config"]["steering"]["hash"]
     assert run.steering_title == f"gentle #{run.steering.hash[:8]}"
-    assert labelled.label.endswith(run.steering_title)
+    assert labelled.label == f"{run.model} + gentle"
     assert [mark.kind for mark in score_marks(run, "demo_arith_sw")] == ["leak unknown"]
 
 

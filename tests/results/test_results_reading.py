@@ -79,7 +79,7 @@ def test_differently_steered_runs_of_one_folder_are_not_dates_of_each_other(tmp_
     runs, superseded = latest(read_results([tmp_path]))
     assert len(runs) == 2
     assert not superseded
-    assert {run.label.split("#")[0] for run in runs} == {"org/model", "org/model + soft "}
+    assert {run.label for run in runs} == {"unsteered", "soft"}
 
 
 def test_files_given_by_name_are_all_kept(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_task_globs_pick_tasks_and_unknown_ones_are_refused(tmp_path: Path) -> N
     write_run(tmp_path, SCORES)
     (run,) = read_results([tmp_path], tasks=["*_en"])
     assert list(run.results["results"]) == ["mgsm_direct_en"]
-    with pytest.raises(UserError, match=r"no task fits belebele.*\n.*mgsm_direct_en, mgsm_direct_sw"):
+    with pytest.raises(UserError, match=r"no task matches belebele.*\n.*mgsm_direct_en, mgsm_direct_sw"):
         read_results([tmp_path], tasks=["belebele*"])
 
 
@@ -161,14 +161,20 @@ def append_again(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, "line 4 is no JSON object"),
+        (cut, "line 4 is not a JSON object"),
         (drop_last_line, "holds 3 documents, but the results say 4"),
-        (swap_for_another_runs, r"the mean of exact_match is 1, but the results say 0.5: it is the log of another run"),
+        (
+            swap_for_another_runs,
+            r"the mean of exact_match is 1, but the results say 0.5: it is the log of a different run",
+        ),
         (swap_for_other_prompts, "do not have the hash that the results give"),
         (append_again, "document 1 occurs twice under the filter 'flexible-extract': lines 2 and 5"),
         (edit_line(3, lambda sample: sample.update(exact_match=float("nan"))), r"line 3 \(document 2\) holds nan"),
-        (edit_line(2, lambda sample: sample.pop("doc_id")), "line 2 has no whole number as doc_id"),
-        (lambda path: log_of(path).write_text("[1, 2]\n"), "line 1 is no JSON object: it is a list"),
+        (
+            edit_line(2, lambda sample: sample.pop("doc_id")),
+            "line 2 has the doc_id nothing, which is not a whole number",
+        ),
+        (lambda path: log_of(path).write_text("[1, 2]\n"), "line 1 is not a JSON object: it is a list"),
         (lambda path: log_of(path).write_text(""), "holds 0 documents, but the results say 4"),
     ],
 )
@@ -196,14 +202,14 @@ def test_a_damaged_or_strange_log_is_refused_with_file_and_line(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"results": {"a": {"acc,none": 0.', r"is no JSON: .* in line 1 \(it is cut off\)"),
-        ("", "is no JSON"),
+        ('{"results": {"a": {"acc,none": 0.', r"is not valid JSON: .* in line 1 \(it is cut off\)"),
+        ("", "is not valid JSON"),
         ('{"a": 1}', "holds no table of results"),
         ("[]", "holds no table of results"),
         ('{"results": {"a": 1}}', "expected the task's scores, got int"),
         ('{"results": {"a": {"acc,none": NaN}}}', "the score is nan"),
         ('{"results": {"a": {"acc,none": -Infinity}}}', "the score is -inf"),
-        (b"\xff\xfe\x00", "is not UTF-8|is no JSON"),
+        (b"\xff\xfe\x00", "is not UTF-8|is not valid JSON"),
     ],
 )
 def test_a_damaged_results_file_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -68,7 +68,7 @@ def check(lm: HFMoE, experts: str = "experts") -> None:
 def test_a_list_of_experts_is_found_by_its_structure(tokenizer: Any, tmp_path: Path) -> None:
     path = saved("gate", tmp_path / "model", tokenizer)
     check(HFMoE(pretrained=path, trust_remote_code=True, capture="all", batch_size=1))
-    with pytest.raises(UserError, match=r"code of its own(?s:.*)--trust_remote_code"):
+    with pytest.raises(UserError, match=r"its own code(?s:.*)--trust_remote_code"):
         HFMoE(pretrained=path)
 
 
@@ -105,7 +105,7 @@ def test_several_lists_with_a_router_are_ambiguous(tokenizer: Any, tmp_path: Pat
     second = f"self.router = nn.Linear(hidden, {EXPERTS + 1})"
     both = f"{MAKES_EXPERTS.replace('experts', 'ffns')}\n        self.norms = {OTHER}\n        {second}"
     renamed(path, (MAKES_EXPERTS, both), ("enumerate(self.experts)", "enumerate(self.ffns)"))
-    message = r"cannot tell the experts of model\.layers\.0\.mlp \(MyMoEBlock\).*ffns of 6 and norms of 7"
+    message = r"cannot identify the experts of model\.layers\.0\.mlp \(MyMoEBlock\).*ffns of 6 and norms of 7"
     with pytest.raises(UserError, match=f"{message}(?s:.*)docs/adapters.md"):
         HFMoE(pretrained=path, trust_remote_code=True)
 
@@ -116,7 +116,7 @@ def test_a_model_that_says_no_k_takes_it_from_its_adapter(adapter: Path, tokeniz
     config = Path(path) / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace("num_experts_per_tok", "own_k"), encoding="utf-8")
     arguments = {"pretrained": path, "trust_remote_code": True, "capture": "all", "batch_size": 1}
-    with pytest.raises(UserError, match=r"does not say how many experts it selects(?s:.*)its `of` gives top_k"):
+    with pytest.raises(UserError, match=r"does not say how many experts it selects(?s:.*)its `of` must give top_k"):
         HFMoE(**arguments, adapter=adapter)
     text = adapter.read_text(encoding="utf-8")
     adapter.write_text(text.replace("len(block.experts))", f"len(block.experts), top_k={TOP_K})"), encoding="utf-8")
@@ -160,7 +160,7 @@ def test_a_block_of_unknown_form_is_refused_until_an_adapter_is_given(
     [
         ("", "", None),
         (".topk(top_k)", ".topk(top_k, largest=False)", ["recorded without effect", "an effect that is not recorded"]),
-        ("weights / weights.sum(-1, keepdim=True)", "weights", ["with another weight than is recorded"]),
+        ("weights / weights.sum(-1, keepdim=True)", "weights", ["with a weight other than the recorded one"]),
         ("return indices", "return (indices + 1) % 6", ["recorded without effect"]),
     ],
 )
@@ -182,7 +182,9 @@ def test_doctor_proves_an_adapter_and_finds_a_wrong_one(
     said = " ".join(printed.out.split())
     assert ("verdict: OK" if words is None else "verdict: NOT OK") in said
     assert all(word in said for word in words or [])
-    assert ("lm-eval-moe doctor shows what is wrong" in printed.err) is (words is not None and "effect" in words[0])
+    assert ("run lm-eval-moe doctor to see what is wrong" in printed.err) is (
+        words is not None and "effect" in words[0]
+    )
 
 
 def test_an_expert_that_no_module_or_parameter_is_of_is_not_proven_unless_allowed(
@@ -218,7 +220,7 @@ def test_an_expert_that_no_module_or_parameter_is_of_is_not_proven_unless_allowe
         (None, "is not a Python file"),
         ("import a_module_that_nobody_has", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
         ("class Broken(", "SyntaxError"),
-        ("from lm_eval_moe.routers import RoutedBlock", "has no adapter: no class derived from RoutedBlock"),
+        ("from lm_eval_moe.routers import RoutedBlock", "has no adapter: no subclass of RoutedBlock"),
     ],
 )
 def test_an_adapter_that_cannot_be_read_is_a_users_mistake(text: str | None, message: str, tmp_path: Path) -> None:

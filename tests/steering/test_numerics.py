@@ -125,7 +125,7 @@ def test_a_damaged_router_is_named_with_a_request(how: str, kind: str, tokenizer
     assert re.fullmatch(r"task task, document [0-5], request 0", caught.value.where or "")
     assert caught.value.problem == (
         "the router logits of layer 2 are NaN or infinite: the experts would be chosen at random; 3 more requests "
-        "of the batch are like it"
+        "in the batch have the same problem"
     )
     assert "dtype=bfloat16" in (caught.value.fix or "")
     assert not lm.captured.records, "nothing of such a batch is kept"

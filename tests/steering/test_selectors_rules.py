@@ -278,7 +278,7 @@ def test_items_without_a_partner_are_left_out_and_said_to_be(pairs: Path) -> Non
         ("q1", 4, [[4, 0, 3, 1], [4, 0, 2, 2]]),
     ]
     write(pairs / "a.safetensors", rows)
-    with pytest.warns(RoutingWarning, match="of 3 and 2 items, 2 are in both profiles; only they are compared"):
+    with pytest.warns(RoutingWarning, match="of 3 and 2 items, 2 are in both profiles; only those are compared"):
         assert selected(risk(top=3), pairs) == before
 
 
@@ -305,7 +305,7 @@ def test_languages_of_different_items_are_warned_about(languages: Path) -> None:
     rows = [("q1", 10, LANGUAGES["sw"]), ("q2", 10, LANGUAGES["sw"])]
     write(languages / "sw.safetensors", rows, language="sw")
     rule = {"shared": {"profiles": profiles("en", "sw")}}
-    with pytest.warns(RoutingWarning, match=r"shared\.profiles: .* not of the same items: en has 1, sw has 2, 1 are"):
+    with pytest.warns(RoutingWarning, match=r"shared\.profiles: .* not hold the same items: en has 1, sw has 2, 1 are"):
         assert selected(rule, languages)
 
 

@@ -86,10 +86,15 @@ def test_the_given_mapping_is_left_as_it_is() -> None:
         ("=3", "--set", "'=3' is not KEY=VALUE", "action.soft=0.25"),
         ("interventions..action=mask", "--set", "is not KEY=VALUE", "action.soft=0.25"),
         ("seed=[", "--set seed", "not valid YAML", "correct it there"),
-        ("interventions.2.action=mask", "--set interventions.2.action", "a list of 2, not a place for '2'", "0 to 1"),
-        ("interventions.-1.action=mask", "--set interventions.-1.action", "not a place for '-1'", "0 to 1"),
+        (
+            "interventions.2.action=mask",
+            "--set interventions.2.action",
+            "2 entries, and '2' is not one of them",
+            "0 to 1",
+        ),
+        ("interventions.-1.action=mask", "--set interventions.-1.action", "'-1' is not one of them", "0 to 1"),
         ("interventions.0000000001.action=mask", "--set interventions.0000000001.action", "a list of 2", "0 to 1"),
-        ("interventions.x.action=mask", "--set interventions.x.action", "not a place for 'x'", "0 to 1"),
+        ("interventions.x.action=mask", "--set interventions.x.action", "'x' is not one of them", "0 to 1"),
         (
             "interventions.1.action.soft=1",
             "--set interventions.1.action.soft",

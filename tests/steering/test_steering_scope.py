@@ -226,7 +226,7 @@ def test_a_limit_is_not_passed_over_where_the_language_is_unknown(task: str | No
         (lm.loglikelihood_rolling, rolled(["The cat"], task)),
         (lm.generate_until, generated(["The cat"], [task])),
     ):
-        with pytest.raises(UserError, match=f"limited to some languages, but that of task {task!r} is unknown"):
+        with pytest.raises(UserError, match=f"limited to some languages, but the language of task {task!r} is unknown"):
             kind(requests, disable_tqdm=True)
     lm.set_steering(parse_spec(spec_of([MASK])))
     assert lm.loglikelihood(scored(PAIRS, [task] * len(PAIRS)), disable_tqdm=True)

@@ -56,7 +56,7 @@ class LargeStudy:
     """What is in the folder, as it was read."""
 
     runs: tuple[LabelledRun, ...]
-    materials: tuple[AnalysisInputs, ...]
+    profile_sets: tuple[AnalysisInputs, ...]
     sweeps: tuple[SweepReport, ...]
 
 
@@ -98,12 +98,13 @@ def write_large_profile(path: Path) -> Path:
         path,
         LANGUAGES,
         shape=SHAPE,
-        items=3,
-        tokens=24,
+        items=8,
+        tokens=48,
         benchmark=BENCHMARK,
         model=MODEL,
         overlap=True,
         distance=distance,
+        kin={lang: known_languages()[lang].branch or known_languages()[lang].family for lang in LANGUAGES},
     )
 
 
@@ -122,9 +123,11 @@ def write_large_sweep(folder: Path) -> Path:
                 if (layers, rule, strength) == ("late", "task", 1.0):
                     gains["my"] = -0.6  # what one outlier does to a scale
                 settings = {"layers": layers, "experts.rule": rule, "action.soft": strength}
-                effects = {
-                    name: effect(round(gain, 4), 0.0, gain - 0.02, gain + 0.02, draws=3) for name, gain in gains.items()
-                }
+                effects = {}
+                for name, gain in gains.items():
+                    control = 0.005 * generator.normal()
+                    effects[name] = effect(round(gain, 4), round(control, 4), gain - 0.02, gain + 0.02, draws=3)
+                    effects[name]["gain"] |= {"stderr": 0.012, "exact_p": None}
                 if rule == "multilingual" and strength == -0.5:
                     del effects["qu"], effects["ay"]
                 cells.append((settings, effects))

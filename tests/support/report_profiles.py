@@ -23,11 +23,12 @@ def write_profile(
     model: str = "some/model",
     overlap: bool = False,
     seed: int = 0,
-    distance: Mapping[str, float] | None = None,
+    distance: Mapping[str, float] = {},
+    kin: Mapping[str, str] = {},
 ) -> Path:
     """Write one profile with the items of all languages; ``item-i`` is the same item in each.
 
-    ``distance`` says how far languages are from the first, 1 where it says nothing.
+    ``distance`` says how far languages are from the first, 1 where it says nothing; those of one ``kin`` are alike.
     """
     shape = shape or RoutingShape(tuple(range(8)), 16, 2, 8)
     layers, experts = len(shape.layers), shape.experts
@@ -37,11 +38,7 @@ def write_profile(
     # Languages differ least in the middle of the depth.
     apart = np.abs(np.linspace(-1, 1, layers))[:, None] + 0.2
     for number, language in enumerate(languages):
-        own = (
-            0.0
-            if number == 0
-            else generator.normal(size=(layers, experts)) * apart * (distance or {}).get(language, 1.0)
-        )
+        own = 0.0 if number == 0 else generator.normal(size=(layers, experts)) * apart * distance.get(language, 1.0)
         for item in range(items):
             scores = common + own + 0.1 * generator.normal(size=(layers, experts))
             noisy = scores[None] + generator.gumbel(size=(tokens, layers, experts))

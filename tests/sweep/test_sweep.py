@@ -122,7 +122,7 @@ def test_a_run_under_another_run_s_name_is_refused(
     shutil.copy(baseline, other)
     assert main(["sweep", str(spec), "--model_args", "pretrained=demo", "--output", str(copy)]) == 2
     said = capsys.readouterr().err
-    assert f"{other}: holds the results of another steering than its name says" in said
+    assert f"{other}: holds the results of a different steering from the one in its name" in said
     assert f"delete {other}" in said
 
 
@@ -174,7 +174,7 @@ def test_equal_cells_are_evaluated_once(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["sweep", str(file), "--model_args", "pretrained=demo", "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert "2 cells, 0 random controls each, 2 runs with the baseline" in captured.err
-    assert "without random controls no gain can be put down to the experts" in captured.err
+    assert "without random controls no gain can be attributed to the choice of experts" in captured.err
 
 
 def test_cells_without_experts_are_refused_or_left_out(
@@ -213,11 +213,11 @@ def test_cells_without_experts_are_refused_or_left_out(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "version 2 is not known"),
+        ({"version": 2}, "unknown version: 2"),
         ({"tasks": []}, "tasks: the list is empty"),
         ({"grid": {"interventions.0.action.soft": []}}, "the list is empty"),
         ({"grid": {"interventions.0.action.soft": [0.5, 0.5]}}, "a value is given twice"),
-        ({"grid": {"0": [0.5]}}, "is no path"),
+        ({"grid": {"0": [0.5]}}, "is not a path"),
         ({"grid": {"interventions.0.action.softt": [0.5]}}, "did you mean 'soft'"),
         ({"grid": {"interventions.3.action.soft": [0.5]}}, "a list of 1"),
         ({"grid": {"seed": list(range(10001))}}, "10001 cells"),
@@ -255,7 +255,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "thesis.txt").write_text("dear to someone")
     file = written(tmp_path)
     assert main(["sweep", str(file), "--model_args", "pretrained=demo", "--output", str(tmp_path)]) == 2
-    assert "holds no sweep" in capsys.readouterr().err
+    assert "does not hold a sweep" in capsys.readouterr().err
 
 
 def test_a_value_of_several_parts_goes_through_as_it_is(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ _MANY = 40  # prompts that differ in one word are shown as one template from her
 _HEAD = """\
 # Multilingual tasks
 
-Made by `python -m tools.multilingual.tasks_page` from the manifests `tasks/*/benchmark.yml`; a test says that it is
+Made by `python -m tools.multilingual.tasks_page` from the manifests `tasks/*/benchmark.yml`; a test checks that it is
 current. `lm-eval-moe ls` shows the same facts in the terminal.
 
 ```sh
@@ -60,14 +60,15 @@ groups them: high 5 and 4, mid 3, low 2 to 0; languages that their list does not
 scripts, families and classes, with its sources, is `lm_eval_moe/multilingual/languages.yaml`.
 
 **Offline.** With `MOE_BENCH_DIR` set, this package's own tasks read `<folder>/<benchmark>/<file>.jsonl` instead of the
-hub, a row a line in the hub's columns. Groups of lm-eval's own tasks read what lm-eval reads.
+hub, with one row per line in the hub's columns. Groups of lm-eval's own tasks read what lm-eval reads.
 
-**A benchmark more** takes a folder in `tasks/`, or in a [plug-in](extending.md#a-benchmark), with a manifest
+**One more benchmark** takes a folder in `tasks/`, or in a [plug-in](extending.md#a-benchmark), with a manifest
 `benchmark.yml` (its keys are explained at the head of `lm_eval_moe/multilingual/manifest.py`), a template, and a loader
-where the rows need more than reading; `python -m tools.multilingual.task_files` writes the tasks and groups.
+if the rows need more than reading; `python -m tools.multilingual.task_files` writes the tasks and groups.
 
 **Prompts.** Each benchmark's prompts are shown on an invented row, `<question>` standing for the question; lines that
-begin with an arrow are the answers to choose from. If one reads wrong to you who speak the language, please say so.
+begin with an arrow are the answers to choose from. If you speak the language and a prompt reads wrong,
+please report it.
 """
 
 

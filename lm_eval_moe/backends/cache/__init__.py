@@ -1,4 +1,4 @@
-"""Answers kept on disk together with their routing, so that a run that was cut off goes on where it was.
+"""Answers kept on disk together with their routing, so that a run that was cut off continues where it stopped.
 
 An entry belongs to everything that determines it to the last bit: the identity of the model that answers (weights,
 code, tokenizer, steering, what is captured, batch size, threads, versions) and the request. lm-eval's own cache knows

@@ -37,16 +37,16 @@ def answers_by_block(
         size: Rows of a block.
         compute: Runs the requests of some indices; returns their answers and records.
         recall: Takes the record of a request that was not run.
-        bar: Counts requests; what computes them may let it go on meanwhile.
+        bar: Counts requests; what computes them may let it continue meanwhile.
     """
     answers: dict[int, Any] = {}
     before = bar.n
     for start in range(0, len(rows), size):
         block = [index for row in rows[start : start + size] for index in row]
-        known = cache.get([keys[index] for index in block])
-        if all(keys[index] in known for index in block):
+        cached = cache.get([keys[index] for index in block])
+        if all(keys[index] in cached for index in block):
             cache.hits += len(block)
-            entries: Sequence[StoredAnswer] = [known[keys[index]] for index in block]
+            entries: Sequence[StoredAnswer] = [cached[keys[index]] for index in block]
             for index, entry in zip(block, entries, strict=True):
                 if entry.record is not None:
                     recall(index, entry.record)

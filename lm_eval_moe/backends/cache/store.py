@@ -69,7 +69,7 @@ class ResponseCache:
     """Entries by key, in one file that several processes may use at once.
 
     A file that turns out to be damaged, when it is opened or at any time later, is set aside with a warning, and a new
-    one takes its place: what it held is computed anew.
+    one takes its place: what it held is computed again.
 
     Args:
         path: Of the file; ``.moe.sqlite`` is added, so that no other cache is ever taken for one of these.
@@ -143,7 +143,7 @@ class ResponseCache:
         marks = [application == _APPLICATION, version == _VERSION, tables == [(_TABLE.encode(),)]]
         if sum(marks) < 2 and connection.execute("PRAGMA quick_check").fetchall() == [(b"ok",)]:
             raise UserError(
-                "the file is no response cache of this version", fix="give another path", where=str(self.path)
+                "the file is not a response cache of this version", fix="give another path", where=str(self.path)
             )
         if not all(marks):
             raise _DamagedError("its header is not that of a response cache")
@@ -177,8 +177,8 @@ class ResponseCache:
         for end in ("-wal", "-shm"):
             Path(f"{self.path}{end}").unlink(missing_ok=True)
         warnings.warn(
-            f"the response cache {self.path} is damaged ({error}): it is kept as {aside.name}, and what it held is "
-            "computed anew",
+            f"the response cache {self.path} is damaged ({error}): it has been renamed to {aside.name}, and its "
+            "answers are computed again",
             RoutingWarning,
             stacklevel=4,
         )
@@ -210,7 +210,7 @@ class ResponseCache:
             connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in damaged])
             connection.execute("COMMIT")
             warnings.warn(
-                f"{len(damaged)} damaged entries of the response cache {self.path} are computed anew",
+                f"{len(damaged)} damaged entries of the response cache {self.path} are computed again",
                 RoutingWarning,
                 stacklevel=4,
             )
@@ -243,8 +243,8 @@ class ResponseCache:
     def _unusable(self, error: Exception) -> UserError:
         return UserError(
             f"the response cache cannot be used: {error}",
-            fix="give --use_cache a path on a local disk that has room and can be written to; what is in the file so "
-            "far is kept",
+            fix="give --use_cache a path on a local disk that is writable and has room; the answers already in the "
+            "file are kept",
             where=str(self.path),
         )
 

@@ -20,12 +20,12 @@ NAMES = ("cache", "past_key_values")
 
 
 def going_on_from(model: Any, cache: Any) -> dict[str, Any]:
-    """Return the argument by which a call of the model goes on from a cache."""
+    """Return the argument by which a call of the model continues from a cache."""
     return {_name(type(generating_module(model)).forward): cache}
 
 
 def generating_from(cache: Any) -> dict[str, Any]:
-    """Return the argument by which ``generate`` goes on from a cache."""
+    """Return the argument by which ``generate`` continues from a cache."""
     return {_name(GenerationMixin.prepare_inputs_for_generation): cache}
 
 

@@ -30,7 +30,7 @@ class _Gaps:
     """Where a checkpoint and a model do not fit.
 
     Attributes:
-        grave: What a run must not go on with: by what is wrong, the weights.
+        grave: What a run must not continue with: by what is wrong, the weights.
         missing: Other weights that the checkpoint lacks.
         random: Whether any weight of the model was drawn at random.
     """
@@ -52,26 +52,26 @@ def checked_loading(lm: Any, *, allow: bool) -> AbstractContextManager[None]:
     """
     if lm.backend != "causal":
         return nullcontext()
-    return replaced(lm, "AUTO_MODEL_CLASS", _Checked(lm.AUTO_MODEL_CLASS, lm, allow))
+    return replaced(lm, "AUTO_MODEL_CLASS", _CheckedLoader(lm.AUTO_MODEL_CLASS, lm, allow))
 
 
-class _Checked:
+class _CheckedLoader:
     """Stands for a model class of transformers while its checkpoints are loaded."""
 
     def __init__(self, auto: Any, lm: Any, allow: bool) -> None:
         self._auto, self._lm, self._allow = auto, lm, allow
 
     def from_pretrained(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        asked = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        loading_options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
-            model, info = self._auto.from_pretrained(path, *args, **asked)
+            model, info = self._auto.from_pretrained(path, *args, **loading_options)
         except RuntimeError as error:
             failed = _not_converted(error)
             if not failed:
                 raise
             raise UserError(
-                f"the experts that the checkpoint holds cannot be put together: {_listed(failed)}",
-                fix="a tensor is missing or of another shape: give a complete checkpoint",
+                f"the experts in the checkpoint cannot be assembled: {_first_names(failed)}",
+                fix="a tensor is missing or has the wrong shape: give a complete checkpoint",
                 where=f"checkpoint {path}",
             ) from error
         gaps = _gaps_of(model, info)
@@ -80,7 +80,8 @@ class _Checked:
             _refuse(path, gaps, self._allow)
         if gaps.missing:
             warnings.warn(
-                f"checkpoint {path}: it lacks {_listed(gaps.missing)}: drawn at random, differently in every run",
+                f"checkpoint {path}: it lacks {_first_names(gaps.missing)}: initialised at random, differently in "
+                "every run",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -91,22 +92,22 @@ def _gaps_of(model: nn.Module, info: Mapping[str, Any]) -> _Gaps:
     """Sort what transformers says of a loaded checkpoint.
 
     What a checkpoint holds beyond the model (the layers that predict a further token, a vision tower, the scales of
-    quantised weights) is no gap; a router, expert or embedding of a layer that the model has is one: the config is then
-    not that of the checkpoint.
+    quantised weights) is not a gap; a router, expert or embedding of a layer that the model has is one: the config is
+    then not that of the checkpoint.
     """
-    named = _Names(model)
-    shapes = {name: f"{name} {list(there)} for {list(here)}" for name, there, here in info["mismatched_keys"]}
+    names = _Names(model)
+    shapes = {name: f"{name} ({list(there)}, expected {list(here)})" for name, there, here in info["mismatched_keys"]}
     missing = sorted(info["missing_keys"])
     quantised = getattr(model, "hf_quantizer", None) is not None
-    unused = [] if quantised else sorted(key for key in info["unexpected_keys"] if named.what(key))
+    unused = [] if quantised else sorted(key for key in info["unexpected_keys"] if names.what(key))
     grave = {
-        "it lacks": [f"{key} ({what})" for key in missing if (what := named.what(key))],
-        "it holds in another shape": [shapes[key] for key in sorted(shapes)],
-        "the model has no place for": [f"{key} ({named.what(key)})" for key in unused],
+        "it lacks": [f"{key} ({what})" for key in missing if (what := names.what(key))],
+        "it has the wrong shape for": [shapes[key] for key in sorted(shapes)],
+        "the model does not use": [f"{key} ({names.what(key)})" for key in unused],
     }
     return _Gaps(
         {problem: keys for problem, keys in grave.items() if keys},
-        [key for key in missing if not named.what(key)],
+        [key for key in missing if not names.what(key)],
         bool(missing or shapes),
     )
 
@@ -132,8 +133,8 @@ class _Names:
             parts = within[2].split(".")
             if any("expert" in part for part in parts):
                 return f"experts of layer {within[1]}"
-            named = any(part in _ROUTERS for part in parts) and not any("attn" in part for part in parts)
-            if named or key.startswith(self._routers):
+            is_router = any(part in _ROUTERS for part in parts) and not any("attn" in part for part in parts)
+            if is_router or key.startswith(self._routers):
                 return f"router of layer {within[1]}"
             if key.startswith(self._blocks):  # a selection bias, a bias of all experts, a further gate
                 return f"mixture of experts of layer {within[1]}"
@@ -141,13 +142,13 @@ class _Names:
 
 
 def _refuse(path: Any, gaps: _Gaps, allow: bool) -> None:
-    problem = "; ".join(f"{what} {_listed(keys)}" for what, keys in gaps.grave.items())
+    problem = "; ".join(f"{what} {_first_names(keys)}" for what, keys in gaps.grave.items())
     if gaps.random:
-        problem += ": what is not loaded is drawn at random, differently in every run"
+        problem += ": weights that are not loaded are initialised at random, differently in every run"
     if not allow:
         raise UserError(
             f"the checkpoint does not fit the model: {problem}",
-            fix=f"give the whole checkpoint with its own config.json; or say {FLAG}=true to go on all the same",
+            fix=f"give the complete checkpoint with its own config.json, or set {FLAG}=true to continue anyway",
             where=f"checkpoint {path}",
         )
     warnings.warn(f"checkpoint {path}: {problem} ({FLAG}=true)", RoutingWarning, stacklevel=3)
@@ -162,7 +163,7 @@ def _not_converted(error: RuntimeError) -> list[str]:
     return []
 
 
-def _listed(keys: Iterable[str]) -> str:
+def _first_names(keys: Iterable[str]) -> str:
     names = list(keys)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

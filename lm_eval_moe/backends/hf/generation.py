@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Generations"]
 
 _ANYWHERE = {"attention_mask", "do_sample", "temperature", "top_k", "top_p", "disable_compile", *CACHE_NAMES}
-"""What is said of a generation without counting tokens from the end of the prompt: it may go on from any token."""
+"""What describes a generation without counting tokens from the end of the prompt: it may continue from any token."""
 
 _PROMPTS = 1024
 """Prompts whose tokens are kept from ordering them, which lm-eval does once more."""
@@ -48,7 +48,7 @@ _TOGETHER = 16
 """Steps of decoding after which it is looked whether router logits were finite: a GPU waits for each look."""
 
 
-class _Begun:
+class _PromptListening:
     """What listens to batches of prompts, and what has been computed in front of them.
 
     Args:
@@ -59,13 +59,13 @@ class _Begun:
     """
 
     def __init__(
-        self, lm: Generations, tokens: Indices | None, language: str | None, *, wanted: bool, together: int
+        self, lm: Generations, tokens: Indices | None, language: str | None, *, is_recorded: bool, together: int
     ) -> None:
         self.forest = Forest()
         self.requests: dict[int, RequestKey] = {}
         self.passes: RoutedPasses
         self.recorder: Recorder | None
-        self.passes, self.recorder = lm.listening(self.forest, wanted, self.requests, together=together)
+        self.passes, self.recorder = lm.listening(self.forest, is_recorded, self.requests, together=together)
         self.segments: list[int] = []
         self.front: SharedFront | None = None
         if tokens is not None:
@@ -86,7 +86,7 @@ class Generations(Sharing):
         self._prompts: list[str] = []
         self._fed: list[tuple[int, int]] = []  # tokens fed of prompt and answer, row by row as they are generated
         self._front: Indices | None = None  # what the prompts that come begin with, if that is computed once
-        self._begun: _Begun | None = None  # what listens behind it
+        self._begun: _PromptListening | None = None  # what listens behind it
         self._divides = False  # whether rows can leave a batch: the first one shows it
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -96,25 +96,25 @@ class Generations(Sharing):
         labels = labels_of(requests)
         languages = [self._language_for_steering(label.task) for label in labels]
         uses = [RowUse(label.key, 0) for label in labels]
-        plain, found = super().generate_until, list[int]()
+        plain, sizes = super().generate_until, list[int]()
         groups = self._by_front(requests, languages, uses)
 
         def members(indices: Sequence[int]) -> Iterator[tuple[Indices | None, list[int]]]:
             """Yield what some requests have in front, and the requests in running order."""
-            chosen = set(indices)
+            members = set(indices)
             for front, numbers in groups:
-                own = [number for number in numbers if number in chosen]
-                if own:
-                    running = generation_order([requests[number].args for number in own], self.tok_encode)
-                    yield front, [own[place] for place in running]
+                group = [number for number in numbers if number in members]
+                if group:
+                    running = generation_order([requests[number].args for number in group], self.tok_encode)
+                    yield front, [group[place] for place in running]
 
         def batches(indices: Sequence[int]) -> list[list[int]]:
             size = self.batch_size_per_gpu if isinstance(self.batch_size_per_gpu, int) else self.rows_at_once
             cut: list[list[int]] = []
             for _, numbers in members(indices):
-                for _, alike in groupby(numbers, key=lambda number: repr(requests[number].args[1])):
-                    own = list(alike)
-                    cut += [own[start : start + size] for start in range(0, len(own), size)]
+                for _, group in groupby(numbers, key=lambda number: repr(requests[number].args[1])):
+                    group_numbers = list(group)
+                    cut += [group_numbers[start : start + size] for start in range(0, len(group_numbers), size)]
             return cut
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
@@ -124,7 +124,7 @@ class Generations(Sharing):
                 if front is not self._front:
                     self._front, self._begun = front, None
                 rows = (ExpectedRow((uses[n],), languages[n], text=requests[n].args[0]) for n in numbers)
-                with self._expecting(rows, len(numbers)), self._size_found_once(found):
+                with self._expecting(rows, len(numbers)), self._size_found_once(sizes):
                     # They are in order: lm-eval orders them the same way.
                     texts = plain([requests[number] for number in numbers], disable_tqdm=True)
                 answers.update((n, (text, *fed)) for n, text, fed in zip(numbers, texts, self._fed, strict=True))
@@ -156,13 +156,13 @@ class Generations(Sharing):
             return everything
         return [(tokens if len(tokens) else None, numbers) for tokens, numbers in groups]
 
-    def _size_found_once(self, found: list[int]) -> AbstractContextManager[None]:
-        """Keep ``batch_size=auto`` from being tried out anew for every block of requests, and every beginning."""
+    def _size_found_once(self, sizes: list[int]) -> AbstractContextManager[None]:
+        """Keep ``batch_size=auto`` from being tried out again for every block of requests, and every beginning."""
         if self.batch_size_per_gpu != "auto":
             return nullcontext()
-        if not found:
-            found.append(self._detect_batch_size())
-        return self.at_batch_size(found[0])
+        if not sizes:
+            sizes.append(self._detect_batch_size())
+        return self.at_batch_size(sizes[0])
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Encode a batch of prompts, remembering their texts for the rows of the generation that follows."""
@@ -173,19 +173,19 @@ class Generations(Sharing):
         if not self._active or self._queue is None:
             return super()._model_generate(context, max_length, stop, **generation_kwargs)
         rows = self._queue.take_texts(self._prompts)
-        # Sampling raises an error of its own where logits are not finite, which would not say why.
+        # Sampling raises its own error where logits are not finite, which would not say why.
         sampled = generation_kwargs.get("do_sample") or generation_kwargs.get("temperature")
         together = 1 if sampled else _TOGETHER
         begun, behind = self._listening_behind(rows, context, generation_kwargs["attention_mask"], together)
         mask = generation_kwargs.pop("attention_mask")
-        own, position = mask, None
+        own_mask, position = mask, None
         if behind is not None:
-            context, mask, own, position = behind.tokens, behind.mask, behind.own, behind.position
+            context, mask, own_mask, position = behind.tokens, behind.mask, behind.own, behind.position
             generation_kwargs |= generating_from(behind.cache)
         rule = StopRule(self.tokenizer, stop, self._end_tokens(generation_kwargs), self.think_end_token)
         tracker = GenerationTracker(
             begun.forest,
-            own.bool().cpu().numpy(),
+            own_mask.bool().cpu().numpy(),
             [RowReading(rule) for _ in rows],
             [row.language for row in rows],
             front=begun.segments,
@@ -235,15 +235,15 @@ class Generations(Sharing):
 
     def _listening_behind(
         self, rows: Sequence[ExpectedRow], context: Tensor, mask: Tensor, together: int
-    ) -> tuple[_Begun, BehindFront | None]:
+    ) -> tuple[_PromptListening, BehindFront | None]:
         """Return what listens to a batch, and the batch behind its front, if it has one that is computed once."""
-        wanted = any(self._wants(use) for row in rows for use in row.uses)
+        is_recorded = any(self._wants(use) for row in rows for use in row.uses)
         # A prompt that is cut on the left begins with something else.
         if self._front is None or not all_begin_with(self._front, context, mask):
-            return _Begun(self, None, None, wanted=wanted, together=together), None
+            return _PromptListening(self, None, None, is_recorded=is_recorded, together=together), None
         if self._begun is None:
             language, recorded = rows[0].language, self._span is not None
-            self._begun = _Begun(self, self._front, language, wanted=recorded, together=together)
+            self._begun = _PromptListening(self, self._front, language, is_recorded=recorded, together=together)
         assert self._begun.front is not None
         return self._begun, self._begun.front.before(context, mask)
 

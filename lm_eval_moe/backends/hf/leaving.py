@@ -49,8 +49,8 @@ class EndOfRows(StoppingCriteria):
 
 def divides(cache: Any) -> bool:
     """Return whether rows of a cache can be taken out of it: whether it has none but transformers' own layers."""
-    own = type(cache) is DynamicCache
-    return own and all(type(layer).__module__ == cache_utils.__name__ for layer in cache.layers)
+    is_plain = type(cache) is DynamicCache
+    return is_plain and all(type(layer).__module__ == cache_utils.__name__ for layer in cache.layers)
 
 
 def generated(
@@ -72,7 +72,7 @@ def generated(
         mask: ``[B, W]`` their attention mask.
         position: ``[B, W]`` the place of each token in its sequence, where there is padding between tokens.
         end: Ends a call.
-        tracker: Is told which rows go on.
+        tracker: Is notified which rows continue.
         padding: The token of the padding.
         more: What else ``call`` takes.
     """
@@ -80,17 +80,17 @@ def generated(
     texts: dict[int, Tensor] = {}
     while True:
         with nullcontext() if position is None else attention_by_place(position):
-            found = call(context, attention_mask=mask, return_dict_in_generate=True, **more)
-        context, cache, left = found.sequences, kept_in(found), end.left
+            output = call(context, attention_mask=mask, return_dict_in_generate=True, **more)
+        context, cache, active = output.sequences, kept_in(output), end.left
         texts |= dict(zip(rows, context, strict=True))
-        if not end.over or not left or context.shape[1] >= more["max_length"]:
+        if not end.over or not active or context.shape[1] >= more["max_length"]:
             break
-        tracker.keep(left)
-        rows = [rows[place] for place in left]
-        mask = pad(mask, (0, context.shape[1] - mask.shape[1]), value=1)[left]
-        position = None if position is None else position[left]
-        context = context[left]
-        cache.reorder_cache(torch.tensor(left, device=context.device))
+        tracker.keep(active)
+        rows = [rows[place] for place in active]
+        mask = pad(mask, (0, context.shape[1] - mask.shape[1]), value=1)[active]
+        position = None if position is None else position[active]
+        context = context[active]
+        cache.reorder_cache(torch.tensor(active, device=context.device))
         more |= generating_from(cache)
     width = max(map(len, texts.values()))
     return torch.stack([pad(texts[row], (0, width - len(texts[row])), value=padding) for row in sorted(texts)]), cache

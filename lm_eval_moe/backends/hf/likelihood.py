@@ -40,7 +40,7 @@ class Likelihoods(Sharing):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations; each request's routing is recorded under its task, document and index."""
-        # lm-eval encodes the context of a document anew for each of its choices.
+        # lm-eval encodes the context of a document again for each of its choices.
         with replaced(self, "tok_encode", lru_cache(maxsize=256)(self.tok_encode)):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
@@ -56,55 +56,67 @@ class Likelihoods(Sharing):
     ) -> list[tuple[float, bool]]:
         if not self._active and not self._shares:
             return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        known = self._token_requests(requests, self.max_length)
-        quiet = disable_tqdm or self.response_cache is not None
-        shared = self._shared_rows(known, override_bs)
+        token_requests = self._token_requests(requests, self.max_length)
+        shared = self._shared_rows(token_requests, override_bs)
         if shared is not None:
-            return self._scores_shared(known, shared, quiet=disable_tqdm)
+            return self._scores_shared(token_requests, shared, quiet=disable_tqdm)
         plain = super()._loglikelihood_tokens
         if not self._active:
             return plain(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
         rounds = None
         if self.logits_cache:  # requests can share a row
-            rounds = rounds_without_conflict(requests, lambda i: self._steered_as(known.languages[i], known.use(i)))
+            rounds = rounds_without_conflict(
+                requests, lambda i: self._steered_as(token_requests.languages[i], token_requests.use(i))
+            )
 
         def order(indices: Sequence[int]) -> list[list[int]]:
             return likelihood_order([requests[index] for index in indices], grouped=self.logits_cache)
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
-            rows, chosen = order(indices), [requests[index] for index in indices]
+            rows, batch = order(indices), [requests[index] for index in indices]
             answers = []
             for plan in plans:
-                with self._expecting((replace(row, plan=plan) for row in known.rows(rows, indices)), len(rows)):
-                    answers.append(plain(chosen, disable_tqdm=quiet or plan != plans[0], override_bs=override_bs))
+                with self._expecting(
+                    (replace(row, plan=plan) for row in token_requests.rows(rows, indices)), len(rows)
+                ):
+                    # The bar that is there counts these requests, once for all plans.
+                    hidden = disable_tqdm or bool(plan) or self._bar is not None
+                    answers.append(plain(batch, disable_tqdm=hidden, override_bs=override_bs))
             return answers
 
-        return self._scores(known, order, run, rounds=rounds, quiet=disable_tqdm)
+        return self._scores(token_requests, order, run, rounds=rounds, quiet=disable_tqdm)
 
-    def _shared_rows(self, known: TokenRequests, override_bs: int | None) -> SharedRows | None:
+    def _shared_rows(self, token_requests: TokenRequests, override_bs: int | None) -> SharedRows | None:
         """Return requests planned as rows that share contexts; None where they run one by one."""
         if not self._shares:
             return None
-        shared, size = shared_rows(self, known, self._proof), self.batch_size_per_gpu
+        shared, size = shared_rows(self, token_requests, self._proof), self.batch_size_per_gpu
         if isinstance(size, str) and not override_bs:
             # To find a size by trying, processes have to meet: they all go the same way, now and later.
-            told = self.gather((shared is not None, self._proof.refused))
-            self._proof.refused = next((why for _, why in told if why is not None), None)
-            if not all(shares for shares, _ in told):
+            gathered = self.gather((shared is not None, self._proof.refused))
+            self._proof.refused = next((why for _, why in gathered if why is not None), None)
+            if not all(shares for shares, _ in gathered):
                 return None
         if shared is None:
             return None
         if isinstance(size, str):
-            size = override_bs or self._detect_batch_size([known.requests[shared.longest]])
-        shared.fill(size * known.length(shared.longest))
-        if cut := sum(len(context) + len(own) > self.max_length + 1 for _, context, own in known.requests):
-            logger.warning("%d requests lose their first tokens: the model takes %d (max_length)", cut, self.max_length)
+            size = override_bs or self._detect_batch_size([token_requests.requests[shared.longest]])
+        shared.fill(size * token_requests.length(shared.longest))
+        if cut := sum(
+            len(context) + len(continuation) > self.max_length + 1
+            for _, context, continuation in token_requests.requests
+        ):
+            logger.warning(
+                "%d requests are cut at their beginning: the model takes %d tokens (max_length)", cut, self.max_length
+            )
         return shared
 
-    def _scores_shared(self, known: TokenRequests, shared: SharedRows, *, quiet: bool) -> list[tuple[float, bool]]:
+    def _scores_shared(
+        self, token_requests: TokenRequests, shared: SharedRows, *, quiet: bool
+    ) -> list[tuple[float, bool]]:
         @cache
         def say_what_is_computed() -> None:
-            count = len(known.requests)
+            count = len(token_requests.requests)
             logger.info("%d requests have %d tokens, of which %d are computed", count, *shared.tokens)
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
@@ -115,7 +127,7 @@ class Likelihoods(Sharing):
 
         # Whether answers are kept or not, the same requests run together.
         with closing(shared):
-            return self._scores(known, lambda _: shared.blocks(self.rows_at_once), run, at_once=1, quiet=quiet)
+            return self._scores(token_requests, lambda _: shared.blocks(self.rows_at_once), run, at_once=1, quiet=quiet)
 
     def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         if not self._active:

@@ -56,13 +56,13 @@ class Listening(RoutedState, HFLM):
     ) -> tuple[RoutedPasses, Recorder | None]:
         """Return what listens to the passes of a batch, and what records of it, if any of it is wanted."""
         keys = zip((path[0] for path in paths), (row.uses[0].key for row in rows), strict=False)
-        wanted = self._probing or any(self._wants(use) for row in rows for use in row.uses)
-        return self.listening(forest, wanted, {segment: key for segment, key in keys if key is not None})
+        is_recorded = self._probing or any(self._wants(use) for row in rows for use in row.uses)
+        return self.listening(forest, is_recorded, {segment: key for segment, key in keys if key is not None})
 
     def listening(
         self,
         forest: Forest,
-        wanted: bool,
+        is_recorded: bool,
         requests: Mapping[int, RequestKey],
         *,
         steered: bool = True,
@@ -72,13 +72,13 @@ class Listening(RoutedState, HFLM):
 
         Args:
             forest: The segments.
-            wanted: Whether anything of them is to be recorded.
+            is_recorded: Whether anything of them is to be recorded.
             requests: Requests by a segment of theirs, for messages.
             steered: Whether the model's plans steer them.
             together: How many passes are looked at together for logits that are not finite.
         """
         recorder = None
-        if self._span is not None and wanted:
+        if self._span is not None and is_recorded:
             recorder = Recorder(
                 forest,
                 len(self._sites),

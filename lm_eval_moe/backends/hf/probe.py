@@ -14,8 +14,8 @@ from lm_eval_moe.backends.hf.uncompiled import uncompiled
 from lm_eval_moe.errors import RoutingBypassedError, RoutingWarning
 from lm_eval_moe.routers import RouterSite, intercepted, looped_error
 from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
-from lm_eval_moe.routers.looking import Looking
 from lm_eval_moe.routers.parts import expert_parts
+from lm_eval_moe.routers.selection_listener import SelectionListener
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
-class _Probe(Looking):
+class _Probe(SelectionListener):
     """Sees how many experts there are, how many are selected, and how they are scored."""
 
     def __init__(self, layers: Sequence[int]) -> None:
@@ -69,7 +69,9 @@ def probe(model: Any, sites: tuple[RouterSite, ...], shape: RoutingShape, device
     tokens = torch.ones((1, 2), dtype=torch.long, device=device)
     with ExitStack() as stack:
         parts = [expert_parts(site.module, site.block) for site in sites]
-        rows = [stack.enter_context(own.counted()) if own is not None else [] for own in parts]
+        rows = [
+            stack.enter_context(expert_parts.counted()) if expert_parts is not None else [] for expert_parts in parts
+        ]
         with torch.no_grad(), uncompiled(model), intercepted(sites, listener, top_k=shape.top_k):
             model(tokens)
     if listener.experts != {shape.experts} or listener.top_k != {shape.top_k}:
@@ -90,15 +92,15 @@ def _check_experts(sites: tuple[RouterSite, ...], listener: _Probe) -> None:
         odd = sorted({index for index in indices.flatten().tolist() if not 0 <= index < end})
         if odd:
             raise RoutingBypassedError(
-                f"the selection of layer {sites[position].layer} names the expert(s) {odd}, where there are "
+                f"the selection in layer {sites[position].layer} names expert(s) {odd}, but there are only "
                 f"{block.num_experts}, counted from 0",
-                fix="an adapter whose router has columns for shared, zero or skip experts says so by `extra` "
-                "(docs/adapters.md); experts that see every token are no part of the selection",
+                fix="an adapter whose router has columns for shared, zero or skip experts must declare them with "
+                "`extra` (docs/adapters.md); experts that see every token are not part of the selection",
             )
 
 
 def _compare_rows(sites: tuple[RouterSite, ...], listener: _Probe, rows: list[list[int]]) -> None:
-    """Warn where experts that are modules of their own are called with other tokens than are recorded.
+    """Warn where experts that are modules of their own are called with tokens other than those recorded.
 
     This costs nothing, and sees only whether the numbers agree; ``lm-eval-moe doctor`` shows the rest.
     """
@@ -107,13 +109,13 @@ def _compare_rows(sites: tuple[RouterSite, ...], listener: _Probe, rows: list[li
         recorded = [int((indices == expert).sum()) for expert in range(len(received))]
         called = [count == len(indices) for count in received]
         # Some blocks call an expert with all tokens, or every expert with all of them, and choose afterwards.
-        whole = all(called) or called == [count > 0 for count in recorded] == [count > 0 for count in received]
-        if any(received) and received != recorded and not whole:
+        is_consistent = all(called) or called == [count > 0 for count in recorded] == [count > 0 for count in received]
+        if any(received) and received != recorded and not is_consistent:
             expert = next(e for e, (one, other) in enumerate(zip(received, recorded, strict=True)) if one != other)
             warnings.warn(
-                f"layer {sites[position].layer}: expert {expert} is called with {received[expert]} token(s), where "
-                f"{recorded[expert]} are recorded with it: the adapter may read another selection than the model's; "
-                "lm-eval-moe doctor shows what is wrong",
+                f"layer {sites[position].layer}: expert {expert} receives {received[expert]} token(s), but "
+                f"{recorded[expert]} are recorded for it: the adapter may read a selection other than the model's; "
+                "run lm-eval-moe doctor to see what is wrong",
                 RoutingWarning,
                 stacklevel=2,
             )

@@ -44,7 +44,7 @@ def _why_alone(model: Any) -> str | None:
     """Return why a model cannot be given rows that share contexts, in words; None if that has to be seen."""
     kinds = {type(module).__name__ for module in model.modules()}
     if any(kind.startswith(("FSDP", "FullyShardedDataParallel")) for kind in kinds):
-        return "its processes have to make as many passes as each other (FSDP)"
+        return "all its processes must run the same number of passes (FSDP)"
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
         return "its adapter puts virtual tokens in front of every row"
     return None

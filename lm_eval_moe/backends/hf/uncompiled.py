@@ -1,6 +1,6 @@
 """Compiled models run eagerly while their routing is captured or steered.
 
-What is put around the routers changes from batch to batch: compiled code would be compiled anew each time, until
+What is put around the routers changes from batch to batch: compiled code would be compiled again each time, until
 torch gives up and runs eagerly anyway, and code compiled before may skip the hooks that tell where a pass begins.
 """
 

@@ -54,7 +54,7 @@ class RoutedEngine(RoutedState):
             yield slice(start, start + size)
 
     def _facts(
-        self, row: ExpectedRow, cuts: Sequence[int], boundary: int, *, shared: bool, held: bool = False
+        self, row: ExpectedRow, cuts: Sequence[int], boundary: int, *, shared: bool, is_held: bool = False
     ) -> RequestFacts:
         self._rows += 1
         plan = self._plans[row.plan]
@@ -66,7 +66,7 @@ class RoutedEngine(RoutedState):
             language=row.language,
             plan=list(self._sent_plans).index(plan.hash) if plan and admitted else NONE,
             wanted=self._span is not None and any(self._wants(use) for use in row.uses),
-            held=held,
+            held=is_held,
             shared=shared,
             by_phase=any(i.tokens != "all" for i in admitted),
         )
@@ -77,15 +77,15 @@ class RoutedEngine(RoutedState):
         """Return vLLM's outputs of some prompts, which run in one continuous batch, of so many requests."""
         self._configure()
         texts = []
-        for prompt, own, each in zip(prompts, parameters, facts, strict=True):
-            own.extra_args = {**(own.extra_args or {}), KEY: each.sent()}
-            texts.append({"prompt_token_ids": prompt, "cache_salt": self._salt(each)})
-        shown = self._bar is not None and not self._bar.disable
+        for prompt, sampling, row_facts in zip(prompts, parameters, facts, strict=True):
+            sampling.extra_args = {**(sampling.extra_args or {}), KEY: row_facts.sent()}
+            texts.append({"prompt_token_ids": prompt, "cache_salt": self._salt(row_facts)})
+        shows_bar = self._bar is not None and not self._bar.disable
         with running_engine(), self._doubting():
             outputs: list[Any] = self.model.generate(
                 texts,
                 sampling_params=list(parameters),
-                use_tqdm=as_part_of(self._bar, requests) if shown else False,
+                use_tqdm=as_part_of(self._bar, requests) if shows_bar else False,
                 lora_request=self.lora_request,
             )
         return outputs
@@ -97,15 +97,15 @@ class RoutedEngine(RoutedState):
 
     def _configure(self) -> None:
         """Tell the workers what to capture and how to steer, where that has changed."""
-        asked, shape = self.captured.request, self.routing_shape
+        request, shape = self.captured.request, self.routing_shape
         settings = WorkerSettings(
             shape.layers,
             shape.experts,
             shape.top_k,
             shape.depth,
             plans=tuple(map(sent_plan, self._sent_plans.values())),
-            arrays=tuple(sorted(asked.arrays)) if self._span is not None else None,
-            changes=asked.changes,
+            arrays=tuple(sorted(request.arrays)) if self._span is not None else None,
+            changes=request.changes,
         )
         if settings != self._sent:
             silent = settings.arrays is None and not settings.plans
@@ -115,7 +115,7 @@ class RoutedEngine(RoutedState):
 
     @contextmanager
     def _doubting(self) -> Iterator[None]:
-        """Begin anew after an error: what workers know and the cache has may be of passes that were not heard."""
+        """Start over after an error: what workers know and the cache has may be of passes that were not heard."""
         try:
             yield
         except BaseException:
@@ -146,9 +146,9 @@ class RoutedEngine(RoutedState):
         """Take the records of rows that have run from the workers."""
         if self._sent is None or (self._sent.arrays is None and not self._sent.plans):
             return
-        wanted = [(each.row, ends) for each, ends in zip(facts, cuts, strict=True) if each.wanted]
+        cuts_by_row = [(row_facts.row, ends) for row_facts, ends in zip(facts, cuts, strict=True) if row_facts.wanted]
         with self._doubting():
-            sums = self._stages.merged(self._tell("routing_take", wanted))
+            sums = self._stages.merged(self._tell("routing_take", cuts_by_row))
 
         def sums_of(numbers: list[int]) -> list[SegmentSums]:
             return [sums[facts[number].row] for number in numbers]

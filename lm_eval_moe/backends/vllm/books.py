@@ -3,7 +3,7 @@
 The scheduler says which request gets how many tokens, and where their keys and values lie; from that alone follows what
 every row of a step is. Where the prefix cache is on, a request's segments are cut at the borders of its KV blocks, and
 belong to the blocks: whoever finds a block in the cache takes over its segments as they are, and what is computed
-anew, after a preemption say, gets new ones. A path is thus always that of the blocks in which a request ends, so that
+again, after a preemption say, gets new ones. A path is thus always that of the blocks in which a request ends, so that
 no token counts twice. Without the cache they belong to the request.
 
 Tokens that the engine feeds before it knows that a request has ended (stop strings are found in another process) do not
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.recording import NONE, AttributionError, Forest, Steered
 
-__all__ = ["HELD_BACK", "Books", "Ended", "RequestFacts", "Step"]
+__all__ = ["HELD_BACK", "Books", "EndedRequest", "RequestFacts", "Step"]
 
 HELD_BACK = 8
 """Tokens that an engine may feed a request beyond its end."""
@@ -32,7 +32,7 @@ HELD_BACK = 8
 
 @dataclass(frozen=True)
 class RequestFacts:
-    """What is said of a request when it is added; comes with its sampling parameters.
+    """What is said about a request when it is added; comes with its sampling parameters.
 
     Attributes:
         row: Its number, by which its sums are asked for, if they are.
@@ -80,7 +80,7 @@ class Step(NamedTuple):
     token: NDArray[np.int64]
 
 
-class Ended(NamedTuple):
+class EndedRequest(NamedTuple):
     """A request that has ended.
 
     Attributes:
@@ -163,11 +163,11 @@ class Books:
             AttributionError: Its row runs already, or blocks were found in the cache that it must not share.
         """
         if facts.wanted and any(
-            other.facts.wanted and other.facts.row == facts.row for other in self._requests.values()
+            running.facts.wanted and running.facts.row == facts.row for running in self._requests.values()
         ):
             raise AttributionError(f"row {facts.row} runs twice")
         if computed and not self._shares(facts):
-            raise AttributionError(f"{computed} tokens of row {facts.row} were found in the prefix cache, unasked")
+            raise AttributionError(f"{computed} tokens of row {facts.row} were found in the prefix cache unexpectedly")
         borders = frozenset({*facts.cuts, facts.boundary})
         request = _Request(facts, np.asarray(prompt, dtype=np.int64), list(blocks), borders=borders)
         self._requests[name] = request
@@ -190,8 +190,8 @@ class Books:
         if resumed or computed != request.position:
             self._place(request, computed)
 
-    def preempt(self, names: Iterable[str]) -> list[Ended]:
-        """Let requests lose their blocks; return those that are wanted, as far as they are, should they never go on.
+    def preempt(self, names: Iterable[str]) -> list[EndedRequest]:
+        """Let requests lose their blocks; return those that are wanted, as far as they are, should they never continue.
 
         Their sums have to be read before the next step.
         """
@@ -202,16 +202,16 @@ class Books:
             self._let_go(request)
         return ended
 
-    def end(self, names: Iterable[str]) -> list[Ended]:
+    def end(self, names: Iterable[str]) -> list[EndedRequest]:
         """Return the requests of some names that are wanted; their sums have to be read before the next step."""
-        gone = [self._requests.pop(name) for name in names if name in self._requests]
-        ended = [self._ended(request) for request in gone if request.facts.wanted and request.runs]
-        for request in gone:
+        ended_requests = [self._requests.pop(name) for name in names if name in self._requests]
+        ended = [self._ended(request) for request in ended_requests if request.facts.wanted and request.runs]
+        for request in ended_requests:
             self._let_go(request)
         return ended
 
-    def end_all(self) -> list[Ended]:
-        """Return all requests that are left, none of which goes on; the engine may not have said so yet."""
+    def end_all(self) -> list[EndedRequest]:
+        """Return all requests that are left, none of which continues; the engine may not have said so yet."""
         return self.end(list(self._requests))
 
     # ------------------------------------------------------------------ one step
@@ -225,7 +225,7 @@ class Books:
 
         Raises:
             AttributionError: Nobody computed what a request found in the cache.
-            UserError: What it found was steered in another way than it shall be.
+            UserError: What it found in the cache was steered differently.
         """
         rows, total = [], 0
         for name in order:
@@ -233,12 +233,12 @@ class Books:
             total += counts[name]
         segment, position, token = np.empty(total, np.int64), np.empty(total, np.int64), np.full(total, -1)
         # Whoever computes a block in this very step comes before those that found it in the cache.
-        for request, own in sorted(rows, key=lambda row: row[0].position):
-            start, stop = request.position, request.position + own.stop - own.start
-            self._lay_out(request, segment[own])
-            position[own] = np.arange(start, stop)
+        for request, row_numbers in sorted(rows, key=lambda row: row[0].position):
+            start, stop = request.position, request.position + row_numbers.stop - row_numbers.start
+            self._lay_out(request, segment[row_numbers])
+            position[row_numbers] = np.arange(start, stop)
             part = request.prompt[start:stop]
-            token[own.start : own.start + len(part)] = part
+            token[row_numbers.start : row_numbers.start + len(part)] = part
         return Step(segment, position, token)
 
     def folded(self) -> list[list[int]]:
@@ -263,9 +263,9 @@ class Books:
         return facts.shared and self._size is not None
 
     def _place(self, request: _Request, computed: int) -> None:
-        """Let a request begin, or go on, behind tokens that have been computed."""
+        """Let a request begin, or continue, behind tokens that have been computed."""
         if computed and not self._shares(request.facts):
-            raise AttributionError(f"row {request.facts.row} goes on at {computed} without the prefix cache")
+            raise AttributionError(f"row {request.facts.row} resumes at {computed} without the prefix cache")
         self._let_go(request)
         request.position, request.joined = computed, not computed
 
@@ -279,18 +279,19 @@ class Books:
         """Take over the segments of the blocks that the prefix cache had."""
         assert self._size is not None
         request.joined = True
-        whole, rest = divmod(request.position, self._size)
-        request.runs = [self._blocks.get(block, []) for block in request.blocks[:whole]]
+        blocks, rest = divmod(request.position, self._size)
+        request.runs = [self._blocks.get(block, []) for block in request.blocks[:blocks]]
         ends = [run[-1].end if run else None for run in request.runs]
-        if rest or ends != [(number + 1) * self._size for number in range(whole)]:
+        if rest or ends != [(number + 1) * self._size for number in range(blocks)]:
             raise AttributionError(
-                f"row {request.facts.row} goes on at {request.position}, but not all that is before it was seen"
+                f"row {request.facts.row} resumes at {request.position}, but some of its tokens before that were not "
+                "seen"
             )
         of_another_phase = any(piece.generated and piece.end <= request.facts.boundary for piece in request.pieces())
         if request.facts.by_phase and of_another_phase:
             raise UserError(
-                "a prompt begins with the answer to another one: the prefix cache has its tokens as they were steered "
-                "when they were generated, and the steering is not the same for prompts",
+                "a prompt begins with the answer to another prompt: the prefix cache holds those tokens as they were "
+                "steered during generation, and prompts are steered differently",
                 fix="add enable_prefix_caching=False",
                 where="--model_args enable_prefix_caching",
             )
@@ -313,7 +314,7 @@ class Books:
         request.position = stop
 
     def _piece(self, request: _Request, start: int, end: int) -> int:
-        """Return the segment of tokens that are not cut, which goes on or is new."""
+        """Return the segment of tokens that are not cut, which continues or is new."""
         facts = request.facts
         alone = facts.held and start >= facts.boundary
         opens = self._shares(facts) and start % (self._size or 1) == 0
@@ -339,20 +340,20 @@ class Books:
             self._forest.release(piece.segment for piece in run)
             run.clear()
 
-    def _ended(self, request: _Request) -> Ended:
+    def _ended(self, request: _Request) -> EndedRequest:
         stretches: list[list[int]] = []
         ends: list[int] = []
-        whole = False  # whether the stretch may go on
+        is_open = False  # whether the stretch may continue
         for piece in request.pieces():
             before = ends[-1] if ends else 0
-            if stretches and whole and not piece.alone and before not in request.borders:
+            if stretches and is_open and not piece.alone and before not in request.borders:
                 stretches[-1].append(piece.segment)
                 ends[-1] = piece.end
             else:
                 stretches.append([piece.segment])
                 ends.append(piece.end)
-            whole = not piece.alone
-        return Ended(request.facts.row, stretches, ends)
+            is_open = not piece.alone
+        return EndedRequest(request.facts.row, stretches, ends)
 
     def _foldable(self, request: _Request) -> Iterator[list[int]]:
         """Yield the pieces of one token that are old enough, run by run, and make one piece of them each."""
@@ -364,7 +365,7 @@ class Books:
             first = run.index(old[0])
             begin = first
             if first and not run[first - 1].alone and run[first - 1].end > request.facts.boundary:
-                begin -= 1  # what was folded before goes on
+                begin -= 1  # what was folded before continues
             stretch = run[begin : first + len(old)]
             run[begin : first + len(old)] = [_Piece(stretch[0].segment, stretch[-1].end, False, True)]
             if len(stretch) > 1:

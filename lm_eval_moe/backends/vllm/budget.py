@@ -1,6 +1,6 @@
-"""The memory of block sums: what is summed for every KV block has to fit beside the KV cache.
+"""The memory of block sums: what is summed for every KV block has to fit next to the KV cache.
 
-vLLM gives its cache all the memory that the model leaves. Every block that is in the prefix cache has sums of its own,
+vLLM gives its cache all the memory that the model leaves. Every block that is in the prefix cache has its own sums,
 so that as many blocks fewer have to do.
 """
 
@@ -32,14 +32,14 @@ def segment_bytes(layers: int, experts: int, arrays: Collection[str] = ASSUMED) 
     return _BYTES * layers * (numbers + _STEERED)
 
 
-def left_for_blocks(available: int, *, block: int, segment: int, apart: int = 0) -> int:
-    """Return how many bytes the KV cache may take, so that the sums of its blocks fit beside it.
+def left_for_blocks(available: int, *, block: int, segment: int, reserved: int = 0) -> int:
+    """Return how many bytes the KV cache may take, so that the sums of its blocks fit next to it.
 
     Args:
         available: Bytes for both.
         block: Bytes of a KV block, all layers.
         segment: Bytes of the sums of a segment.
-        apart: Segments besides those of blocks: the tokens of running answers that are held apart.
+        reserved: Segments besides those of blocks: the tokens of running answers that are held apart.
     """
-    shared = max(available - apart * segment, 0)
+    shared = max(available - reserved * segment, 0)
     return int(shared * block / (block + _SEGMENTS_PER_BLOCK * segment))

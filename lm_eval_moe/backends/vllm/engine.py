@@ -68,8 +68,8 @@ def starting_engine() -> Iterator[None]:
     except RuntimeError as error:
         raise UserError(
             f"vLLM did not start: {_first_line(error)}",
-            fix="the first error in the log above is the cause; short of memory, lower gpu_memory_utilization, "
-            "max_model_len or max_num_seqs, or spread the model by tensor_parallel_size",
+            fix="the first error in the log above is the cause; if memory ran out, lower gpu_memory_utilization, "
+            "max_model_len or max_num_seqs, or spread the model over GPUs with tensor_parallel_size",
             where="--model vllm-moe",
         ) from error
 
@@ -88,12 +88,12 @@ def running_engine() -> Iterator[None]:
     except EngineDeadError as error:
         raise UserError(
             "vLLM has died",
-            fix="the first error in the log above is the cause; short of memory, lower gpu_memory_utilization or "
-            "max_num_seqs. With --use_cache the same command goes on where it was",
+            fix="the first error in the log above is the cause; if memory ran out, lower gpu_memory_utilization or "
+            "max_num_seqs. With --use_cache the same command continues where it stopped",
             where="--model vllm-moe",
         ) from error
     except ValueError as error:
-        raise UserError(f"vLLM refuses a request: {_first_line(error)}", where="--model vllm-moe") from error
+        raise UserError(f"vLLM rejected a request: {_first_line(error)}", where="--model vllm-moe") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -44,33 +44,33 @@ def model_parts(lm: Any, weights: LoadedWeights) -> dict[str, Any]:
     return {
         "model.source": source_of(lm.model_id),
         "model.revision": weights.commit(),
-        "model.class": _said(workers, "class"),
+        "model.class": _reported_values(workers, "class"),
         "model.config": described_config(config),
         "model.generation_config": described_generation(model.try_get_generation_config() or {}),
         "model.weights": weights.hash(
             lambda: {"shares": hash_of_bytes(json.dumps(lm.model.collective_rpc("routing_weights")).encode())}
         ),
-        "model.routers": hash_of_bytes(_said(workers, "routers").encode()),
-        "model.code": _said(workers, "code") or None,
+        "model.routers": hash_of_bytes(_reported_values(workers, "routers").encode()),
+        "model.code": _reported_values(workers, "code") or None,
         "model.adapter": None,
         "model.peft": described_folder(lora.lora_path) if lora is not None else None,
         "model.delta": None,
         "model.dtype": {
-            "parameters": _said(workers, "dtypes"),
+            "parameters": _reported_values(workers, "dtypes"),
             "computation": dtype_name(model.dtype),
             "kv_cache": engine.cache_config.cache_dtype,
         },
         "model.quantization": plain(getattr(config, "quantization_config", None)) or model.quantization,
-        "model.attention": _said(workers, "attention"),
-        "model.experts": _said(workers, "experts"),
-        "model.device": _said(workers, "device"),
+        "model.attention": _reported_values(workers, "attention"),
+        "model.experts": _reported_values(workers, "experts"),
+        "model.device": _reported_values(workers, "device"),
         **described_reading(lm),
         "prompts.truncation": False if lm.truncation_side == "left" else lm.truncation_side,
         "prompts.max_gen_toks": lm.max_gen_toks,
         "computation.threads": max(worker["threads"] for worker in workers) or None,
-        "computation.machine": _said(workers, "machine"),
+        "computation.machine": _reported_values(workers, "machine"),
         "computation.reuse": True,
-        "computation.engine": _engine(engine, _said(workers, "runner")),
+        "computation.engine": _engine(engine, _reported_values(workers, "runner")),
         "versions.vllm": vllm_version(),
     }
 
@@ -97,7 +97,7 @@ def _engine(config: Any, runner: str) -> dict[str, Any]:
     }
 
 
-def _said(workers: Sequence[Mapping[str, Any]], name: str) -> str:
+def _reported_values(workers: Sequence[Mapping[str, Any]], name: str) -> str:
     """Return what workers say of one thing, each thing once."""
     return ", ".join(sorted({value for worker in workers for value in worker[name]}))
 
@@ -127,5 +127,5 @@ def worker_parts(worker: Any) -> dict[str, Any]:
 
 def _kernel(method: Any) -> str:
     """Return which kernel a layer's experts run in."""
-    chosen = getattr(method, "experts_cls", None)
-    return type(method).__name__ + (f" with {chosen.__name__}" if chosen is not None else "")
+    experts_class = getattr(method, "experts_cls", None)
+    return type(method).__name__ + (f" with {experts_class.__name__}" if experts_class is not None else "")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.registry import register_model
 
-from lm_eval_moe.backends.answered import drawn_by
+from lm_eval_moe.backends.answering import drawn_by
 from lm_eval_moe.backends.arguments import resolve_plan
 from lm_eval_moe.backends.loading import model_path, shape_before_loading
 from lm_eval_moe.backends.ordering import likelihood_order, rounds_without_conflict
@@ -64,11 +64,11 @@ def _shareable(row: Sequence[int], requests: Sequence[Any]) -> list[list[int]]:
     """
     single = [place for place in row if len(requests[place][2]) == 1 and requests[place][1]]
     rows = [single[start : start + _MAX_CHOICES] for start in range(0, len(single), _MAX_CHOICES)]
-    others: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[int, ...], list[int]] = {}
     for place in row:
         if place not in single:
-            others.setdefault(tuple(requests[place][2]), []).append(place)
-    return [*rows, *others.values()]
+            groups.setdefault(tuple(requests[place][2]), []).append(place)
+    return [*rows, *groups.values()]
 
 
 def _places_of(rows: Sequence[ExpectedRow], row: int, use: RowUse, span: Span) -> Sequence[int]:
@@ -129,8 +129,8 @@ class VLLMMoE(RoutedEngine, VLLM):
         check_start(self)
         if self.batch_size == 1:
             logger.warning(
-                "vLLM is given one request at a time (batch_size=1, what lm-eval's own command takes if it is told "
-                "nothing): --batch_size auto gives it all of them, which takes a fraction of the time"
+                "vLLM is given one request at a time (batch_size=1, the default of lm-eval's own command): "
+                "--batch_size auto gives it all of them at once, which takes a fraction of the time"
             )
 
     # ------------------------------------------------------------------ what it is
@@ -187,28 +187,30 @@ class VLLMMoE(RoutedEngine, VLLM):
         return self.max_length - 2
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        known = self._token_requests(requests, self._longest)
+        token_requests = self._token_requests(requests, self._longest)
 
         def order(indices: Sequence[int]) -> list[list[int]]:
-            chosen = [requests[index] for index in indices]
-            return [part for row in likelihood_order(chosen, grouped=True) for part in _shareable(row, chosen)]
+            batch = [requests[index] for index in indices]
+            return [part for row in likelihood_order(batch, grouped=True) for part in _shareable(row, batch)]
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[float, bool]]]:
             places, scores = order(indices), {plan: [(0.0, False)] * len(indices) for plan in plans}
-            each = list(product(plans, places))  # one after another: a step then has few plans to steer by
-            rows = [replace(row, plan=plan) for plan in plans for row in known.rows(places, indices)]
-            asked = [[requests[indices[place]] for place in row] for _, row in each]
-            for (plan, row), found in zip(each, self._scored(rows, asked), strict=True):
-                for place, score in zip(row, found, strict=True):
+            pairs = list(product(plans, places))  # one after another: a step then has few plans to steer by
+            rows = [replace(row, plan=plan) for plan in plans for row in token_requests.rows(places, indices)]
+            row_requests = [[requests[indices[place]] for place in row] for _, row in pairs]
+            for (plan, row), row_scores in zip(pairs, self._scored(rows, row_requests), strict=True):
+                for place, score in zip(row, row_scores, strict=True):
                     scores[plan][place] = score
             return [scores[plan] for plan in plans]
 
-        rounds = rounds_without_conflict(requests, lambda i: self._steered_as(known.languages[i], known.use(i)))
+        rounds = rounds_without_conflict(
+            requests, lambda i: self._steered_as(token_requests.languages[i], token_requests.use(i))
+        )
         with self._progress("Running loglikelihood requests", len(requests), quiet=disable_tqdm):
-            return self._scores(known, order, run, rounds=rounds, quiet=disable_tqdm)
+            return self._scores(token_requests, order, run, rounds=rounds, quiet=disable_tqdm)
 
     def _scored(
-        self, rows: Sequence[ExpectedRow], asked: Sequence[Sequence[Any]]
+        self, rows: Sequence[ExpectedRow], row_requests: Sequence[Sequence[Any]]
     ) -> Iterator[list[tuple[float, bool]]]:
         """Yield the scores of the requests that each row serves.
 
@@ -218,7 +220,7 @@ class VLLMMoE(RoutedEngine, VLLM):
         plans = len({row.plan for row in rows})
         for part in self._parts(rows):
             prompts, parameters, facts = [], [], []
-            for row, requests in zip(rows[part], asked[part], strict=True):
+            for row, requests in zip(rows[part], row_requests[part], strict=True):
                 tokens, ends = list(row.tokens or ()), sorted({request[2][-1] for request in requests})
                 choices = len(requests[0][2]) == 1 and bool(tokens)
                 prompts.append(tokens if choices else [*tokens, *ends])  # of which there is one
@@ -228,15 +230,17 @@ class VLLMMoE(RoutedEngine, VLLM):
                     else SamplingParams(temperature=0, max_tokens=1, detokenize=False, prompt_logprobs=1)
                 )
                 facts.append(self._facts(row, cut_points(row)[1:], row.uses[0].boundary, shared=choices))
-            outputs = self._run(prompts, parameters, facts, sum(map(len, asked[part])) // plans)
-            self._collect(rows[part], facts, [list(each.cuts) for each in facts], partial(_places_of, rows[part]))
-            for requests, prompt, output in zip(asked[part], prompts, outputs, strict=True):
+            outputs = self._run(prompts, parameters, facts, sum(map(len, row_requests[part])) // plans)
+            self._collect(
+                rows[part], facts, [list(row_facts.cuts) for row_facts in facts], partial(_places_of, rows[part])
+            )
+            for requests, prompt, output in zip(row_requests[part], prompts, outputs, strict=True):
                 if output.prompt_logprobs is None:
-                    [found], [greedy] = output.outputs[0].logprobs, output.outputs[0].token_ids
-                    yield [(found[end].logprob, end == greedy) for *_, [end] in requests]
+                    [log_probabilities], [greedy] = output.outputs[0].logprobs, output.outputs[0].token_ids
+                    yield [(log_probabilities[end].logprob, end == greedy) for *_, [end] in requests]
                 else:
-                    own = len(prompt) - min(len(requests[0][2]), len(prompt) - 1)
-                    yield [self._parse_logprobs(tokens=prompt, outputs=output, ctxlen=own)] * len(requests)
+                    first_scored = len(prompt) - min(len(requests[0][2]), len(prompt) - 1)
+                    yield [self._parse_logprobs(tokens=prompt, outputs=output, ctxlen=first_scored)] * len(requests)
 
     # ------------------------------------------------------------------ generation
 
@@ -252,24 +256,24 @@ class VLLMMoE(RoutedEngine, VLLM):
             texts = [requests[index].args[0] for index in indices]
             encoded = self.tok_encode(texts) if texts else []
             numbered = list(zip(encoded, texts, range(len(texts)), strict=True))
-            return [[request[2]] for request in running_order(numbered, lambda each: (-len(each[0]), each[1]))]
+            return [[request[2]] for request in running_order(numbered, lambda entry: (-len(entry[0]), entry[1]))]
 
         def run(indices: Sequence[int], plans: Sequence[int]) -> list[list[tuple[str, int, int]]]:
-            each = list(product(plans, indices))
-            positions = [position for (position,) in order([index for _, index in each])]
-            chosen = [requests[index] for _, index in each]
-            tokens = self.tok_encode([request.args[0] for request in chosen]) if chosen else []
+            pairs = list(product(plans, indices))
+            positions = [position for (position,) in order([index for _, index in pairs])]
+            batch = [requests[index] for _, index in pairs]
+            tokens = self.tok_encode([request.args[0] for request in batch]) if batch else []
             rows = (
                 ExpectedRow((uses[index],), languages[index], tuple(tokens[place]), plan=plan)
-                for place, (plan, index) in ((place, each[place]) for place in positions)
+                for place, (plan, index) in ((place, pairs[place]) for place in positions)
             )
             self._fed = []
-            drawn = (drawn_by(requests[index], uses[index]) for _, index in (each[place] for place in positions))
-            self._seeds = [seed_of(base, *own) for own in drawn]
+            draw_keys = (drawn_by(requests[index], uses[index]) for _, index in (pairs[place] for place in positions))
+            self._seeds = [seed_of(base, *draw_key) for draw_key in draw_keys]
             queue = RowQueue(rows, len(positions))
             size = self.batch_size * len(plans) if isinstance(self.batch_size, int) else self.batch_size
             with replaced(self, "_queue", queue), self.at_batch_size(size):
-                texts = plain(chosen, disable_tqdm=True)
+                texts = plain(batch, disable_tqdm=True)
             queue.finish()
             fed = dict(zip(positions, self._fed, strict=True))
             answers = [(text, *fed[place]) for place, text in enumerate(texts)]
@@ -284,10 +288,10 @@ class VLLMMoE(RoutedEngine, VLLM):
         assert self._queue is not None
         assert generate
         rows, seeds = self._queue.take_cut(requests), self._seeds[len(self._fed) :]
-        for own, seed, row in zip(sampling_params, seeds, rows, strict=False):
-            refusals.check_room(own.max_tokens, self.max_length, row.uses[0].key)
-            if own.temperature:
-                own.seed = seed
+        for parameters, seed, row in zip(sampling_params, seeds, rows, strict=False):
+            refusals.check_room(parameters.max_tokens, self.max_length, row.uses[0].key)
+            if parameters.temperature:
+                parameters.seed = seed
         return self._generated(rows, requests, sampling_params)
 
     def answers_to(self, rows: Sequence[ExpectedRow], prompts: Sequence[list[int]], tokens: int) -> list[Any]:
@@ -304,20 +308,20 @@ class VLLMMoE(RoutedEngine, VLLM):
         plans = len({row.plan for row in rows})
         for part in self._parts(rows):
             facts = [
-                self._facts(row, [len(tokens)], len(tokens), shared=True, held=self._span is not None)
+                self._facts(row, [len(tokens)], len(tokens), shared=True, is_held=self._span is not None)
                 for row, tokens in zip(rows[part], requests[part], strict=True)
             ]
-            found = self._run(requests[part], parameters[part], facts, len(facts) // plans)
+            results = self._run(requests[part], parameters[part], facts, len(facts) // plans)
             # The last token of an answer is never fed.
-            fed = [(len(each.prompt_token_ids), len(each.outputs[0].token_ids) - 1) for each in found]
-            cuts = [list(accumulate(each)) for each in fed]
+            fed = [(len(output.prompt_token_ids), len(output.outputs[0].token_ids) - 1) for output in results]
+            cuts = [list(accumulate(lengths)) for lengths in fed]
             self._collect(rows[part], facts, cuts, lambda row, use, span: _PARTS_OF_AN_ANSWER[span])
             self._fed += fed
-            outputs += found
+            outputs += results
         return outputs
 
     def _seed_draws(self, seed: int) -> None:
-        """Do nothing: every request has a seed of its own."""
+        """Do nothing: every request has its own seed."""
 
     # ------------------------------------------------------------------ what lm-eval asks for
 

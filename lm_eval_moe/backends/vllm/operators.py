@@ -75,7 +75,7 @@ class Routers:
         try:
             if logits.shape[-1] != self._experts:
                 raise RoutingBypassedError(
-                    f"the router of layer {layer} was given {tuple(logits.shape)}, not one logit for each of "
+                    f"the router of layer {layer} received logits of shape {tuple(logits.shape)}, not one for each of "
                     f"{self._experts} experts",
                     fix="choose another kernel (moe_backend=triton), or load the model without model_impl=transformers",
                 )
@@ -95,15 +95,15 @@ class Routers:
             return
         # Where the experts' output is scaled instead of the weights, as in GLM-4-MoE, the weights lack the factor.
         scale = float(getattr(self.runners[layer], "routed_scaling_factor", 1.0))
-        own = weights.clone() if scale == 1 else weights * scale
+        scaled = weights.clone() if scale == 1 else weights * scale
         try:
-            listener.selected(self._positions[layer], indices.clone(), own)
+            listener.selected(self._positions[layer], indices.clone(), scaled)
         except Exception as error:  # noqa: BLE001 - the same
             self.failure = error
 
 
 _routers: Routers | None = None
-"""The routers that are heard at the moment."""
+"""The routers that are being observed."""
 
 
 def _steer(hidden: Tensor, logits: Tensor, layer: int) -> Tensor:
@@ -116,12 +116,12 @@ def _seen(weights: Tensor, indices: Tensor, layer: int) -> Tensor:
     return weights.clone()
 
 
-def _define(name: str, given: str, run: Callable[..., Tensor], like: Callable[..., Tensor]) -> None:
+def _define(name: str, signature: str, run: Callable[..., Tensor], like: Callable[..., Tensor]) -> None:
     """Define an operator, which returns nothing that it was given, and looks ``like`` its output uncomputed.
 
     At this level, below ``torch.library.custom_op``, a call costs a quarter: there are two a layer and pass.
     """
-    _library.define(f"{name}({given}) -> Tensor", tags=(torch.Tag.needs_fixed_stride_order,))  # type: ignore[no-untyped-call]
+    _library.define(f"{name}({signature}) -> Tensor", tags=(torch.Tag.needs_fixed_stride_order,))  # type: ignore[no-untyped-call]
     _library.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"lm_eval_moe::{name}", like, lib=_library)
 

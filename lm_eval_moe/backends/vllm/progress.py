@@ -30,15 +30,15 @@ class _Nowhere:
 
 
 class _Part(tqdm):
-    """A bar that is not shown, and lets another go on."""
+    """A bar that is not shown, and lets another continue."""
 
     def __init__(self, bar: tqdm[Any], requests: int, **arguments: Any) -> None:
         super().__init__(**arguments, file=_Nowhere())
         self._bar, self._requests, self._told = bar, requests, 0
 
     def update(self, n: float | None = 1) -> bool | None:
-        done = super().update(n)
-        told = int(self.n * self._requests // max(self.total or 0, 1))
-        self._bar.update(told - self._told)
-        self._told = told
-        return done
+        updated = super().update(n)
+        requests = int(self.n * self._requests // max(self.total or 0, 1))
+        self._bar.update(requests - self._told)
+        self._told = requests
+        return updated

@@ -29,7 +29,7 @@ __all__ = [
 WORKER = "lm_eval_moe.backends.vllm.worker.RoutedWorker"
 
 _PLAIN_ROUTERS = frozenset({"FusedTopKRouter", "CPURouter"})
-"""Routers of vLLM that select by the logits alone, unless they are told of groups or a bias."""
+"""Routers of vLLM that select by the logits alone, unless they are given groups or a bias."""
 
 
 def _truthy(value: Any) -> bool:
@@ -44,32 +44,34 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     """
     if int(arguments.get("data_parallel_size") or 1) > 1:
         raise UserError(
-            "lm-eval's data parallelism builds a new engine for every call: neither steering nor records would last",
+            "lm-eval's data parallelism builds a new engine for every call: neither steering nor records would survive",
             fix="use tensor_parallel_size, with enable_expert_parallel=True for many experts",
             where="--model_args data_parallel_size",
         )
     if None not in (arguments.get("max_length"), arguments.get("max_model_len")):
         raise UserError(
-            "max_length and max_model_len are the same to vLLM", fix="give one of them", where="--model_args max_length"
+            "max_length and max_model_len mean the same to vLLM",
+            fix="give only one of them",
+            where="--model_args max_length",
         )
     for name in ("speculative_config", "speculative_model"):
         if _truthy(arguments.get(name)):
             raise UserError(
-                "speculative decoding routes tokens that are thrown away again: they would be counted",
+                "speculative decoding routes tokens that are later discarded: they would be counted",
                 fix=f"leave out {name}",
                 where=f"--model_args {name}",
             )
     for name, what in (
         ("enable_eplb", "expert load balancing renumbers experts while the model runs"),
-        ("enable_dbo", "dual batch overlap cuts a pass in two, whose tokens cannot be told apart"),
+        ("enable_dbo", "dual batch overlap splits a pass in two, so its tokens cannot be attributed to requests"),
         ("enable_return_routed_experts", "vLLM's own capture of experts cannot run beside this one"),
-        ("kv_transfer_config", "blocks from elsewhere were computed by nobody who records"),
-        ("worker_cls", "the worker class is the one that captures and steers"),
-        ("logits_processors", "what changes scores has no place in the identity of answers"),
+        ("kv_transfer_config", "the routing of KV blocks that were computed elsewhere was not recorded"),
+        ("worker_cls", "capture and steering need their own worker class"),
+        ("logits_processors", "they change scores, and the identity of stored answers does not cover them"),
         ("enable_sleep_mode", "a sleeping engine loses what it has recorded"),
     ):
         if _truthy(arguments.get(name)):
-            raise UserError(f"{what}", fix=f"leave out {name}", where=f"--model_args {name}")
+            raise UserError(what, fix=f"leave out {name}", where=f"--model_args {name}")
 
 
 def without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,17 +82,17 @@ def without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     from vllm.platforms import current_platform
 
-    found = dict(arguments)
-    device = found.pop("device", None)
-    own = current_platform.device_type
-    # The first GPU is what lm-eval's command says if it is told nothing.
-    if device not in (None, "cuda:0", own):
+    remaining = dict(arguments)
+    device = remaining.pop("device", None)
+    device_type = current_platform.device_type
+    # The first GPU is the default of lm-eval's command.
+    if device not in (None, "cuda:0", device_type):
         raise UserError(
-            f"vLLM chooses its devices itself: it runs on {own} here",
+            f"vLLM chooses its devices itself: it runs on {device_type} here",
             fix="leave the device out; the environment variable CUDA_VISIBLE_DEVICES says which GPUs it may use",
             where=f"--device {device}",
         )
-    return found
+    return remaining
 
 
 def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,25 +100,25 @@ def with_routing(arguments: Mapping[str, Any]) -> dict[str, Any]:
     from vllm.config import CompilationConfig
     from vllm.platforms import current_platform
 
-    found = {**arguments, "worker_cls": WORKER}
+    extended = {**arguments, "worker_cls": WORKER}
     # The key of vLLM's compile cache: a plain model's code, which has no operators, must not be taken for ours.
-    additional = found.get("additional_config") or {}
-    found["additional_config"] = {**additional, KEY: {"version": __version__}}
-    if not current_platform.is_cpu() and not _truthy(found.get("enforce_eager")):
+    additional = extended.get("additional_config") or {}
+    extended["additional_config"] = {**additional, KEY: {"version": __version__}}
+    if not current_platform.is_cpu() and not _truthy(extended.get("enforce_eager")):
         # On a GPU, routers run within an operator of vLLM's. Graphs are cut there, so that what is recorded when a
         # graph is captured is not all that ever runs.
-        compilation = found.get("compilation_config") or {}
+        compilation = extended.get("compilation_config") or {}
         if not isinstance(compilation, dict):
             raise UserError(
-                "compilation_config has to be a mapping, to which cuts at the experts are added",
+                "compilation_config must be a mapping: graph splits at the experts are added to it",
                 fix="write its fields, such as {'compile_sizes': [1]}; cudagraph_mode is PIECEWISE",
                 where="--model_args compilation_config",
             )
         cuts = [*CompilationConfig._attention_ops, "vllm::unified_kv_cache_update", "vllm::unified_mla_kv_cache_update"]
         cuts += ["vllm::moe_forward", "vllm::moe_forward_shared"]
         mode = "NONE" if str(compilation.get("cudagraph_mode")).upper() == "NONE" else "PIECEWISE"
-        found["compilation_config"] = {**compilation, "cudagraph_mode": mode, "splitting_ops": cuts}
-    return found
+        extended["compilation_config"] = {**compilation, "cudagraph_mode": mode, "splitting_ops": cuts}
+    return extended
 
 
 def check_parts(stages: Stages) -> None:
@@ -127,7 +129,8 @@ def check_parts(stages: Stages) -> None:
     """
     if monolithic := sorted(stages.of("monolithic")):
         raise RoutingBypassedError(
-            f"the MoE layers {format_ranges(monolithic)} select their experts inside one kernel, where nobody can look",
+            f"the MoE layers {format_ranges(monolithic)} select their experts inside one kernel, where the selection "
+            "cannot be observed",
             fix="choose another kernel, such as moe_backend=triton",
             where="--model_args moe_backend",
         )
@@ -137,17 +140,21 @@ def check_parts(stages: Stages) -> None:
 
 
 def check_plan(plan: SteeringPlan, stages: Stages) -> None:
-    """Refuse a guard that vLLM's routers cannot heed.
+    """Refuse a guard that vLLM's routers cannot respect.
 
     Raises:
         UserError: The plan has one.
     """
-    guarded = [each.index for each in plan.interventions if each.guard and each.action.guards_by]
+    guarded = [
+        intervention.index
+        for intervention in plan.interventions
+        if intervention.guard and intervention.action.guards_by
+    ]
     if guarded and (special := sorted(stages.of("after_logits"))):
         raise UserError(
-            f"guard: true cannot be kept: the routers of vLLM select by {' and '.join(special)} besides the logits, in "
-            "one kernel",
-            fix="leave out the guard, and see from steered_selection how often steering reached the selection; or use "
+            f"guard: true cannot be guaranteed: vLLM's routers select by {' and '.join(special)} besides the logits, "
+            "in one kernel",
+            fix="leave out the guard, and check in steered_selection how often steering reached the selection; or use "
             "hf-moe",
             where=f"{plan.name}: interventions.{guarded[0]}.guard",
         )
@@ -166,8 +173,8 @@ def check_room(generated: int, longest: int, key: RequestKey | None) -> None:
     """
     if generated >= longest:
         raise UserError(
-            f"an answer of up to {generated} tokens is asked for, but prompt and answer have {longest} together",
-            fix="give more with --model_args max_model_len=..., or ask for less with --gen_kwargs max_gen_toks=...",
+            f"the answer may have up to {generated} tokens, but prompt and answer together have room for {longest}",
+            fix="raise --model_args max_model_len=..., or lower --gen_kwargs max_gen_toks=...",
             where=f"task {key.task}" if key else None,
         )
 
@@ -181,13 +188,13 @@ def check_generation(requests: Sequence[Any], span: str | None, think_end: str |
     for request in requests:
         if int(request.args[1].get("n") or 1) > 1:
             raise UserError(
-                "several answers of one request share their prompt's pass: they would be counted as one",
-                fix="leave out n; lm-eval's repeats ask for several answers",
+                "several answers to one request share the pass over its prompt: they would be counted as one",
+                fix="leave out n; use lm-eval's repeats for several answers",
                 where=f"task {request.task_name}: generation_kwargs.n",
             )
     if think_end not in (None, "") and span in ("thinking", "continuation", "all") and requests:
         raise UserError(
-            f"capture={span} needs to know where the thinking ends while it runs, which vLLM's workers do not",
+            f"capture={span} needs to know during generation where the thinking ends, but vLLM's workers do not",
             fix="use capture=prompt, or hf-moe",
             where="--model_args capture",
         )

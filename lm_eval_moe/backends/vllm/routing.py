@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lm_eval_moe.backends.passes import RoutedPasses
-from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, Ended, RequestFacts
+from lm_eval_moe.backends.vllm.books import HELD_BACK, Books, EndedRequest, RequestFacts
 from lm_eval_moe.errors import UserError
 from lm_eval_moe.recording import NONE, AttributionError, Forest, Recorder
 from lm_eval_moe.recording.packing import pack_sums
@@ -70,8 +70,10 @@ class WorkerSettings:
     @classmethod
     def received(cls, text: str) -> WorkerSettings:
         """Return the settings that were sent."""
-        told: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()}
-        return cls(**told)
+        settings: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()
+        }
+        return cls(**settings)
 
 
 class WorkerRouting:
@@ -136,10 +138,10 @@ class WorkerRouting:
             if new.req_id in books:  # to one of vLLM's runners, a request that was preempted is a new one
                 books.go_on(new.req_id, new.num_computed_tokens, new.block_ids[self._group], resumed=True)
                 continue
-            told = (new.sampling_params.extra_args or {}).get(KEY) if new.sampling_params else None
-            if told is None:
-                raise AttributionError(f"request {new.req_id} says nothing of its routing")
-            facts = RequestFacts.received(told)
+            packed = (new.sampling_params.extra_args or {}).get(KEY) if new.sampling_params else None
+            if packed is None:
+                raise AttributionError(f"request {new.req_id} carries nothing about its routing")
+            facts = RequestFacts.received(packed)
             blocks = new.block_ids[self._group]
             books.add(new.req_id, facts, new.prompt_token_ids, new.num_computed_tokens, blocks)
         cached = scheduled.scheduled_cached_reqs
@@ -163,11 +165,11 @@ class WorkerRouting:
         step = self._books.step(self._counts, order())
         self._counts = None
         count = len(step.segment)
-        known = torch.from_numpy(np.stack([step.position, step.token])).to(self._device)
-        own = positions[0] if positions.dim() > 1 else positions
-        wrong = (own[:count] != known[0]).sum()
+        expected = torch.from_numpy(np.stack([step.position, step.token])).to(self._device)
+        row_positions = positions[0] if positions.dim() > 1 else positions
+        wrong = (row_positions[:count] != expected[0]).sum()
         if (step.token >= 0).any():
-            wrong += ((known[1] >= 0) & (tokens[:count] != known[1])).sum()
+            wrong += ((expected[1] >= 0) & (tokens[:count] != expected[1])).sum()
         self._wrong = wrong if self._wrong is None else self._wrong + wrong
         segment = np.full(len(tokens), NONE)
         segment[:count] = step.segment
@@ -199,10 +201,12 @@ class WorkerRouting:
 
     # ------------------------------------------------------------------ what was recorded
 
-    def _read(self, ended: Sequence[Ended]) -> None:
+    def _read(self, ended: Sequence[EndedRequest]) -> None:
         if self._recorder is not None and ended:
-            sums = self._recorder.sums_of([each.stretches for each in ended])
-            self._sums.update({each.row: (each.ends, own) for each, own in zip(ended, sums, strict=True)})
+            sums = self._recorder.sums_of([ending.stretches for ending in ended])
+            self._sums.update(
+                {ending.row: (ending.ends, row_sums) for ending, row_sums in zip(ended, sums, strict=True)}
+            )
 
     def take(self, cuts: Mapping[int, Sequence[int]]) -> dict[int, bytes]:
         """Return what was recorded of requests that have ended, and forget it.
@@ -218,9 +222,9 @@ class WorkerRouting:
         """
         self._guarded(self._read, self._books.end_all())
         self.check()
-        taken = {row: pack_sums(self._cut(row, ends)) for row, ends in cuts.items()}
+        packed = {row: pack_sums(self._cut(row, ends)) for row, ends in cuts.items()}
         self._sums.clear()
-        return taken
+        return packed
 
     def check(self) -> None:
         """Raise what went wrong since the last time.
@@ -246,8 +250,8 @@ class WorkerRouting:
         for cut in cuts:
             if cut not in (0, *ends):
                 raise UserError(
-                    f"an answer ended {ends[-1] - cut} tokens before the engine knew, and no more than {HELD_BACK} are "
-                    "held back: its record would not be that of its tokens",
+                    f"an answer ended {ends[-1] - cut} tokens before the engine noticed, but only {HELD_BACK} are "
+                    "held back: its record would not match its tokens",
                     fix="set VLLM_ENABLE_V1_MULTIPROCESSING=0: the engine then looks for stop strings itself",
                 )
             place = ends.index(cut) + 1 if cut else 0

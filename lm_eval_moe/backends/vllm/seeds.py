@@ -10,7 +10,7 @@ __all__ = ["seed_of"]
 
 
 def seed_of(base: int, *request: Any) -> int:
-    """Return a request's own seed: its answer then depends on nothing that runs beside it.
+    """Return a request's own seed: its answer then depends on nothing that runs next to it.
 
     Args:
         base: The seed of the run.

@@ -27,7 +27,7 @@ _BAN = 1e4
 
 _FIX = (
     "run the model eagerly (enforce_eager=True), or choose another kernel for the experts (moe_backend=triton), and "
-    "vLLM's own implementation of the model (no model_impl=transformers)"
+    "use vLLM's own implementation of the model (no model_impl=transformers)"
 )
 
 
@@ -76,7 +76,7 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
         run: Runs the same forward pass each time, and returns copies of what it puts out.
 
     Raises:
-        RoutingBypassedError: A router is not heard exactly once in a pass, with E logits and K experts a token; the
+        RoutingBypassedError: A router is not heard exactly once in a pass, with E logits and K experts per token; the
             output is another one because of the listener; a layer selects what it was told not to; or the output does
             not depend on what is selected.
     """
@@ -98,7 +98,7 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
     # A kernel that adds up in no fixed order is not held to bits that it does not keep by itself.
     if _same(plain, again) and not _same(plain, listened):
         raise RoutingBypassedError(
-            "the model's output is another one as soon as its routers are listened to, though nothing is changed",
+            "the model's output changes as soon as its routers are observed, although nothing is modified",
             fix=_FIX,
         )
     if top_k == experts:  # nothing else can be selected
@@ -108,10 +108,10 @@ def check_routers(routers: Routers, experts: int, top_k: int, run: Callable[[], 
         for position, unsteered in ban.banned.items()
         if torch.equal(_sets(unsteered), _sets(ban.selections[position][0]))
     ]
-    _refuse(deaf, "selects the experts that were banned, as if it had not been told")
+    _refuse(deaf, "still selects the experts that were banned")
     if _same(plain, banned):
         raise RoutingBypassedError(
-            "the output is the same whichever experts the routers select: the experts receive another selection",
+            "the output is the same whichever experts the routers select: the experts receive a different selection",
             fix=_FIX,
         )
 
@@ -127,10 +127,10 @@ def copies_of(output: Any) -> list[Tensor]:
 def _check_heard(layers: Sequence[int], listener: _Inert, experts: int, top_k: int) -> None:
     routed, selections = listener.routed, listener.selections
     numbered = list(enumerate(layers))
-    _refuse((layer for place, layer in numbered if place not in routed), "runs without being heard")
+    _refuse((layer for place, layer in numbered if place not in routed), "runs without being observed")
     _refuse(
         (layer for place, layer in numbered if len(routed[place]) != 1 or len(selections.get(place, ())) != 1),
-        "is not heard exactly once in a pass",
+        "is not observed exactly once per pass",
     )
     tokens = {routed[place][0][0] for place, _ in numbered}
     wrong = [
@@ -138,7 +138,7 @@ def _check_heard(layers: Sequence[int], listener: _Inert, experts: int, top_k: i
         for place, layer in numbered
         if routed[place] != [(max(tokens), experts)] or selections[place][0].shape != (max(tokens), top_k)
     ]
-    _refuse(wrong, f"has something else than {experts} logits and {top_k} selected experts for each token")
+    _refuse(wrong, f"does not have {experts} logits and {top_k} selected experts for each token")
 
 
 def _refuse(layers: Iterable[int], what: str) -> None:

@@ -43,7 +43,7 @@ _PREFIX, _XARGS = f"{KEY}_", "vllm_xargs"
 
 @dataclass(frozen=True)
 class ServedSteering:
-    """What a server was told of steering when it was started.
+    """How a server was configured to steer when it was started.
 
     Attributes:
         file: The steering file.
@@ -55,15 +55,15 @@ class ServedSteering:
 
     @classmethod
     def of(cls, additional_config: Any) -> ServedSteering | None:
-        """Return what ``--additional-config`` says; None where no server was told of steering.
+        """Return what ``--additional-config`` says; None where no steering is configured.
 
         Raises:
             UserError: It is written wrongly.
         """
-        told = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
-        if told is None:
+        settings = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
+        if settings is None:
             return None
-        fields = YamlValue(YamlPlace("--additional-config", Path()) / KEY, told).keys(
+        fields = YamlValue(YamlPlace("--additional-config", Path()) / KEY, settings).keys(
             [], ["steering", "language", "version"]
         )
         if "steering" not in fields:
@@ -80,12 +80,12 @@ class ServedSteering:
             config: vLLM's ``VllmConfig``.
 
         Raises:
-            UserError: The file does not fit the model, or the server is told to run it so that it cannot be steered.
+            UserError: The file does not fit the model, or the server is configured so that it cannot be steered.
         """
         if not _front_is_installed():
             raise UserError(
-                "vLLM has not loaded the plug-in lm_eval_moe, which reads what requests say of steering",
-                fix="add lm_eval_moe to VLLM_PLUGINS, or leave that variable unset; install lm-eval-moe by pip",
+                "vLLM has not loaded the plug-in lm_eval_moe, which reads the requests' steering options",
+                fix="add lm_eval_moe to VLLM_PLUGINS, or leave that variable unset; install lm-eval-moe with pip",
                 where="VLLM_PLUGINS",
             )
         _check_engine(config)
@@ -99,7 +99,7 @@ class ServedSteering:
 
 
 def served_settings(
-    shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str, Any], *, whole: bool
+    shape: RoutingShape, plan: SteeringPlan, parts: Mapping[str, Any], *, all_layers: bool
 ) -> WorkerSettings:
     """Return how a worker steers what a server asks of it.
 
@@ -107,13 +107,13 @@ def served_settings(
         shape: The model's routing shape.
         plan: The plan.
         parts: What the worker has, as ``RoutedWorker.routing_parts`` says.
-        whole: Whether it should have all layers, as where there is no pipeline.
+        all_layers: Whether it should have all layers, as where there is no pipeline.
 
     Raises:
         UserError: The worker's routers cannot be steered by this plan, or at all.
     """
-    own = shape if whole else replace(shape, layers=tuple(n for n in shape.layers if n in parts["layers"]))
-    stages = Stages([parts], own)
+    own_shape = shape if all_layers else replace(shape, layers=tuple(n for n in shape.layers if n in parts["layers"]))
+    stages = Stages([parts], own_shape)
     refusals.check_parts(stages)
     refusals.check_plan(plan, stages)
     return WorkerSettings(shape.layers, shape.experts, shape.top_k, shape.depth, plans=(sent_plan(plan),))
@@ -123,18 +123,18 @@ def _check_engine(config: Any) -> None:
     parallel = config.parallel_config
     if parallel.data_parallel_size > 1:
         raise UserError(
-            "steering under data parallelism has not been tried",
+            "steering under data parallelism has not been tested",
             fix="use --tensor-parallel-size, with --enable-expert-parallel for many experts, or several servers",
             where="--data-parallel-size",
         )
-    asked = {
+    engine_settings = {
         "speculative_config": config.speculative_config is not None,
         "kv_transfer_config": config.kv_transfer_config is not None,
         "enable_eplb": parallel.enable_eplb,
         "enable_dbo": parallel.enable_dbo,
     }
     try:
-        refusals.check_arguments(asked)
+        refusals.check_arguments(engine_settings)
     except UserError as error:
         raise UserError(error.problem, fix=error.fix, where="vllm serve") from error
 
@@ -146,7 +146,7 @@ class SteeringReader:
     """Reads what requests say of steering.
 
     Args:
-        served: What the server was told.
+        served: The server's configuration.
 
     Raises:
         UserError: The steering file cannot be read.
@@ -155,8 +155,8 @@ class SteeringReader:
     def __init__(self, served: ServedSteering) -> None:
         self._served = served
         interventions = load_spec(served.file).interventions
-        self._by_language = not all(each.languages.is_all for each in interventions)
-        self._by_phase = any(each.tokens != "all" for each in interventions)
+        self._by_language = not all(intervention.languages.is_all for intervention in interventions)
+        self._by_phase = any(intervention.tokens != "all" for intervention in interventions)
 
     def admit(self, request: Any) -> None:
         """Write down what holds for a request, and salt its place in the prefix cache.
@@ -170,13 +170,13 @@ class SteeringReader:
         parameters = request.sampling_params
         if parameters is None or request.prompt_token_ids is None or request.resumable:
             raise UserError(
-                "this server steers what is generated from whole prompts of tokens: neither poolings, embeddings in "
-                "place of tokens nor prompts that go on later",
-                fix="ask a server without steering",
+                "this server steers text generated from complete prompts of tokens: no pooling, no embeddings in "
+                "place of tokens, no prompts that are continued later",
+                fix="send this request to a server without steering",
             )
-        told = dict(parameters.extra_args or {})
-        own = {name: told.pop(name) for name in list(told) if name.startswith(_PREFIX)}
-        steered, language = self._choice(own)
+        extra_args = dict(parameters.extra_args or {})
+        choices = {name: extra_args.pop(name) for name in list(extra_args) if name.startswith(_PREFIX)}
+        steered, language = self._choice(choices)
         by_phase = steered and self._by_phase
         facts = RequestFacts(
             row=0,
@@ -187,26 +187,26 @@ class SteeringReader:
             shared=True,
             by_phase=by_phase,
         )
-        parameters.extra_args = {**told, KEY: facts.sent()}
+        parameters.extra_args = {**extra_args, KEY: facts.sent()}
         # A generated token that comes back in a later prompt was steered as what it was then: nobody finds it again.
         salt = [steered, language if steered else None, uuid.uuid4().hex if by_phase else None, request.cache_salt]
         request.cache_salt = json.dumps(salt)
 
-    def _choice(self, told: Mapping[str, Any]) -> tuple[bool, str | None]:
-        for name in told:
+    def _choice(self, choices: Mapping[str, Any]) -> tuple[bool, str | None]:
+        for name in choices:
             if name not in (STEERING, LANGUAGE):
                 hint = did_you_mean(name, (STEERING, LANGUAGE))
-                raise UserError(f"there is no {name!r}{hint}", fix=f"use {STEERING} or {LANGUAGE}", where=_XARGS)
-        steering = told.get(STEERING, "on")
+                raise UserError(f"unknown argument {name!r}{hint}", fix=f"use {STEERING} or {LANGUAGE}", where=_XARGS)
+        steering = choices.get(STEERING, "on")
         if steering not in ("on", "off"):
             raise UserError(f"{STEERING}={steering!r} is neither on nor off", fix="write 'on' or 'off'", where=_XARGS)
-        language = told.get(LANGUAGE, self._served.language)
+        language = choices.get(LANGUAGE, self._served.language)
         if language is not None:
             language = parse_language(YamlValue(YamlPlace(_XARGS, Path()) / LANGUAGE, language))
         elif steering == "on" and self._by_language:
             raise UserError(
-                "the steering of this server is limited to some languages, and that of the request is not known",
-                fix=f"name it by {LANGUAGE}, or leave the request unsteered ({STEERING}: 'off')",
+                "this server's steering is limited to some languages, but the language of the request is unknown",
+                fix=f"give it as {LANGUAGE}, or leave the request unsteered ({STEERING}: 'off')",
                 where=_XARGS,
             )
         return steering == "on", language
@@ -224,7 +224,7 @@ def _front_is_installed() -> bool:
 def install_front() -> None:
     """Let vLLM's server ask the front about every request; called by vLLM as its plug-in, in each of its processes.
 
-    Servers and engines that are told nothing of steering run as ever.
+    Servers and engines without a steering configuration run as usual.
     """
     from vllm.exceptions import VLLMValidationError
     from vllm.v1.engine.input_processor import InputProcessor

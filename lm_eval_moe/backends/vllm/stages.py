@@ -41,13 +41,13 @@ class Stages:
         self._stages: dict[tuple[int, ...], int] = {}
         for worker, part in enumerate(parts):
             self._stages.setdefault(tuple(part["layers"]), worker)
-        found = sorted(layer for layers in self._stages for layer in layers)
-        alike = all(part["experts"] in ([], [shape.experts]) and part["top_k"] in ([], [shape.top_k]) for part in parts)
-        if found != list(shape.layers) or not alike:
+        layers = sorted(layer for layers in self._stages for layer in layers)
+        fits = all(part["experts"] in ([], [shape.experts]) and part["top_k"] in ([], [shape.top_k]) for part in parts)
+        if layers != list(shape.layers) or not fits:
             experts, top_k = (sorted({n for part in parts for n in part[name]}) for name in ("experts", "top_k"))
             raise RoutingBypassedError(
-                f"vLLM's model has routers in layers {format_ranges(found) or 'none'} with experts {experts} and top-k "
-                f"{top_k}, its config says {shape}",
+                f"vLLM's model has routers in layers {format_ranges(layers) or 'none'} with experts {experts} and "
+                f"top-k {top_k}, but its config says {shape}",
                 fix="use vLLM's own implementation of the model (no model_impl=transformers), or hf-moe",
             )
 
@@ -63,41 +63,41 @@ class Stages:
             UserError: A worker met one.
             AttributionError: Its records cannot be trusted.
         """
-        for own in answers:
-            if own and "error" in own:
-                raise error_to_raise(own["error"])
+        for answer in answers:
+            if answer and "error" in answer:
+                raise error_to_raise(answer["error"])
 
-    def merged(self, taken: Sequence[Mapping[str, Any]]) -> dict[int, SegmentSums]:
+    def merged(self, answers: Sequence[Mapping[str, Any]]) -> dict[int, SegmentSums]:
         """Return the sums of each row, all layers together.
 
         Args:
-            taken: What each worker's ``routing_take`` returned.
+            answers: What each worker's ``routing_take`` returned.
 
         Raises:
             UserError: A worker met an error.
             AttributionError: A worker's records cannot be trusted.
         """
-        self.check(taken)
-        stages = [(layers, dict(taken[worker]["sums"])) for layers, worker in self._stages.items()]
+        self.check(answers)
+        stages = [(layers, dict(answers[worker]["sums"])) for layers, worker in self._stages.items()]
         merged = {}
         for row, data in stages[0][1].items():
             sums = unpack_sums(data)
-            for layers, others in stages[1:]:
-                sums = _with_layers(sums, unpack_sums(others[row]), [self._places[layer] for layer in layers])
+            for layers, stage_answers in stages[1:]:
+                sums = _with_layers(sums, unpack_sums(stage_answers[row]), [self._places[layer] for layer in layers])
             merged[row] = sums
         return merged
 
 
-def _with_layers(sums: SegmentSums, others: SegmentSums, places: list[int]) -> SegmentSums:
+def _with_layers(sums: SegmentSums, stage_sums: SegmentSums, places: list[int]) -> SegmentSums:
     """Return sums with some layers from others."""
-    if not np.array_equal(sums.tokens, others.tokens):
+    if not np.array_equal(sums.tokens, stage_sums.tokens):
         raise AttributionError("the stages of the pipeline counted different tokens")
     changed = {}
     for field in fields(sums):
-        own, other = getattr(sums, field.name), getattr(others, field.name)
-        if field.name not in ("tokens", "joined") and other is not None:
-            values = np.zeros_like(other) if own is None else own.copy()
-            values[:, places] = other[:, places]
+        ours, theirs = getattr(sums, field.name), getattr(stage_sums, field.name)
+        if field.name not in ("tokens", "joined") and theirs is not None:
+            values = np.zeros_like(theirs) if ours is None else ours.copy()
+            values[:, places] = theirs[:, places]
             changed[field.name] = values
     return replace(sums, **changed)
 

@@ -41,12 +41,12 @@ class RoutedWorker(Worker):
 
     def load_model(self, **arguments: Any) -> None:
         """Load the model, and wrap its routers before anything is compiled."""
-        told = self._told()
+        settings = self._configured_settings()
         served = ServedSteering.of(self.vllm_config.additional_config)
         if served is not None:
             self.serves = True
             self._steered = served.plan_for(self.vllm_config)
-            told["version"] = __version__  # as in `refusals.with_routing`
+            settings["version"] = __version__  # as in `refusals.with_routing`
         super().load_model(**arguments)
         model = self.get_model()
         self.routers = wrap_routers(model)
@@ -55,12 +55,12 @@ class RoutedWorker(Worker):
         model.register_forward_hook(self._end)
 
     def determine_available_memory(self) -> int:
-        """Return how many bytes the KV cache may take; the sums of its blocks have to fit beside it."""
+        """Return how many bytes the KV cache may take; the sums of its blocks have to fit next to it."""
         available: int = super().determine_available_memory()
         specs = list(self.model_runner.get_kv_cache_spec().values())
         runners = list(self.routers.runners.values())
-        given = self.cache_config.kv_cache_memory_bytes
-        if given or not self.cache_config.enable_prefix_caching or not specs or not runners:
+        fixed_bytes = self.cache_config.kv_cache_memory_bytes
+        if fixed_bytes or not self.cache_config.enable_prefix_caching or not specs or not runners:
             return available
         # A recorder has room for the layers of all stages.
         layers = len(runners) * self.parallel_config.pipeline_parallel_size
@@ -69,7 +69,7 @@ class RoutedWorker(Worker):
             available,
             block=sum(spec.page_size_bytes for spec in specs) // len(set(specs)),  # layers of other kinds have others
             segment=segment_bytes(layers, runners[0].moe_config.num_logical_experts, arrays),
-            apart=2 * HELD_BACK * self.scheduler_config.max_num_seqs,
+            reserved=2 * HELD_BACK * self.scheduler_config.max_num_seqs,
         )
 
     def compile_or_warm_up_model(self) -> Any:
@@ -82,8 +82,8 @@ class RoutedWorker(Worker):
                 raise
             self.failure = error  # raised here, it would be lost in the log
         if self.serves:
-            whole = self.parallel_config.pipeline_parallel_size == 1
-            self._route(served_settings(*self._steered, self.routing_parts(), whole=whole))
+            all_layers = self.parallel_config.pipeline_parallel_size == 1
+            self._route(served_settings(*self._steered, self.routing_parts(), all_layers=all_layers))
         return times
 
     def _prepare_stage(self, model: Any) -> None:
@@ -104,16 +104,16 @@ class RoutedWorker(Worker):
             self.routing.check()  # nobody else asks, and an answer that was not steered must not go out
         return output
 
-    def _told(self) -> dict[str, Any]:
-        told = self.vllm_config.additional_config.get(KEY)
-        if not isinstance(told, dict) or not told.keys() & {"steering", "version"}:
+    def _configured_settings(self) -> dict[str, Any]:
+        settings = self.vllm_config.additional_config.get(KEY)
+        if not isinstance(settings, dict) or not settings.keys() & {"steering", "version"}:
             raise UserError(
-                "RoutedWorker was not told how to steer",
+                "RoutedWorker was given no steering",
                 fix=f"""add --additional-config '{{"{KEY}": {{"steering": "FILE"}}}}'; without steering, leave out """
                 "--worker-cls",
                 where="--additional-config",
             )
-        return told
+        return settings
 
     def _check_routers(self) -> None:
         runner, parts, words = self.model_runner, self.routing_parts(), self.model_config.get_vocab_size()
@@ -125,7 +125,7 @@ class RoutedWorker(Worker):
                 output: list[Tensor] = []
                 hooks = (
                     self.get_model().register_forward_pre_hook(partial(_fill_in, words), with_kwargs=True),
-                    self.get_model().register_forward_hook(lambda *given: output.extend(copies_of(given[-1]))),
+                    self.get_model().register_forward_hook(lambda *hook_args: output.extend(copies_of(hook_args[-1]))),
                 )
                 try:
                     # On a CPU, a pass without attention hands on memory that nobody has written.
@@ -139,12 +139,12 @@ class RoutedWorker(Worker):
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.routing is not None:
-            given = dict(zip(("input_ids", "positions"), args, strict=False)) | kwargs
-            tokens, positions = given["input_ids"], given["positions"]
+            arguments = dict(zip(("input_ids", "positions"), args, strict=False)) | kwargs
+            tokens, positions = arguments["input_ids"], arguments["positions"]
             if tokens is None:  # a later stage of a pipeline, or a model that is given embeddings
                 runner = self.model_runner
-                own = runner.input_ids.gpu if hasattr(runner, "input_ids") else runner.input_buffers.input_ids
-                tokens = own[: positions.shape[-1]]
+                input_ids = runner.input_ids.gpu if hasattr(runner, "input_ids") else runner.input_buffers.input_ids
+                tokens = input_ids[: positions.shape[-1]]
             self.routing.begin(tokens, positions, self._order)
 
     def _end(self, *_: Any) -> None:
@@ -172,7 +172,7 @@ class RoutedWorker(Worker):
             if is_full_attention_spec(group.kv_cache_spec):
                 return number, group.kv_cache_spec.block_size
         raise UserError(
-            "no layer of the model attends to whole sequences: what the prefix cache has cannot be told",
+            "no layer of the model attends to whole sequences: what the prefix cache holds cannot be determined",
             fix="add enable_prefix_caching=False",
             where="--model_args enable_prefix_caching",
         )
@@ -217,10 +217,10 @@ class RoutedWorker(Worker):
         """Return the packed sums of requests that have ended, or what went wrong (see `WorkerRouting.take`)."""
         assert self.routing is not None
         try:
-            taken = list(self.routing.take(dict(cuts)).items())
+            records = list(self.routing.take(dict(cuts)).items())
         except Exception as error:  # noqa: BLE001 - it would end the engine without a word
             return {"error": error_to_send(error)}
-        return {"sums": taken}
+        return {"sums": records}
 
     def routing_counted(self) -> dict[str, int]:
         """Return what `WorkerRouting.counted` does."""

@@ -10,6 +10,7 @@ from lm_eval_moe.compare.board import Board, Section
 from lm_eval_moe.compare.formats._base import Format, register
 from lm_eval_moe.compare.formats.as_csv import records
 from lm_eval_moe.compare.wording import section_notes
+from lm_eval_moe.long_lists import in_full
 from lm_eval_moe.results.marks import SIGNS
 from lm_eval_moe.routing_fields.divergence import DIVERGENCE
 
@@ -48,7 +49,7 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
         ],
         "runs": [row.label for row in section.rows],
         "marks": [{"sign": SIGNS[mark.kind], **asdict(mark)} for mark in section.marks],
-        "notes": section_notes(section, board),
+        "notes": in_full(section_notes(section, board)),
     }
 
 

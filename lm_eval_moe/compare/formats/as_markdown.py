@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from lm_eval_moe.compare.board import Board, RunRow, Section
 from lm_eval_moe.compare.formats._base import Format, register
-from lm_eval_moe.compare.wording import caption, change_text, control_text, section_notes, value_text
+from lm_eval_moe.compare.wording import caption, change_text, control_text, row_detail, section_notes, value_text
 from lm_eval_moe.escaping import markdown_cell
+from lm_eval_moe.long_lists import in_full
 from lm_eval_moe.tables import markdown_table
 
 __all__ = ["render"]
@@ -16,9 +17,10 @@ __all__ = ["render"]
 def render(board: Board, title: str) -> str:
     """Return the leaderboard as GitHub-flavoured Markdown."""
     lines = [f"# {markdown_cell(title)}", ""]
+    lines += [markdown_cell(board.shared), ""] if board.shared else []
     for section in board.sections:
         lines += [f"## {markdown_cell(caption(section))}", "", *_table(section), ""]
-        lines += [f"- {markdown_cell(note)}" for note in section_notes(section, board)]
+        lines += [f"- {markdown_cell(note)}" for note in in_full(section_notes(section, board))]
         lines.append("")
     if board.notes:
         lines += ["## Notes", "", *(f"- {markdown_cell(note)}" for note in board.notes), ""]
@@ -26,17 +28,15 @@ def render(board: Board, title: str) -> str:
 
 
 def _table(section: Section) -> list[str]:
-    heads = ["model", "steering", *(head.title for head in section.heads)]
+    heads = ["run", *(head.title for head in section.heads)]
     heads += ["vs random control"] if section.has_control else []
-    rows = [[*_named(row), *_values(section, row)] for row in section.rows]
-    return markdown_table([markdown_cell(head) for head in heads], rows, left=2)
+    rows = [[_named(row, section), *_values(section, row)] for row in section.rows]
+    return markdown_table([markdown_cell(head) for head in heads], rows)
 
 
-def _named(row: RunRow) -> list[str]:
-    plain = row.label in (row.model, f"{row.model} + {row.steering} #{row.steering_hash[:8]}")
-    model = markdown_cell(row.model) if plain else f"**{markdown_cell(row.label)}** ({markdown_cell(row.model)})"
-    steering = f"{markdown_cell(row.steering)} `{markdown_cell(row.steering_hash[:8])}`" if row.steering else ""
-    return [model, steering]
+def _named(row: RunRow, section: Section) -> str:
+    detail = row_detail(row, section)
+    return f"{markdown_cell(row.label)} ({markdown_cell(detail)})" if detail else markdown_cell(row.label)
 
 
 def _values(section: Section, row: RunRow) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_moe.compare.board import Board, RunRow, Section
 from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats._base import Format, register
-from lm_eval_moe.compare.wording import caption, change_text, control_text, interval_text, section_notes, value_text
+from lm_eval_moe.compare.wording import (
+    are_languages_in_rows,
+    caption,
+    change_text,
+    control_text,
+    corner,
+    interval_text,
+    row_detail,
+    section_notes,
+    value_text,
+)
 from lm_eval_moe.escaping import printable
 
 if TYPE_CHECKING:
@@ -29,18 +40,25 @@ _PIPED = 120
 
 @dataclass(frozen=True)
 class _Column:
-    """Header and cells as lines of text, and the cells' styles."""
+    """Header and cells as lines of text, the cells' styles, and whether a change stands beside its value."""
 
     head: str
     cells: tuple[tuple[str, ...], ...]
     styles: tuple[str, ...]
+    beside: bool = False
 
     @property
     def width(self) -> int:
         from rich.cells import cell_len
 
-        texts = [line for cell in self.cells for line in cell] + self.head.split()
-        return min(max(cell_len(text) for text in texts), max(_WIDEST_HEAD, *(len(t) for c in self.cells for t in c)))
+        lines = [line for cell in self.cells for line in (self.text(cell).split("\n"))]
+        texts = lines + self.head.split()
+        return min(max(cell_len(text) for text in texts), max(_WIDEST_HEAD, *map(len, lines)))
+
+    def text(self, cell: Sequence[str]) -> str:
+        """Return a cell's lines."""
+        first, *others = cell
+        return f"{first}{' ' if self.beside else chr(10)}{chr(10).join(others)}" if others else first
 
 
 def show(board: Board, console: Console, *, intervals: bool = False) -> None:
@@ -54,10 +72,17 @@ def show(board: Board, console: Console, *, intervals: bool = False) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    if board.shared:
+        console.print(Text(printable(board.shared)))
+        console.print()
     for section in board.sections:
         console.print(Text(printable(caption(section)), style="bold"))
-        _tables(section, console, intervals)
-        for note in section_notes(section, board):
+        _tables(section, board, console, intervals)
+        notes = section_notes(section, board)
+        said = [note for note in notes if isinstance(note, str)]
+        if len(said) < len(notes):
+            said.append("The lists are in full in files: --output FILE (.html, .md or .json).")
+        for note in said:
             console.print(Padding(Text(printable(note), style="dim"), (0, 0, 0, 2)))
         console.print()
     for note in board.notes:
@@ -85,12 +110,14 @@ def _console(**settings: Any) -> Console:
     return Console(highlight=False, markup=False, emoji=False, **settings)
 
 
-def _tables(section: Section, console: Console, intervals: bool) -> None:
+def _tables(section: Section, board: Board, console: Console, intervals: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
     columns = list(_columns(section, intervals))
-    labels = [_label(row) for row in section.rows]
+    labels = [_label(row, section) for row in section.rows]
+    if are_languages_in_rows(section):
+        columns, labels = _turned(columns, labels, section.has_control)
     widest = min(max(len(line) for label in labels for line in label), _WIDEST_LABEL) + 2
     # Rather wrap labels and set columns closer than split the table.
     gap, room = 2, console.width
@@ -103,30 +130,49 @@ def _tables(section: Section, console: Console, intervals: bool) -> None:
             first = sum(len(each) for each in parts[:number]) + 1
             console.print(Text(f"  columns {first} to {first + len(part) - 1} of {len(columns)}", style="dim"))
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), show_edge=False, header_style="bold")
-        table.add_column("run", width=label_width - gap, overflow="fold")
+        table.add_column(corner(section, board), width=label_width - gap, overflow="fold")
         for column in part:
             table.add_column(Text(column.head), justify="right", width=column.width, overflow="fold", vertical="top")
         for place, label in enumerate(labels):
-            cells = [_styled(column.cells[place], column.styles[place]) for column in part]
+            cells = [_styled(column, place) for column in part]
             table.add_row(Text("\n".join(label)), *cells)
         console.print(table)
 
 
-def _styled(lines: Sequence[str], style: str) -> Text:
+def _styled(column: _Column, place: int) -> Text:
     from rich.text import Text
 
-    text = Text(lines[0])
-    for line in lines[1:]:
-        text.append("\n" + line, style=style)
+    cell = column.cells[place]
+    text = Text(column.text(cell))
+    text.stylize(column.styles[place], len(cell[0]))
     return text
 
 
-def _label(row: RunRow) -> tuple[str, ...]:
-    own = f"{row.model} + {row.steering} #{row.steering_hash[:8]}"
-    base = "" if row.baseline else " (baseline)"
-    if row.steering and row.label == own:
-        return printable(row.model), printable(f"+ {row.steering} #{row.steering_hash[:8]}")
-    return (printable(row.label) + base,)
+def _turned(
+    columns: Sequence[_Column], labels: Sequence[tuple[str, ...]], has_control: bool
+) -> tuple[list[_Column], list[tuple[str, ...]]]:
+    """Turn a table round: a column a run, a row a language, and a change beside its value."""
+    runs = []
+    for number, label in enumerate(labels):
+        cells = [column.cells[number] for column in columns]
+        if has_control:  # no change stands beside it
+            cells[-1] = (cells[-1][0], "", *cells[-1][1:])
+        width = max(len(cell[1]) if len(cell) > 1 else 0 for cell in cells)
+        padded = []
+        for value, *more in cells:
+            interval = [" ".join(more[1:3])] * (len(more) > 1)  # there is room for it on one line
+            padded.append((value, *(change.rjust(width) for change in more[:1]), *interval, *more[3:]))
+        head = "\n".join(line for text in label for line in textwrap.wrap(text, _WIDEST_HEAD))
+        runs.append(_Column(head, tuple(padded), tuple(column.styles[number] for column in columns), beside=True))
+    return runs, [(column.head,) for column in columns]
+
+
+def _label(row: RunRow, section: Section) -> tuple[str, ...]:
+    """Return a run's label, and on lines of their own its steering after a model, and what the label leaves out."""
+    detail = row_detail(row, section)
+    own = f"{row.model} + "
+    lines = [row.model, f"+ {row.label.removeprefix(own)}"] if row.label.startswith(own) else [row.label]
+    return tuple(map(printable, [*lines, f"({detail})"] if detail else lines))
 
 
 def _columns(section: Section, intervals: bool) -> Iterator[_Column]:

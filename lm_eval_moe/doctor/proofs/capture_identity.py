@@ -32,13 +32,16 @@ def examine(runs: Runs) -> ProofOutcome:
             "make the model deterministic (deterministic kernels, no dropout), then run doctor again",
             details=asdict(itself),
         )
-    seen = "logits" if runs.has_modules else "scores"
-    found = compare_logits(runs.plain, runs.captured)
-    if not found.identical:
+    unit = "logits" if runs.has_modules else "scores"
+    comparison = compare_logits(runs.plain, runs.captured)
+    if not comparison.identical:
         return ProofOutcome(
             "fail",
-            f"{found.different} of {found.logits} {seen} differ from the plain model's, by up to {found.largest:.3g}",
+            f"{comparison.different} of {comparison.logits} {unit} differ from the plain model's, by up to "
+            f"{comparison.largest:.3g}",
             "do not compare captured results with those of the plain model, and please report it",
-            details=asdict(found),
+            details=asdict(comparison),
         )
-    return ProofOutcome("pass", f"{found.logits:,} {seen} are those of the plain model", details=asdict(found))
+    return ProofOutcome(
+        "pass", f"{comparison.logits:,} {unit} are identical to the plain model's", details=asdict(comparison)
+    )

@@ -18,36 +18,36 @@ __all__ = ["examine"]
 @proof(
     "capture_counts",
     "capture matches the experts",
-    observes="the selection as torch hooks see it in a run without interception, counted anew by sentence",
+    observes="the selection as torch hooks see it in a run without interception, recounted by sentence",
     order=30,
     looks_at="modules",
     needs=("selection",),
 )
 def examine(runs: Runs) -> ProofOutcome:
-    """Count anew, in NumPy, over each sentence's own tokens."""
+    """Count again, in NumPy, over each sentence's own tokens."""
     experts = runs.shape.experts
     layers: dict[int, dict[str, Any]] = {}
     selections = 0
     for position, layer in enumerate(runs.shape.layers):
-        wrong_counts, wrong_mass, seen = 0, 0, 0
-        for ask in runs.asked:
-            selected = runs.plain.received(position, ask)
-            record = runs.captured.records.get(ask.number)
-            chosen = selected.indices.ravel()
-            counts = np.bincount(chosen, minlength=experts + 1)[:experts]
-            mass = np.bincount(chosen, selected.weights.ravel(), experts + 1)[:experts]
-            size = np.bincount(chosen, np.abs(selected.weights).ravel(), experts + 1)[:experts]
-            rounding = (len(ask.tokens) + 1) * float(np.finfo(np.float32).eps) * size
-            seen += int(counts.sum())
+        wrong_counts, wrong_mass, total = 0, 0, 0
+        for sentence in runs.sentences:
+            selected = runs.plain.received(position, sentence)
+            record = runs.captured.records.get(sentence.number)
+            expert_ids = selected.indices.ravel()
+            counts = np.bincount(expert_ids, minlength=experts + 1)[:experts]
+            mass = np.bincount(expert_ids, selected.weights.ravel(), experts + 1)[:experts]
+            size = np.bincount(expert_ids, np.abs(selected.weights).ravel(), experts + 1)[:experts]
+            rounding = (len(sentence.tokens) + 1) * float(np.finfo(np.float32).eps) * size
+            total += int(counts.sum())
             if record is None or record.counts is None or record.gate_mass is None:
                 wrong_counts += experts
                 continue
             wrong_counts += int((record.counts[position] != counts).sum())
             wrong_mass += int((np.abs(record.gate_mass[position] - mass) > rounding).sum())
-        layers[layer] = {"selections": seen, "wrong_counts": wrong_counts, "wrong_gate_mass": wrong_mass}
-        selections += seen
-    bad = [layer for layer, found in layers.items() if found["wrong_counts"] or found["wrong_gate_mass"]]
-    details = {"selections": selections, "sentences": len(runs.asked)}
+        layers[layer] = {"selections": total, "wrong_counts": wrong_counts, "wrong_gate_mass": wrong_mass}
+        selections += total
+    bad = [layer for layer, values in layers.items() if values["wrong_counts"] or values["wrong_gate_mass"]]
+    details = {"selections": selections, "sentences": len(runs.sentences)}
     if bad:
         return ProofOutcome(
             "fail",
@@ -56,4 +56,4 @@ def examine(runs: Runs) -> ProofOutcome:
             layers,
             details,
         )
-    return ProofOutcome("pass", f"{selections:,} selections counted anew: all equal", None, layers, details)
+    return ProofOutcome("pass", f"{selections:,} selections recounted: all equal", None, layers, details)

@@ -1,6 +1,6 @@
 """Every layer's router decides: steering it alone changes the output, and the experts get what the router returns.
 
-A block may call its router and then choose anew by itself. All other proofs would hold of it, and steering would be
+A block may call its router and then choose again by itself. All other proofs would hold of it, and steering would be
 without effect.
 """
 
@@ -18,7 +18,7 @@ from lm_eval_moe.routers.blocks import NEEDS_ADAPTER
 from lm_eval_moe.shape import format_ranges
 
 if TYPE_CHECKING:
-    from lm_eval_moe.doctor.runs import Runs, Scored
+    from lm_eval_moe.doctor.runs import Runs, ScoringRun
 
 __all__ = ["examine"]
 
@@ -35,7 +35,7 @@ def examine(runs: Runs) -> ProofOutcome:
     """Activate the least used experts of one layer at a time."""
     layers: dict[int, dict[str, Any]] = {}
     for position, layer in enumerate(runs.shape.layers):
-        steered = _steered(runs, position, layer)
+        steered = _score_steered(runs, position, layer)
         layers[layer] = (
             {
                 "tokens_changed": _tokens_changed(runs, steered),
@@ -44,50 +44,52 @@ def examine(runs: Runs) -> ProofOutcome:
             if runs.has_modules
             else {"sentences_changed": _sentences_changed(runs, steered)}
         )
-    still = [layer for layer, found in layers.items() if not next(iter(found.values()))]
-    other = [layer for layer, found in layers.items() if found.get("experts_get_what_router_returns") is False]
-    tokens = sum(len(ask.tokens) for ask in runs.few)
+    still = [layer for layer, values in layers.items() if not next(iter(values.values()))]
+    bypassing = [layer for layer, values in layers.items() if values.get("experts_get_what_router_returns") is False]
+    tokens = sum(len(sentence.tokens) for sentence in runs.few)
     details = {"tokens": tokens}
-    if not still and not other:
+    if not still and not bypassing:
         return ProofOutcome(
             "pass", f"steering any one of {len(layers)} layers changes the output", None, layers, details
         )
-    said = []
+    problems = []
     if still:
-        seen = "logit" if runs.has_modules else "score"
-        said.append(f"steering layer(s) {format_ranges(still)} alone changes no {seen}")
-    if other:
-        said.append(f"the experts of layer(s) {format_ranges(other)} get other experts than their router returns")
+        unit = "logit" if runs.has_modules else "score"
+        problems.append(f"steering layer(s) {format_ranges(still)} alone changes no {unit}")
+    if bypassing:
+        problems.append(
+            f"the experts of layer(s) {format_ranges(bypassing)} receive a selection other than their router's"
+        )
     return ProofOutcome(
         "fail",
-        f"{'; '.join(said)}: the block does not go by its router's choice",
+        f"{'; '.join(problems)}: the block does not follow its router's choice",
         f"load the model without replaced kernels; if that does not help, {NEEDS_ADAPTER}",
         layers,
         details,
     )
 
 
-def _tokens_changed(runs: Runs, steered: Scored) -> int:
+def _tokens_changed(runs: Runs, steered: ScoringRun) -> int:
     return sum(
         not same_bits(plain, now)
-        for ask in runs.few
-        for plain, now in zip(runs.plain_few.logits(ask), steered.logits(ask), strict=True)
+        for sentence in runs.few
+        for plain, now in zip(runs.plain_few.logits(sentence), steered.logits(sentence), strict=True)
     )
 
 
-def _sentences_changed(runs: Runs, steered: Scored) -> int:
+def _sentences_changed(runs: Runs, steered: ScoringRun) -> int:
     return sum(plain[0] != now[0] for plain, now in zip(runs.plain_few.answers, steered.answers, strict=True))
 
 
-def _steered(runs: Runs, position: int, layer: int) -> Scored:
+def _score_steered(runs: Runs, position: int, layer: int) -> ScoringRun:
     targets = _least_used(runs, position)
 
-    def run(*, guard: bool) -> Scored:
+    def run(*, guard: bool) -> ScoringRun:
         steering = steering_of(
             {"experts": {"ids": {layer: targets}}, "layers": layer, "action": "activate", "guard": guard}
         )
         return runs.score(
-            f"steering layer {layer}", steering=steering, asked=runs.few, positions=[position], routers=True
+            f"steering layer {layer}", steering=steering, sentences=runs.few, positions=[position], routers=True
         )
 
     try:
@@ -100,19 +102,19 @@ def _steered(runs: Runs, position: int, layer: int) -> Scored:
 
 def _least_used(runs: Runs, position: int) -> list[int]:
     run = runs.plain if runs.has_modules else runs.captured
-    used = np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)
+    used = np.sum([runs.counts(run, position, sentence) for sentence in runs.sentences], axis=0)
     return sorted(int(expert) for expert in np.argsort(used, kind="stable")[: min(runs.shape.top_k, 2)])
 
 
-def _handed_on(runs: Runs, run: Scored, position: int) -> bool | None:
+def _handed_on(runs: Runs, run: ScoringRun, position: int) -> bool | None:
     """Whether the experts received the choice that the router returned; None if that cannot be seen."""
     if not runs.modules.sites[position].block.hands_on_selection:
         unfollowed = runs.witnesses[runs.shape.layers[position]].unfollowed
         return None if unfollowed is None else not unfollowed
     same = True
-    for each in run.passes:
-        returned = each.returned.get(position)
+    for forward_pass in run.passes:
+        returned = forward_pass.returned.get(position)
         if returned is None:
             return None
-        same = same and bool((np.sort(returned) == np.sort(each.received[position].indices)).all())
+        same = same and bool((np.sort(returned) == np.sort(forward_pass.received[position].indices)).all())
     return same

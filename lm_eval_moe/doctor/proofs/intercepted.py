@@ -25,22 +25,22 @@ __all__ = ["examine"]
 )
 def examine(runs: Runs) -> ProofOutcome:
     """Look for layers of which nothing was recorded, and for experts that no router was found for."""
-    seen = {
+    layers_by_way = {
         "log-likelihood": _layers_seen(runs, runs.captured.records),
         "generation": _layers_seen(runs, runs.generated_captured.records),
     }
-    layers = {layer: {how: layer in found for how, found in seen.items()} for layer in runs.shape.layers}
+    layers = {layer: {how: layer in recorded for how, recorded in layers_by_way.items()} for layer in runs.shape.layers}
     uncovered = uncovered_layers(runs.modules.model, runs.modules.sites) if runs.has_modules else ()
-    missed = [
-        f"layer(s) {format_ranges(left)} in {how}"
-        for how, found in seen.items()
-        if (left := [layer for layer in runs.shape.layers if layer not in found])
+    gaps = [
+        f"layer(s) {format_ranges(missing)} in {how}"
+        for how, recorded in layers_by_way.items()
+        if (missing := [layer for layer in runs.shape.layers if layer not in recorded])
     ]
     if uncovered:
-        missed.append(f"layer(s) {format_ranges(uncovered)}, which have experts but no router that was recognised")
-    if missed:
+        gaps.append(f"layer(s) {format_ranges(uncovered)}, which have experts but no recognised router")
+    if gaps:
         return ProofOutcome(
-            "fail", f"not seen: {'; '.join(missed)}", NEEDS_ADAPTER, layers, {"uncovered": list(uncovered)}
+            "fail", f"not seen: {'; '.join(gaps)}", NEEDS_ADAPTER, layers, {"uncovered": list(uncovered)}
         )
     count = len(runs.shape.layers)
     return ProofOutcome("pass", f"{count} of {count} layers, in log-likelihood and in generation", layers=layers)
@@ -48,4 +48,6 @@ def examine(runs: Runs) -> ProofOutcome:
 
 def _layers_seen(runs: Runs, records: Mapping[int, RoutingRecord]) -> set[int]:
     counts = [record.counts for record in records.values() if record.counts is not None]
-    return {layer for at, layer in enumerate(runs.shape.layers) if any(each[at].any() for each in counts)}
+    return {
+        layer for at, layer in enumerate(runs.shape.layers) if any(record_counts[at].any() for record_counts in counts)
+    }

@@ -24,7 +24,7 @@ _Targets = dict[int, list[int]]
 
 @proof(
     "reach",
-    "activate and mask reach",
+    "activate and mask take effect",
     observes="the selection in steered runs, as torch hooks see it; as it is recorded where there are no modules",
     order=70,
     needs=("selection",),
@@ -45,7 +45,7 @@ def examine(runs: Runs) -> ProofOutcome:
     published formula ties its targets with the old favourite up to noise. A large bias, which ties with nothing, tells
     them apart.
     """
-    activated, masked = _drawn(runs)
+    activated, masked = _draw_targets(runs)
     reached: dict[str, list[float]] = {
         "bias": _shares(runs, activated, {"bias": _LARGE}),
         "activate": _shares(runs, activated, "activate"),
@@ -74,16 +74,16 @@ def examine(runs: Runs) -> ProofOutcome:
     if refusal is not None and runs.has_modules:
         return ProofOutcome("fail", refusal.problem, refusal.fix, layers, details)
     if refusal is not None:
-        return _unguarded(refusal, reached, layers, details)
+        return _judge_without_guard(refusal, reached, layers, details)
     short = _layers_where(runs, reached["activate_guarded"], lambda share: share < 1)
     leaking = _layers_where(runs, reached.get("mask_guarded", []), lambda share: share > 0)
     if short or leaking:
-        said = [f"guarded activate misses tokens in layer(s) {format_ranges(short)}"] if short else []
-        said += [f"guarded mask leaks in layer(s) {format_ranges(leaking)}"] if leaking else []
+        problems = [f"guarded activate misses tokens in layer(s) {format_ranges(short)}"] if short else []
+        problems += [f"guarded mask leaks in layer(s) {format_ranges(leaking)}"] if leaking else []
         return ProofOutcome(
             "fail",
-            "; ".join(said),
-            "activate, deactivate and mask do not do on this model what they say; please report it",
+            "; ".join(problems),
+            "activate, deactivate and mask do not do what they should on this model; please report it",
             layers,
             details,
         )
@@ -92,12 +92,12 @@ def examine(runs: Runs) -> ProofOutcome:
     return ProofOutcome("pass", summary, None, layers, details, _notes(runs, reached, means))
 
 
-def _unguarded(
+def _judge_without_guard(
     refusal: UserError, reached: dict[str, list[float]], layers: dict[int, dict[str, Any]], details: dict[str, Any]
 ) -> ProofOutcome:
-    """Judge a backend that heeds no guard for this model: raised logits decide, or it cannot be said what does."""
+    """Judge a backend that ignores the guard for this model: raised logits decide, or it cannot be said what does."""
     if min(reached["bias"]) == 1 and not any(reached.get("mask", [])):
-        summary = "raised and masked logits decide at every token; no guard is heeded"
+        summary = "raised and masked logits decide at every token; the guard has no effect"
         return ProofOutcome("pass", summary, None, layers, details)
     return ProofOutcome(
         "not proven", f"logits do not decide alone, and {refusal.problem}", refusal.fix, layers, details
@@ -117,7 +117,8 @@ def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float])
         notes.append(
             "Write guard: true in steering files for this model (activate, deactivate, mask). In layer(s) "
             f"{format_ranges(overruled)} the router weighs more than logits (groups of experts or a selection bias): "
-            f"logits raised far above all others bring all targets in at {share_text(means['bias'])} of tokens.{mask}"
+            f"logits raised far above all others get all targets selected at {share_text(means['bias'])} of "
+            f"tokens.{mask}"
         )
     tied = _layers_where(
         runs,
@@ -129,8 +130,9 @@ def _notes(runs: Runs, reached: dict[str, list[float]], means: dict[str, float])
         count = min(runs.shape.top_k, 2 if runs.has_modules else 1)
         notes.append(
             f"activate of {count} expert(s) reaches {share_text(float(share))} of tokens in "
-            f"layer(s) {format_ranges(tied)}. That is its formula, not this model: targets tie with the old favourite "
-            "up to noise and rounding, and may lose to it. Write guard: true where every target must be selected."
+            f"layer(s) {format_ranges(tied)}. That is due to its formula, not to this model: targets tie with the old "
+            "favourite up to noise and rounding, and may lose to it. Write guard: true where every target must be "
+            "selected."
         )
     return tuple(notes)
 
@@ -139,7 +141,7 @@ def _layers_where(runs: Runs, shares: list[float], wrong: Any) -> list[int]:
     return [layer for layer, share in zip(runs.shape.layers, shares, strict=False) if wrong(share)]
 
 
-def _drawn(runs: Runs) -> tuple[_Targets, _Targets]:
+def _draw_targets(runs: Runs) -> tuple[_Targets, _Targets]:
     """Draw experts to activate, and of those that the plain model selects, experts to mask.
 
     Two of each; one where records alone are to be seen, which do not say whether two experts served the same token.
@@ -151,7 +153,9 @@ def _drawn(runs: Runs) -> tuple[_Targets, _Targets]:
     for position, layer in enumerate(runs.shape.layers):
         rng = np.random.default_rng([_SEED, layer])
         activated[layer] = sorted(rng.choice(experts, min(top_k, most), replace=False).tolist())
-        used = np.flatnonzero(np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)).tolist()
+        used = np.flatnonzero(
+            np.sum([runs.counts(run, position, sentence) for sentence in runs.sentences], axis=0)
+        ).tolist()
         count = min(top_k, most, experts - top_k, len(used))
         if count:
             masked[layer] = sorted(rng.choice(used, count, replace=False).tolist())
@@ -167,10 +171,12 @@ def _shares(runs: Runs, targets: _Targets, action: str | dict[str, float], *, gu
     shares = []
     for position, layer in enumerate(runs.shape.layers):
         if not runs.has_modules:
-            selected = np.sum([runs.counts(run, position, ask) for ask in runs.asked], axis=0)
-            shares.append(float(selected[targets[layer]].sum() / sum(len(ask.tokens) for ask in runs.asked)))
+            selected = np.sum([runs.counts(run, position, sentence) for sentence in runs.sentences], axis=0)
+            shares.append(
+                float(selected[targets[layer]].sum() / sum(len(sentence.tokens) for sentence in runs.sentences))
+            )
             continue
-        indices = np.concatenate([run.received(position, ask).indices for ask in run.asked])
-        chosen = np.stack([(indices == expert).any(1) for expert in targets[layer]])
-        shares.append(float((chosen.any(0) if name == "mask" else chosen.all(0)).mean()))
+        indices = np.concatenate([run.received(position, sentence).indices for sentence in run.sentences])
+        is_selected = np.stack([(indices == expert).any(1) for expert in targets[layer]])
+        shares.append(float((is_selected.any(0) if name == "mask" else is_selected.all(0)).mean()))
     return shares

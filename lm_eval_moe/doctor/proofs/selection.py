@@ -22,26 +22,26 @@ __all__ = ["examine"]
     observes="the output of each block with one expert after the other muted, and what each expert gives alone",
     order=25,
     looks_at="modules",
-    if_missing="takes the selection as the adapter reads it, which is not proven",
+    if_missing="relies on the selection as the adapter reads it, which is not proven",
 )
 def examine(runs: Runs) -> ProofOutcome:
     """Mute every expert of every layer, one at a time, and compare what changes with what is recorded."""
-    seen = runs.witnesses
-    layers = {layer: asdict(witness) for layer, witness in seen.items()}
-    first = next(iter(seen.values()))
-    ways = sorted({witness.weights_seen_by for witness in seen.values() if witness.weights_seen_by})
+    witnesses = runs.witnesses
+    layers = {layer: asdict(witness) for layer, witness in witnesses.items()}
+    first = next(iter(witnesses.values()))
+    ways = sorted({witness.weights_seen_by for witness in witnesses.values() if witness.weights_seen_by})
     details = {"tokens": first.tokens, "weights_seen_by": ways}
-    if wrong := {layer: witness for layer, witness in seen.items() if witness.wrong}:
+    if wrong := {layer: witness for layer, witness in witnesses.items() if witness.wrong}:
         return ProofOutcome(
             "fail",
-            f"layer(s) {format_ranges(wrong)} record other experts or weights than take effect: "
+            f"layer(s) {format_ranges(wrong)} record experts or weights other than those that take effect: "
             + _in_words(*next(iter(wrong.items()))),
-            "the adapter reads another selection than the model's: mend it (docs/adapters.md); for a model without an "
+            "the adapter reads a selection other than the model's: fix it (docs/adapters.md); for a model without an "
             "adapter of your own, please report it",
             layers,
             details,
         )
-    if unseen := {layer: witness.not_seen for layer, witness in seen.items() if witness.not_seen}:
+    if unseen := {layer: witness.not_seen for layer, witness in witnesses.items() if witness.not_seen}:
         return ProofOutcome(
             "not proven",
             f"in layer(s) {format_ranges(unseen)} this cannot be observed from outside: {next(iter(unseen.values()))}",
@@ -50,26 +50,26 @@ def examine(runs: Runs) -> ProofOutcome:
             layers,
             details,
         )
-    effective = sum(witness.effective for witness in seen.values())
+    effective = sum(witness.effective for witness in witnesses.values())
     return ProofOutcome(
         "pass",
-        f"{effective:,} effects of single experts on the outputs of {first.tokens} tokens: all are recorded, none "
-        f"besides; weights as seen in {' and '.join(ways)}",
+        f"{effective:,} effects of single experts on the outputs of {first.tokens} tokens: all are recorded, nothing "
+        f"else is; weights as seen in {' and '.join(ways)}",
         None,
         layers,
         details,
     )
 
 
-def _in_words(layer: int, seen: LayerWitness) -> str:
-    found = [
-        (seen.silent, "recorded without effect"),
-        (seen.unrecorded, "with an effect that is not recorded"),
-        (seen.wrong_weights, "with another weight than is recorded"),
-        (seen.unfollowed, "where a raised logit is recorded otherwise than it takes effect"),
+def _in_words(layer: int, witness: LayerWitness) -> str:
+    faults = [
+        (witness.silent, "recorded without effect"),
+        (witness.unrecorded, "with an effect that is not recorded"),
+        (witness.wrong_weights, "with a weight other than the recorded one"),
+        (witness.unfollowed, "where a raised logit takes effect differently from what is recorded"),
     ]
-    said = ", ".join(f"{count} {what}" for count, what in found if count)
+    text = ", ".join(f"{count} {what}" for count, what in faults if count)
     return (
-        f"in layer {layer}, {seen.recorded} pairs of token and expert are recorded and muting shows {seen.effective}: "
-        f"{said}"
+        f"in layer {layer}, {witness.recorded} pairs of token and expert are recorded and muting shows "
+        f"{witness.effective}: {text}"
     )

@@ -28,9 +28,9 @@ def examine(runs: Runs) -> ProofOutcome:
     """Steer every expert of every layer with strength 0, with all actions at once, and singly if that differs."""
     names = ", ".join(f"{name} 0" for name in _ACTIONS)
     together = runs.score("zero strength", steering=steering_of(*(_nothing(runs, name) for name in _ACTIONS)))
-    found = compare_logits(runs.plain, together)
-    if found.identical:
-        return ProofOutcome("pass", f"{names} on all experts", details=asdict(found))
+    comparison = compare_logits(runs.plain, together)
+    if comparison.identical:
+        return ProofOutcome("pass", f"{names} on all experts", details=asdict(comparison))
     guilty = []
     for name in _ACTIONS:
         alone = runs.score(f"{name} 0", steering=steering_of(_nothing(runs, name)))
@@ -38,10 +38,10 @@ def examine(runs: Runs) -> ProofOutcome:
             guilty.append(f"{name} 0")
     return ProofOutcome(
         "fail",
-        f"{found.different} of {found.logits} logits differ from the plain model's, by up to {found.largest:.3g} "
-        f"({', '.join(guilty) or names})",
+        f"{comparison.different} of {comparison.logits} logits differ from the plain model's, by up to "
+        f"{comparison.largest:.3g} ({', '.join(guilty) or names})",
         "do not compare steered with unsteered results of this model, and please report it",
-        details=asdict(found),
+        details=asdict(comparison),
     )
 
 

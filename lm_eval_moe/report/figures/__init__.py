@@ -12,11 +12,23 @@ from lm_eval_moe.report.figures._base import (
     PROFILES,
     SWEEP,
     BenchmarkSubject,
+    Folded,
     Place,
     ProfilesSubject,
     ReportFigure,
 )
+from lm_eval_moe.report.figures._tiers import language_title
 
-__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "BenchmarkSubject", "Place", "ProfilesSubject", "ReportFigure"]
+__all__ = [
+    "BENCHMARK",
+    "PROFILES",
+    "SWEEP",
+    "BenchmarkSubject",
+    "Folded",
+    "Place",
+    "ProfilesSubject",
+    "ReportFigure",
+    "language_title",
+]
 
 import_siblings(__name__, __path__)

@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.drawing.canvas import LINE, WIDTH, empty, short
-from lm_eval_moe.drawing.palette import RUN_COLOURS, Colours
+from lm_eval_moe.drawing.palette import LINE_COLOURS, RUN_COLOURS, Colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["around_zero", "band_names", "canvas", "end_labels", "layer_ticks", "name_points", "run_marker"]
+__all__ = [
+    *("around_zero", "band_names", "canvas", "colour_key", "end_labels", "family_marker", "layer_ticks", "name_points"),
+    "run_marker",
+]
 
 _MARKERS = ("o", "s", "D", "^", "v", "P")
+_RADIUS = 3.2  # points, of a point's mark
+_PLACES = ((1, 5), (-1, 5), (1, -5), (-1, -5), (0, 10), (0, -10))
+"""Where a name can stand beside its point: to the left (-1), above or below (0), to the right, and points upwards."""
 
 
 def run_marker(number: int) -> str:
@@ -22,12 +28,30 @@ def run_marker(number: int) -> str:
     return _MARKERS[(number + number // RUN_COLOURS) % len(_MARKERS)]
 
 
-def canvas(height: float, *, top: float = 0.25, left: float = 0.62, right: float = 0.44) -> tuple[Figure, Axes]:
+def family_marker(number: int) -> str:
+    """Return a family's marker; up to 48 families, those of the same colour have different ones."""
+    return _MARKERS[(number % LINE_COLOURS + number // LINE_COLOURS) % len(_MARKERS)]
+
+
+def canvas(
+    height: float, *, top: float = 0.25, left: float = 0.62, right: float = 0.44, bottom: float = 0.5
+) -> tuple[Figure, Axes]:
     """Return a figure of the common width with fixed margins in inches."""
     figure = empty(WIDTH, height)
     return figure, figure.add_axes(
-        (left / WIDTH, 0.5 / height, (WIDTH - left - right) / WIDTH, (height - 0.5 - top) / height)
+        (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, (height - bottom - top) / height)
     )
+
+
+def colour_key(axes: Axes, entries: Sequence[tuple[str, str]], colours: Colours, *, above: float) -> None:
+    """Write what colours mean, one after the other, so many points above the axes."""
+    x = 0.0
+    for text, colour in entries:
+        for part, shade in (("\N{BLACK SQUARE}", colour), (text, colours.ink)):
+            axes.annotate(
+                part, (0, 1), (x, above), xycoords="axes fraction", textcoords="offset points", color=shade, fontsize=9
+            )
+            x += 4.9 * len(part) + 6
 
 
 def around_zero(axes: Axes, least: float) -> None:
@@ -78,25 +102,35 @@ def end_labels(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> 
         axes.text(x, place, f" {short(name, 8)}", color=colour, va="center", fontsize=10, clip_on=False)
 
 
-def name_points(axes: Axes, points: Sequence[tuple[float, float, str]], colours: Colours) -> None:
-    """Write each name beside its point, on the side with the most room."""
-    at = {lang: (x, y, *axes.transData.transform((x, y))) for x, y, lang in points}  # data, then pixels
-    taken: list[tuple[float, float]] = []
-    sides = [(9.0, 9.0, "left"), (-9.0, 9.0, "right"), (9.0, -9.0, "left"), (-9.0, -9.0, "right")]
-    for lang, (data_x, data_y, x, y) in at.items():
-        others = [*taken, *(place[2:] for other, place in at.items() if other != lang)]
+def name_points(
+    axes: Axes, points: Sequence[tuple[float, float, str]], colours: Colours, *, every: bool = True
+) -> None:
+    """Write names beside their points where they cover no other point or name.
 
-        def room(side: tuple[float, float, str], x: float = x, y: float = y, others: Any = others) -> float:
-            return min((abs(x + 2 * side[0] - a) + 1.6 * abs(y + side[1] - b) for a, b in others), default=0.0)
+    Args:
+        axes: Where the points are drawn; its limits are final.
+        points: Their places and names, the most important first.
+        colours: What to draw with.
+        every: Whether a name for which there is no room stands where it covers least; else it is left out.
+    """
+    at = [axes.transData.transform((x, y)) for x, y, _ in points]  # pixels, which are points
+    marks = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in at]
+    names: list[tuple[float, ...]] = []
+    for number, ((data_x, data_y, name), (x, y)) in enumerate(zip(points, at, strict=True)):
+        shown = short(name, 8)
+        wide = 6.2 * len(shown) / 2
+        others = [*marks[:number], *marks[number + 1 :], *names]
+        places = [(side * (wide + 5), up) for side, up in _PLACES]
+        boxes = [(x + dx - wide, y + dy - 5, x + dx + wide, y + dy + 5) for dx, dy in places]
+        covered = [sum(_overlap(box, other) for other in others) for box in boxes]
+        best = covered.index(min(covered))
+        if every or not covered[best]:
+            names.append(boxes[best])
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": colours.ink}
+            axes.annotate(shown, (data_x, data_y), places[best], textcoords="offset points", **style)
 
-        dx, dy, align = max(sides, key=lambda side: min(room(side), 40.0))
-        taken.append((x + 2 * dx, y + dy))
-        axes.annotate(
-            short(lang, 8),
-            (data_x, data_y),
-            (dx * 0.5, dy * 0.7),
-            textcoords="offset points",
-            ha=align,
-            va="center",
-            color=colours.ink,
-        )
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Return by how much two boxes overlap, in square points."""
+    across, down = (min(one[end], other[end]) - max(one[end - 2], other[end - 2]) for end in (2, 3))
+    return max(across, 0.0) * max(down, 0.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lm_eval_moe.analysis import NotPossible
 from lm_eval_moe.discovery import Registry
 from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.long_lists import LongList
 from lm_eval_moe.tables import TableValue, csv_text
 
 if TYPE_CHECKING:
@@ -18,9 +20,28 @@ if TYPE_CHECKING:
     from lm_eval_moe.results import Benchmark, Run
     from lm_eval_moe.results.sweeps import SweepBenchmark
 
-__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "BenchmarkSubject", "Place", "ProfilesSubject", "ReportFigure"]
+__all__ = ["BENCHMARK", "PROFILES", "SWEEP", "BenchmarkSubject", "Folded", "Place", "ProfilesSubject", "ReportFigure"]
 
 S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A further drawing of a figure's data: the page shows it on request, files have it beside the figure.
+
+    Attributes:
+        stem: The end of its files' names.
+        title: What the reader unfolds.
+        caption: How to read it.
+        alternative: The text alternative.
+        draw: Draws it with the given colours.
+    """
+
+    stem: str
+    title: str
+    caption: str
+    alternative: str
+    draw: Callable[[Colours], Figure]
 
 
 @dataclass(frozen=True)
@@ -35,8 +56,12 @@ class ReportFigure:
         rows: The data.
         draw: Draws it with the given colours.
         finding: What the data say, computed from them; empty where the section says it.
+        lists: What the finding only counts.
         key: Numbers of the runs whose colours and markers are in it.
         tabulated: Whether the page shows the data as a table; not where another table has them, or there are too many.
+        folded: Further drawings of the same data.
+        choices: What a reader can have brought out, by pointing at it or from a list: what is drawn with the ``gid``
+            ``choice-N``, here and in the further drawings, is the N-th of them.
     """
 
     title: str
@@ -46,11 +71,15 @@ class ReportFigure:
     rows: Sequence[Sequence[TableValue]]
     draw: Callable[[Colours], Figure]
     finding: str = ""
+    lists: tuple[LongList, ...] = ()
     key: tuple[int, ...] = ()
     tabulated: bool = True
+    folded: tuple[Folded, ...] = ()
+    choices: tuple[str, ...] = ()
 
+    @cached_property
     def csv(self) -> str:
-        """Return the data as CSV, numbers in full."""
+        """The data as CSV, numbers in full."""
         return csv_text(self.columns, self.rows)
 
 

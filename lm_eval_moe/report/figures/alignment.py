@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_moe.analysis import AnalysisInputs, NotPossible
 from lm_eval_moe.analysis.divergence import DivergenceCurves
 from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours
+from lm_eval_moe.multilingual.languages import by_tier
 from lm_eval_moe.number_text import Scale, p_text, signed
-from lm_eval_moe.report.figures._axes import canvas, name_points
+from lm_eval_moe.report.figures._axes import canvas, colour_key, name_points
 from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
+from lm_eval_moe.report.figures._tiers import MANY, tier_colour, tier_names
 from lm_eval_moe.report.wording import sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import ALPHA, LEAST_POINTS, Estimate, correlation, is_beyond_chance, score_interval
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["alignment_figure"]
+
+_MANY_POINTS = (
+    " Colours are resource tiers. Named are the points farthest from the middle, and others where there is room."
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def alignment_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     reference = benchmark.reference or profile_sets[0].reference
     return ReportFigure(
         f"{sentence_case(benchmark.metric.title)} against divergence",
-        f"One point a language {source}, with 95 % intervals.",
+        f"One point per language {source}, with 95 % intervals.{_MANY_POINTS if len(points) > MANY else ''}",
         f"Scatter plot of {benchmark.metric.title} against middle-layer divergence, a point per language. {says}",
         ("benchmark", "language", "divergence", "divergence_stderr", key, f"{key}_stderr"),
         [
@@ -57,6 +64,7 @@ def alignment_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         lambda colours: _draw(benchmark, points, reference, colours),
         finding=says,
         tabulated=False,  # both are in the table of scores
+        choices=tuple(each.language for each in points) if len(points) > MANY else (),
     )
 
 
@@ -105,25 +113,52 @@ def _correlation(benchmark: Benchmark, points: Sequence[_Point]) -> str:
 
 
 def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colours: Colours) -> Figure:
-    scale = Scale(benchmark.metric)
+    scale, many = Scale(benchmark.metric), len(points) > MANY
+    tiers = by_tier(each.language for each in points)
+    tier_of = {language: tier for tier, members in tiers.items() for language in members}
     with drawing(colours):
-        figure, axes = canvas(height=3.7)
-        for each in points:
+        figure, axes = canvas(height=4.4 if many else 3.7, top=0.3 if many else 0.25)
+        for number, each in enumerate(points):
             x, y = each.divergence, each.score
+            line: dict[str, Any] = {"color": colours.muted, "linewidth": 0.8, "alpha": 0.25 if many else 0.6}
             ends = score_interval(y, each.items, share=benchmark.metric.is_share)
             if ends is not None:
-                shown = [end * scale.factor for end in ends]
-                axes.plot([x.value, x.value], shown, color=colours.muted, linewidth=0.8, alpha=0.6)
+                axes.plot([x.value, x.value], [end * scale.factor for end in ends], **line)
             across = score_interval(x, each.compared, share=True)
             if across is not None:
-                axes.plot(across, [y.value * scale.factor] * 2, color=colours.muted, linewidth=0.8, alpha=0.6)
-            axes.plot(x.value, y.value * scale.factor, "o", color=colours.run(0), markersize=5.5, markeredgewidth=0)
+                axes.plot(across, [y.value * scale.factor] * 2, **line)
+            axes.plot(
+                x.value,
+                y.value * scale.factor,
+                "o",
+                color=tier_colour(tier_of.get(each.language, ""), colours) if many else colours.run(0),
+                markersize=5.5,
+                markeredgewidth=0,
+                gid=f"choice-{number}" if many else None,
+                clip_on=False,
+                zorder=3,
+            )
         axes.margins(0.1)
+        axes.set_xlim(max(axes.get_xlim()[0], 0.0), None)
         if scale.unit:
             low, high = axes.get_ylim()
-            axes.set_ylim(max(low, -1), min(high, 102))
-        named = [(each.divergence.value, each.score.value * scale.factor, each.language) for each in points]
-        name_points(axes, named, colours)
+            axes.set_ylim(max(low, 0), min(high, 102))
+        farthest = sorted(points, key=lambda each: -_distance(each, points))
+        named = [(each.divergence.value, each.score.value * scale.factor, each.language) for each in farthest]
+        name_points(axes, named, colours, every=not many)
+        if many:
+            key = [(name, tier_colour(tier, colours)) for tier, name in tier_names(tiers).items()]
+            colour_key(axes, key, colours, above=8)
         axes.set_xlabel(f"middle-layer divergence to {short(reference, 8)} (0 = same routing)")
         axes.set_ylabel(short(f"{benchmark.metric.title} ({scale.unit or 'no unit'})", 40))
         return figure
+
+
+def _distance(point: _Point, points: Sequence[_Point]) -> float:
+    """Return the square of how far a point is from the mean of all, in standard deviations of both axes."""
+    places = [(each.divergence.value, each.score.value) for each in points]
+    own = (point.divergence.value, point.score.value)
+    return sum(
+        ((value - fmean(values)) / (pstdev(values) or 1.0)) ** 2
+        for value, values in zip(own, zip(*places, strict=True), strict=True)
+    )

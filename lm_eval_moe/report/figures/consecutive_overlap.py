@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from lm_eval_moe.analysis.consecutive_overlap import ConsecutiveOverlap
+from lm_eval_moe.long_lists import LongList, counted, folded
 from lm_eval_moe.report.figures._base import PROFILES, ProfilesSubject, ReportFigure
-from lm_eval_moe.report.figures._curves import curve_figure, of_profiles
-from lm_eval_moe.report.wording import listing, plural
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import of_profiles
+from lm_eval_moe.report.wording import plural
 
 __all__ = ["overlap_figure"]
 
@@ -22,18 +24,20 @@ def overlap_figure(subject: ProfilesSubject) -> ReportFigure:
     found = subject.inputs.result(ConsecutiveOverlap)
     label = "overlap of neighbouring tokens' experts"
     curves = of_profiles(subject.inputs, found.curves, label, level=found.chance)
-    missing = f" Not captured for {listing(found.without)}." if found.without else ""
+    finding, lists = _finding(found)
+    missing = f" Not captured for {counted(found.without, 'languages')}." if found.without else ""
     return curve_figure(
         curves,
         _TITLE,
         f"Jaccard overlap of the experts of consecutive tokens, mean over items{curves.intervals} "
         f"(arXiv:2510.04694). Dotted: two sets drawn evenly.{missing}",
         "the overlap of consecutive tokens' experts",
-        finding=_finding(found),
+        finding=finding,
+        lists=lists,
     )
 
 
-def _finding(found: ConsecutiveOverlap) -> str:
+def _finding(found: ConsecutiveOverlap) -> tuple[str, tuple[LongList, ...]]:
     count = plural(len(found.curves), "language")
     everywhere = [
         curve.language
@@ -48,8 +52,12 @@ def _finding(found: ConsecutiveOverlap) -> str:
         f"Neighbouring tokens share more experts than by chance ({found.chance:.3f}), beyond noise in every layer, in "
         f"{len(everywhere)} of {count}."
     ]
-    said += [f"The middle layers lie above the early ones beyond noise in {listing(higher)}."] if higher else []
-    said += [f"The middle layers lie below the early ones beyond noise in {listing(lower)}."] if lower else []
+    lists = folded("Languages not captured", found.without)
+    for side, languages in (("above", higher), ("below", lower)):
+        if languages:
+            where = f"The middle layers lie {side} the early ones beyond noise"
+            said.append(f"{where} in {counted(languages, 'languages')}.")
+            lists += folded(f"Languages where the middle layers lie {side} the early ones beyond noise", languages)
     if known and not higher and not lower:
         said.append("Middle and early layers differ beyond noise in no language.")
-    return " ".join(said)
+    return " ".join(said), tuple(lists)

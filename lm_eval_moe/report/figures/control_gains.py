@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lm_eval_moe.report.controls import RunGains, gains_of, in_words
 from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
-from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
+from lm_eval_moe.report.figures._dots import MEAN, Dot, change_drawings
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.statistics import ControlGain
 from lm_eval_moe.tables import TableValue
@@ -32,7 +32,6 @@ def control_gains_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         for name in _rows_of(each)
     ]
     names = [lang for lang in benchmark.languages if any(lang in each.by_language for each in gains)]
-    names += [MEAN] if any(each.average for each in gains) else []
     dots = [
         Dot(name, each.run, gain.gain, ends, _beyond(each, name))
         for each in gains
@@ -40,19 +39,28 @@ def control_gains_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         for low, high in [(gain.new_draw_low, gain.new_draw_high)]
         for ends in [(low, high) if low is not None and high is not None else None]
     ]
-    return ReportFigure(
-        _TITLE,
+    caption = (
         "Steered run less the mean of its random controls: as many experts in every layer, drawn at random and steered "
         "the same way. Lines are 95 % prediction intervals for a new random draw; a filled marker is a difference "
         "beyond noise, languages corrected for each other (Holm). In the table low and high are of the mean of random "
-        "sets.",
+        "sets."
+    )
+    alternative = (
         f"Dot plot of the gain in {benchmark.metric.title} of {labels} over random experts, by language, with 95 % "
-        "prediction intervals.",
+        "prediction intervals."
+    )
+    label = "steered less random experts"
+    drawings = change_drawings(dots, names, benchmark.metric, label, caption, alternative)
+    return ReportFigure(
+        _TITLE,
+        f"{caption}{drawings.note}",
+        alternative,
         _COLUMNS,
         rows,
-        lambda colours: draw_changes(dots, names, benchmark.metric, "steered less random experts", colours),
+        drawings.draw,
         finding=" ".join(in_words(each, benchmark) for each in gains),
         key=tuple(each.run for each in gains),
+        folded=drawings.folded,
     )
 
 

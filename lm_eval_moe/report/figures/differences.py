@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
-from lm_eval_moe.report.figures._dots import MEAN, Dot, draw_changes
+from lm_eval_moe.report.figures._dots import MEAN, Dot, change_drawings
 from lm_eval_moe.report.wording import listing, sentence_case
 
 __all__ = ["differences_figure"]
@@ -37,12 +37,20 @@ def differences_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     averaged = f" The mean is over the {over} languages that a run shares with the baseline."
     averaged *= len(benchmark.languages) > 1
+    caption = (
+        "Lines are 95 % intervals of each difference by itself. A filled marker is one beyond noise, languages "
+        f"corrected for each other.{averaged}"
+    )
+    alternative = (
+        f"Dot plot of the difference in {benchmark.metric.title} of {listing(others)} to {baseline}, by language, with "
+        "95 % intervals. The values are in the table above."
+    )
+    with_one = [name for name in benchmark.languages if any(name in of_run for of_run in judged.values())]
+    drawings = change_drawings(dots, with_one, benchmark.metric, label, caption, alternative)
     return ReportFigure(
         f"Change of {benchmark.metric.title} against {baseline}",
-        "Lines are 95 % intervals of each difference by itself. A filled marker is one beyond noise, languages "
-        f"corrected for each other.{averaged}",
-        f"Dot plot of the difference in {benchmark.metric.title} of {listing(others)} to {baseline}, by language, with "
-        "95 % intervals. The values are in the table above.",
+        f"{caption}{drawings.note}",
+        alternative,
         _COLUMNS,
         [
             (
@@ -52,7 +60,8 @@ def differences_figure(subject: BenchmarkSubject) -> ReportFigure | None:
             )
             for (name, run), each in found.items()
         ],
-        lambda colours: draw_changes(dots, names, benchmark.metric, label, colours),
+        drawings.draw,
         key=tuple(range(1, len(benchmark.runs))),
         tabulated=False,
+        folded=drawings.folded,
     )

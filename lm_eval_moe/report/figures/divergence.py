@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 from lm_eval_moe.analysis import LanguageCurve
 from lm_eval_moe.analysis.divergence import DivergenceCurves, shape_of
+from lm_eval_moe.long_lists import LongList, folded
 from lm_eval_moe.number_text import minus
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, BenchmarkSubject, ProfilesSubject, ReportFigure
-from lm_eval_moe.report.figures._curves import Curves, SteeredLayers, curve_figure, of_profiles, of_results
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import SteeredLayers, of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
+from lm_eval_moe.results import Run
 
 __all__ = ["divergence_of_profiles", "divergence_of_results", "steered_layers"]
 
@@ -18,14 +21,15 @@ _WHAT = "entropy-normalised Jensen-Shannon divergence of expert importance (arXi
 _TITLE = "Divergence through the layers"
 
 
-def steered_layers(runs: Sequence[object], layers: Sequence[int]) -> list[SteeredLayers]:
+def steered_layers(runs: Sequence[Run | None], layers: Sequence[int]) -> list[SteeredLayers]:
     """Return the layers that runs steer, of those with a router."""
     found = []
     for number, run in enumerate(runs):
-        steering = getattr(run, "steering", None)
-        steered = tuple(sorted(int(layer) for layer in (steering.experts if steering else ()) if int(layer) in layers))
+        if run is None or not run.steering:
+            continue
+        steered = tuple(sorted(int(layer) for layer in run.steering.experts if int(layer) in layers))
         if steered:
-            found.append(SteeredLayers(number, steered))
+            found.append(SteeredLayers(number, run.label, steered))
     return found
 
 
@@ -43,7 +47,7 @@ def divergence_of_results(subject: BenchmarkSubject) -> ReportFigure | None:
     return curve_figure(
         curves,
         _TITLE,
-        f"Divergence to {benchmark.reference} in {run.label}, mean over items: {_WHAT}.{_shaded(curves)}",
+        f"Divergence to {benchmark.reference} in {run.label}, mean over items: {_WHAT}.",
         f"the entropy-normalised Jensen-Shannon divergence to {benchmark.reference}",
         within=f" in {run.label}",
         tabulated=False,  # the section has a table with a column a layer
@@ -60,6 +64,7 @@ def divergence_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     inputs, found = subject.inputs, subject.inputs.result(DivergenceCurves)
     label = f"divergence to {found.reference} (0 = same routing)"
     curves = of_profiles(inputs, found.curves, label, steered=steered_layers(subject.runs, inputs.shape.layers))
+    finding, lists = _finding(found)
     pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
     level = (
         " Pooled over items, where they cancel out: lower than item by item, and without intervals." if pooled else ""
@@ -67,20 +72,17 @@ def divergence_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     return curve_figure(
         curves,
         _TITLE,
-        f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}{_shaded(curves)}",
+        f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}",
         f"the entropy-normalised Jensen-Shannon divergence to {found.reference}",
-        finding=_finding(found),
+        finding=finding,
+        lists=lists,
     )
 
 
-def _shaded(curves: Curves) -> str:
-    return " Shaded: layers that runs steer, with a bar a run at the foot." if curves.steered else ""
-
-
-def _finding(found: DivergenceCurves) -> str:
+def _finding(found: DivergenceCurves) -> tuple[str, tuple[LongList, ...]]:
     middles = [(curve.bands["middle"].mean, curve.language) for curve in found.curves if "middle" in curve.bands]
     middles = sorted(each for each in middles if not math.isnan(each[0]))
-    said = []
+    said, lists = [], list[LongList]()
     if len(middles) > 1:
         (low, nearest), (high, farthest) = middles[0], middles[-1]
         said.append(
@@ -100,12 +102,15 @@ def _finding(found: DivergenceCurves) -> str:
     for shape, text in texts.items():
         if shape in by_shape:
             count = len(by_shape[shape])
-            which = listing(by_shape[shape])
+            brief = text.partition(":")[0].partition(",")[0]
+            of_this = folded(f"The {count} languages that are {brief}", by_shape[shape])
+            which = "" if of_this else f" ({listing(by_shape[shape])})"
             said.append(
-                f"{count} of {plural(len(found.curves), 'language')} {'is' if count == 1 else 'are'} {text} ({which})."
+                f"{count} of {plural(len(found.curves), 'language')} {'is' if count == 1 else 'are'} {text}{which}."
             )
+            lists += of_this
     said += _differences(found.mean)
-    return " ".join(said)
+    return " ".join(said), tuple(lists)
 
 
 def _differences(mean: LanguageCurve | None) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from lm_eval_moe.analysis.entropy import EntropyCurves
+from lm_eval_moe.long_lists import LongList, counted, folded
 from lm_eval_moe.report.figures._base import BENCHMARK, PROFILES, BenchmarkSubject, ProfilesSubject, ReportFigure
-from lm_eval_moe.report.figures._curves import curve_figure, of_profiles, of_results
+from lm_eval_moe.report.figures._curve_figure import curve_figure
+from lm_eval_moe.report.figures._curves import of_profiles, of_results
 from lm_eval_moe.report.wording import listing, plural
 
 __all__ = ["entropy_of_profiles", "entropy_of_results"]
@@ -50,6 +52,7 @@ def entropy_of_results(subject: BenchmarkSubject) -> ReportFigure | None:
 def entropy_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     """Draw the curves of profiles with their intervals."""
     found = subject.inputs.result(EntropyCurves)
+    finding, lists = _finding(found)
     curves = of_profiles(subject.inputs, found.curves, _LABEL, from_zero=False)
     return curve_figure(
         curves,
@@ -57,11 +60,12 @@ def entropy_of_profiles(subject: ProfilesSubject) -> ReportFigure:
         f"The {_WHAT}{curves.intervals}. A longer text uses more experts, so that languages "
         "with more tokens an item lie higher.",
         "the routing entropy",
-        finding=_finding(found),
+        finding=finding,
+        lists=lists,
     )
 
 
-def _finding(found: EntropyCurves) -> str:
+def _finding(found: EntropyCurves) -> tuple[str, tuple[LongList, ...]]:
     falls, rises, level, unknown = [], [], [], []
     for curve in found.curves:
         change = curve.contrasts.get("late - early")
@@ -74,17 +78,27 @@ def _finding(found: EntropyCurves) -> str:
         else:
             level.append(curve.language)
     count = plural(len(found.curves), "language")
-    said = [
-        f"{text} in {len(languages)} of {count} ({listing(languages)})"
-        for text, languages in (
-            ("The late layers are less even than the early ones, beyond noise,", falls),
-            ("the late layers are more even than the early ones, beyond noise,", rises),
-            ("there is no difference beyond noise between early and late layers", level),
-        )
-        if languages
-    ]
+    groups = (
+        ("The late layers are less even than the early ones, beyond noise,", falls),
+        ("the late layers are more even than the early ones, beyond noise,", rises),
+        ("there is no difference beyond noise between early and late layers", level),
+    )
+    said, lists = [], list[LongList]()
+    for text, languages in groups:
+        if languages:
+            where = text[:1].lower() + text[1:].rstrip(",")
+            of_this = folded(f"The {len(languages)} languages where {where}", languages)
+            said.append(f"{text} in {len(languages)} of {count}" + ("" if of_this else f" ({listing(languages)})"))
+            lists += of_this
     if not said:
-        means = [f"{curve.language} {curve.bands['all'].mean:.3f}" for curve in found.curves if "all" in curve.bands]
-        return f"Mean over all layers, without intervals: {listing(means)}."
-    text = "; ".join(said)
-    return text[:1].upper() + text[1:] + "." + (f" {listing(unknown)}: no interval." if unknown else "")
+        means = sorted((curve.bands["all"].mean, curve.language) for curve in found.curves if "all" in curve.bands)
+        shown = [f"{language} {mean:.3f}" for mean, language in means]
+        lists = folded("Mean over all layers by language", shown)
+        which = f"from {shown[0]} to {shown[-1]}" if lists else listing(shown)
+        return f"Mean over all layers, without intervals: {which}.", tuple(lists)
+    whole = "; ".join(said)
+    finding = whole[:1].upper() + whole[1:] + "."
+    if unknown:
+        finding += f" No interval: {counted(unknown, 'languages')}."
+        lists += folded("Languages without an interval", unknown)
+    return finding, tuple(lists)

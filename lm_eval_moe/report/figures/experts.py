@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from lm_eval_moe.number_text import signed
 from lm_eval_moe.report.figures._base import PROFILES, ProfilesSubject, ReportFigure
 from lm_eval_moe.report.wording import listing, plural
 from lm_eval_moe.statistics import holm
+from lm_eval_moe.tables import TableValue
 
 __all__ = ["expert_differences", "expert_heat_map"]
 
@@ -54,16 +56,17 @@ def expert_heat_map(subject: ProfilesSubject) -> ReportFigure | None:
         if len(drawn) < len(found)
         else ""
     )
-    grey = " Grey: not beyond noise." if any(each.beyond is not None for each in drawn) else ""
+    grey = " Coloured: beyond noise; grey: not." if any(each.beyond is not None for each in drawn) else ""
     panels = [Panel([short(each.language, 20)], each.change, beyond=each.beyond) for each in drawn]
     heat_map = HeatMap(panels, f"percentage points against {short(inputs.reference, 8)}", factor=100)
     return ReportFigure(
         _TITLE,
         f"Activation frequency of every expert (its share of the tokens) less that in {inputs.reference}; rows are "
-        f"decoder layers, columns experts.{grey}{some}",
+        f"decoder layers, columns experts.{grey}{some} In the data every "
+        "expert is a column: the difference, to five decimals, and 1 where it is beyond noise.",
         f"Heat maps of layers by experts, the activation frequency less that in {inputs.reference}, for "
         f"{listing([each.language for each in drawn])}.",
-        ("language", "layer", "expert", "frequency", "reference_frequency", "difference", "beyond_noise"),
+        ("language", "layer", "quantity", *(f"expert_{number}" for number in range(inputs.shape.experts))),
         _rows(inputs, found),
         lambda colours: draw_layers_by_experts([heat_map], inputs.shape, colours),
         finding=_finding(inputs, found),
@@ -121,15 +124,19 @@ def _chosen(found: Sequence[_Difference], most: int) -> list[_Difference]:
     return [ordered[round(step * (len(ordered) - 1) / (most - 1))] for step in range(most)]
 
 
-def _rows(inputs: AnalysisInputs, found: Sequence[_Difference]) -> list[tuple[str | int | float | None, ...]]:
-    rows: list[tuple[str | int | float | None, ...]] = []
+def _rows(inputs: AnalysisInputs, found: Sequence[_Difference]) -> list[tuple[TableValue, ...]]:
+    """Return the data with a column per expert, so that those of a large model stay a few megabytes."""
+    reference = inputs.languages[inputs.reference]
+    tables: list[tuple[str, str, NDArray[Any]]] = [(inputs.reference, "frequency", reference.activity.mean)]
     for each in found:
-        for (at, expert), value in np.ndenumerate(each.frequency):
-            other = float(each.reference[at, expert])
-            beyond = None if each.beyond is None else str(bool(each.beyond[at, expert])).lower()
-            layer = inputs.shape.layers[at]
-            rows.append((each.language, layer, expert, float(value), other, float(value) - other, beyond))
-    return rows
+        tables.append((each.language, "difference", each.change))
+        if each.beyond is not None:
+            tables.append((each.language, "beyond_noise", each.beyond.astype(int)))
+    return [
+        (language, layer, quantity, *of_layer)
+        for language, quantity, table in tables
+        for layer, of_layer in zip(inputs.shape.layers, np.round(table, 5).tolist(), strict=True)
+    ]
 
 
 def _finding(inputs: AnalysisInputs, found: Sequence[_Difference]) -> str:

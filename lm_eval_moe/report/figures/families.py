@@ -9,8 +9,9 @@ from lm_eval_moe.drawing.canvas import drawing, short
 from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.multilingual.languages import known_languages
 from lm_eval_moe.number_text import p_text
-from lm_eval_moe.report.figures._axes import canvas
+from lm_eval_moe.report.figures._axes import canvas, family_marker
 from lm_eval_moe.report.figures._base import PROFILES, ProfilesSubject, ReportFigure
+from lm_eval_moe.report.figures._tiers import MANY
 from lm_eval_moe.report.wording import listing
 from lm_eval_moe.shape import format_ranges
 
@@ -32,8 +33,8 @@ def families_figure(subject: ProfilesSubject) -> ReportFigure:
     return ReportFigure(
         "Languages by the experts they use",
         f"Average-linkage clustering of the activation frequencies in layers {format_ranges(found.layers)} by "
-        f"{distance} (arXiv:2601.14050); the farther right two languages meet, the more alike they are routed. Colours "
-        "are language families.",
+        f"{distance} (arXiv:2601.14050); the farther right two languages meet, the more alike they are routed. Every "
+        "language family has a mark of its own.",
         f"Dendrogram of {len(found.languages)} languages: {', '.join(found.leaves)}, as its leaves stand.",
         found.columns,
         list(found.rows()),
@@ -66,6 +67,7 @@ def _of_families(agreement: FamilyAgreement, what: str) -> str:
 
 
 def _draw(found: LanguageClusters, distance: str, colours: Colours) -> Figure:
+    from matplotlib.transforms import offset_copy
     from scipy.cluster.hierarchy import dendrogram
 
     count = len(found.leaves)
@@ -73,7 +75,7 @@ def _draw(found: LanguageClusters, distance: str, colours: Colours) -> Figure:
     known = known_languages()
     families = sorted({known[lang].family for lang in found.languages if lang in known})
     with drawing(colours):
-        figure, axes = canvas(height=0.24 * count + 0.62, top=0.08, left=0.2, right=1.75)
+        figure, axes = canvas(height=(0.24 if count <= MANY else 0.175) * count + 0.62, top=0.08, left=0.2, right=1.9)
         for xs, ys in zip(tree["icoord"], tree["dcoord"], strict=True):
             axes.plot(ys, xs, color=colours.ink, linewidth=1.0, solid_joinstyle="miter", solid_capstyle="butt")
         # SciPy puts leaves at 5, 15, 25, ...
@@ -82,18 +84,20 @@ def _draw(found: LanguageClusters, distance: str, colours: Colours) -> Figure:
         axes.set_ylim(10 * count, 0)
         for place, language in enumerate(found.leaves):
             info = known.get(language)
-            colour = colours.line(families.index(info.family)) if info else colours.muted
             y = 10 * place + 5
-            axes.plot(-0.006 * top, y, "o", color=colour, markersize=5, markeredgewidth=0, clip_on=False)
-            texts = [(0.09, short(language, 7), colours.ink), (0.55, short(info.family if info else "", 17), colour)]
-            for inches, text, shade in texts:
+            if info:
+                number = families.index(info.family)
+                mark, colour = family_marker(number), colours.line(number)
+                at = offset_copy(axes.get_yaxis_transform(), figure, x=0.66)
+                axes.plot(1, y, mark, transform=at, color=colour, markersize=5.5, markeredgewidth=0, clip_on=False)
+            for inches, text in ((0.06, short(language, 7)), (0.75, short(info.family if info else "", 17))):
                 axes.annotate(
                     text,
                     (1, y),
                     (inches * 72, 0),
                     xycoords=axes.get_yaxis_transform(),
                     textcoords="offset points",
-                    color=shade,
+                    color=colours.ink,
                     va="center",
                     fontsize=9.5,
                     annotation_clip=False,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from lm_eval_moe.drawing.canvas import short
 from lm_eval_moe.drawing.palette import Colours
 from lm_eval_moe.number_text import Scale
 from lm_eval_moe.report.figures._base import BENCHMARK, BenchmarkSubject, ReportFigure
-from lm_eval_moe.report.figures._dots import Dot, draw_dots
+from lm_eval_moe.report.figures._dots import Dot, Drawings, draw_columns, draw_dots, drawings_of
+from lm_eval_moe.report.figures._tiers import grouped_rows
 from lm_eval_moe.report.wording import listing, sentence_case
 from lm_eval_moe.results import Benchmark
 from lm_eval_moe.statistics import score_interval
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["scores_figure"]
 
 _COLUMNS = ("benchmark", "language", "run", "metric", "value", "stderr", "low", "high", "documents")
+_ENDS = 2
 
 
 @BENCHMARK.figure("scores", order=10, title="Scores by language")
@@ -29,20 +32,26 @@ def scores_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     if not any(benchmark.cells):
         return None
     labels = listing([run.label for run in benchmark.runs])
+    caption = _caption(benchmark)
+    alternative = (
+        f"Dot plot of {benchmark.metric.title} per language for {labels}, with 95 % intervals. The values are in the "
+        "table above."
+    )
+    drawings = _drawings(benchmark, caption, alternative)
     return ReportFigure(
         f"{sentence_case(benchmark.metric.title)} by language",
-        _caption(benchmark),
-        f"Dot plot of {benchmark.metric.title} per language for {labels}, with 95 % intervals. The values are in the "
-        "table above.",
+        f"{caption}{drawings.note}",
+        alternative,
         _COLUMNS,
         _rows(benchmark),
-        lambda colours: _draw(benchmark, colours),
+        drawings.draw,
         key=tuple(range(len(benchmark.runs))),
         tabulated=False,
+        folded=drawings.folded,
     )
 
 
-def _draw(benchmark: Benchmark, colours: Colours) -> Figure:
+def _drawings(benchmark: Benchmark, caption: str, alternative: str) -> Drawings:
     scale = Scale(benchmark.metric)
     dots = [
         Dot(lang, run, estimate.value, score_interval(estimate, cells[lang].documents, share=benchmark.metric.is_share))
@@ -50,13 +59,36 @@ def _draw(benchmark: Benchmark, colours: Colours) -> Figure:
         for lang in benchmark.languages
         if lang in cells and (estimate := cells[lang].score.estimate)
     ]
-    figure = draw_dots(dots, benchmark.languages, scale.factor, colours)
-    axes = figure.axes[0]
-    if scale.unit:
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(low, -1), min(high, 101))
-    axes.set_xlabel(short(f"{benchmark.metric.title} ({scale.unit or 'no unit'})", 50))
-    return figure
+    label = short(f"{benchmark.metric.title} ({scale.unit or 'no unit'})", 50)
+    limits = (0.0, 100.0) if scale.unit else None
+    first = {dot.row: dot.value for dot in reversed(dots)}  # of the baseline, where it has one
+    sign = -1.0 if benchmark.higher_is_better else 1.0
+    languages = [lang for lang in benchmark.languages if lang in first]
+
+    def order(lang: str) -> float:
+        return sign * first[lang]
+
+    def draw(colours: Colours) -> Figure:
+        figure = draw_dots(dots, benchmark.languages, scale.factor, colours)
+        axes = figure.axes[0]
+        if limits:
+            low, high = axes.get_xlim()
+            axes.set_xlim(max(low, limits[0]), min(high, limits[1]))
+        axes.set_xlabel(label)
+        return figure
+
+    def draw_some(shown: Iterable[str]) -> Callable[[Colours], Figure]:
+        groups = grouped_rows(shown, order)
+        return lambda colours: draw_columns(dots, groups, scale.factor, label, colours, limits=limits)
+
+    ends = {
+        lang: None
+        for members in grouped_rows(languages, order).values()
+        for lang in (*members[:_ENDS], *members[-_ENDS:])
+    }
+    note = f" Drawn are the {_ENDS} best and the {_ENDS} worst languages of every resource tier."
+    sorting = f" Within a tier languages stand by the score of {benchmark.runs[0].label}, best first."
+    return drawings_of(languages, draw, draw_some, list(ends), note, sorting, caption, alternative)
 
 
 def _rows(benchmark: Benchmark) -> list[tuple[TableValue, ...]]:

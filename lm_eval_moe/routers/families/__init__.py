@@ -28,20 +28,20 @@ def load_adapter(file: str | Path) -> tuple[type[RoutedBlock], ...]:
     if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(
             f"{str(file)!r} is not a Python file",
-            fix="give a .py file as in docs/adapters.md",
+            fix="give a .py file as described in docs/adapters.md",
             where="--model_args adapter",
         )
-    with failing_as_user_error(str(file), "--model_args adapter", "mend the file"):
+    with failing_as_user_error(str(file), "--model_args adapter", "fix the file"):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    members = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
     adapters = tuple(
-        value for value in own if isinstance(value, type) and issubclass(value, RoutedBlock) and value.class_names
+        value for value in members if isinstance(value, type) and issubclass(value, RoutedBlock) and value.class_names
     )
     if not adapters:
         raise UserError(
-            f"{str(file)!r} has no adapter: no class derived from RoutedBlock whose class_names say what it is for",
-            fix="write one as in docs/adapters.md",
+            f"{str(file)!r} has no adapter: no subclass of RoutedBlock whose class_names say which blocks it is for",
+            fix="write one as described in docs/adapters.md",
             where="--model_args adapter",
         )
     return adapters

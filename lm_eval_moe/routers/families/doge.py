@@ -1,4 +1,4 @@
-"""Doge: no token has a routing of its own."""
+"""Doge: no token has its own routing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DogeBlock(RoutedBlock):
             UserError: Always.
         """
         raise UserError(
-            f"the router of {name} (DogeCDMoE) mixes the tokens of a batch, padding included: no token has a routing "
-            "of its own that could be captured or steered",
+            f"the router of {name} (DogeCDMoE) mixes the tokens of a batch, padding included: no token has its own "
+            "routing that could be captured or steered",
             fix="use --model hf for this model",
         )

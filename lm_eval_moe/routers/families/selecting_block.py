@@ -27,16 +27,16 @@ class SelectingBlock(RoutedBlock):
         select = getattr(block, "route_tokens_to_experts", None)
         if select is None:  # Jamba since transformers 5.20 has a router like most
             return RoutedBlock.of(block, name)
-        found = super().of(block, name)
-        if isinstance(found, SelectingBlock):
-            found._select = select
-        return found
+        routed = super().of(block, name)
+        if isinstance(routed, SelectingBlock):
+            routed._select = select
+        return routed
 
     _select: Any
 
     def selection_returned(self, output: Any, top_k: int) -> tuple[Tensor, Tensor]:
         """Return what the block selects by these logits."""
         # Jamba's method takes the hidden states, too, but only for their type.
-        given = [output] * len(inspect.signature(self._select).parameters)
-        first, second = self._select(*given)
+        arguments = [output] * len(inspect.signature(self._select).parameters)
+        first, second = self._select(*arguments)
         return (second, first) if torch.is_floating_point(first) else (first, second)

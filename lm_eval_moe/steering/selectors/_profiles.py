@@ -41,12 +41,12 @@ def parse_profile(field: YamlValue) -> ProfilePath:
     """Read the path of an existing profile; relative ones start from the steering file's folder.
 
     Raises:
-        UserError: It is no safetensors or JSON file, or there is none.
+        UserError: It is not a safetensors or JSON file, or there is none.
     """
     given = field.text(empty=False)
     path = field.place.base_dir / given
     if path.suffix not in _SUFFIXES:
-        raise field.error(f"{show(given)} is no profile", f"give a file that ends in {' or '.join(_SUFFIXES)}")
+        raise field.error(f"{show(given)} is not a profile", f"give a file that ends in {' or '.join(_SUFFIXES)}")
     try:
         found = path.is_file()
     except (OSError, ValueError) as error:
@@ -62,13 +62,13 @@ def parse_profiles(field: YamlValue) -> Profiles:
     """Read ``{en: …, sw: …}``, at least two languages.
 
     Raises:
-        UserError: A code is no language, a language is given twice or alone, or a profile does not exist.
+        UserError: A code is not a language, a language is given twice or alone, or a profile does not exist.
     """
     profiles: Profiles = {}
     for code, value in field.mapping("{en: en.safetensors, sw: sw.safetensors}").items():
         language = parse_language(YamlValue(value.place, code))
         if language in profiles:
-            raise value.error(f"the language {language} is given twice", "give one profile a language")
+            raise value.error(f"the language {language} is given twice", "give one profile per language")
         profiles[language] = parse_profile(value)
     if len(profiles) < 2:
         raise field.error(f"{len(profiles)} given", "give the profiles of at least two languages")
@@ -79,7 +79,7 @@ def parse_member(field: YamlValue, profiles: Profiles) -> str:
     """Read a language that must be one of the profiles'."""
     language = parse_language(field)
     if language not in profiles:
-        raise field.error(f"there is no profile of {language}", f"the profiles are of {', '.join(profiles)}")
+        raise field.error(f"there is no profile of {language}", f"the profiles cover {', '.join(profiles)}")
     return language
 
 
@@ -154,7 +154,7 @@ def sample_one_language(scope: Scope, given: ProfilePath, language: str | None =
     if not rows:
         raise given.error(
             f"holds no items in {language}, it has {_shown(labels)}",
-            f"give a profile that has some, such as of a run with the {language} task",
+            f"give a profile that has some, such as one from a run with the {language} task",
         )
     return replace(everything, rows=rows)
 
@@ -177,8 +177,8 @@ def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
         if any(len(common) < len(keys) for keys in items):
             sizes = ", ".join(f"{language} has {len(sample.keys)}" for language, sample in samples.items())
             warnings.warn(
-                f"{(scope.place / 'profiles').where}: the profiles are not of the same items: {sizes}, {len(common)} "
-                "are in all of them; what is due to the items will be taken for differences between languages",
+                f"{(scope.place / 'profiles').where}: the profiles do not hold the same items: {sizes}, {len(common)} "
+                "are in all of them; differences between items will be taken for differences between languages",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -215,13 +215,14 @@ def require_comparable(samples: Iterable[Sample]) -> None:
             continue  # a file of pooled counts does not say
         if one.span != other.span:
             raise second.given.error(
-                f"counts the tokens of the span {other.span!r}, {show(first.given.given)} those of {one.span!r}",
+                f"counts the tokens of the span {other.span!r}, but {show(first.given.given)} those of {one.span!r}",
                 "give profiles of the same span (--model_args capture=…)",
             )
         if one.steering != other.steering:
             raise second.given.error(
-                f"is of a model {_steered(other.steering)}, {show(first.given.given)} of one {_steered(one.steering)}",
-                "give profiles of the same model, best without steering",
+                f"is of a model {_steered(other.steering)}, but {show(first.given.given)} of one "
+                f"{_steered(one.steering)}",
+                "give profiles of the same model, preferably without steering",
             )
 
 

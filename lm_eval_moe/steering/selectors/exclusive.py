@@ -35,7 +35,7 @@ class ExclusiveExperts(Selector):
     profiles: Profiles = options.profiles()
     languages: tuple[str, ...] = options.members("the group of languages")
     top_m: int = options.top_m(15)
-    threshold: float = options.number("the least share of the group (default: 0.4)", 0, 1, 0.4)
+    threshold: float = options.number("the smallest share of the group (default: 0.4)", 0, 1, 0.4)
 
     def explain(self, scope: Scope) -> list[Choice]:
         """Return the exclusive experts, with every language's share."""

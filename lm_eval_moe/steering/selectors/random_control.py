@@ -73,7 +73,7 @@ class RandomControl(Selector):
             drawn = draw(seed, layer, matched, scope.shape.experts, scope.place)
             others = scope.shape.experts - len(matched)
             choices += [
-                Choice(layer, expert, matched[instead], f"drawn from {others} others, for expert {instead}")
+                Choice(layer, expert, matched[instead], f"drawn from {others} others, in place of expert {instead}")
                 for expert, instead in drawn.items()
             ]
         return sorted(choices, key=lambda choice: (choice.layer, choice.expert))

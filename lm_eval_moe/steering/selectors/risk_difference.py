@@ -62,7 +62,7 @@ class RiskDifference(Selector):
         rule = super().parse(field)
         if (rule.top is None) == (rule.threshold is None):
             given = "neither `top` nor `threshold`" if rule.top is None else "both `top` and `threshold` are given"
-            raise field.error(given, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a least |RD|")
+            raise field.error(given, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a minimum |RD|")
         return rule
 
     def explain(self, scope: Scope) -> list[Choice]:
@@ -83,8 +83,8 @@ class RiskDifference(Selector):
         if self.top is not None:
             if len(ranked) < self.top:
                 raise (scope.place / "top").error(
-                    f"{self.top} experts are asked for, {len(ranked)} have an RD {sign} 0",
-                    "ask for fewer, or widen `layers`" if ranked else "give other profiles, or widen `layers`",
+                    f"`top` is {self.top}, but only {len(ranked)} experts have an RD {sign} 0",
+                    "lower `top`, or widen `layers`" if ranked else "give other profiles, or widen `layers`",
                 )
             ranked = ranked[: self.top]
         choices = []
@@ -133,7 +133,7 @@ def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sampl
     if first.pooled or second.pooled:
         pooled, other = (first, second) if first.pooled else (second, first)
         raise pooled.given.error(
-            f"does not tell its items apart, {show(other.given.given)} does: they cannot be paired",
+            f"pools its items, but {show(other.given.given)} does not: they cannot be paired",
             "give two profiles with items, or two of pooled counts",
         )
     # One language against another is a pair as well; where a profile has several, each has its own.
@@ -143,12 +143,12 @@ def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sampl
     if not common:
         raise b.error(
             f"has no item in common with {show(a.given)}: {_example(rows_b)} against {_example(rows_a)}",
-            "give profiles of the same items, such as of two tasks with the same benchmark and item keys",
+            "give profiles of the same items, such as those of two tasks with the same benchmark and item keys",
         )
     if len(common) < len(rows_a) or len(common) < len(rows_b):
         warnings.warn(
             f"{scope.place.where}: of {len(rows_a)} and {len(rows_b)} items, {len(common)} are in both profiles; only "
-            "they are compared",
+            "those are compared",
             RoutingWarning,
             stacklevel=2,
         )

@@ -66,8 +66,9 @@ def _require_other_text(task: Sample, baseline: Sample) -> None:
     """Refuse a baseline in another language, or with items of the task."""
     if task.languages and baseline.languages and task.languages != baseline.languages:
         raise baseline.given.error(
-            f"is in {', '.join(sorted(baseline.languages))}, the task's profile in {', '.join(sorted(task.languages))}",
-            "give a baseline in the task's language: otherwise the difference is one of languages as well",
+            f"is in {', '.join(sorted(baseline.languages))}, but the task's profile in "
+            f"{', '.join(sorted(task.languages))}",
+            "give a baseline in the task's language: otherwise the difference is also one between languages",
         )
     both = sorted(task.keys & baseline.keys)
     if both:

@@ -38,7 +38,7 @@ def stop_strings(lm: HFMoE, texts: Sequence[str]) -> list[str]:
     return found[:2]
 
 
-@pytest.mark.filterwarnings("ignore:what prompts begin with is computed for each")  # by those with a state
+@pytest.mark.filterwarnings("ignore:a beginning that prompts share is computed for each")  # by those with a state
 @pytest.mark.parametrize("front", [True, False])
 @pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss", "deepseek_v3", "lfm2_moe", "granitemoehybrid"])
 def test_texts_and_records_are_those_of_whole_batches(family: str, front: bool, tokenizer: Any) -> None:

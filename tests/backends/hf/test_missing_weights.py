@@ -49,9 +49,14 @@ REFUSED = {
     "router of another name": (
         "qwen3_moe",
         renamed(GATE, "model.layers.2.mlp.router.weight"),
-        rf"it lacks {GATE} \(router of layer 2\); the model has no place for model.layers.2.mlp.router.weight",
+        rf"it lacks {GATE} \(router of layer 2\); the model does not use model.layers.2.mlp.router.weight",
     ),
-    "router of fewer experts": ("qwen3_moe", shorter(GATE), rf"in another shape {GATE} \[7, 32\] for \[8, 32\]"),
+    "router of fewer experts": (
+        "qwen3_moe",
+        shorter(GATE),
+        rf"the wrong shape for {GATE} \(\[7, 32\], expected \[8, "
+        r"32\]\)",
+    ),
     "selection bias missing": (
         "deepseek_v3",
         without("model.layers.1.mlp.gate.e_score_correction_bias"),
@@ -62,17 +67,17 @@ REFUSED = {
     "a part of one expert missing": (
         "qwen3_moe",
         without("model.layers.1.mlp.experts.3.up_proj.weight"),
-        r"cannot be put together: model.layers.1.mlp.experts.gate_up_proj",
+        r"cannot be assembled: model.layers.1.mlp.experts.gate_up_proj",
     ),
     "a part of one expert cut": (
         "mixtral",
         shorter("model.layers.1.block_sparse_moe.experts.3.w1.weight"),
-        r"cannot be put together: model.layers.1.mlp.experts.gate_up_proj",
+        r"cannot be assembled: model.layers.1.mlp.experts.gate_up_proj",
     ),
     "one expert missing": (
         "mixtral",
         without(*(f"model.layers.0.block_sparse_moe.experts.7.w{part}.weight" for part in (1, 2, 3))),
-        r"in another shape model.layers.0.mlp.experts.down_proj \[7, 32, 32\] for \[8, 32, 32\]",
+        r"wrong shape for model.layers.0.mlp.experts.down_proj \(\[7, 32, 32\], expected \[8, 32, 32\]\)",
     ),
     "shared expert missing": (
         "qwen2_moe",
@@ -81,11 +86,16 @@ REFUSED = {
     ),
     "embedding missing": ("qwen3_moe", without("model.embed_tokens.weight"), r"\(embedding\)"),
     "head missing": ("qwen3_moe", without("lm_head.weight"), r"it lacks lm_head.weight \(embedding\)"),
-    "norm cut": ("qwen3_moe", shorter("model.norm.weight"), r"in another shape model.norm.weight \[31\] for \[32\]"),
+    "norm cut": (
+        "qwen3_moe",
+        shorter("model.norm.weight"),
+        r"wrong shape for model.norm.weight \(\[31\], expected "
+        r"\[32\]\)",
+    ),
     "experts in a dense layer": (
         "deepseek_v3",
         lambda tensors: tensors.update({"model.layers.0.mlp.experts.0.up_proj.weight": torch.zeros(16, 32)}),
-        r"the model has no place for model.layers.0.mlp.experts.gate_up_proj \(experts of layer 0\)",
+        r"the model does not use model.layers.0.mlp.experts.gate_up_proj \(experts of layer 0\)",
     ),
 }
 
@@ -114,7 +124,7 @@ def test_whoever_means_it_goes_on_with_a_warning(tokenizer: Any, tmp_path: Path)
     with pytest.warns(RoutingWarning, match=rf"it lacks {GATE} .* \(allow_missing_weights=true\)"):
         model = HFMoE(pretrained=folder, allow_missing_weights=True)
     assert model.weights.incomplete
-    with pytest.raises(UserError, match=r"cannot be put together"):  # there is nothing that could be run
+    with pytest.raises(UserError, match=r"cannot be assembled"):  # there is nothing that could be run
         HFMoE(
             pretrained=checkpoint(
                 tmp_path, tokenizer, "qwen3_moe", without("model.layers.1.mlp.experts.3.up_proj.weight")
@@ -125,7 +135,7 @@ def test_whoever_means_it_goes_on_with_a_warning(tokenizer: Any, tmp_path: Path)
 
 def test_other_missing_weights_are_a_warning(tokenizer: Any, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, tokenizer, "qwen3_moe", without("model.layers.0.self_attn.q_norm.weight"))
-    with pytest.warns(RoutingWarning, match=r"it lacks model.layers.0.self_attn.q_norm.weight: drawn at random"):
+    with pytest.warns(RoutingWarning, match=r"it lacks model.layers.0.self_attn.q_norm.weight: initialised at random"):
         model = HFMoE(pretrained=folder)
     assert model.weights.incomplete
 

@@ -516,7 +516,7 @@ def test_capturing_thinking_needs_its_end(tokenizer: Any) -> None:
 def test_scored_texts_have_no_thinking(tokenizer: Any, manager: TaskManager, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = build("olmoe", tokenizer, capture="thinking", think_end_token=7)
     for kind, requests in ((lm.loglikelihood, scored(PAIRS)), (lm.loglikelihood_rolling, rolled(["The cat"]))):
-        with pytest.raises(UserError, match=r"the task 'task' scores texts .* there is no thinking"):
+        with pytest.raises(UserError, match=r"the task 'task' scores existing texts: .* there is no thinking"):
             kind(requests, disable_tqdm=True)
         lm.set_capture("all")
         assert kind(requests, disable_tqdm=True)
@@ -524,7 +524,7 @@ def test_scored_texts_have_no_thinking(tokenizer: Any, manager: TaskManager, mon
         lm.set_capture("thinking")
     demo = HFMoE(pretrained="demo", think_end_token=" 1", capture="thinking", device="cpu")
     monkeypatch.setattr(demo, "generate_until", None)  # a refusal comes before anything is generated
-    with pytest.raises(UserError, match="the task 'demo_arith_en' scores texts"):
+    with pytest.raises(UserError, match="the task 'demo_arith_en' scores existing texts"):
         evaluate(demo, manager, ["demo_arith_gen_en", "demo_arith_en"])
 
 

@@ -353,12 +353,12 @@ PROMPT = (1, 2, 3, 1, 2, 3)
 def test_blocks_that_nobody_computed_here_are_an_error() -> None:
     own = books()
     own.add("a", facts(), PROMPT, 3, [7, 8])
-    with pytest.raises(AttributionError, match="not all that is before it was seen"):
+    with pytest.raises(AttributionError, match="some of its tokens before that were not seen"):
         own.step({"a": 3}, ["a"])
 
 
 def test_a_hit_of_a_request_that_shares_nothing_is_an_error() -> None:
-    with pytest.raises(AttributionError, match="found in the prefix cache, unasked"):
+    with pytest.raises(AttributionError, match="found in the prefix cache unexpectedly"):
         books().add("a", facts(shared=False), PROMPT, 3, [7, 8])
 
 

@@ -72,7 +72,7 @@ def test_a_router_that_was_put_back_is_named() -> None:
     def put_back() -> None:
         toy.runners[1].router.select_experts = select
 
-    with pytest.raises(RoutingBypassedError, match=r"in layer 2 of .* runs without being heard(?s:.)*enforce_eager"):
+    with pytest.raises(RoutingBypassedError, match=r"in layer 2 of .* runs without being observed(?s:.)*enforce_eager"):
         check(toy, after=put_back)
 
 
@@ -130,7 +130,7 @@ def test_routers_that_select_all_experts_cannot_be_told_otherwise() -> None:
 
 @pytest.mark.parametrize(
     ("experts", "top_k", "message"),
-    [(EXPERTS + 1, TOP_K, "not one logit for each of 9 experts"), (EXPERTS, TOP_K + 1, "8 logits and 3 selected")],
+    [(EXPERTS + 1, TOP_K, "not one for each of 9 experts"), (EXPERTS, TOP_K + 1, "8 logits and 3 selected")],
 )
 def test_other_sizes_than_the_configs_are_refused(experts: int, top_k: int, message: str) -> None:
     with pytest.raises(RoutingBypassedError, match=message):
@@ -145,7 +145,7 @@ def test_listening_that_changes_the_output_is_refused() -> None:
         return [each + (toy.passes == 3) for each in plain()]  # two passes without a listener come before
 
     toy.run = run  # type: ignore[method-assign]
-    with pytest.raises(RoutingBypassedError, match="though nothing is changed"):
+    with pytest.raises(RoutingBypassedError, match="although nothing is modified"):
         check(toy)
 
 
@@ -158,7 +158,7 @@ def test_experts_that_receive_another_selection_than_the_one_that_is_heard_are_r
         return (weights[..., None] * toy.experts[number][indices]).sum(1)
 
     toy.layer = layer  # type: ignore[method-assign]
-    with pytest.raises(RoutingBypassedError, match="the experts receive another selection"):
+    with pytest.raises(RoutingBypassedError, match="the experts receive a different selection"):
         check(toy)
 
 

@@ -76,7 +76,7 @@ def test_languages_are_canonical_and_the_servers_is_that_of_requests_that_name_n
         ({"lm_eval_moe_steering": 1}, "=1 is neither"),
         ({"lm_eval_moe_stering": "off"}, "did you mean 'lm_eval_moe_steering'"),
         ({"lm_eval_moe_language": "Swahili!"}, "is not a language code"),
-        ({}, "name it by lm_eval_moe_language"),
+        ({}, "give it as lm_eval_moe_language"),
     ],
 )
 def test_what_a_request_cannot_mean_is_refused(front: Any, extra: dict[str, Any], message: str) -> None:
@@ -92,14 +92,14 @@ def test_an_unsteered_request_needs_no_language(front: Any) -> None:
 def test_what_does_not_generate_from_tokens_is_refused(front: Any, field: str) -> None:
     request = asked()
     setattr(request, field, None)
-    with pytest.raises(UserError, match="whole prompts of tokens"):
+    with pytest.raises(UserError, match="complete prompts of tokens"):
         front().admit(request)
 
 
 def test_prompts_that_go_on_later_are_refused(front: Any) -> None:
     request = asked()
     request.resumable = True
-    with pytest.raises(UserError, match="whole prompts of tokens"):
+    with pytest.raises(UserError, match="complete prompts of tokens"):
         front().admit(request)
 
 

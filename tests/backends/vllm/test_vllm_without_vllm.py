@@ -44,10 +44,10 @@ def test_without_vllm_one_message_says_how_to_install_it(
         ("data_parallel_size", 2, "use tensor_parallel_size"),
         ("speculative_config", {"model": "x"}, "speculative decoding"),
         ("enable_eplb", True, "renumbers experts"),
-        ("enable_dbo", "True", "cuts a pass in two"),
+        ("enable_dbo", "True", "splits a pass in two"),
         ("enable_return_routed_experts", True, "own capture"),
-        ("kv_transfer_config", {"kv_role": "kv_both"}, "nobody who records"),
-        ("worker_cls", "my.Worker", "the worker class"),
+        ("kv_transfer_config", {"kv_role": "kv_both"}, "computed elsewhere"),
+        ("worker_cls", "my.Worker", "their own worker class"),
         ("enable_sleep_mode", True, "loses what it has recorded"),
     ],
 )
@@ -63,7 +63,7 @@ def test_arguments_that_change_nothing_pass(value: Any) -> None:
 
 def test_two_names_of_one_length_are_refused() -> None:
     refusals.check_arguments({"max_length": None, "max_model_len": 9})
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="give only one of them"):
         refusals.check_arguments({"max_length": 9, "max_model_len": 9})
 
 
@@ -72,7 +72,7 @@ def test_an_answer_has_to_leave_room_for_a_prompt(generated: int, fits: bool) ->
     if fits:
         refusals.check_room(generated, 10, None)
         return
-    with pytest.raises(UserError, match=r"task gsm: .*10 together\n  -> give more with --model_args max_model_len"):
+    with pytest.raises(UserError, match=r"task gsm: .*room for 10\n  -> raise --model_args max_model_len"):
         refusals.check_room(generated, 10, RequestKey("gsm", 0, 0))
 
 

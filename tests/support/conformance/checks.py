@@ -109,7 +109,7 @@ def check(name: str) -> Callable[[Callable[[Case], Any]], Callable[[Case], Any]]
 
 @check("routers")
 def routers_are_found(case: Case) -> None:
-    """Found in every decoder layer that routes by learned weights, and nowhere else; by the config alone, too."""
+    """Found in every decoder layer that routes by learned weights, and nowhere else; from the config alone as well."""
     sites = case.lm._sites
     shape = case.lm.routing_shape
     assert shape.layers == case.family.moe_layers == tuple(block.layer for block in case.blocks)
@@ -363,7 +363,7 @@ def generation_is_recorded_as_it_ran(case: Case) -> None:
         np.testing.assert_allclose(record.gate_mass, mass, rtol=1e-5, atol=1e-7)
 
 
-def _importance(seen: native.Seen, experts: int) -> np.ndarray:
+def _importance(seen: native.SampleResult, experts: int) -> np.ndarray:
     """Mean combine weight, renormalised over each token's routed experts, of the tokens that have any."""
     rows = []
     for (indices,), (weights,) in zip(seen.indices, seen.weights, strict=True):
@@ -377,8 +377,8 @@ def _importance(seen: native.Seen, experts: int) -> np.ndarray:
 @check("contexts")
 def shared_contexts_answer_the_same(case: Case) -> str | None:
     """Requests that share contexts, a few-shot prefix and a pass of several plans answer and are recorded as alone,
-    in rows that branch or from copies of a cache; or else the first of them show that they would not, it is said, and
-    each is computed by itself.
+    in rows that branch or from copies of a cache; or the first of them show that they would not, which
+    is reported, and each is computed by itself.
     """
     given = {
         "pretrained": case.model,

@@ -59,7 +59,7 @@ def blocks(model: nn.Module, family: Family) -> list[Block]:
 
 
 @dataclass
-class Seen:
+class SampleResult:
     """What passed through the blocks since watching began; one entry a forward pass, in the blocks' order."""
 
     projected: list[list[torch.Tensor]] = field(default_factory=list)  # [.., columns], as the linear gave it
@@ -83,12 +83,12 @@ class Seen:
 
 
 @contextmanager
-def selections(found: list[Block], experts: int) -> Iterator[Seen]:
+def selections(found: list[Block], experts: int) -> Iterator[SampleResult]:
     """Watch what the experts receive.
 
     An index of E or more stands for no routed expert. ZAYA sends a token that skips them to expert 0 with weight 0.
     """
-    seen = Seen([], [[] for _ in found], [[] for _ in found])
+    seen = SampleResult([], [[] for _ in found], [[] for _ in found])
 
     def take(place: int, indices: torch.Tensor, weights: torch.Tensor) -> None:
         if "Zaya" in type(found[place].module).__name__:

@@ -115,7 +115,7 @@ Columns: *adapter* is the module of `lm_eval_moe/routers/families` that the fami
 *scoring* is what the logits go through before the selection; *then* says what else decides: groups of experts, a
 selection bias. *activate 1 / mask 3* are the shares of tokens at which one activated expert was selected, and any of
 three masked ones, on a random model with random selection biases and, where the family has them, groups; *guarded* the
-same with `guard: true`, where 100 % and 0 % hold for as many activated experts as are selected, too, and for masks that
+same with `guard: true`, where 100 % and 0 % also hold for as many activated experts as are selected, and for masks that
 leave no more than that. Without the guard 100 % and 0 % mean that logits alone decide (with K = 1, as in zaya, ties are
 broken at random); a trained model's rates differ, and `steered_selection` reports them. *contexts* says how
 requests share what they begin with (docs/performance.md).
@@ -163,7 +163,7 @@ def _totals(version: str, found: dict[str, Any]) -> str:
     return (
         f"- transformers {version}: {len(families) + len(found['refused'])} model types tried; {len(families)} pass "
         f"every check; {free} of them reach 100 % / 0 % by the logits alone, {guarded} with the guard; "
-        f"{len(found['refused'])} refused; {len(found['elsewhere'])} modules of transformers with experts are no "
+        f"{len(found['refused'])} refused; {len(found['elsewhere'])} modules of transformers with experts are not "
         "causal language models."
     )
 
@@ -209,7 +209,13 @@ def render(everything: dict[str, dict[str, Any]]) -> str:
     lines += ["", "## Refused", "", "| model type | why |", "|---|---|"]
     refused = {name: why for found in reversed(everything.values()) for name, why in found["refused"].items()}
     lines += [f"| `{name}` | {why} |" for name, why in sorted(refused.items())]
-    lines += ["", "## Experts, but no causal language model", "", "| module of transformers | why |", "|---|---|"]
+    lines += [
+        "",
+        "## Modules with experts that are not causal language models",
+        "",
+        "| module of transformers | why |",
+        "|---|---|",
+    ]
     elsewhere = {name: why for found in reversed(everything.values()) for name, why in found["elsewhere"].items()}
     lines += [f"| `{name}` | {why} |" for name, why in sorted(elsewhere.items())]
     return "\n".join(lines) + "\n"

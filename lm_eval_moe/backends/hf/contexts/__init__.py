@@ -25,23 +25,27 @@ __all__ = [
 ]
 
 
-def shared_rows(lm: Listening, known: TokenRequests, proof: ReuseProof) -> SharedRows | None:
+def shared_rows(lm: Listening, token_requests: TokenRequests, proof: ReuseProof) -> SharedRows | None:
     """Return requests planned as rows that share contexts; None where they have to run one by one.
 
     Args:
         lm: The model.
-        known: The requests.
+        token_requests: The requests.
         proof: What has been shown of the model; more is shown where these requests need it.
     """
-    if proof.refused is not None or not known.requests or not all(request[2] for request in known.requests):
+    if (
+        proof.refused is not None
+        or not token_requests.requests
+        or not all(request[2] for request in token_requests.requests)
+    ):
         return None
-    planned, plans = SharedRows(lm, known, forks=proof.forks), len(lm._plans)
+    planned, plans = SharedRows(lm, token_requests, forks=proof.forks), len(lm._plans)
     while (group := proof.lacks(planned.groups, planned.paths, plans=plans)) is not None:
         if not proof.is_worth_it(group, planned.paths):
             return None
         proof.extend(lm, group, planned.paths, plans=plans)
         if proof.forks != planned.forks:
-            planned = SharedRows(lm, known, forks=proof.forks)
+            planned = SharedRows(lm, token_requests, forks=proof.forks)
     if proof.refused is not None or (proof.forks and not any(group.prefix for group in planned.groups)):
         return None
     planned.layers = proof.layers

@@ -34,12 +34,12 @@ def tree_attention(position: Tensor, until: Tensor, prefix: int) -> AbstractCont
 
     def of_tree(sees: _Sees) -> _Sees:
         def tree(row: Any, head: Any, query: Any, key: Any) -> Any:
-            own, other = query - prefix, key - prefix
-            inside = other.clamp(min=0)
-            place = position[row, inside].where(other >= 0, key)
-            follows = (other < 0) | ((other <= own) & (own < until[row, inside]))
+            query_column, key_column = query - prefix, key - prefix
+            inside = key_column.clamp(min=0)
+            place = position[row, inside].where(key_column >= 0, key)
+            follows = (key_column < 0) | ((key_column <= query_column) & (query_column < until[row, inside]))
             # Padding sees itself: a row of a mask without anything makes numbers that are none.
-            return (sees(row, head, position[row, own], place) & follows) | (other == own)
+            return (sees(row, head, position[row, query_column], place) & follows) | (key_column == query_column)
 
         return tree
 
@@ -64,12 +64,12 @@ def attention_by_place(position: Tensor) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _masks(change: Callable[[_Sees], _Sees], **given: Any) -> Iterator[None]:
+def _masks(change: Callable[[_Sees], _Sees], **extra: Any) -> Iterator[None]:
     """Change the functions that tell what sees what, and further arguments of what makes masks of them."""
 
     def masking(original: Callable[..., Any]) -> Callable[..., Any]:
         def mask(*args: Any, mask_function: _Sees, **kwargs: Any) -> Any:
-            return original(*args, mask_function=change(mask_function), **{**kwargs, **given})
+            return original(*args, mask_function=change(mask_function), **{**kwargs, **extra})
 
         return mask
 

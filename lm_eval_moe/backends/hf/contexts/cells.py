@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from lm_eval_moe.backends.passes import RoutedPasses
     from lm_eval_moe.steering import SteeringPlan
 
-__all__ = ["Copies", "Parted", "decoder_layers", "fanned_out", "first_steered"]
+__all__ = ["Copies", "SplitListener", "decoder_layers", "fanned_out", "first_steered"]
 
 
 def first_steered(plans: Sequence[SteeringPlan | None], sites: Sequence[RouterSite]) -> int:
     """Return the first router, by place, that any of the plans steers; behind the last one if there is none."""
-    steered = {layer for plan in plans if plan for each in plan.interventions for layer in each.targets}
+    steered = {layer for plan in plans if plan for intervention in plan.interventions for layer in intervention.targets}
     return next((place for place, site in enumerate(sites) if site.layer in steered), len(sites))
 
 
@@ -39,7 +39,7 @@ class Copies:
     """What becomes of each row of a batch.
 
     Attributes:
-        count: As how many it goes on, C: row b of copy c is row ``c * B + b`` then.
+        count: As how many it continues, C: row b of copy c is row ``c * B + b`` then.
         layers: The decoder layers that see copies, in order; None: all of the model does.
     """
 
@@ -47,14 +47,14 @@ class Copies:
     layers: Sequence[nn.Module] | None = None
 
     @property
-    def given(self) -> int:
+    def given_count(self) -> int:
         """How many copies of a batch the model is given."""
         return self.count if self.layers is None else 1
 
 
 @contextmanager
 def fanned_out(copies: Copies, rows: int) -> Iterator[None]:
-    """Let the rows of a batch of B become copies where they shall, inside the ``with`` block."""
+    """Let the rows of a batch of B become copies where they should, inside the ``with`` block."""
 
     def copied(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -77,7 +77,7 @@ def fanned_out(copies: Copies, rows: int) -> Iterator[None]:
         yield
 
 
-class Parted(RouterListener):
+class SplitListener(RouterListener):
     """Routers below a place are heard by one listener, those from it on by another.
 
     Args:

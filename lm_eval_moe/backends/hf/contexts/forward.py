@@ -36,13 +36,13 @@ def cache_of_prefixes(model: Any, tokens: Indices, copies: Copies, device: torch
         forks: Whether the cache is one of the model's own; otherwise it has keys and values, all of them, whatever
             windows the model's layers have.
     """
-    inputs = torch.from_numpy(tokens).to(device).repeat(copies.given, 1)
+    inputs = torch.from_numpy(tokens).to(device).repeat(copies.given_count, 1)
     last = torch.tensor([tokens.shape[1] - 1], device=device)
     with fanned_out(copies, len(tokens)), logits_at(model, last):
         begun = {} if forks else going_on_from(model, DynamicCache())
         cache = kept_in(model(inputs, use_cache=True, **begun))
     if not isinstance(cache, Cache):
-        raise TypeError(f"what it keeps of a text is {type(cache).__name__}, not a cache of transformers")
+        raise TypeError(f"its cache is a {type(cache).__name__}, not one of transformers' own")
     return cache
 
 
@@ -65,7 +65,7 @@ def read_rows(
         cache: What the model keeps of its prefixes; None where there are none.
         copies: What becomes of each row.
         device: Where inputs go.
-        forks: Whether each row goes on from a cache of its own, as the model does when it generates; otherwise rows
+        forks: Whether each row continues from its own cache, as the model does when it generates; otherwise rows
             are trees behind the same keys and values.
 
     Returns:
@@ -76,25 +76,25 @@ def read_rows(
     """
     rows, width = batch.tokens.shape
 
-    def given(array: Indices) -> Tensor:
-        return torch.from_numpy(array).to(device).repeat(copies.given, 1)
+    def on_device(array: Indices) -> Tensor:
+        return torch.from_numpy(array).to(device).repeat(copies.given_count, 1)
 
     places = batch.places + rows * width * np.arange(copies.count)[:, None]
     more: dict[str, Any] = {"use_cache": cache is not None}
     attending: AbstractContextManager[None] = nullcontext()
     if cache is not None and forks:
-        number = np.arange(copies.given)[:, None] * len(group.fronts) + np.array(batch.fronts)
+        number = np.arange(copies.given_count)[:, None] * len(group.fronts) + np.array(batch.fronts)
         more |= going_on_from(model, forked(cache, torch.from_numpy(number.ravel()).to(device)))
     elif cache is not None:
         more |= going_on_from(model, in_front(cache))
     if not forks:
-        position = given(batch.position)
-        attending = tree_attention(position, given(batch.until), group.prefix)
-        # Says nothing, and keeps models from taking places that begin anew for sequences of their own.
-        mask = torch.ones(rows * copies.given, group.prefix + width, dtype=torch.long, device=device)
+        position = on_device(batch.position)
+        attending = tree_attention(position, on_device(batch.until), group.prefix)
+        # Says nothing, and keeps models from taking places that start over for sequences of their own.
+        mask = torch.ones(rows * copies.given_count, group.prefix + width, dtype=torch.long, device=device)
         more |= {"position_ids": position, "attention_mask": mask}
     with attending, fanned_out(copies, rows), logits_at(model, torch.from_numpy(places.ravel()).to(device)):
-        logits: Tensor = model(given(batch.tokens), **more).logits
+        logits: Tensor = model(on_device(batch.tokens), **more).logits
     if logits.shape[:2] != (1, places.size):
         raise ValueError(f"it returns logits of shape {tuple(logits.shape)} for {places.size} places")
     return logits.view(*places.shape, -1)

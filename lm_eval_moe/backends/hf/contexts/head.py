@@ -25,7 +25,7 @@ def logits_at(model: Any, places: Tensor) -> Iterator[None]:
     """
     head = model.get_output_embeddings()
     if head is None:
-        raise ValueError("it does not say which module makes its logits")
+        raise ValueError("it does not say which module computes its logits")
 
     def select(_: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *rest = args

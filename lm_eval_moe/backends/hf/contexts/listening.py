@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lm_eval_moe.backends.hf.contexts.cells import Parted
+from lm_eval_moe.backends.hf.contexts.cells import SplitListener
 from lm_eval_moe.recording.token_rows import NONE, Indices, Steered
 from lm_eval_moe.routers import intercepted
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from lm_eval_moe.recording.sums import SegmentSums
     from lm_eval_moe.routers import RouterSite
 
-__all__ = ["Hearing", "Hearings"]
+__all__ = ["LayerSegments", "ModelSegments"]
 
 
-class Hearing:
+class LayerSegments:
     """The segments of some layers, which see every row once for each of C copies.
 
     Args:
@@ -52,48 +52,50 @@ class Hearing:
         self._branches: Sequence[Branch] = ()
 
     def begin(self, tokens: Tensor, branches: Sequence[Branch], branch: Indices) -> None:
-        """Begin a pass; see `Hearings.passing`."""
-        steered = [self._steered(each) for each in branches]
+        """Begin a pass; see `ModelSegments.passing`."""
+        steered = [self._steered(branch) for branch in branches]
         self._own, self._branches = [[] for _ in steered[0]], branches
-        for each, kinds in zip(branches, steered, strict=True):
-            key = self._key(each.request)
-            for copy, (own, kind) in enumerate(zip(self._own, kinds, strict=True)):
-                if each.before != NONE:
-                    before = own[each.before]
+        for stretch, kinds in zip(branches, steered, strict=True):
+            key = self._key(stretch.request)
+            for copy, (segments, kind) in enumerate(zip(self._own, kinds, strict=True)):
+                if stretch.before != NONE:
+                    before = segments[stretch.before]
                 else:
-                    before = self._fronts[copy][each.front][-1] if self._fronts else NONE
-                own.append(self._forest.add(before, kind))
+                    before = self._fronts[copy][stretch.front][-1] if self._fronts else NONE
+                segments.append(self._forest.add(before, kind))
                 if key is not None:
-                    self._requests[own[-1]] = key
-        segment = np.concatenate([np.array([*own, NONE])[branch] for own in self._own])
+                    self._requests[segments[-1]] = key
+        segment = np.concatenate([np.array([*segments, NONE])[branch] for segments in self._own])
         self.passes.start_pass(tokens.repeat(len(self._own), 1), self._forest.begin_pass(segment))
 
-    def keep_in_front(self, each: int) -> None:
-        """See `Hearings.keep_in_front`."""
-        self._fronts = [[own[start : start + each] for start in range(0, len(own), each)] for own in self._own]
+    def keep_in_front(self, length: int) -> None:
+        """See `ModelSegments.keep_in_front`."""
+        self._fronts = [
+            [segments[start : start + length] for start in range(0, len(segments), length)] for segments in self._own
+        ]
         self._own = []
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
-        """Return the sums of whole sequences, copy by copy; see `Hearings.sums`."""
+        """Return the sums of whole sequences, copy by copy; see `ModelSegments.sums`."""
         assert self.recorder is not None
         paths = [
-            [*(self._fronts[copy][self._branches[line[0]].front] if self._fronts else ()), *(own[n] for n in line)]
-            for copy, own in enumerate(self._own)
+            [*(self._fronts[copy][self._branches[line[0]].front] if self._fronts else ()), *(segments[n] for n in line)]
+            for copy, segments in enumerate(self._own)
             for line in lines
         ]
-        found = self.recorder.sums_of(paths)
-        return [found[start : start + len(lines)] for start in range(0, len(found), len(lines))]
+        sums = self.recorder.sums_of(paths)
+        return [sums[start : start + len(lines)] for start in range(0, len(sums), len(lines))]
 
     def release(self) -> None:
-        """See `Hearings.release`."""
-        for own in self._own:
-            self._forest.release(own)
-            for segment in own:
+        """See `ModelSegments.release`."""
+        for segments in self._own:
+            self._forest.release(segments)
+            for segment in segments:
                 self._requests.pop(segment, None)
         self._own = []
 
 
-class Hearings:
+class ModelSegments:
     """All layers: those below the first that sees copies, and the others.
 
     Args:
@@ -105,7 +107,7 @@ class Hearings:
     """
 
     def __init__(
-        self, sites: tuple[RouterSite, ...], top_k: int, above: Hearing, below: Hearing | None, first: int
+        self, sites: tuple[RouterSite, ...], top_k: int, above: LayerSegments, below: LayerSegments | None, first: int
     ) -> None:
         self._sites, self._top_k, self._first = sites, top_k, first
         self._above, self._below = above, below
@@ -126,7 +128,7 @@ class Hearings:
             branch: ``[B, T]`` the branch of each token; `NONE` for padding.
         """
         above, below = self._above.passes, self._below.passes if self._below is not None else None
-        listener = above if below is None else Parted(below, above, self._first)
+        listener = above if below is None else SplitListener(below, above, self._first)
         with intercepted(self._sites, listener, top_k=self._top_k):
             for hearing in self._all:
                 hearing.begin(tokens, branches, branch)
@@ -134,10 +136,10 @@ class Hearings:
             for hearing in self._all:
                 hearing.passes.end_pass()
 
-    def keep_in_front(self, each: int) -> None:
+    def keep_in_front(self, length: int) -> None:
         """Let the branches of the pass be what is in front of the rows to come: so many in front of each."""
         for hearing in self._all:
-            hearing.keep_in_front(each)
+            hearing.keep_in_front(length)
 
     def sums(self, lines: Sequence[Sequence[int]]) -> list[list[SegmentSums]]:
         """Return the sums of whole sequences, copy by copy.
@@ -149,7 +151,7 @@ class Hearings:
         if self._below is None:
             return copies
         [below] = self._below.sums(lines)
-        return [[low.spliced(high, self._first) for low, high in zip(below, own, strict=True)] for own in copies]
+        return [[low.spliced(high, self._first) for low, high in zip(below, upper, strict=True)] for upper in copies]
 
     def release(self) -> None:
         """Give up the segments of the pass."""

@@ -2,8 +2,8 @@
 
 Sequences are told apart by their tokens alone, wherever lm-eval draws the line between context and continuation:
 choices of one document, few-shot examples, contexts that differ in one word, and windows of one text share what they
-have in common. Sorted, sequences that begin alike lie together, and the lengths of what neighbours have in common span
-a tree.
+have in common. Sorted, sequences that begin with the same tokens lie together, and the lengths of what neighbours have
+in common span a tree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SMALL_ROW = 512
 """Tokens up to which a row may be longer than that."""
 
 _WORTH_A_PREFIX = 256
-"""Tokens that a prefix has to save: it is a forward pass of its own."""
+"""Tokens that a prefix has to save: it is a separate forward pass."""
 
 _WORTH_A_FORK = 32
 """The same where prefixes of one length run side by side."""
@@ -129,8 +129,8 @@ class Group:
         ordered = sorted(rows, key=lambda row: (-row.tokens, row.requests))
         first = {row.front: row.requests[0] for row in reversed(ordered)}
         number = {front: place for place, front in enumerate(sorted(first))}
-        own = tuple(replace(row, front=number[row.front]) for row in ordered)
-        return cls(own, prefix, tuple(first[front] for front in sorted(first)) if prefix else ())
+        numbered = tuple(replace(row, front=number[row.front]) for row in ordered)
+        return cls(numbered, prefix, tuple(first[front] for front in sorted(first)) if prefix else ())
 
     @property
     def tokens(self) -> int:
@@ -149,7 +149,7 @@ class Group:
 
 @dataclass(slots=True)
 class _Node:
-    """Sequences that begin alike.
+    """Sequences that begin with the same tokens.
 
     Attributes:
         depth: How far they do.
@@ -190,8 +190,8 @@ def forked(paths: Sequence[Path]) -> list[Group]:
     by_length: dict[int, list[BatchRow]] = defaultdict(list)
     for front, group in enumerate(grouped(paths, rows="lines", worth=_WORTH_A_FORK)):
         cut = group.prefix % (1 << max(0, group.prefix.bit_length() - 4))
-        own = [replace(row, tokens=row.tokens + cut, front=front) for row in group.rows]
-        by_length[group.prefix - cut] += own
+        rows = [replace(row, tokens=row.tokens + cut, front=front) for row in group.rows]
+        by_length[group.prefix - cut] += rows
     return [Group.of(rows, prefix) for prefix, rows in by_length.items()]
 
 
@@ -200,7 +200,7 @@ def grouped(paths: Sequence[Path], *, rows: _Rows = "trees", worth: int | None =
 
     Args:
         paths: Of all requests.
-        rows: Which requests may share a row beside prefixes: any, those that are the beginning of one another, none.
+        rows: Which requests may share a row besides prefixes: any, those that are the beginning of one another, none.
         worth: Tokens that a prefix has to save.
 
     Returns:
@@ -217,8 +217,8 @@ def grouped(paths: Sequence[Path], *, rows: _Rows = "trees", worth: int | None =
         root = _tree(leaves, paths)
         for node in _postorder(root):
             _take_rows(node, leaves, paths, shared=rows == "trees")
-        own, rest = _prefixed(root, _WORTH_A_PREFIX if worth is None else worth)
-        groups += own
+        prefixed, rest = _prefixed(root, _WORTH_A_PREFIX if worth is None else worth)
+        groups += prefixed
         single += rest
     if single:
         groups.append(Group.of(single, 0))
@@ -238,16 +238,16 @@ def _leaves(numbers: Sequence[int], paths: Sequence[Path], *, lines: bool) -> li
 
 def _tree(leaves: Sequence[tuple[int, ...]], paths: Sequence[Path]) -> _Node:
     """Return the tree of sorted sequences; its leaves are the sequences themselves."""
-    own = [paths[leaf[-1]] for leaf in leaves]
+    leaf_paths = [paths[leaf[-1]] for leaf in leaves]
 
     def leaf(place: int) -> _Node:
-        return _Node(len(own[place]), place)
+        return _Node(len(leaf_paths[place]), place)
 
     opened: list[_Node] = []
     node = leaf(0)
-    for place in range(1, len(own) + 1):
-        more = place < len(own)
-        shared = common_length(own[place - 1].encoded, own[place].encoded) if more else 0
+    for place in range(1, len(leaf_paths) + 1):
+        more = place < len(leaf_paths)
+        shared = common_length(leaf_paths[place - 1].encoded, leaf_paths[place].encoded) if more else 0
         while opened and (opened[-1].depth > shared or not more):
             parent = opened.pop()
             parent.children.append(node)
@@ -265,8 +265,8 @@ def _postorder(root: _Node) -> Iterator[_Node]:
     """Yield all nodes, each after its children."""
     waiting = [(root, False)]
     while waiting:
-        node, seen = waiting.pop()
-        if seen:
+        node, visited = waiting.pop()
+        if visited:
             yield node
         else:
             waiting.append((node, True))
@@ -276,9 +276,9 @@ def _postorder(root: _Node) -> Iterator[_Node]:
 def _take_rows(node: _Node, leaves: Sequence[tuple[int, ...]], paths: Sequence[Path], *, shared: bool) -> None:
     """Give a node its rows, and what else is known once its children's are."""
     if not node.children:
-        own = leaves[node.first]
-        node.rows, node.longest = [BatchRow(own, 0)], len(paths[own[-1]])
-        node.unscored = min(paths[number].first_scored for number in own)
+        leaf_range = leaves[node.first]
+        node.rows, node.longest = [BatchRow(leaf_range, 0)], len(paths[leaf_range[-1]])
+        node.unscored = min(paths[number].first_scored for number in leaf_range)
         return
     node.longest = max(child.longest for child in node.children)
     node.unscored = min(child.unscored for child in node.children)
@@ -287,9 +287,9 @@ def _take_rows(node: _Node, leaves: Sequence[tuple[int, ...]], paths: Sequence[P
     ]
     node.tokens = sum(child.depth - node.depth + child.tokens for child in node.children)
     together = node.depth + node.tokens
-    apart = sum(node.depth + row.tokens for row in node.rows)
+    separate_tokens = sum(node.depth + row.tokens for row in node.rows)
     fits = together <= max(_SMALL_ROW, _LONG_ROW * node.longest)
-    if shared and len(node.rows) > 1 and fits and apart - together >= _WORTH_A_ROW * apart:
+    if shared and len(node.rows) > 1 and fits and separate_tokens - together >= _WORTH_A_ROW * separate_tokens:
         node.rows = [BatchRow(tuple(number for row in node.rows for number in row.requests), node.tokens)]
 
 

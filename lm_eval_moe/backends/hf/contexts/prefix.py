@@ -50,31 +50,33 @@ def in_front(cache: Cache) -> DynamicCache:
 
 
 def forked(cache: Cache, rows: Tensor) -> Cache:
-    """Return a cache that goes on from that of some rows ``[B]`` of a batch, whatever a model keeps of a text."""
-    own = copy.deepcopy(cache)  # states are written over where they are
-    own.reorder_cache(rows)
-    return own
+    """Return a cache that continues from that of some rows ``[B]`` of a batch, whatever a model keeps of a text."""
+    copied = copy.deepcopy(cache)  # states are written over where they are
+    copied.reorder_cache(rows)
+    return copied
 
 
 def repeated(cache: Cache, rows: int) -> DynamicCache:
-    """Return a cache that goes on from the keys and values of one row in so many; nothing is copied before it does.
+    """Return a cache that continues from the keys and values of one row in so many; nothing is copied before it does.
 
     Raises:
         ValueError: A layer keeps something else than keys and values.
     """
     layers = []
     for layer in _plain_layers(cache):
-        own = DynamicLayer()
-        own.lazy_initialization(layer.keys, layer.values)
-        own.keys, own.values = (each.expand(rows, *each.shape[1:]) for each in (layer.keys, layer.values))
-        layers.append(own)
+        repeated_layer = DynamicLayer()
+        repeated_layer.lazy_initialization(layer.keys, layer.values)
+        repeated_layer.keys, repeated_layer.values = (
+            tensor.expand(rows, *tensor.shape[1:]) for tensor in (layer.keys, layer.values)
+        )
+        layers.append(repeated_layer)
     return _cache_of(layers)
 
 
 def _plain_layers(cache: Cache) -> list[DynamicLayer]:
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
         kinds = sorted({type(layer).__name__ for layer in cache.layers} - {"DynamicLayer"})
-        raise ValueError(f"what it keeps of a text is more than keys and values ({', '.join(kinds)})")
+        raise ValueError(f"its cache holds more than keys and values ({', '.join(kinds)})")
     return list(cache.layers)
 
 

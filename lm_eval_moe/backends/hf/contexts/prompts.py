@@ -1,4 +1,4 @@
-"""Prompts that begin alike: what they have in front is computed once, and `generate` goes on from there."""
+"""Prompts that begin with the same tokens: these are computed once, and `generate` continues from there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["BehindFront", "SharedFront", "all_begin_with", "prompts_by_front"]
 
 
 def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> list[tuple[Indices, list[int]]]:
-    """Return prompts that begin alike: what they begin with, which may be nothing, and their numbers.
+    """Return prompts that begin with the same tokens: what they begin with, which may be nothing, and their numbers.
 
     Args:
         prompts: Their tokens; those without any are put with others, whose padding they need.
@@ -32,15 +32,15 @@ def prompts_by_front(prompts: Sequence[Sequence[int]], keys: Sequence[Hashable])
     """
     paths = [Path.of(key, tokens, 1, ()) for key, tokens in zip(keys, prompts, strict=True)]
     some = [number for number, path in enumerate(paths) if len(path)]
-    found = []
+    fronts = []
     for group in grouped([paths[number] for number in some], rows="single"):
         numbers = sorted(some[number] for row in group.rows for number in row.requests)
-        found.append((paths[numbers[0]].tokens[: group.prefix], numbers))
+        fronts.append((paths[numbers[0]].tokens[: group.prefix], numbers))
     empty = [number for number, path in enumerate(paths) if not len(path)]
-    if not found:
+    if not fronts:
         return [(np.array([], dtype=np.int64), empty)]
-    front, numbers = found[-1]  # that without a front, if there is one
-    return [*found[:-1], (front, sorted([*numbers, *empty]))]
+    front, numbers = fronts[-1]  # that without a front, if there is one
+    return [*fronts[:-1], (front, sorted([*numbers, *empty]))]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BehindFront:
 
 
 def all_begin_with(tokens: Indices, context: Tensor, mask: Tensor) -> bool:
-    """Return whether left-padded prompts ``[B, W]`` begin with tokens ``[P]``, and go on."""
+    """Return whether left-padded prompts ``[B, W]`` begin with tokens ``[P]``, and continue."""
     size, width = len(tokens), context.shape[1]
     padding = width - mask.sum(-1)
     if int(padding.max()) + size >= width:

@@ -1,4 +1,4 @@
-"""Whether a model answers the same in rows that share contexts as in rows of their own: shown on its first requests."""
+"""Whether a model answers the same in rows that share contexts as in separate rows: shown on its first requests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ReuseProof:
     """What has been shown of one loaded model.
 
     Attributes:
-        forks: Whether requests share what is in front of them as a cache, of which each goes on from a copy of its
+        forks: Whether requests share what is in front of them as a cache, of which each continues from a copy of its
             own; otherwise rows are trees. It is what is tried where trees are not answered the same.
         length: Tokens of the longest sequence for which contexts were shared and the answers were the same.
         apart: Whether requests went on from the same token side by side then, or from different prefixes.
@@ -90,13 +90,13 @@ class ReuseProof:
         if self.refused is not None or not longest_first:
             return None
         prefixed = [group for group in longest_first if group.prefix]
-        apart = [group for group in longest_first if _apart(group, paths)]
+        branching = [group for group in longest_first if _apart(group, paths)]
         if self.length < _longest(longest_first[0].rows, paths) / 2:
             return _first_rows(longest_first[0], paths)
         if prefixed and not self.prefixed:
             return _first_rows(prefixed[0], paths)
-        if apart and not self.apart:
-            return _first_rows(apart[0], paths)
+        if branching and not self.apart:
+            return _first_rows(branching[0], paths)
         if plans > 1 and not self._fanned and not self.forks:
             return _first_rows((prefixed or longest_first)[0], paths)
         return None
@@ -122,22 +122,22 @@ class ReuseProof:
             plain = self._plain(lm, rows, paths)
             # Of a cache, there are copies then that are not as many as its rows.
             copies = Copies(2 if self.forks else 1)
-            found = _difference(plain, self._shared(lm, group, paths, copies), lm.model.dtype)
-            if found is None and plans > 1 and not self._fanned and not self.forks:
+            reason = _difference(plain, self._score_shared(lm, group, paths, copies), lm.model.dtype)
+            if reason is None and plans > 1 and not self._fanned and not self.forks:
                 self._fan_out(lm, group, paths, plain)
-            return found
+            return reason
 
-        why = _seen(difference) if self.forks else _masked(lm, difference)
+        why = _difference_or_error(difference) if self.forks else _masked_difference(lm, difference)
         if why is not None and not self.forks:
             self.forks, self._no_trees, self.fronts_refused = True, why, why
             self.length, self.apart, self.prefixed, self.layers = 0, False, False, None
-            logger.info("requests share no rows of %s: %s", type(lm.model).__name__, why)
+            logger.info("requests cannot share rows in %s: %s", type(lm.model).__name__, why)
             return
         if why is not None:
             self.refused = f"side by side: {self._no_trees}; from copies of a cache: {why}"
             warnings.warn(
-                f"contexts are not shared between requests: {type(lm.model).__name__} does not answer the same where "
-                f"they are ({self.refused}); every request is computed by itself, as with reuse=off",
+                f"contexts are not shared between requests: {type(lm.model).__name__} gives different answers when "
+                f"they are ({self.refused}); every request is computed separately, as with reuse=off",
                 RoutingWarning,
                 stacklevel=2,
             )
@@ -149,7 +149,7 @@ class ReuseProof:
     def allows_fronts(
         self, lm: Listening, groups: Sequence[tuple[Indices, Sequence[int]]], prompts: Sequence[Sequence[int]]
     ) -> bool:
-        """Return whether prompts may go on from what they begin with; where it is not known, see first.
+        """Return whether prompts may continue from what they begin with; where it is not known, see first.
 
         Args:
             lm: The model.
@@ -165,44 +165,50 @@ class ReuseProof:
         ends = [prompts[numbers[0]], prompts[numbers[-1]]]  # of different lengths, if there are any
         if self.fronts >= len(ends[1]) / 2:
             return True
-        if sum(len(prompts[number]) for _, own in fronted for number in own) < _WORTH_A_PROOF * sum(map(len, ends)):
+        if sum(len(prompts[number]) for _, numbers in fronted for number in numbers) < _WORTH_A_PROOF * sum(
+            map(len, ends)
+        ):
             return False
-        self.fronts_refused = _masked(lm, lambda: _behind_front(lm, front, ends))
+        self.fronts_refused = _masked_difference(lm, lambda: _behind_front(lm, front, ends))
         if self.fronts_refused is None:
             self.fronts = len(ends[1])
             return True
         warnings.warn(
-            f"what prompts begin with is computed for each: {type(lm.model).__name__} does not go on the same "
-            f"from its keys and values ({self.fronts_refused})",
+            f"a beginning that prompts share is computed for each of them: {type(lm.model).__name__} does not continue "
+            f"identically from its keys and values ({self.fronts_refused})",
             RoutingWarning,
             stacklevel=2,
         )
         return False
 
     def _fan_out(self, lm: Listening, group: Group, paths: Sequence[Path], plain: dict[int, Tensor]) -> None:
-        """See whether the upper half of the layers may go on with copies of the rows."""
+        """See whether the upper half of the layers may continue with copies of the rows."""
         self._fanned = True
         layers = decoder_layers(lm.model, lm._sites)
         why: str | None = "they are not found"
         if layers is not None:
             copies = Copies(2, layers[len(layers) // 2 :])
-            why = _seen(lambda: _difference(plain, self._shared(lm, group, paths, copies), lm.model.dtype))
+            why = _difference_or_error(
+                lambda: _difference(plain, self._score_shared(lm, group, paths, copies), lm.model.dtype)
+            )
         if why is None:
             self.layers = layers
         else:
-            logger.info("several plans share no layers of %s: %s", type(lm.model).__name__, why)
+            logger.info("several plans cannot share layers of %s: %s", type(lm.model).__name__, why)
 
     @staticmethod
     def _plain(lm: Listening, rows: Sequence[BatchRow], paths: Sequence[Path]) -> dict[int, Tensor]:
         """Return the log-probabilities ``[n, V]`` that are asked for by each row's first and last request."""
-        found = {}
+        results = {}
         with lm.running():
             for number in {number for row in rows for number in (row.requests[0], row.requests[-1])}:
                 tokens = torch.from_numpy(paths[number].tokens[None]).to(lm.device)
-                found[number] = _log_probabilities(lm.model(tokens).logits[0, paths[number].first_scored :])
-        return found
+                results[number] = _log_probabilities(lm.model(tokens).logits[0, paths[number].first_scored :])
+        return results
 
-    def _shared(self, lm: Listening, group: Group, paths: Sequence[Path], copies: Copies) -> dict[int, list[Tensor]]:
+    def _score_shared(
+        self, lm: Listening, group: Group, paths: Sequence[Path], copies: Copies
+    ) -> dict[int, list[Tensor]]:
         """Return the log-probabilities ``[n, V]`` that each request asks for, from every copy."""
         batch = tree_batch(group.rows, paths, group.prefix)
         cache = None
@@ -211,21 +217,21 @@ class ReuseProof:
                 tokens = tokens_of_prefixes(group, paths)
                 cache = cache_of_prefixes(lm.model, tokens, copies, lm.device, forks=self.forks)
             logits = read_rows(lm.model, batch, group, cache, copies, lm.device, forks=self.forks)
-        found = _log_probabilities(logits)
+        log_probabilities = _log_probabilities(logits)
         return {
-            number: [own[torch.from_numpy(places).to(own.device)] for own in found]
+            number: [values[torch.from_numpy(places).to(values.device)] for values in log_probabilities]
             for number, places in zip(batch.requests, batch.scored, strict=True)
         }
 
 
-def _masked(lm: Listening, difference: Callable[[], str | None]) -> str | None:
-    """Return what `_seen` does, of answers that stand on masks of ours."""
+def _masked_difference(lm: Listening, difference: Callable[[], str | None]) -> str | None:
+    """Return what `_difference_or_error` does, of answers that stand on masks of ours."""
     if lm.model.config._attn_implementation not in _ATTENTION:
-        return f"its attention, {lm.model.config._attn_implementation}, takes no masks but its own"
-    return _seen(difference)
+        return f"its attention, {lm.model.config._attn_implementation}, accepts no masks but its own"
+    return _difference_or_error(difference)
 
 
-def _seen(difference: Callable[[], str | None]) -> str | None:
+def _difference_or_error(difference: Callable[[], str | None]) -> str | None:
     """Return how answers differ, in words, or why there are none; None if they are the same."""
     try:
         return difference()
@@ -244,19 +250,25 @@ def _behind_front(lm: Listening, tokens: Indices, prompts: Sequence[Sequence[int
         mask[row, width - len(prompt) :] = 1
     with lm.running():
         behind = SharedFront.of(lm.model, tokens, device).before(context, mask)
-        given, seen, place = behind.tokens[:, len(tokens) :], behind.mask, behind.position[:, len(tokens) :]
+        tokens_behind, attention_mask, place = (
+            behind.tokens[:, len(tokens) :],
+            behind.mask,
+            behind.position[:, len(tokens) :],
+        )
         plain: dict[int, Tensor] = {}
         shared: dict[int, list[Tensor]] = {}
         for step in range(2):
             with attention_by_place(behind.position):
                 more = going_on_from(lm.model, behind.cache)
-                logits = lm.model(given, attention_mask=seen, position_ids=place, use_cache=True, **more).logits[:, -1:]
+                logits = lm.model(
+                    tokens_behind, attention_mask=attention_mask, position_ids=place, use_cache=True, **more
+                ).logits[:, -1:]
             for row, prompt in enumerate(prompts):
                 shared[2 * row + step] = [_log_probabilities(logits[row])]
-                own = torch.tensor([[*prompt, *prompt[:step]]], device=device)
-                plain[2 * row + step] = _log_probabilities(lm.model(own).logits[0, -1:])
-            given = torch.tensor([[prompt[0]] for prompt in prompts], device=device)
-            seen, place = torch.nn.functional.pad(seen, (0, 1), value=1), place[:, -1:] + 1
+                repeated_prompt = torch.tensor([[*prompt, *prompt[:step]]], device=device)
+                plain[2 * row + step] = _log_probabilities(lm.model(repeated_prompt).logits[0, -1:])
+            tokens_behind = torch.tensor([[prompt[0]] for prompt in prompts], device=device)
+            attention_mask, place = torch.nn.functional.pad(attention_mask, (0, 1), value=1), place[:, -1:] + 1
     return _difference(plain, shared, lm.model.dtype)
 
 
@@ -265,12 +277,10 @@ def _first_rows(group: Group, paths: Sequence[Path]) -> Group:
 
     By one, no neighbour row would show; by one behind each prefix, no cache whose rows are left as they were.
     """
-    first, *others = sorted(group.rows, key=lambda row: -_longest([row], paths))
-    beside = sorted(
-        (row for row in others if row.front == first.front), key=lambda row: not _branches(row, group, paths)
-    )
-    elsewhere = [row for row in others if row.front != first.front]
-    return Group.of([first, *beside[:1], *elsewhere[:1]], group.prefix)
+    first, *rest = sorted(group.rows, key=lambda row: -_longest([row], paths))
+    nearby = sorted((row for row in rest if row.front == first.front), key=lambda row: not _branches(row, group, paths))
+    elsewhere = [row for row in rest if row.front != first.front]
+    return Group.of([first, *nearby[:1], *elsewhere[:1]], group.prefix)
 
 
 def _apart(group: Group, paths: Sequence[Path]) -> bool:
@@ -278,7 +288,7 @@ def _apart(group: Group, paths: Sequence[Path]) -> bool:
 
 
 def _branches(row: BatchRow, group: Group, paths: Sequence[Path]) -> bool:
-    """Whether the last request of a row goes on from another token than the one in the column before."""
+    """Whether the last request of a row continues from another token than the one in the column before."""
     return group.prefix + row.tokens > _longest([row], paths)
 
 
@@ -292,8 +302,10 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 def _difference(plain: dict[int, Tensor], shared: dict[int, list[Tensor]], dtype: torch.dtype) -> str | None:
     """Return in words how far log-probabilities are apart, None if it is no further than rounding explains."""
-    apart = [(own - plain[n]).square().mean(-1).sqrt().mean().item() for n in plain for own in shared[n]]
+    distances = [
+        (shared_values - plain[n]).square().mean(-1).sqrt().mean().item() for n in plain for shared_values in shared[n]
+    ]
     allowed = ALLOWED.get(dtype, _ALLOWED_ELSE)
-    if all(each <= allowed for each in apart):  # NaN is not
+    if all(distance <= allowed for distance in distances):  # NaN is not
         return None
-    return f"log-probabilities differ by up to {max(apart):.2g}, where rounding explains {allowed:.2g}"
+    return f"log-probabilities differ by up to {max(distances):.2g}; rounding explains {allowed:.2g}"

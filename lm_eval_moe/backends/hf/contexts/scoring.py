@@ -13,7 +13,7 @@ import torch
 from lm_eval_moe.backends.ahead import in_groups
 from lm_eval_moe.backends.hf.contexts.cells import Copies, first_steered
 from lm_eval_moe.backends.hf.contexts.forward import cache_of_prefixes, read_rows
-from lm_eval_moe.backends.hf.contexts.listening import Hearing, Hearings
+from lm_eval_moe.backends.hf.contexts.listening import LayerSegments, ModelSegments
 from lm_eval_moe.backends.hf.contexts.planning import BatchRow, Group, Path, forked, grouped
 from lm_eval_moe.backends.hf.contexts.tree import Branch, branches_in_front, tokens_of_prefixes, tree_batch
 from lm_eval_moe.recording import ExpectedRow, Forest
@@ -58,7 +58,7 @@ def filled(
     Args:
         rows: All rows, the longest first.
         prefix: Tokens in front of each.
-        copies: As how many each row goes on.
+        copies: As how many each row continues.
         budget: Tokens of a pass, padding included; a single row may have more.
         enough: Tokens that make a pass worth its while: from there on, it takes no row that is much shorter.
     """
@@ -84,7 +84,7 @@ class _Front:
     copies: Copies
     ends: Sequence[int]  # where the branches of each prefix end
     cache: Cache | None
-    hearings: Hearings | None
+    hearings: ModelSegments | None
 
 
 class SharedRows:
@@ -93,7 +93,7 @@ class SharedRows:
     Args:
         lm: The model.
         known: The requests.
-        forks: Whether each row goes on from a cache of its own, as the model does when it generates; otherwise rows
+        forks: Whether each row continues from its own cache, as the model does when it generates; otherwise rows
             are trees behind the same keys and values.
 
     Attributes:
@@ -102,9 +102,9 @@ class SharedRows:
         layers: The model's decoder layers, if those below the first steered one may run once for several plans.
     """
 
-    def __init__(self, lm: Listening, known: TokenRequests, *, forks: bool = False) -> None:
-        self._lm, self._known, self.forks = lm, known, forks
-        self.paths = [self._path(number) for number in range(len(known.requests))]
+    def __init__(self, lm: Listening, token_requests: TokenRequests, *, forks: bool = False) -> None:
+        self._lm, self._known, self.forks = lm, token_requests, forks
+        self.paths = [self._path(number) for number in range(len(token_requests.requests))]
         self.groups = forked(self.paths) if forks else grouped(self.paths)
         self.layers: Sequence[nn.Module] | None = None
         self._fronts: dict[tuple[int, ...], _Front] = {}  # of one group, by plans
@@ -174,13 +174,13 @@ class SharedRows:
         return max(1, min(self._budget // rows[0].tokens, _SUMS // max(sums, 1)))
 
     def _path(self, number: int) -> Path:
-        known, use = self._known, self._known.use(number)
-        steered = self._lm._steered_as(known.languages[number], use)
-        by_phase = any(own is not None and own[1] is not None for own in steered)
+        token_requests, use = self._known, self._known.use(number)
+        steered = self._lm._steered_as(token_requests.languages[number], use)
+        by_phase = any(steering is not None and steering[1] is not None for steering in steered)
         return Path.of(
-            tuple(own and own[0] for own in steered),
-            known.tokens(number),
-            len(known.requests[number][2]),
+            tuple(steering and steering[0] for steering in steered),
+            token_requests.tokens(number),
+            len(token_requests.requests[number][2]),
             (use.boundary, use.first) if self._is_wanted(number) else (),
             use.boundary if by_phase else None,
         )
@@ -191,10 +191,10 @@ class SharedRows:
         if any(front.group is not group for front in self._fronts.values()):
             self._fronts.clear()
         if plans not in self._fronts:
-            self._fronts[plans] = self._computed(group, plans)
+            self._fronts[plans] = self._compute_front(group, plans)
         return self._fronts[plans]
 
-    def _computed(self, group: Group, plans: tuple[int, ...]) -> _Front:
+    def _compute_front(self, group: Group, plans: tuple[int, ...]) -> _Front:
         lm, first, layers = self._lm, 0, None
         if len(plans) > 1 and self.layers is not None:
             first = first_steered([lm._plans[plan] for plan in plans], lm._sites)
@@ -212,26 +212,30 @@ class SharedRows:
                 hearings.keep_in_front(len(ends))
         return _Front(group, plans, copies, ends, cache, hearings)
 
-    def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> Hearings:
+    def _hearings(self, group: Group, plans: tuple[int, ...], first: int) -> ModelSegments:
         """Return what hears the layers from the first router on once for each plan, and those below it once."""
-        lm, known, paths = self._lm, self._known, self.paths
-        wanted = any(self._is_wanted(number) for row in group.rows for number in row.requests)
+        lm, token_requests, paths = self._lm, self._known, self.paths
+        is_wanted = any(self._is_wanted(number) for row in group.rows for number in row.requests)
 
         def as_planned(branch: Branch) -> list[Steered]:
             generated = paths[branch.request].is_generated(branch.start)
-            return [Steered(known.languages[branch.request], generated, plan) for plan in plans]
+            return [Steered(token_requests.languages[branch.request], generated, plan) for plan in plans]
 
-        def hearing(steered: Callable[[Branch], Sequence[Steered]] | None) -> Hearing:
+        def hearing(steered: Callable[[Branch], Sequence[Steered]] | None) -> LayerSegments:
             forest = Forest()
             requests: dict[int, RequestKey] = {}
-            passes, recorder = lm.listening(forest, wanted, requests, steered=steered is not None)
+            passes, recorder = lm.listening(forest, is_wanted, requests, steered=steered is not None)
             kinds = steered or (lambda branch: [Steered()])
-            return Hearing(forest, passes, recorder, requests, kinds, lambda number: known.use(number).key)
+            return LayerSegments(
+                forest, passes, recorder, requests, kinds, lambda number: token_requests.use(number).key
+            )
 
-        return Hearings(lm._sites, lm.routing_shape.top_k, hearing(as_planned), hearing(None) if first else None, first)
+        return ModelSegments(
+            lm._sites, lm.routing_shape.top_k, hearing(as_planned), hearing(None) if first else None, first
+        )
 
     def _heard(
-        self, hearings: Hearings | None, tokens: Indices, branches: Sequence[Branch], branch: Indices
+        self, hearings: ModelSegments | None, tokens: Indices, branches: Sequence[Branch], branch: Indices
     ) -> AbstractContextManager[None]:
         """Let a pass be heard inside the ``with`` block, if anything is recorded or steered."""
         if hearings is None:
@@ -242,8 +246,8 @@ class SharedRows:
         lm = self._lm
         with self._heard(front.hearings, batch.tokens, batch.branches, batch.branch):
             logits = read_rows(lm.model, batch, front.group, front.cache, front.copies, lm.device, forks=self.forks)
-        for plan, found in zip(front.plans, self._read(batch, logits), strict=True):
-            scores[plan].update(zip(batch.requests, found, strict=True))
+        for plan, log_probabilities in zip(front.plans, self._read(batch, logits), strict=True):
+            scores[plan].update(zip(batch.requests, log_probabilities, strict=True))
         if front.hearings is not None:
             if front.hearings.records:
                 self._collect(front, front.hearings, batch)
@@ -255,8 +259,8 @@ class SharedRows:
         targets = np.concatenate([self._known.requests[number][2] for number in batch.requests])
         starts = np.cumsum([0, *map(len, batch.scored[:-1])])
         scores = []
-        for own in logits:
-            value, greedy = self._log_probabilities(own, at, targets)
+        for row_logits in logits:
+            value, greedy = self._log_probabilities(row_logits, at, targets)
             values, best = np.add.reduceat(value, starts), np.logical_and.reduceat(greedy, starts)
             scores.append([(float(value), bool(greedy)) for value, greedy in zip(values, best, strict=True)])
         return scores
@@ -266,32 +270,35 @@ class SharedRows:
         device = logits.device
         place, target = torch.from_numpy(at).to(device), torch.from_numpy(targets).to(device)
         best = logits.argmax(-1)[place] == target
-        found = torch.empty(len(at), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+        result = torch.empty(len(at), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
         size = max(1, _LOGITS // logits.shape[-1])
         for start in range(0, len(logits), size):
             inside = (place >= start) & (place < start + size)
             some = logits[start : start + size].log_softmax(-1, dtype=self._lm.softmax_dtype)
-            found[inside] = some[place[inside] - start, target[inside]].to(found.dtype)
-        return found.cpu().numpy(), best.cpu().numpy()
+            result[inside] = some[place[inside] - start, target[inside]].to(result.dtype)
+        return result.cpu().numpy(), best.cpu().numpy()
 
     # ------------------------------------------------------------------ records
 
     def _is_wanted(self, number: int) -> bool:
         return self._lm.captured.request.wants(self._known.use(number).key)
 
-    def _collect(self, front: _Front, hearings: Hearings, batch: TreeBatch) -> None:
+    def _collect(self, front: _Front, hearings: ModelSegments, batch: TreeBatch) -> None:
         """Keep the records of the batch's requests."""
-        lm, known = self._lm, self._known
-        wanted = [place for place, number in enumerate(batch.requests) if self._is_wanted(number)]
-        if not wanted:
+        lm, token_requests = self._lm, self._known
+        places_to_record = [place for place, number in enumerate(batch.requests) if self._is_wanted(number)]
+        if not places_to_record:
             return
-        lines = [batch.lines[place] for place in wanted]
-        uses = [(known.use(batch.requests[place]), known.languages[batch.requests[place]]) for place in wanted]
+        lines = [batch.lines[place] for place in places_to_record]
+        uses = [
+            (token_requests.use(batch.requests[place]), token_requests.languages[batch.requests[place]])
+            for place in places_to_record
+        ]
         rows = [ExpectedRow((use,), language, plan=plan) for plan in front.plans for use, language in uses]
         bounds = [[0, *front.ends, *(batch.branches[number].end for number in line)] for line in lines]
-        sums = [own for copy in hearings.sums(lines) for own in copy]
+        sums = [record_sums for copy in hearings.sums(lines) for record_sums in copy]
 
         def places(row: int, use: RowUse, span: Span) -> Sequence[int]:
             return places_of(use, bounds[row % len(bounds)], span)
 
-        lm.captured.collect(lm._span, rows, lambda kept: (sums[row] for row in kept), places)
+        lm.captured.collect(lm._span, rows, lambda kept_rows: (sums[row] for row in kept_rows), places)

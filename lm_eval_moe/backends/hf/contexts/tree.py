@@ -42,16 +42,19 @@ def branches_of(row: BatchRow, paths: Sequence[Path], prefix: int) -> tuple[list
         paths: Of all requests.
         prefix: Tokens in front of the row.
     """
-    own = [paths[number] for number in row.requests]
-    shared = [0, *(common_length(one.encoded, other.encoded) for one, other in pairwise(own)), 0]
-    cuts = [{*path.cuts, len(path), shared[place], shared[place + 1]} for place, path in enumerate(own)]
-    for places in (range(1, len(own)), range(len(own) - 1, 0, -1)):  # a cut is one of all that go through it
+    row_paths = [paths[number] for number in row.requests]
+    shared = [0, *(common_length(one.encoded, following.encoded) for one, following in pairwise(row_paths)), 0]
+    cuts = [{*path.cuts, len(path), shared[place], shared[place + 1]} for place, path in enumerate(row_paths)]
+    for places in (
+        range(1, len(row_paths)),
+        range(len(row_paths) - 1, 0, -1),
+    ):  # a cut is one of all that go through it
         for place in places:
             here, there = (place - 1, place) if places.step > 0 else (place, place - 1)
             cuts[there] |= {cut for cut in cuts[here] if cut <= shared[place]}
     branches: list[Branch] = []
     lines: list[list[int]] = []
-    for place, path in enumerate(own):
+    for place, path in enumerate(row_paths):
         ends = sorted(cut for cut in cuts[place] if prefix < cut <= len(path))
         # What a sequence has in common with the one before it ends at a branch of both.
         line = lines[-1][: bisect_left(ends, shared[place] + 1)] if lines else []
@@ -100,28 +103,28 @@ def tree_batch(rows: Sequence[BatchRow], paths: Sequence[Path], prefix: int) -> 
         paths: Of all requests.
         prefix: Tokens in front of every row.
     """
-    grown = [branches_of(row, paths, prefix) for row in rows]
-    shape = len(rows), max(sum(each.end - each.start for each in own) for own, _ in grown)
+    branches_by_row = [branches_of(row, paths, prefix) for row in rows]
+    shape = len(rows), max(sum(branch.end - branch.start for branch in branches) for branches, _ in branches_by_row)
     tokens, position, until = np.zeros((3, *shape), np.int64)
     branch = np.full(shape, NONE)
     branches: list[Branch] = []
     lines: list[list[int]] = []
     places: list[Indices] = []  # of each request: where its tokens behind the prefix are
-    for index, (own, own_lines) in enumerate(grown):
+    for index, (row_branches, own_lines) in enumerate(branches_by_row):
         first, column = len(branches), 0
         starts: list[int] = []
-        for number, each in enumerate(own, first):
+        for number, node in enumerate(row_branches, first):
             starts.append(column)
-            column += each.end - each.start
+            column += node.end - node.start
             at = slice(starts[-1], column)
-            tokens[index, at] = paths[each.request].tokens[each.start : each.end]
-            position[index, at] = np.arange(each.start, each.end)
+            tokens[index, at] = paths[node.request].tokens[node.start : node.end]
+            position[index, at] = np.arange(node.start, node.end)
             branch[index, at] = number
-            branches.append(replace(each, before=each.before + first) if each.before != NONE else each)
+            branches.append(replace(node, before=node.before + first) if node.before != NONE else node)
         ends = [*starts[1:], column]
         reached = list(ends)
-        for number in range(len(own) - 1, -1, -1):  # what follows a branch comes behind it
-            before = own[number].before
+        for number in range(len(row_branches) - 1, -1, -1):  # what follows a branch comes behind it
+            before = row_branches[number].before
             if before != NONE:
                 reached[before] = max(reached[before], reached[number])
         for start, end, last in zip(starts, ends, reached, strict=True):
@@ -130,9 +133,11 @@ def tree_batch(rows: Sequence[BatchRow], paths: Sequence[Path], prefix: int) -> 
             lines.append([first + number for number in line])
             places.append(index * shape[1] + np.concatenate([np.arange(starts[n], ends[n]) for n in line]))
     requests = [number for row in rows for number in row.requests]
-    asked = [own[paths[number].first_scored - prefix :] for number, own in zip(requests, places, strict=True)]
-    each_once, which = np.unique(np.concatenate(asked), return_inverse=True)
-    scored = np.split(which, np.cumsum([len(own) for own in asked])[:-1])
+    scored_places = [
+        branches[paths[number].first_scored - prefix :] for number, branches in zip(requests, places, strict=True)
+    ]
+    each_once, which = np.unique(np.concatenate(scored_places), return_inverse=True)
+    scored = np.split(which, np.cumsum([len(branches) for branches in scored_places])[:-1])
     fronts = [row.front for row in rows]
     return TreeBatch(tokens, position, until, branch, branches, requests, lines, each_once, scored, fronts)
 
@@ -145,7 +150,7 @@ def tokens_of_prefixes(group: Group, paths: Sequence[Path]) -> Indices:
 def branches_in_front(group: Group, paths: Sequence[Path]) -> tuple[list[Branch], Indices, list[int]]:
     """Return the branches of a group's prefixes, those of each token ``[G, P]``, and where those of each prefix end.
 
-    All prefixes are cut alike, wherever any record needs it; their branches follow each other, prefix by prefix.
+    All prefixes are cut where any record needs it; their branches follow each other, prefix by prefix.
 
     Args:
         group: The group, with G prefixes of P tokens.
@@ -157,5 +162,5 @@ def branches_in_front(group: Group, paths: Sequence[Path]) -> tuple[list[Branch]
     for request in group.fronts:
         for start, end in pairwise(bounds):
             branches.append(Branch(request, start, end, len(branches) - 1 if start else NONE))
-    each = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    return branches, each + (len(bounds) - 1) * np.arange(len(group.fronts))[:, None], bounds[1:]
+    branch = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    return branches, branch + (len(bounds) - 1) * np.arange(len(group.fronts))[:, None], bounds[1:]

@@ -408,7 +408,7 @@ def test_a_longer_sequence_is_proven_anew(tokenizer: Any) -> None:
 
 
 def test_another_word_than_auto_and_off_is_refused() -> None:
-    with pytest.raises(UserError, match="--model_args reuse: 'on' is not a way of sharing contexts"):
+    with pytest.raises(UserError, match="--model_args reuse: 'on' is not a way to share contexts"):
         HFMoE("demo", reuse="on")
 
 

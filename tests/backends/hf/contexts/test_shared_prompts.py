@@ -84,7 +84,7 @@ def test_a_model_that_goes_on_otherwise_is_seen_to(tokenizer: Any) -> None:
         lambda _, args, out: out + 0.5 * out.mean(1, keepdim=True)
     )  # of a pass, not a text
     asked = requests(prompts(7))
-    with pytest.warns(RoutingWarning, match="does not go on the same from its keys and values"):
+    with pytest.warns(RoutingWarning, match="does not continue identically from its keys and values"):
         found = answered(lm, asked)
     assert_alike(found, answered(off, asked))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lm_eval_moe.steering.apply import Constants
     from lm_eval_moe.steering.coverage import Coverage
 
-__all__ = ["Answered", "drawn_by"]
+__all__ = ["RequestAnswering", "drawn_by"]
 
 _BATCHES, _ROWS = 4, 64
 """Batches that are given at once, and rows where the size of a batch is not known beforehand."""
@@ -41,7 +41,7 @@ Order = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """From requests, by number, to their rows in running order, each the positions of those that it serves."""
 
 Run = Callable[[Sequence[int], Sequence[int]], Sequence[Sequence[Any]]]
-"""Runs some requests under each of some plans, given by their places among `Answered._plans`.
+"""Runs some requests under each of some plans, given by their places among `RequestAnswering._plans`.
 
 Returns the answers in that order, plan by plan; the rows say which plan is theirs. A backend that steers by one plan at
 once is given that in force.
@@ -53,7 +53,7 @@ def drawn_by(request: Instance, use: RowUse) -> tuple[Any, ...]:
     return *request.args, use.key.repeat if use.key else None
 
 
-class Answered:
+class RequestAnswering:
     """The part of `RoutedState` that knows what has been answered, and what will be asked again.
 
     Attributes:
@@ -102,9 +102,9 @@ class Answered:
             UserError: Always.
         """
         raise UserError(
-            "lm-eval's response cache knows requests by their text alone: it would return the answers of another "
-            "steering, and no routing would be captured",
-            fix="run it with `lm-eval-moe run --use_cache`, which keeps answers with their steering and routing",
+            "lm-eval's response cache identifies requests by their text alone: it would return answers given under "
+            "other steering, and no routing would be captured",
+            fix="use `lm-eval-moe run --use_cache`, which stores answers together with their steering and routing",
             where="--use_cache",
         )
 
@@ -142,7 +142,7 @@ class Answered:
 
     def _scores(
         self,
-        known: TokenRequests,
+        token_requests: TokenRequests,
         order: Order,
         run: Run,
         *,
@@ -153,7 +153,7 @@ class Answered:
         """Return the scores of token requests, and count what is steered of them.
 
         Args:
-            known: The requests.
+            token_requests: The requests.
             order: Returns their rows.
             run: Runs them; an answer is a log-likelihood, and whether the continuation is the most likely one.
             rounds: Requests that may run together; None: all of them.
@@ -162,18 +162,22 @@ class Answered:
         """
 
         def depends_on(index: int) -> tuple[Any, ...]:
-            return *known.requests[index][1:], *self._kept_for(known.use(index), known.languages[index])
+            return *token_requests.requests[index][1:], *self._kept_for(
+                token_requests.use(index), token_requests.languages[index]
+            )
 
-        everything = range(len(known.requests))
+        everything = range(len(token_requests.requests))
         answers: list[Any] = [None] * len(everything)
         for members in [everything] if rounds is None else rounds:
-            results = self._answered(members, order, depends_on, known.use, run, at_once=at_once, quiet=quiet)
+            results = self._answer(members, order, depends_on, token_requests.use, run, at_once=at_once, quiet=quiet)
             for index, (value, greedy) in zip(members, results, strict=True):
                 answers[index] = (value, greedy)
         for index in everything if self.coverage else ():
-            use = known.use(index)
+            use = token_requests.use(index)
             after = max(use.boundary, use.first)
-            self._count_steered(use.key, known.languages[index], after - use.first, known.length(index) - after)
+            self._count_steered(
+                use.key, token_requests.languages[index], after - use.first, token_requests.length(index) - after
+            )
         return answers
 
     def _texts(
@@ -204,7 +208,7 @@ class Answered:
             return *drawn_by(requests[index], uses[index]), *self._kept_for(uses[index], languages[index])
 
         sampled = any(is_sampled(request.args[1]) for request in requests)
-        answers = self._answered(
+        answers = self._answer(
             range(len(requests)),
             order,
             depends_on,
@@ -221,11 +225,11 @@ class Answered:
 
     def _answer_identity(self, *, sampled: bool) -> str:
         names = set(ANSWER.needed()) - (set() if sampled else {"prompts.seeds"})
-        if self.batch_size == 1:  # then nothing hangs on which requests a process has
+        if self.batch_size == 1:  # then nothing depends on which requests a process has
             names -= {"computation.processes"}
         return self._known.with_parts(self.changeable_parts()).only(names).hash
 
-    def _answered(
+    def _answer(
         self,
         requests: Sequence[int],
         order: Order,
@@ -274,29 +278,37 @@ class Answered:
                 self._seed_draws(int.from_bytes(keys[positions[0]][:7], "big"))
             numbers = [requests[position] for position in positions]
             later = {n: keys_under(p, numbers) for n, p in enumerate(self._plans) if n and ahead}
-            missing = [place for place, own in later.items() if len(cache.get(own)) < len({*own})]
+            missing = [
+                place for place, keys_of_plan in later.items() if len(cache.get(keys_of_plan)) < len({*keys_of_plan})
+            ]
             entries: dict[int, list[StoredAnswer]] = {}
             for places in in_groups([0, *missing], self._plans_in_memory(len(numbers))):
                 # The bar counts requests, not under how many plans they run.
                 with self.captured.noted() as noted, replaced(self, "_bar", None if places[0] else self._bar):
                     answers = run(numbers, places)
-                for place, own in zip(places, answers, strict=True):
-                    records = [noted.get((place, each.key, each.window)) for each in map(use, numbers)]
-                    entries[place] = [StoredAnswer(*pair) for pair in zip(own, records, strict=True)]
+                for place, plan_answers in zip(places, answers, strict=True):
+                    records = [
+                        noted.get((place, request_use.key, request_use.window)) for request_use in map(use, numbers)
+                    ]
+                    entries[place] = [StoredAnswer(*pair) for pair in zip(plan_answers, records, strict=True)]
                     if place:
                         cache.misses += len(numbers)
                         cache.put(dict(zip(later[place], entries.pop(place), strict=True)))
             return entries[0]
 
         def recall(position: int, record: RoutingRecord) -> None:
-            own = use(requests[position])
-            if own.key is not None:
-                self.captured.keep(own.key, own.window, record)
+            request_use = use(requests[position])
+            if request_use.key is not None:
+                self.captured.keep(request_use.key, request_use.window, record)
 
         quiet = quiet or self.rank != 0
         what = "Answering with the response cache" if self.response_cache else "Answering for this run and the next"
         with self._progress(what, len(keys), quiet=quiet) as bar:
-            return answers_by_block(cache, order(requests), keys, at_once or self.rows_at_once, compute, recall, bar)
+            misses = cache.misses
+            answers = answers_by_block(cache, order(requests), keys, at_once or self.rows_at_once, compute, recall, bar)
+            if self._ahead.plans and cache.misses == misses:
+                bar.leave = False  # all was known from a run before: of that a line would say nothing
+            return answers
 
     def _plans_in_memory(self, requests: int) -> int:
         """Return under how many plans so many requests may run at once, for their records to stay within bounds."""

@@ -9,10 +9,10 @@ from lm_eval_moe.routers.intercept import RouterListener
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Looking"]
+__all__ = ["SelectionListener"]
 
 
-class Looking(RouterListener):
+class SelectionListener(RouterListener):
     """Changes nothing; keeps, by router position, the selection of the last call."""
 
     def __init__(self) -> None:

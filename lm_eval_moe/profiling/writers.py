@@ -16,7 +16,7 @@ from lm_eval_moe.profiles.unfinished import RowsOnDisk, Unfinished, write_unfini
 from lm_eval_moe.recording.profile_rows import PooledRow, row_of
 from lm_eval_moe.routing_record import RoutingRecord
 
-__all__ = ["Content", "Growing", "GrowingRows", "GrowingSums", "Pace"]
+__all__ = ["Content", "Pace", "ProfileWriter", "RowsWriter", "SumsWriter"]
 
 _SAVING_SHARE = 20
 """Saving takes at most about one part in so many of the time, however slow the disk is."""
@@ -37,17 +37,17 @@ class Content:
     tokens: int
 
 
-class Growing(Protocol):
+class ProfileWriter(Protocol):
     """What documents add up to, in the order in which they come."""
 
     def add(self, item: ProfileItem, record: RoutingRecord) -> None:
         """Take a document."""
 
-    def save(self, done: int, steered: int) -> None:
+    def save(self, documents: int, steered: int) -> None:
         """Let what is there outlive this process, if it is time to.
 
         Args:
-            done: How many documents it is of.
+            documents: How many documents it is of.
             steered: The (token, layer) pairs of theirs at which steering acted.
         """
 
@@ -82,7 +82,7 @@ class Pace:
         self._last, self._took = now, now - self._last
 
 
-class GrowingRows:
+class RowsWriter:
     """A row per item: each is written as it comes, and none is held.
 
     Rows outlive this process as soon as they are saved, and a crash of the system at the pace that was asked for.
@@ -107,13 +107,13 @@ class GrowingRows:
         """Append a document's row."""
         self._rows.add(item, row_of(record, self._extra))
 
-    def save(self, done: int, steered: int) -> None:
+    def save(self, documents: int, steered: int) -> None:
         """Let the rows so far outlive this process."""
         if self._pace.due():
             with self._pace:
-                self._rows.save(done, steered, to_disk=True)
+                self._rows.save(documents, steered, to_disk=True)
         else:
-            self._rows.save(done, steered, to_disk=False)
+            self._rows.save(documents, steered, to_disk=False)
 
     def content(self) -> Content:
         """Return the items, and arrays that are read from the file when they are written."""
@@ -125,13 +125,13 @@ class GrowingRows:
         self._rows.close()
 
 
-class GrowingSums:
+class SumsWriter:
     """One row for all documents.
 
     Args:
         path: The file of the unfinished profile.
         state: What it says.
-        pace: When to write the file anew.
+        pace: When to write the file again.
         row: The row.
     """
 
@@ -144,11 +144,13 @@ class GrowingSums:
         """Add a document to the row."""
         self._row.add(item, record)
 
-    def save(self, done: int, steered: int) -> None:
+    def save(self, documents: int, steered: int) -> None:
         """Write the sums so far, if it is time to."""
         if self._pace.due():
             with self._pace:
-                write_unfinished(self._path, replace(self._state, done=done, steered=steered, sums=self._row.state()))
+                write_unfinished(
+                    self._path, replace(self._state, done=documents, steered=steered, sums=self._row.state())
+                )
 
     def content(self) -> Content:
         """Return the one row."""
