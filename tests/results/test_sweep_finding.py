@@ -47,7 +47,7 @@ def test_the_best_cell_is_so_in_the_direction_of_the_metric(higher_is_better: bo
     said = said_of([0.5, 0.2, 0.8], AROUND_HALF, higher_is_better=higher_is_better)
     assert f"Largest gain over random controls: {best}, {gain} percentage points" in said
     assert said.endswith("Of 3 cells, 1 is better and 1 worse than a random set beyond noise.")
-    assert "chosen among 3 cells" in said
+    assert "the best of 3 cells" in said
 
 
 def test_cells_are_corrected_for_each_other() -> None:
