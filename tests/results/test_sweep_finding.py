@@ -46,8 +46,8 @@ AROUND_HALF = [0.49, 0.5, 0.51]
 def test_the_best_cell_is_so_in_the_direction_of_the_metric(higher_is_better: bool, best: int, gain: str) -> None:
     said = said_of([0.5, 0.2, 0.8], AROUND_HALF, higher_is_better=higher_is_better)
     assert f"Largest gain over random controls: {best}, {gain} percentage points" in said
-    assert said.endswith("Of 3 cells 1 is better and 1 worse than a random set beyond noise.")
-    assert "chosen among 3 cells" in said
+    assert said.endswith("Of 3 cells, 1 is better and 1 worse than a random set beyond noise.")
+    assert "the best of 3 cells" in said
 
 
 def test_cells_are_corrected_for_each_other() -> None:
@@ -58,11 +58,11 @@ def test_cells_are_corrected_for_each_other() -> None:
     assert f"it has p = {p:.2g} after" in alone
     assert "1 is better" in alone
     assert f"it has p = {2 * p:.2g} after" in beside
-    assert "Of 2 cells none differs" in beside
+    assert "Of 2 cells, none differs" in beside
 
 
 @pytest.mark.parametrize(("draws", "few"), [(18, True), (19, False)])
 def test_the_rank_can_reach_five_per_cent_from_nineteen_draws_on(draws: int, few: bool) -> None:
     said = said_of([0.8], [0.5 + 0.001 * number for number in range(draws)])
     assert f"its rank p = {1 / (draws + 1):.2g}" in said
-    assert ("which can reach 0.05 from 19 draws on" in said) == few
+    assert ("which can reach 0.05 only with 19 draws or more" in said) == few
