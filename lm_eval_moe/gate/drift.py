@@ -46,7 +46,7 @@ def drift_between(
         if path is None:
             flag = f"--{name}_profile"
             return [
-                _routing_problem(
+                _problem(
                     f"the policy limits routing drift, but no profile of the {name} is given: add {flag} FILE; {_WRITE}"
                 )
             ]
@@ -54,23 +54,19 @@ def drift_between(
     for name, reader, run in (("baseline", first, baseline[1]), ("candidate", second, candidate[1])):
         problem = _stranger(reader, run)
         if problem:
-            return [_routing_problem(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
+            return [_problem(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
     same = identical_profiles(baseline[0], candidate[0])
     if same and _of_other_models(baseline[1], candidate[1]):
         return [
-            _routing_problem(
-                f"{same[0]}. The runs differ in model or steering: one profile cannot belong to both; {_WRITE}"
-            )
+            _problem(f"{same[0]}. The runs differ in model or steering: one profile cannot belong to both; {_WRITE}")
         ]
     problem = _unlike(first, second)
     if problem:
-        return [_routing_problem(f"the two profiles cannot be compared: {problem}")]
+        return [_problem(f"the two profiles cannot be compared: {problem}")]
     bands = {band: first.header.shape.band(band) for band in limits.limits}
     empty = [band for band, layers in bands.items() if not layers]
     if empty:
-        return [
-            _routing_problem(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")
-        ]
+        return [_problem(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")]
     return [_drift(entry, first, second, bands) for entry in evidence if entry.language and not entry.problem]
 
 
@@ -203,5 +199,5 @@ def _unlike(first: Profile, second: Profile) -> str:
     return f"spans {a.span} and {b.span}" if a.span != b.span else ""
 
 
-def _routing_problem(problem: str) -> DriftEvidence:
+def _problem(problem: str) -> DriftEvidence:
     return DriftEvidence("routing", None, problem=problem)

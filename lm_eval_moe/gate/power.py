@@ -187,6 +187,6 @@ def _row(
         margin=margin,
         drops=sizes,
         chances=tuple(power(size) if size <= largest + 1e-12 else None for size in sizes),
-        smallest=smallest_found(power, wanted=WANTED, largest=largest) if largest > 0 else None,
+        smallest=smallest_found(power, probability=WANTED, largest=largest) if largest > 0 else None,
         is_share=like.is_share,
     )

@@ -144,8 +144,10 @@ def independent_mean(estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of independent estimates; without a standard error if one of theirs is not known."""
     value = math.fsum(estimate.value for estimate in estimates) / len(estimates)
     errors = [estimate.stderr for estimate in estimates if estimate.stderr is not None]
-    known = len(errors) == len(estimates)
-    return Estimate(value, math.sqrt(math.fsum(error * error for error in errors)) / len(errors) if known else None)
+    has_errors = len(errors) == len(estimates)
+    return Estimate(
+        value, math.sqrt(math.fsum(error * error for error in errors)) / len(errors) if has_errors else None
+    )
 
 
 def unpaired(first: Sequence[Estimate], second: Sequence[Estimate]) -> Difference:
