@@ -60,10 +60,10 @@ def planned_of(policy: Policy, baseline: Side, correlation: float) -> list[Plann
 
 def hypothetical(items: int, score: float, languages: int, correlation: float) -> list[Planned]:
     """Return languages of right-or-wrong items that are all alike."""
-    one = Planned(
+    language = Planned(
         "planned", "1", items, score, True, True, math.sqrt(score * (1 - score)), shared=True, correlation=correlation
     )
-    return [replace(one, language=str(number + 1)) for number in range(languages)]
+    return [replace(language, language=str(number + 1)) for number in range(languages)]
 
 
 def between_languages(policy: Policy, baseline: Side) -> float:

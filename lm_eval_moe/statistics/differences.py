@@ -104,8 +104,8 @@ class ClusteredValues:
     @cached_property
     def turned(self) -> tuple[int, int] | None:
         """How many right-or-wrong items of one language rose and fell; None for any other values."""
-        one = len(self.sizes) == 1 and len(self.values) == int(self.cluster.max()) + 1
-        if not one or not np.isin(self.values, (-1.0, 0.0, 1.0)).all():
+        single_group = len(self.sizes) == 1 and len(self.values) == int(self.cluster.max()) + 1
+        if not single_group or not np.isin(self.values, (-1.0, 0.0, 1.0)).all():
             return None
         return int((self.values > 0).sum()), int((self.values < 0).sum())
 
