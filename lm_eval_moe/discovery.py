@@ -65,10 +65,10 @@ def load_plugins() -> None:
     if _loaded is not None:  # also while they are being loaded, for what a plug-in itself looks up
         return
     _loaded = []
-    named = [(entry.module, f"the entry point {entry.name!r} of {GROUP}") for entry in entry_points(group=GROUP)]
-    named += [(name.strip(), VARIABLE) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    modules = [(entry.module, f"the entry point {entry.name!r} of {GROUP}") for entry in entry_points(group=GROUP)]
+    modules += [(name.strip(), VARIABLE) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     try:
-        for name, where in dict(named).items():
+        for name, where in dict(modules).items():
             with failing_as_user_error(f"the plug-in {name}", where, "fix the module, or remove it"):
                 import_module(name)
             _loaded.append(name)
@@ -90,8 +90,8 @@ def plugin_files(*further: str) -> dict[str, list[Path]]:
         if top != __name__.partition(".")[0]:
             folders = getattr(sys.modules[top], "__path__", ())
             alone = getattr(sys.modules[name], "__file__", None)
-            found = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
-            files[name] = found or ([Path(alone)] if alone else [])
+            sources = sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
+            files[name] = sources or ([Path(alone)] if alone else [])
     return files
 
 

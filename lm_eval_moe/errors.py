@@ -67,7 +67,7 @@ class RoutingWarning(UserWarning):
     """A loud warning about a run that goes on but will not contain all that was asked for."""
 
 
-def did_you_mean(given: object, allowed: Iterable[object]) -> str:
+def did_you_mean(word: object, allowed: Iterable[object]) -> str:
     """Return ``" (did you mean 'soft'?)"`` for the closest of ``allowed``, or an empty string."""
-    close = difflib.get_close_matches(str(given), [str(name) for name in allowed], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

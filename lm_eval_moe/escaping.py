@@ -36,8 +36,8 @@ def _escape(char: str) -> str:
 
 def csv_cell(text: str) -> str:
     """Return printable text that no spreadsheet takes for a formula: a leading apostrophe is put before one."""
-    shown = printable(text)
-    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) or text[:1] in ("\t", "\r", "\n") else shown
+    cell = printable(text)
+    return f"'{cell}" if cell.lstrip().startswith(_FORMULA) or text[:1] in ("\t", "\r", "\n") else cell
 
 
 def markdown_cell(text: str) -> str:

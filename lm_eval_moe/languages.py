@@ -33,6 +33,6 @@ def canonical_language(name: str) -> str:
         raise ValueError(f"{name!r} is not a language code")
     language = langcodes.Language.make(tag.language).prefer_macrolanguage()
     usual_script = language.maximize().script
-    given = _PART_OF.get(tag.script or "", tag.script)
-    script = given if usual_script and given != usual_script else None
+    tag_script = _PART_OF.get(tag.script or "", tag.script)
+    script = tag_script if usual_script and tag_script != usual_script else None
     return langcodes.Language.make(language=language.language, script=script).to_tag()

@@ -20,15 +20,15 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     What the owner itself had comes back; where it had nothing, its class's attribute (or a module's ``__getattr__``)
     shows again.
     """
-    own = vars(owner).get(name, _NOTHING)
+    original = vars(owner).get(name, _NOTHING)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        if own is _NOTHING:
+        if original is _NOTHING:
             delattr(owner, name)
         else:
-            setattr(owner, name, own)
+            setattr(owner, name, original)
 
 
 class Changeable:

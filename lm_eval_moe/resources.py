@@ -9,7 +9,7 @@ from lm_eval_moe.discovery import load_plugins
 __all__ = ["add_tasks_dir", "steering_configs_dir", "tasks_dir", "tasks_dirs"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_added: dict[Path, None] = {}
+_plugin_dirs: dict[Path, None] = {}
 
 
 def tasks_dir() -> Path:
@@ -19,13 +19,13 @@ def tasks_dir() -> Path:
 
 def add_tasks_dir(folder: str | Path) -> None:
     """Let a plug-in add a folder of benchmarks, each in a folder of its own as in ours."""
-    _added[Path(folder)] = None
+    _plugin_dirs[Path(folder)] = None
 
 
 def tasks_dirs() -> tuple[Path, ...]:
     """Return the folders of task files: ours, and those of plug-ins."""
     load_plugins()
-    return (tasks_dir(), *_added)
+    return (tasks_dir(), *_plugin_dirs)
 
 
 def steering_configs_dir() -> Path:

@@ -76,8 +76,8 @@ class RoutingRecord:
             if values[0] is None:
                 pooled[field.name] = None
             elif field.name == "overlap":  # a mean over pairs of tokens; a single token has none
-                known = np.where(pairs[:, None] > 0, np.stack(values), 0.0)
-                mean = pairs @ known / pairs.sum() if pairs.any() else np.full_like(values[0], np.nan)
+                overlaps = np.where(pairs[:, None] > 0, np.stack(values), 0.0)
+                mean = pairs @ overlaps / pairs.sum() if pairs.any() else np.full_like(values[0], np.nan)
                 pooled[field.name] = mean.astype(np.float32)
             elif field.name in ("importance", "importance_dense"):
                 mean = np.tensordot(shares, np.stack(values), axes=1)

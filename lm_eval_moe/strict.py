@@ -41,13 +41,13 @@ def noted_warnings(show: Callable[[str], object] | None = None) -> Iterator[list
         default, texts = warnings.showwarning, list[str]()
         warnings.simplefilter("always", RoutingWarning)
 
-        def noted(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        def noted(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
             if not issubclass(category, RoutingWarning):
-                default(message, category, *rest, **named)
+                default(message, category, *rest, **options)
             elif str(message) not in texts:
                 texts.append(str(message))
                 if show is None:
-                    default(message, category, *rest, **named)
+                    default(message, category, *rest, **options)
                 else:
                     show(str(message))
 

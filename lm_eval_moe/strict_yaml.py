@@ -47,18 +47,18 @@ class _Loader(Limited):
     def construct_unique_mapping(self, node: yaml.Node) -> dict[Hashable, Any]:
         if not isinstance(node, yaml.MappingNode):
             raise yaml.MarkedYAMLError(problem="expected a mapping", problem_mark=node.start_mark)
-        seen: set[Hashable] = set()
+        keys: set[Hashable] = set()
         for key_node, _ in node.value:
             if key_node.tag == _MERGE:
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.MarkedYAMLError(problem="a key must be a plain value", problem_mark=key_node.start_mark)
-            if key in seen:
+            if key in keys:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {_short(key)} is given twice", problem_mark=key_node.start_mark
                 )
-            seen.add(key)
+            keys.add(key)
         return self.construct_mapping(node, deep=True)
 
     def construct_list(self, node: yaml.Node) -> list[Any]:

@@ -120,18 +120,18 @@ class YamlValue:
         """
         fix = f"give exactly one {noun}: {listing(options)}"
         if bare and isinstance(self.value, str):
-            chosen = {self.value: YamlValue(self.place, None)}
+            fields = {self.value: YamlValue(self.place, None)}
         elif isinstance(self.value, Mapping):
-            chosen = {key: YamlValue(self / key, value) for key, value in self.value.items()}
+            fields = {key: YamlValue(self / key, value) for key, value in self.value.items()}
         else:
             raise self.error(f"expected one {noun}, got {show(self.value)}", fix)
-        for key, field in chosen.items():
+        for key, field in fields.items():
             if not isinstance(key, str) or key not in options:
                 raise field.error(f"unknown {noun} {show(key)}{did_you_mean(key, options)}", fix)
-        if len(chosen) != 1:
-            given = f"{len(chosen)} given ({', '.join(chosen)})" if chosen else "none given"
-            raise self.error(f"expected one {noun}, {given}", fix)
-        return next(iter(chosen.items()))
+        if len(fields) != 1:
+            count = f"{len(fields)} given ({', '.join(fields)})" if fields else "none given"
+            raise self.error(f"expected one {noun}, {count}", fix)
+        return next(iter(fields.items()))
 
     def items(self, like: str) -> list[YamlValue]:
         """Return the entries of a list; ``like`` is an example for the error message."""
@@ -173,12 +173,12 @@ class YamlValue:
         """Return a string that is not blank, without space around it."""
         return self.text(empty=False).strip()
 
-    def version(self, known: int) -> int:
+    def version(self, supported: int) -> int:
         """Return the version of the file's schema, which has to be the one that this release knows."""
-        given = self.integer(0, 1_000_000)
-        if given != known:
-            raise self.error(f"unknown version: {given}", f"this release reads version: {known}")
-        return given
+        version = self.integer(0, 1_000_000)
+        if version != supported:
+            raise self.error(f"unknown version: {version}", f"this release reads version: {supported}")
+        return version
 
     def flag(self) -> bool:
         """Return a boolean."""

@@ -17,21 +17,21 @@ Checks = Literal["score", "drift"]
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def one_line(given: YamlValue) -> str:
+def one_line(field: YamlValue) -> str:
     """Return text that is one printable line."""
-    text = given.text(empty=False)
+    text = field.text(empty=False)
     if not text.isprintable():
-        raise given.error("is not one line of printable text", "write it on one line")
+        raise field.error("is not one line of printable text", "write it on one line")
     return text
 
 
-def language_tag(given: YamlValue) -> str:
+def language_tag(field: YamlValue) -> str:
     """Return the canonical tag of a language in any spelling."""
-    text = given.text(empty=False)
+    text = field.text(empty=False)
     try:
         return canonical_language(text)
     except ValueError as error:
-        raise given.error(f"{show(text)} is not a language code", "write codes such as sw, zh or zh-Hant") from error
+        raise field.error(f"{show(text)} is not a language code", "write codes such as sw, zh or zh-Hant") from error
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Allowed:
     checks: tuple[Checks, ...] = ("score",)
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Allowed:
+    def parse(cls, field: YamlValue) -> Allowed:
         """Read ``{language: sw, benchmark: mgsm, reason: …, until: 2027-01-31}``."""
-        fields = given.keys(["reason", "until"], ["task", "benchmark", "language", "checks"])
+        fields = field.keys(["reason", "until"], ["task", "benchmark", "language", "checks"])
         names: dict[str, str] = {name: one_line(fields[name]) for name in ("task", "benchmark") if name in fields}
         if "language" in fields:
             names["language"] = language_tag(fields["language"])
         if not names:
-            raise given.error(
+            raise field.error(
                 "does not say what it allows", "give a task, a benchmark, a language, or a benchmark and a language"
             )
         checks: tuple[Checks, ...] = ("score",)
@@ -106,29 +106,29 @@ class Allowances:
 
     def find(self, check: Checks, task: str | None, benchmark: str, language: str | None) -> Allowed | None:
         """Return the first that covers a check and holds."""
-        covering = [each for each in self.entries if each.covers(check, task, benchmark, language)]
-        self._met |= {id(each) for each in covering}
-        return next((each for each in covering if not each.expired(self.day)), None)
+        covering = [allowance for allowance in self.entries if allowance.covers(check, task, benchmark, language)]
+        self._met |= {id(allowance) for allowance in covering}
+        return next((allowance for allowance in covering if not allowance.expired(self.day)), None)
 
     def notes(self) -> list[str]:
         """Say which have expired and which speak of nothing."""
         notes = []
-        for each in self.entries:
-            if id(each) not in self._met:
-                notes.append(f"the allowance for {each.what} matches nothing that was judged")
-            elif each.expired(self.day):
+        for allowance in self.entries:
+            if id(allowance) not in self._met:
+                notes.append(f"the allowance for {allowance.what} matches nothing that was judged")
+            elif allowance.expired(self.day):
                 notes.append(
-                    f"the allowance for {each.what} ({each.reason}) expired after {each.until} and no "
+                    f"the allowance for {allowance.what} ({allowance.reason}) expired after {allowance.until} and no "
                     "longer excuses anything"
                 )
         return notes
 
 
-def _date(given: YamlValue) -> datetime.date:
+def _date(field: YamlValue) -> datetime.date:
     fix = "write the last day on which it holds as year-month-day, such as 2027-01-31"
-    if not isinstance(given.value, str) or not _DATE.fullmatch(given.value):
-        raise given.error(f"{show(given.value)} is not a date", fix)
+    if not isinstance(field.value, str) or not _DATE.fullmatch(field.value):
+        raise field.error(f"{show(field.value)} is not a date", fix)
     try:
-        return datetime.date.fromisoformat(given.value)
+        return datetime.date.fromisoformat(field.value)
     except ValueError as error:
-        raise given.error(f"{given.value!r} is not a calendar date", fix) from error
+        raise field.error(f"{field.value!r} is not a calendar date", fix) from error

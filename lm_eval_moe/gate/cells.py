@@ -34,38 +34,38 @@ def explained(verdict: Verdict) -> list[VerdictLine]:
 
 def flip_tables(verdict: Verdict) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
     """Return the tables of flipped items: title, headers and rows; no rows where there is nothing to show."""
-    return [(each.title, _FLIPS, _flip_rows(each)) for each in verdict.flips]
+    return [(flips.title, _FLIPS, _flip_rows(flips)) for flips in verdict.flips]
 
 
 def _flip_rows(flips: Flips) -> list[list[str]]:
     rows = []
     for kind, total in (("lost", flips.lost), ("gained", flips.gained)):
-        shown = (flips.shown or {}).get(kind, ())
+        examples = (flips.shown or {}).get(kind, ())
         rows += [
             [
-                *(kind, str(each.doc_id), _cut(each.name or ""), _cut(each.target)),
+                *(kind, str(flip.doc_id), _shorten(flip.name or ""), _shorten(flip.target)),
                 *(
                     _answered(answer, score, flips)
-                    for answer, score in ((each.baseline, each.before), (each.candidate, each.after))
+                    for answer, score in ((flip.baseline, flip.before), (flip.candidate, flip.after))
                 ),
             ]
-            for each in shown
+            for flip in examples
         ]
-        if shown and total > len(shown):
-            rows.append([kind, "", f"and {total - len(shown)} more", "", "", ""])
+        if examples and total > len(examples):
+            rows.append([kind, "", f"and {total - len(examples)} more", "", "", ""])
     return rows
 
 
 def _answered(answer: str | None, score: float, flips: Flips) -> str:
     """Return what was answered, with the score where it is not simply right or wrong."""
     graded = "" if flips.is_share and score in (0, 1) else f"{score:.4g}: "
-    return graded + ("not logged" if answer is None else _cut(answer) or "nothing")
+    return graded + ("not logged" if answer is None else _shorten(answer) or "nothing")
 
 
-def _cut(text: str | None) -> str:
+def _shorten(text: str | None) -> str:
     """Return text on one line, the end of a long one: there an answer stands after its reasoning."""
-    shown = " ".join((text or "").split())
-    return shown if len(shown) <= _LONGEST else f"…{shown[1 - _LONGEST :]}"
+    line = " ".join((text or "").split())
+    return line if len(line) <= _LONGEST else f"…{line[1 - _LONGEST :]}"
 
 
 def footer(verdict: Verdict) -> str:
@@ -73,12 +73,12 @@ def footer(verdict: Verdict) -> str:
     if not verdict.tests:
         return ""
     together = "in the one test" if verdict.tests == 1 else f"over all {verdict.tests} tests together"
-    kept = {
+    scope = {
         "holm": f"{together} (Holm)",
         "bonferroni": f"{together} (Bonferroni)",
         "none": "in each test by itself, not over all tests together",
     }[verdict.correction]
-    text = f"If nothing has changed, a regression is called in at most {100 * verdict.alpha:g} of 100 runs, {kept}."
+    text = f"If nothing has changed, a regression is called in at most {100 * verdict.alpha:g} of 100 runs, {scope}."
     if any(line.is_share for line in verdict.lines):
         text += " Changes and margins of shares are in percentage points."
     if any(line.status == "inconclusive" and line.effect == "fail" for line in verdict.lines):

@@ -66,9 +66,9 @@ def check(
         check_margins(
             policy,
             [
-                BaselineScore(each.benchmark, each.language, each.before.value, each.is_share)
-                for each in evidence
-                if each.before is not None
+                BaselineScore(entry.benchmark, entry.language, entry.before.value, entry.is_share)
+                for entry in evidence
+                if entry.before is not None
             ],
         )
         drift = []
@@ -80,7 +80,7 @@ def check(
         flips = flips_of(evidence, first, second, items) if items else []
     except UserError as error:
         line = VerdictLine("task", "results", None, "unjudged", "unjudged", " ".join(str(error).split()))
-        names = [NamedSide(", ".join(str(path) for path in given.paths)) for given in (baseline, candidate)]
+        names = [NamedSide(", ".join(str(path) for path in side.paths)) for side in (baseline, candidate)]
         return Verdict(policy.name, names[0], names[1], policy.alpha, policy.correction, 0, (line,))
     return judge(
         policy,
@@ -108,7 +108,7 @@ def read_side(name: str, paths: Sequence[Path], notes: list[str], registry: Pair
     """
     runs, superseded = latest(read_results(list(paths), warn=notes.append))
     notes += [
-        f"of the {name}, the results of {each.newer} count for {', '.join(each.tasks)}, not those of {each.older}"
-        for each in superseded
+        f"of the {name}, the results of {pair.newer} count for {', '.join(pair.tasks)}, not those of {pair.older}"
+        for pair in superseded
     ]
     return Side(name, read_runs(runs, registry), registry)

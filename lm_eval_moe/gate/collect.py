@@ -62,14 +62,14 @@ class Side:
         Raises:
             UserError: Several do.
         """
-        found = [run for run in self.runs if task in run.table]
-        if len(found) > 1:
+        runs = [run for run in self.runs if task in run.table]
+        if len(runs) > 1:
             raise UserError(
-                f"{task} is in several results of the {self.name}: {', '.join(run.label for run in found)}",
+                f"{task} is in several results of the {self.name}: {', '.join(run.label for run in runs)}",
                 fix="give one of them",
                 where=f"--{self.name}",
             )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
                 marks += [replace(mark, run=f"the {side}") for mark in score_marks(run, place.task)]
         if after is not None:
             notes += [
-                f"{each.kind} differs: {each.first} in the baseline, {each.second} in the candidate"
-                for each in setup_differences(before, after, [place.task])
-                if not each.serious
+                f"{difference.kind} differs: {difference.first} in the baseline, {difference.second} in the candidate"
+                for difference in setup_differences(before, after, [place.task])
+                if not difference.serious
             ]
             notes += [
                 f"the {side} evaluated selected documents of {place.task} (--samples) and does not record which; "
@@ -152,11 +152,11 @@ def collect(policy: Policy, baseline: Side, candidate: Side) -> tuple[list[Evide
     return evidence, list(dict.fromkeys([*legend(marks, signs=False), *notes]))
 
 
-def _absent(policy: Policy, found: Sequence[Evidence]) -> Iterator[Evidence]:
+def _absent(policy: Policy, evidence: Sequence[Evidence]) -> Iterator[Evidence]:
     """Yield what the policy lists and the baseline lacks."""
-    benchmarks = {each.benchmark for each in found}
+    benchmarks = {entry.benchmark for entry in evidence}
     for name, rules in (policy.benchmarks or {}).items():
-        have = {each.language for each in found if each.benchmark == name}
+        have = {entry.language for entry in evidence if entry.benchmark == name}
         hint = did_you_mean(name, benchmarks) if not have else ""
         if not have and rules.languages is None:
             problem = f"the policy lists the benchmark {name}, but the baseline has no results for it{hint}"
@@ -176,15 +176,16 @@ def _evidence(place: TaskPlace, metric: Metric, before: Run, after: Run | None) 
     first, second = before.score(place.task, metric), after.score(place.task, metric)
     for run, score, side in ((before, first, "baseline"), (after, second, "candidate")):
         if score is None:
-            has = ", ".join(each.key for each in run.metrics(place.task)) or "none"
+            has = ", ".join(option.key for option in run.metrics(place.task)) or "none"
             has += ": it was run with --predict_only" if run.is_unscored(place.task) else ""
             return unjudged(f"the {side} has no {metric.key} for {place.task}; its metrics: {has}")
     assert first  # else said above
     assert second
-    serious = [each for each in setup_differences(before, after, [place.task]) if each.serious]
+    serious = [difference for difference in setup_differences(before, after, [place.task]) if difference.serious]
     if serious:
         differ = "; ".join(
-            f"{each.kind} {each.first} in the baseline, {each.second} in the candidate" for each in serious
+            f"{difference.kind} {difference.first} in the baseline, {difference.second} in the candidate"
+            for difference in serious
         )
         return unjudged(f"{place.task} was set up differently: {differ}. Evaluate it as the baseline was")
     different = _different_documents(first, second)
@@ -194,7 +195,7 @@ def _evidence(place: TaskPlace, metric: Metric, before: Run, after: Run | None) 
     items = len(first.items) if first.items else after.documents(place.task)
     if not items:
         return unjudged(f"the results do not say how many items {place.task} has: evaluate with --log_samples")
-    losses, named = _losses(first, second, place, 1 if higher else -1)
+    losses, has_names = _losses(first, second, place, 1 if higher else -1)
     return Evidence(
         benchmark=place.benchmark,
         language=place.language,
@@ -203,7 +204,7 @@ def _evidence(place: TaskPlace, metric: Metric, before: Run, after: Run | None) 
         after=second.estimate,
         items=items,
         losses=losses,
-        named=named,
+        named=has_names,
         higher_is_better=higher,
         is_share=metric.is_share,
         metric=metric.title,
@@ -243,8 +244,8 @@ def _losses(
     if first.items is None or second.items is None:
         return None, False
     names = place.names or {}
-    named = place.names is not None and first.items.keys() <= names.keys()
+    has_names = place.names is not None and first.items.keys() <= names.keys()
     return [
-        (names[doc_id] if named else (place.task, doc_id), sign * (value - second.items[doc_id]))
+        (names[doc_id] if has_names else (place.task, doc_id), sign * (value - second.items[doc_id]))
         for doc_id, value in first.items.items()
-    ], named
+    ], has_names

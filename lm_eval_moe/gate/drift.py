@@ -46,7 +46,7 @@ def drift_between(
         if path is None:
             flag = f"--{name}_profile"
             return [
-                _whole(
+                _problem(
                     f"the policy limits routing drift, but no profile of the {name} is given: add {flag} FILE; {_WRITE}"
                 )
             ]
@@ -54,18 +54,20 @@ def drift_between(
     for name, reader, run in (("baseline", first, baseline[1]), ("candidate", second, candidate[1])):
         problem = _stranger(reader, run)
         if problem:
-            return [_whole(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
+            return [_problem(f"{reader.path} is not the profile of the {name}: {problem}; {_WRITE}")]
     same = identical_profiles(baseline[0], candidate[0])
     if same and _of_other_models(baseline[1], candidate[1]):
-        return [_whole(f"{same[0]}. The runs differ in model or steering: one profile cannot belong to both; {_WRITE}")]
+        return [
+            _problem(f"{same[0]}. The runs differ in model or steering: one profile cannot belong to both; {_WRITE}")
+        ]
     problem = _unlike(first, second)
     if problem:
-        return [_whole(f"the two profiles cannot be compared: {problem}")]
+        return [_problem(f"the two profiles cannot be compared: {problem}")]
     bands = {band: first.header.shape.band(band) for band in limits.limits}
     empty = [band for band, layers in bands.items() if not layers]
     if empty:
-        return [_whole(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")]
-    return [_drift(each, first, second, bands) for each in evidence if each.language and not each.problem]
+        return [_problem(f"this model has no {' or '.join(empty)} MoE layers: take the limit out of the policy")]
+    return [_drift(entry, first, second, bands) for entry in evidence if entry.language and not entry.problem]
 
 
 def identical_profiles(baseline: Path | None, candidate: Path | None) -> list[str]:
@@ -92,8 +94,8 @@ def unchecked_profiles(sides: Mapping[str, tuple[Path | None, Run]]) -> list[str
     for name, (path, run) in sides.items():
         if path is None:
             continue
-        said = {str(path): read_profile(path).header.identity, f"the results of the {name}": identity_of(run.raw)}
-        silent = [what for what, identity in said.items() if identity is None or not identity.parts]
+        identities = {str(path): read_profile(path).header.identity, f"the results of the {name}": identity_of(run.raw)}
+        silent = [what for what, identity in identities.items() if identity is None or not identity.parts]
         if silent:
             notes.append(
                 f"whether {path} is of the weights and prompts of the {name} could not be checked: "
@@ -132,15 +134,15 @@ def item_spread(path: Path, bands: Sequence[str], *, most: int = 60) -> dict[str
     }
 
 
-def _drift(given: Evidence, first: Profile, second: Profile, bands: Mapping[str, Sequence[int]]) -> DriftEvidence:
-    of_task = partial(DriftEvidence, given.benchmark, given.language, given.task)
+def _drift(evidence: Evidence, first: Profile, second: Profile, bands: Mapping[str, Sequence[int]]) -> DriftEvidence:
+    of_task = partial(DriftEvidence, evidence.benchmark, evidence.language, evidence.task)
     rows = [
-        {item.item: row for row, item in enumerate(reader.items) if item.task == given.task and item.item}
+        {item.item: row for row, item in enumerate(reader.items) if item.task == evidence.task and item.item}
         for reader in (first, second)
     ]
-    missing = [name for name, found in zip(("baseline's", "candidate's"), rows, strict=True) if not found]
+    missing = [name for name, item_rows in zip(("baseline's", "candidate's"), rows, strict=True) if not item_rows]
     if missing:
-        return of_task(problem=f"the {' and the '.join(missing)} profile has no items of {given.task}")
+        return of_task(problem=f"the {' and the '.join(missing)} profile has no items of {evidence.task}")
     if rows[0].keys() != rows[1].keys():
         only = len(rows[0].keys() - rows[1].keys()), len(rows[1].keys() - rows[0].keys())
         problem = f"{only[0]} items are only in the baseline's profile, {only[1]} only in the candidate's"
@@ -170,17 +172,19 @@ def _stranger(reader: Profile, run: Run) -> str:
     """Say why a profile is not of a run, as far as both tell."""
     if not run.routing.is_said:
         return ""
-    own = identity_of(run.raw)
-    if reader.header.identity is not None and own is not None:
-        differences = reader.header.identity.mismatch(own, DRIFT)
-        return "; ".join(each.say("its {part} is {old}, the results say {new}") for each in differences)
+    identity = identity_of(run.raw)
+    if reader.header.identity is not None and identity is not None:
+        differences = reader.header.identity.mismatch(identity, DRIFT)
+        return "; ".join(difference.say("its {part} is {old}, the results say {new}") for difference in differences)
     pairs = [
         ("model", reader.header.model, run.routing.model),
         ("steering", (reader.header.steering or "none")[:12], (run.steering_hash or "none")[:12]),
         ("span", reader.header.span, run.routing.capture),
     ]
     return "; ".join(
-        f"its {what} is {given}, the results say {said}" for what, given, said in pairs if said and given != said
+        f"its {what} is {profile_value}, the results say {results_value}"
+        for what, profile_value, results_value in pairs
+        if results_value and profile_value != results_value
     )
 
 
@@ -195,5 +199,5 @@ def _unlike(first: Profile, second: Profile) -> str:
     return f"spans {a.span} and {b.span}" if a.span != b.span else ""
 
 
-def _whole(problem: str) -> DriftEvidence:
+def _problem(problem: str) -> DriftEvidence:
     return DriftEvidence("routing", None, problem=problem)

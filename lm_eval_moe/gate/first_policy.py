@@ -64,20 +64,20 @@ def policy_text(
         samples: Whether the baseline has samples.
         spread: How far apart different items are routed, by band; empty: no drift limits.
     """
-    languages = [_margin(each, alpha) for each in planned]
+    languages = [_margin(entry, alpha) for entry in planned]
     blocks, macros = [], []
-    for benchmark in dict.fromkeys(each.benchmark for each in planned):
-        own = [each for each in planned if each.benchmark == benchmark]
-        averaged = [each for each in own if each.language is not None]
+    for benchmark in dict.fromkeys(entry.benchmark for entry in planned):
+        entries = [entry for entry in planned if entry.benchmark == benchmark]
+        averaged = [entry for entry in entries if entry.language is not None]
         lines = [f"{yaml_key(benchmark, indent=2)}:", f"    metric: {yaml_quoted(metrics[benchmark])}"]
-        lines.append(f"    minimum_items: {min(each.items for each in own)}")
+        lines.append(f"    minimum_items: {min(entry.items for entry in entries)}")
         lines.append("    margins:")
         if averaged:
             macros.append(_macro(averaged, alpha, between))
             lines += [f"      macro: {macros[-1]:g}", "      languages:"]
-            lines += [f"        {each.language}: {_about(each, _margin(each, alpha))}" for each in averaged]
+            lines += [f"        {entry.language}: {_about(entry, _margin(entry, alpha))}" for entry in averaged]
         else:
-            lines.append(f"      language: {_about(own[0], _margin(own[0], alpha))}")
+            lines.append(f"      language: {_about(entries[0], _margin(entries[0], alpha))}")
         blocks.append("\n".join(lines))
     limits = "\n".join(f"  {band}: {DRIFT_SHARE * mean:.2g}" for band, mean in spread.items())
     return _TEMPLATE.read_text(encoding="utf-8").format(
@@ -89,7 +89,7 @@ def policy_text(
         name=yaml_quoted(printable(f"as good as {label}")),
         alpha=alpha,
         samples=_SAMPLES[samples],
-        minimum_items=min(each.items for each in planned),
+        minimum_items=min(entry.items for entry in planned),
         language=max(languages),
         macro=max(macros or languages),
         benchmarks="\n".join(blocks),
@@ -102,11 +102,13 @@ def _margin(planned: Planned, alpha: float) -> float:
     return _rounded_up(noise_margin(stderr, alpha), planned, planned.score)
 
 
-def _macro(own: Sequence[Planned], alpha: float, between: float) -> float:
-    variances = [change_variance(each, smoothed=True) for each in own]
-    shared = all(each.shared for each in own)
-    stderr = mean_stderr(variances, [each.items for each in own], between if shared else 1.0)
-    return _rounded_up(noise_margin(stderr, alpha), own[0], math.fsum(each.score for each in own) / len(own))
+def _macro(entries: Sequence[Planned], alpha: float, between: float) -> float:
+    variances = [change_variance(entry, smoothed=True) for entry in entries]
+    shared = all(entry.shared for entry in entries)
+    stderr = mean_stderr(variances, [entry.items for entry in entries], between if shared else 1.0)
+    return _rounded_up(
+        noise_margin(stderr, alpha), entries[0], math.fsum(entry.score for entry in entries) / len(entries)
+    )
 
 
 def _rounded_up(margin: float, like: Planned, largest: float) -> float:

@@ -65,8 +65,8 @@ class Flips:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, JSON-ready."""
-        shown = {kind: [asdict(each) for each in flips] for kind, flips in (self.shown or {}).items()}
-        return {**vars(self), "shown": shown}
+        examples = {kind: [asdict(flip) for flip in flips] for kind, flips in (self.shown or {}).items()}
+        return {**vars(self), "shown": examples}
 
 
 def flips_of(evidence: Sequence[Evidence], baseline: Side, candidate: Side, most: int) -> list[Flips]:
@@ -81,32 +81,32 @@ def flips_of(evidence: Sequence[Evidence], baseline: Side, candidate: Side, most
     Raises:
         UserError: A samples log cannot be read.
     """
-    return [_of_task(each, baseline, candidate, most) for each in evidence if each.problem is None]
+    return [_of_task(entry, baseline, candidate, most) for entry in evidence if entry.problem is None]
 
 
-def _of_task(given: Evidence, baseline: Side, candidate: Side, most: int) -> Flips:
-    task = (given.benchmark, given.language, given.task, given.metric, given.is_share)
-    if given.losses is None:
+def _of_task(evidence: Evidence, baseline: Side, candidate: Side, most: int) -> Flips:
+    task = (evidence.benchmark, evidence.language, evidence.task, evidence.metric, evidence.is_share)
+    if evidence.losses is None:
         return Flips(
             *task,
             problem="which items flipped is not known, since the items' scores were not logged: evaluate both sides "
             "with --log_samples (a metric that is not a mean over items has none)",
         )
-    sign = 1 if given.higher_is_better else -1
-    lost = [item for item in given.flipped if sign * (item.after - item.before) < 0]
-    gained = [item for item in given.flipped if sign * (item.after - item.before) > 0]
+    sign = 1 if evidence.higher_is_better else -1
+    lost = [item for item in evidence.flipped if sign * (item.after - item.before) < 0]
+    gained = [item for item in evidence.flipped if sign * (item.after - item.before) > 0]
     ids = {item.doc_id for item in (*lost[:most], *gained[:most])}
-    before, after = (_answers(side, given, ids) for side in (baseline, candidate))
-    shown = {
+    before, after = (_answers(side, evidence, ids) for side in (baseline, candidate))
+    examples = {
         kind: tuple(_flip(item, before, after) for item in items[:most])
         for kind, items in (("lost", lost), ("gained", gained))
     }
-    return Flips(*task, len(lost), len(gained), shown)
+    return Flips(*task, len(lost), len(gained), examples)
 
 
-def _answers(side: Side, given: Evidence, ids: set[int]) -> Mapping[int, Answer]:
-    run = side.run_of(given.task)
-    return run.answers(given.task, Metric(*given.key.split(",", 1)), ids) if run is not None and ids else {}
+def _answers(side: Side, evidence: Evidence, ids: set[int]) -> Mapping[int, Answer]:
+    run = side.run_of(evidence.task)
+    return run.answers(evidence.task, Metric(*evidence.key.split(",", 1)), ids) if run is not None and ids else {}
 
 
 def _flip(item: FlippedItem, before: Mapping[int, Answer], after: Mapping[int, Answer]) -> Flip:

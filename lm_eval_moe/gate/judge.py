@@ -69,7 +69,7 @@ def judge(
     by_test = {id(test): p for test, p in zip(family, adjusted, strict=True)}
     lines = [_score_line(policy, test, by_test.get(id(test)), len(family)) for test in tests]
     if policy.routing_drift is not None:
-        lines += [_drift_line(policy.routing_drift, each, allow) for each in drift]
+        lines += [_drift_line(policy.routing_drift, drift_evidence, allow) for drift_evidence in drift]
     return Verdict(
         policy=policy.name,
         baseline=baseline or NamedSide("baseline"),
@@ -85,42 +85,44 @@ def judge(
 
 def _tests(policy: Policy, evidence: Sequence[Evidence], allow: Allowances) -> list[_Test]:
     tests: list[_Test] = []
-    for benchmark in dict.fromkeys(each.benchmark for each in evidence):
+    for benchmark in dict.fromkeys(entry.benchmark for entry in evidence):
         rules = policy.of(benchmark)
         if rules is None:
             continue
-        own = [_language_test(policy, rules, each, allow) for each in evidence if each.benchmark == benchmark]
-        tests += own
-        averaged = [test for test in own if test.allowed is None and test.language is not None]
+        benchmark_tests = [
+            _language_test(policy, rules, entry, allow) for entry in evidence if entry.benchmark == benchmark
+        ]
+        tests += benchmark_tests
+        averaged = [test for test in benchmark_tests if test.allowed is None and test.language is not None]
         if len(averaged) > 1:
             tests.append(_macro_test(policy, rules, averaged))
     return tests
 
 
-def _language_test(policy: Policy, rules: BenchmarkPolicy, given: Evidence, allow: Allowances) -> _Test:
-    margin = rules.margins.of_language(given.language).of(given.before.value if given.before else 0.0)
-    problem, drop = given.problem, None
-    if problem is None and given.items < rules.minimum_items:
-        problem = f"{given.items} items, but the policy requires at least {rules.minimum_items}: evaluate more"
-    if problem is None and given.losses is None and policy.samples == "required":
+def _language_test(policy: Policy, rules: BenchmarkPolicy, evidence: Evidence, allow: Allowances) -> _Test:
+    margin = rules.margins.of_language(evidence.language).of(evidence.before.value if evidence.before else 0.0)
+    problem, drop = evidence.problem, None
+    if problem is None and evidence.items < rules.minimum_items:
+        problem = f"{evidence.items} items, but the policy requires at least {rules.minimum_items}: evaluate more"
+    if problem is None and evidence.losses is None and policy.samples == "required":
         problem = (
             "the scores of the items are not known: evaluate both with --log_samples and give the folders with their "
             "samples; for a metric that is not a mean over items write `samples: preferred`"
         )
     if problem is None:
-        drop = _drop(policy, [given], margin)
+        drop = _drop(policy, [evidence], margin)
         if drop.p is None:
             problem = "no standard error is known: evaluate more than one item, with --log_samples"
     return _Test(
-        kind="language" if given.language is not None else "task",
-        like=given,
-        language=given.language,
-        items=given.items,
+        kind="language" if evidence.language is not None else "task",
+        like=evidence,
+        language=evidence.language,
+        items=evidence.items,
         margin=margin,
-        before=given.before,
-        after=given.after,
+        before=evidence.before,
+        after=evidence.after,
         drop=drop if problem is None else None,
-        allowed=allow.find("score", given.task, given.benchmark, given.language),
+        allowed=allow.find("score", evidence.task, evidence.benchmark, evidence.language),
         problem=problem,
     )
 
@@ -128,30 +130,30 @@ def _language_test(policy: Policy, rules: BenchmarkPolicy, given: Evidence, allo
 def _drop(policy: Policy, languages: Sequence[Evidence], margin: float) -> Drop:
     """Judge one language, or the average over several: item by item where the items of all are known."""
     tolerance = margin if policy.test == "margin" else 0.0
-    losses = [each.losses for each in languages if each.losses is not None]
+    losses = [entry.losses for entry in languages if entry.losses is not None]
     if len(losses) == len(languages):
         return paired_drop(losses, alpha=policy.alpha, tolerance=tolerance)
-    before = [each.before for each in languages if each.before is not None]
-    after = [each.after for each in languages if each.after is not None]
+    before = [entry.before for entry in languages if entry.before is not None]
+    after = [entry.after for entry in languages if entry.after is not None]
     if not len(before) == len(after) == len(languages):
         raise ValueError(f"{languages[0].benchmark} has neither a problem nor scores")
     sign = 1 if languages[0].higher_is_better else -1
     return unpaired_drop(before, after, alpha=policy.alpha, tolerance=tolerance, sign=sign)
 
 
-def _macro_test(policy: Policy, rules: BenchmarkPolicy, own: Sequence[_Test]) -> _Test:
-    like = own[0].like
-    missing = [test.language or "" for test in own if test.drop is None]
+def _macro_test(policy: Policy, rules: BenchmarkPolicy, tests: Sequence[_Test]) -> _Test:
+    like = tests[0].like
+    missing = [test.language or "" for test in tests if test.drop is None]
     if missing:
         problem = f"the average lacks {', '.join(missing)}"
         return _Test("macro", like, None, 0, rules.margins.macro.of(0.0), None, None, None, None, problem)
     before, after = (
-        Estimate(sum(each.value for each in values if each) / len(own), None)
-        for values in ([test.before for test in own], [test.after for test in own])
+        Estimate(sum(estimate.value for estimate in values if estimate) / len(tests), None)
+        for values in ([test.before for test in tests], [test.after for test in tests])
     )
     margin = rules.margins.macro.of(before.value)
-    drop = _drop(policy, [test.like for test in own], margin)
-    return _Test("macro", like, None, sum(t.items for t in own), margin, before, after, drop, None, None)
+    drop = _drop(policy, [test.like for test in tests], margin)
+    return _Test("macro", like, None, sum(t.items for t in tests), margin, before, after, drop, None, None)
 
 
 def _corrected(policy: Policy, p_values: Sequence[float]) -> list[float]:
@@ -166,13 +168,13 @@ def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int)
         problem = test.problem or ""
         return VerdictLine(test.kind, test.like.benchmark, test.language, "unjudged", "unjudged", problem, test.items)
     items = f"{test.items} {'answers' if test.kind == 'macro' else 'items'}"
-    found = score_sentence(policy, test.drop, test.margin, adjusted, tests, test.like, items)
-    sentence = found.sentence
+    finding = score_sentence(policy, test.drop, test.margin, adjusted, tests, test.like, items)
+    sentence = finding.sentence
     status: Status
     effect: Effect
-    if found.regression:
+    if finding.regression:
         status, effect = "regression", "fail"
-    elif found.within:
+    elif finding.within:
         status, effect = "held", "pass"
     else:
         status, effect = "inconclusive", policy.inconclusive
@@ -197,31 +199,31 @@ def _score_line(policy: Policy, test: _Test, adjusted: float | None, tests: int)
         margin=test.margin,
         p=test.drop.p,
         adjusted_p=adjusted,
-        beyond_chance=found.beyond,
+        beyond_chance=finding.beyond,
         method=test.drop.method,
         is_share=test.like.is_share,
     )
 
 
-def _drift_line(limits: DriftLimits, given: DriftEvidence, allow: Allowances) -> VerdictLine:
-    if given.problem is not None:
-        return VerdictLine("drift", given.benchmark, given.language, "unjudged", "unjudged", given.problem, given.items)
-    exceeded = any(mean > limits.limits[band] for band, mean in given.means.items())
-    sentence = drift_sentence(given.means, limits.limits, given.items)
+def _drift_line(limits: DriftLimits, drift: DriftEvidence, allow: Allowances) -> VerdictLine:
+    if drift.problem is not None:
+        return VerdictLine("drift", drift.benchmark, drift.language, "unjudged", "unjudged", drift.problem, drift.items)
+    exceeded = any(mean > limits.limits[band] for band, mean in drift.means.items())
+    sentence = drift_sentence(drift.means, limits.limits, drift.items)
     status: Status = "drifted" if exceeded else "held"
     effect: Effect = limits.exceeded if exceeded else "pass"
-    allowed = allow.find("drift", given.task, given.benchmark, given.language)
+    allowed = allow.find("drift", drift.task, drift.benchmark, drift.language)
     if allowed is not None and exceeded:
         status, effect = "allowed", "pass"
         sentence = f"{sentence} (allowed until {allowed.until}: {allowed.reason})"
     return VerdictLine(
         kind="drift",
-        benchmark=given.benchmark,
-        language=given.language,
+        benchmark=drift.benchmark,
+        language=drift.language,
         status=status,
         effect=effect,
         sentence=sentence,
-        items=given.items,
-        drift=dict(given.means),
+        items=drift.items,
+        drift=dict(drift.means),
         limits=dict(limits.limits),
     )

@@ -37,9 +37,9 @@ def check_margins(policy: Policy, scores: Iterable[BaselineScore]) -> None:
             text = f"{name} ({scale.value(like.value)}, margin {scale.size_in_words(margin.of(like.value))})"
             too_large.setdefault((margin.where or policy.source, margin), []).append(text)
     for (where, margin), names in too_large.items():
-        given = f"{{relative: {margin.value:g}}}" if margin.relative else f"{margin.value:g}"
+        size = f"{{relative: {margin.value:g}}}" if margin.relative else f"{margin.value:g}"
         raise UserError(
-            f"a margin of {given} is no smaller than the baseline's score, so no loss would ever be a regression: "
+            f"a margin of {size} is no smaller than the baseline's score, so no loss would ever be a regression: "
             f"{listed(names, 5)}",
             fix="write it in the score's units (0.05 for 5 percentage points of a share), below the score, or as a "
             "share of the score ({relative: 0.1}); a language with a low score can have a margin of its own",
@@ -49,15 +49,15 @@ def check_margins(policy: Policy, scores: Iterable[BaselineScore]) -> None:
 
 def _judged(policy: Policy, scores: list[BaselineScore]) -> Iterator[tuple[str, Margin, BaselineScore]]:
     """Yield name, margin and score of everything that a policy judges, averages included."""
-    for benchmark in dict.fromkeys(each.benchmark for each in scores):
+    for benchmark in dict.fromkeys(score.benchmark for score in scores):
         rules = policy.of(benchmark)
         if rules is None:
             continue
-        own = [each for each in scores if each.benchmark == benchmark]
-        for each in own:
-            name = f"{benchmark} {each.language}" if each.language else benchmark
-            yield name, rules.margins.of_language(each.language), each
-        averaged = [each.value for each in own if each.language is not None]
+        benchmark_scores = [score for score in scores if score.benchmark == benchmark]
+        for score in benchmark_scores:
+            name = f"{benchmark} {score.language}" if score.language else benchmark
+            yield name, rules.margins.of_language(score.language), score
+        averaged = [score.value for score in benchmark_scores if score.language is not None]
         if len(averaged) > 1:
-            mean = BaselineScore(benchmark, None, math.fsum(averaged) / len(averaged), own[0].is_share)
+            mean = BaselineScore(benchmark, None, math.fsum(averaged) / len(averaged), benchmark_scores[0].is_share)
             yield f"the average of {benchmark}", rules.margins.macro, mean

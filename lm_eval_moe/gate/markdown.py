@@ -23,8 +23,8 @@ def markdown_summary(verdict: Verdict) -> str:
         if rows and what:
             parts.append("Routing drift: mean divergence / limit, by band of layers.")
         if rows:
-            shown = [[_name(line, short=True), _status(line), *cells] for line, cells in rows]
-            parts.append("\n".join(markdown_table(headers, shown, left=2)))
+            table_rows = [[_name(line, short=True), _status(line), *cells] for line, cells in rows]
+            parts.append("\n".join(markdown_table(headers, table_rows, left=2)))
     for title, headers, cells in flip_tables(verdict):
         parts.append(markdown_cell(title))
         if cells:

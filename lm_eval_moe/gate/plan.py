@@ -25,7 +25,7 @@ def planned_of(policy: Policy, baseline: Side, correlation: float) -> list[Plann
     Raises:
         UserError: There is none.
     """
-    found = []
+    planned = []
     for place in task_places(baseline.runs, baseline.registry).values():
         score, metric = _score(policy, baseline, place)
         if score is None or metric is None:
@@ -36,7 +36,7 @@ def planned_of(policy: Policy, baseline: Side, correlation: float) -> list[Plann
             continue
         values = list(score.items.values()) if score.items else []
         right_or_wrong = all(value in (0, 1) for value in values) if values else metric.is_share
-        found.append(
+        planned.append(
             Planned(
                 benchmark=place.benchmark,
                 language=place.language,
@@ -49,21 +49,21 @@ def planned_of(policy: Policy, baseline: Side, correlation: float) -> list[Plann
                 correlation=correlation,
             )
         )
-    if not found:
+    if not planned:
         raise UserError(
             "the baseline has no score with a known number of items that the policy judges",
             fix="evaluate it with --log_samples, or list its benchmarks in the policy",
             where=baseline.label,
         )
-    return found
+    return planned
 
 
 def hypothetical(items: int, score: float, languages: int, correlation: float) -> list[Planned]:
     """Return languages of right-or-wrong items that are all alike."""
-    one = Planned(
+    language = Planned(
         "planned", "1", items, score, True, True, math.sqrt(score * (1 - score)), shared=True, correlation=correlation
     )
-    return [replace(one, language=str(number + 1)) for number in range(languages)]
+    return [replace(language, language=str(number + 1)) for number in range(languages)]
 
 
 def between_languages(policy: Policy, baseline: Side) -> float:
@@ -90,17 +90,17 @@ def correlations_of_pair(policy: Policy, first: Side, second: Side) -> tuple[flo
     evidence, _ = collect(policy, first, second)
     covariance = spread = 0.0
     by_benchmark: dict[str, list[Mapping[str, float]]] = {}
-    for each in evidence:
-        if each.losses is None or each.before is None or each.after is None or each.problem is not None:
+    for entry in evidence:
+        if entry.losses is None or entry.before is None or entry.after is None or entry.problem is not None:
             continue
-        losses = np.array([loss for _, loss in each.losses])
-        variances = [_variance(score.value, score.stderr, each.items) for score in (each.before, each.after)]
+        losses = np.array([loss for _, loss in entry.losses])
+        variances = [_variance(score.value, score.stderr, entry.items) for score in (entry.before, entry.after)]
         covariance += (sum(variances) - float(losses.var())) / 2
         spread += math.sqrt(variances[0] * variances[1])
-        if each.named and each.language is not None:
-            by_benchmark.setdefault(each.benchmark, []).append({str(name): loss for name, loss in each.losses})
-    if not spread or all(not any(losses.values()) for own in by_benchmark.values() for losses in own):
-        problems = [each.problem for each in evidence if each.problem]
+        if entry.named and entry.language is not None:
+            by_benchmark.setdefault(entry.benchmark, []).append({str(name): loss for name, loss in entry.losses})
+    if not spread or all(not any(losses.values()) for languages in by_benchmark.values() for losses in languages):
+        problems = [entry.problem for entry in evidence if entry.problem]
         raise UserError(
             problems[0] if problems else "the two runs have the same score on every item: they say nothing about noise",
             fix="give a run of another version of the model over the same items, with samples",
@@ -122,13 +122,13 @@ def _variance(value: float, stderr: float | None, items: int) -> float:
 def _mean_correlation(benchmarks: Iterable[Sequence[Mapping[str, float]]]) -> float:
     """Return the mean over all pairs of languages of one benchmark, at least 0."""
     pairs = [pair for languages in benchmarks for pair in itertools.combinations(languages, 2)]
-    known = [value for pair in pairs if (value := _correlation(*pair)) is not None]
-    return max(0.0, math.fsum(known) / len(known)) if known else 0.0
+    correlations = [value for pair in pairs if (value := _correlation(*pair)) is not None]
+    return max(0.0, math.fsum(correlations) / len(correlations)) if correlations else 0.0
 
 
-def _correlation(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
-    common: Sequence[str] = sorted(one.keys() & other.keys())
-    a, b = (np.array([values[name] for name in common]) for values in (one, other))
+def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
+    common: Sequence[str] = sorted(first.keys() & second.keys())
+    a, b = (np.array([values[name] for name in common]) for values in (first, second))
     if len(common) < 3 or a.std() == 0 or b.std() == 0:
         return None
     return float(np.corrcoef(a, b)[0, 1])

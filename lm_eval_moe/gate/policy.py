@@ -33,11 +33,11 @@ class Margin:
     where: str = field(default="", compare=False)
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Margin:
+    def parse(cls, field: YamlValue) -> Margin:
         """Read ``0.05`` or ``{relative: 0.1}``."""
-        if isinstance(given.value, Mapping):
-            return cls(given.keys(["relative"])["relative"].number(0, 1), True, given.place.where)
-        return cls(given.number(0, 1_000_000), where=given.place.where)
+        if isinstance(field.value, Mapping):
+            return cls(field.keys(["relative"])["relative"].number(0, 1), True, field.place.where)
+        return cls(field.number(0, 1_000_000), where=field.place.where)
 
     def of(self, score: float) -> float:
         """Return the margin in the score's units."""
@@ -57,22 +57,22 @@ class Margins:
     languages: Mapping[str, Margin] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, given: YamlValue, default: Margins | None = None) -> Margins:
+    def parse(cls, field: YamlValue, default: Margins | None = None) -> Margins:
         """Read ``{language: 0.05, macro: 0.02, languages: {sw: 0.08}}``; the default's stand for what is left out."""
         names = ["language", "macro"]
-        fields = given.keys([] if default else names, [*(names if default else []), "languages"])
-        own = {}
+        fields = field.keys([] if default else names, [*(names if default else []), "languages"])
+        margins = {}
         if "languages" in fields:
             for key, value in fields["languages"].mapping("{sw: 0.08}").items():
                 tag = language_tag(YamlValue(value.place, key))
-                if tag in own:
+                if tag in margins:
                     raise value.error(f"{tag!r} already has a margin", "give every language only one")
-                own[tag] = Margin.parse(value)
+                margins[tag] = Margin.parse(value)
         language, macro = (fields.get(name) for name in names)
         return cls(
             Margin.parse(language) if language else default.language,  # type: ignore[union-attr]
             Margin.parse(macro) if macro else default.macro,  # type: ignore[union-attr]
-            {**(default.languages if default else {}), **own},
+            {**(default.languages if default else {}), **margins},
         )
 
     def of_language(self, language: str | None) -> Margin:
@@ -97,14 +97,16 @@ class BenchmarkPolicy:
     languages: tuple[str, ...] | None = None
 
     @classmethod
-    def parse(cls, given: YamlValue, default: BenchmarkPolicy) -> BenchmarkPolicy:
+    def parse(cls, field: YamlValue, default: BenchmarkPolicy) -> BenchmarkPolicy:
         """Read an entry of ``benchmarks``."""
-        fields = given.keys([], ["margins", "minimum_items", "metric", "languages"])
+        fields = field.keys([], ["margins", "minimum_items", "metric", "languages"])
         return cls(
-            _said(fields, "margins", lambda own: Margins.parse(own, default.margins), default.margins),
-            _said(fields, "minimum_items", _count, default.minimum_items),
-            _said(fields, "metric", _metric, None),
-            _said(fields, "languages", _languages, None),
+            _read_or_default(
+                fields, "margins", lambda margins: Margins.parse(margins, default.margins), default.margins
+            ),
+            _read_or_default(fields, "minimum_items", _count, default.minimum_items),
+            _read_or_default(fields, "metric", _metric, None),
+            _read_or_default(fields, "languages", _languages, None),
         )
 
 
@@ -121,15 +123,15 @@ class DriftLimits:
     exceeded: Exceeded = "fail"
 
     @classmethod
-    def parse(cls, given: YamlValue) -> DriftLimits:
+    def parse(cls, field: YamlValue) -> DriftLimits:
         """Read ``{early: 0.05, middle: 0.05, late: 0.05, exceeded: fail}``."""
-        fields = given.keys([], [*BANDS, "exceeded"])
+        fields = field.keys([], [*BANDS, "exceeded"])
         limits = {band: fields[band].number(0, 1) for band in BANDS if band in fields}
         if not limits:
-            raise given.error(
+            raise field.error(
                 "no band has a limit", f"give a limit for at least one of {', '.join(BANDS)}, or leave the key out"
             )
-        return cls(limits, _said(fields, "exceeded", _one_of(Exceeded), "fail"))
+        return cls(limits, _read_or_default(fields, "exceeded", _one_of(Exceeded), "fail"))
 
 
 @dataclass(frozen=True)
@@ -164,28 +166,28 @@ class Policy:
     source: str = field(default="<api>", compare=False)
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Policy:
+    def parse(cls, field: YamlValue) -> Policy:
         """Read a whole file."""
-        fields = given.keys(
+        fields = field.keys(
             ["version", "margins", "minimum_items"],
             ["name", "alpha", "correction", "test", "inconclusive", "samples", "benchmarks", "routing_drift", "allow"],
         )
         fields["version"].version(VERSION)
         default = BenchmarkPolicy(Margins.parse(fields["margins"]), _count(fields["minimum_items"]))
         left_out = [name for name in ("routing_drift", "allow") if name in fields and fields[name].value is None]
-        fields = {name: each for name, each in fields.items() if name not in left_out}
+        fields = {name: value for name, value in fields.items() if name not in left_out}
         return cls(
-            name=_said(fields, "name", one_line, Path(given.place.source).name),
-            alpha=_said(fields, "alpha", _alpha, 0.05),
-            correction=_said(fields, "correction", _one_of(Correction), "holm"),
-            test=_said(fields, "test", _one_of(Test), "drop"),
-            inconclusive=_said(fields, "inconclusive", _one_of(Inconclusive), "warn"),
-            samples=_said(fields, "samples", _one_of(Samples), "required"),
+            name=_read_or_default(fields, "name", one_line, Path(field.place.source).name),
+            alpha=_read_or_default(fields, "alpha", _alpha, 0.05),
+            correction=_read_or_default(fields, "correction", _one_of(Correction), "holm"),
+            test=_read_or_default(fields, "test", _one_of(Test), "drop"),
+            inconclusive=_read_or_default(fields, "inconclusive", _one_of(Inconclusive), "warn"),
+            samples=_read_or_default(fields, "samples", _one_of(Samples), "required"),
             default=default,
-            benchmarks=_said(fields, "benchmarks", lambda own: _benchmarks(own, default), None),
-            routing_drift=_said(fields, "routing_drift", DriftLimits.parse, None),
-            allow=_said(fields, "allow", _allowed, ()),
-            source=given.place.source,
+            benchmarks=_read_or_default(fields, "benchmarks", lambda entries: _benchmarks(entries, default), None),
+            routing_drift=_read_or_default(fields, "routing_drift", DriftLimits.parse, None),
+            allow=_read_or_default(fields, "allow", _allowed, ()),
+            source=field.place.source,
         )
 
     def of(self, benchmark: str) -> BenchmarkPolicy | None:
@@ -226,55 +228,55 @@ def load_policy(path: str | Path) -> Policy:
     return Policy.parse(YamlValue(YamlPlace(str(path), path.parent), content))
 
 
-def _said(fields: Mapping[str, YamlValue], name: str, read: Callable[[YamlValue], T], default: T) -> T:
+def _read_or_default(fields: Mapping[str, YamlValue], name: str, read: Callable[[YamlValue], T], default: T) -> T:
     return read(fields[name]) if name in fields else default
 
 
 def _one_of(options: object) -> Callable[[YamlValue], Any]:
     """Return what reads one of the texts of a `Literal`."""
-    return lambda given: given.choice(get_args(options))
+    return lambda field: field.choice(get_args(options))
 
 
-def _count(given: YamlValue) -> int:
-    return given.integer(1, 10**9)
+def _count(field: YamlValue) -> int:
+    return field.integer(1, 10**9)
 
 
-def _allowed(given: YamlValue) -> tuple[Allowed, ...]:
-    return tuple(Allowed.parse(entry) for entry in given.items("[{language: sw, reason: …, until: 2027-01-31}]"))
+def _allowed(field: YamlValue) -> tuple[Allowed, ...]:
+    return tuple(Allowed.parse(entry) for entry in field.items("[{language: sw, reason: …, until: 2027-01-31}]"))
 
 
-def _benchmarks(given: YamlValue, default: BenchmarkPolicy) -> dict[str, BenchmarkPolicy]:
-    entries = given.mapping("{mgsm: {minimum_items: 200}}")
+def _benchmarks(field: YamlValue, default: BenchmarkPolicy) -> dict[str, BenchmarkPolicy]:
+    entries = field.mapping("{mgsm: {minimum_items: 200}}")
     if not entries:
-        raise given.error("the list is empty", "leave `benchmarks` out to judge everything that the baseline has")
-    found = {}
+        raise field.error("the list is empty", "leave `benchmarks` out to judge everything that the baseline has")
+    policies = {}
     for key, value in entries.items():
         name = one_line(YamlValue(value.place, key))
-        found[name] = default if value.value is None else BenchmarkPolicy.parse(value, default)
-    return found
+        policies[name] = default if value.value is None else BenchmarkPolicy.parse(value, default)
+    return policies
 
 
-def _languages(given: YamlValue) -> tuple[str, ...] | None:
-    if given.value == "all":
+def _languages(field: YamlValue) -> tuple[str, ...] | None:
+    if field.value == "all":
         return None
-    tags = tuple(language_tag(item) for item in given.items("[de, sw]"))
+    tags = tuple(language_tag(item) for item in field.items("[de, sw]"))
     if not tags:
-        raise given.error("the list is empty", "write all, or the languages that are required")
+        raise field.error("the list is empty", "write all, or the languages that are required")
     return tuple(dict.fromkeys(tags))
 
 
-def _metric(given: YamlValue) -> str:
-    text = one_line(given)
+def _metric(field: YamlValue) -> str:
+    text = one_line(field)
     name, comma, filtered = text.partition(",")
     if not (name and comma and filtered):
-        raise given.error(
+        raise field.error(
             f"{text!r} does not name a filter", f"write metric and filter as in the results: '{name},none'"
         )
     return text
 
 
-def _alpha(given: YamlValue) -> float:
-    alpha = given.number(0, 0.5)
+def _alpha(field: YamlValue) -> float:
+    alpha = field.number(0, 0.5)
     if alpha == 0:
-        raise given.error("at 0 nothing would ever count as a regression", "give a small number such as 0.05")
+        raise field.error("at 0 nothing would ever count as a regression", "give a small number such as 0.05")
     return alpha

@@ -108,10 +108,10 @@ def change_variance(planned: Planned, drop: float = 0.0, *, smoothed: bool = Fal
 
 def tests_of(policy: Policy, planned: Sequence[Planned]) -> int:
     """Return how many tests the gate corrects for: a language each, and an average a benchmark."""
-    judged = [each for each in planned if policy.of(each.benchmark) is not None]
+    judged = [entry for entry in planned if policy.of(entry.benchmark) is not None]
     averages = sum(
-        sum(each.benchmark == benchmark and each.language is not None for each in judged) > 1
-        for benchmark in {each.benchmark for each in judged}
+        sum(entry.benchmark == benchmark and entry.language is not None for entry in judged) > 1
+        for benchmark in {entry.benchmark for entry in judged}
     )
     return len(judged) + averages
 
@@ -130,11 +130,11 @@ def power_rows(
     """
     alpha = policy.alpha / (1 if policy.correction == "none" else max(tests, 1))
     rows = []
-    for benchmark in dict.fromkeys(each.benchmark for each in planned):
+    for benchmark in dict.fromkeys(entry.benchmark for entry in planned):
         margins = (policy.of(benchmark) or policy.default).margins
-        own = [each for each in planned if each.benchmark == benchmark]
-        rows += [_language_row(policy, margins, each, alpha, drops) for each in own]
-        averaged = [each for each in own if each.language is not None]
+        entries = [entry for entry in planned if entry.benchmark == benchmark]
+        rows += [_language_row(policy, margins, entry, alpha, drops) for entry in entries]
+        averaged = [entry for entry in entries if entry.language is not None]
         if len(averaged) > 1:
             rows.append(_macro_row(policy, margins, averaged, alpha, between, drops))
     return rows
@@ -153,19 +153,19 @@ def _language_row(policy: Policy, margins: Margins, planned: Planned, alpha: flo
 
 
 def _macro_row(
-    policy: Policy, margins: Margins, own: Sequence[Planned], alpha: float, between: float, drops: Sequence[float]
+    policy: Policy, margins: Margins, entries: Sequence[Planned], alpha: float, between: float, drops: Sequence[float]
 ) -> PowerRow:
-    score = math.fsum(each.score for each in own) / len(own)
+    score = math.fsum(entry.score for entry in entries) / len(entries)
     margin = margins.macro.of(score)
-    shared = all(each.shared for each in own)
+    shared = all(entry.shared for entry in entries)
 
     def power(drop: float) -> float:
-        variances = [change_variance(each, drop) for each in own]
+        variances = [change_variance(entry, drop) for entry in entries]
         # Without names the gate takes the error as large as it can be: as if all differences went together.
-        stderr = mean_stderr(variances, [each.items for each in own], between if shared else 1.0)
+        stderr = mean_stderr(variances, [entry.items for entry in entries], between if shared else 1.0)
         return mean_power(drop, stderr, alpha=alpha, margin=margin, beyond_margin=policy.test == "margin")
 
-    return _row(own[0], "macro", sum(each.items for each in own), score, margin, power, drops)
+    return _row(entries[0], "macro", sum(entry.items for entry in entries), score, margin, power, drops)
 
 
 def _row(
@@ -187,6 +187,6 @@ def _row(
         margin=margin,
         drops=sizes,
         chances=tuple(power(size) if size <= largest + 1e-12 else None for size in sizes),
-        smallest=smallest_found(power, wanted=WANTED, largest=largest) if largest > 0 else None,
+        smallest=smallest_found(power, probability=WANTED, largest=largest) if largest > 0 else None,
         is_share=like.is_share,
     )

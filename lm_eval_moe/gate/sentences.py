@@ -73,13 +73,13 @@ def score_sentence(
 
 
 def _why(drop: Drop, adjusted: float | None, tests: int, items: str) -> str:
-    seen = "by the standard errors alone, not item by item"
+    basis = "by the standard errors alone, not item by item"
     if drop.worse is not None:
-        seen = f"of {items} {drop.worse} scored lower and {drop.better} higher"
+        basis = f"of {items} {drop.worse} scored lower and {drop.better} higher"
     if drop.p is None:
-        return seen
+        return basis
     corrected = f" ({p_text(adjusted)} corrected for {tests} tests)" if adjusted is not None and tests > 1 else ""
-    return f"{seen}, {p_text(drop.p)}{corrected}"
+    return f"{basis}, {p_text(drop.p)}{corrected}"
 
 
 def drift_sentence(means: Mapping[str, float], limits: Mapping[str, float], items: int) -> str:

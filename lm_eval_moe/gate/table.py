@@ -31,14 +31,14 @@ def verdict_table(verdict: Verdict) -> str:
         _say(console, f"{name}: ", printable(side.text))
     for benchmark in dict.fromkeys(line.benchmark for line in verdict.lines):
         for headers, rows, what in tables_of(verdict):
-            own = [(line, cells) for line, cells in rows if line.benchmark == benchmark]
-            if own:
-                console.print(_table(headers, own, ": ".join(filter(None, (printable(benchmark), what)))))
+            benchmark_rows = [(line, cells) for line, cells in rows if line.benchmark == benchmark]
+            if benchmark_rows:
+                console.print(_table(headers, benchmark_rows, ": ".join(filter(None, (printable(benchmark), what)))))
     for title, headers, cells in flip_tables(verdict):
         _say(console, "", printable(title))
         if cells:
-            shown = [[printable(cell) for cell in row] for row in (headers, *cells)]
-            console.print("\n".join(aligned(shown, left=len(headers))), soft_wrap=True, markup=False, highlight=False)
+            texts = [[printable(cell) for cell in row] for row in (headers, *cells)]
+            console.print("\n".join(aligned(texts, left=len(headers))), soft_wrap=True, markup=False, highlight=False)
     for line in explained(verdict):
         sentence = f"{printable(line.benchmark)} {printable(line.name)}: {printable(line.sentence)}"
         _say(console, f"{line.result}: ", sentence, _style(line))
@@ -59,12 +59,12 @@ def power_table(rows: list[PowerRow], heading: str) -> str:
     console = _console()
     _say(console, "", heading)
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
-        own = [row for row in rows if row.benchmark == benchmark]
+        benchmark_rows = [row for row in rows if row.benchmark == benchmark]
         table = Table(title=Text(printable(benchmark)), title_justify="left", box=None, pad_edge=False)
-        drops = [f"-{100 * d:g}" if own[0].is_share else f"-{d:.3g}" for d in own[0].drops]
+        drops = [f"-{100 * d:g}" if benchmark_rows[0].is_share else f"-{d:.3g}" for d in benchmark_rows[0].drops]
         for number, header in enumerate(("falls", "items", "baseline", "margin", *drops, "80 % caught")):
             table.add_column(Text(header), justify="right" if number else "left", no_wrap=True)
-        for row in own:
+        for row in benchmark_rows:
             small = 100 if row.is_share else 1
             smallest = "never" if row.smallest is None else f"-{small * row.smallest:.3g}"
             chances = ["" if chance is None else f"{100 * chance:.0f} %" for chance in row.chances]

@@ -88,8 +88,8 @@ class VerdictLine:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line, JSON-ready."""
-        own = {name: value for name, value in vars(self).items() if name not in ("drift", "limits", "is_share")}
-        return own | ({"drift": dict(self.drift), "limits": dict(self.limits)} if self.kind == "drift" else {})
+        fields = {name: value for name, value in vars(self).items() if name not in ("drift", "limits", "is_share")}
+        return fields | ({"drift": dict(self.drift), "limits": dict(self.limits)} if self.kind == "drift" else {})
 
 
 @dataclass(frozen=True)
@@ -161,5 +161,5 @@ class Verdict:
             "runs": {name: asdict(side) for name, side in (("baseline", self.baseline), ("candidate", self.candidate))},
             "lines": [line.to_dict() for line in self.lines],
             "notes": list(self.notes),
-            "flips": [each.to_dict() for each in self.flips],
+            "flips": [flips.to_dict() for flips in self.flips],
         }

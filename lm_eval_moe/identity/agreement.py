@@ -46,15 +46,15 @@ def check_agreement(stored: Identity | None, now: Identity, use: Use, *, what: s
         _warn(f"{where}: whether {what} is of the same {', '.join(unknown[:_SHOWN])} could not be checked")
     if backend and (mixed := stored.mixed(now)):
         _warn(f"{where}: {what} was made by a different backend: {mixed}")
-    slight = [each for each in stored.differences(now, use.heeded()) if each.part != BACKEND]
+    slight = [difference for difference in stored.differences(now, use.heeded()) if difference.part != BACKEND]
     rounding = [difference for difference in slight if difference.part.startswith("computation.")]
     if rounding:
         logger.info(
             "%s: %s may differ in the last digits from what would be computed now: %s", where, what, listed(rounding)
         )
     if len(rounding) < len(slight):
-        other = [difference for difference in slight if difference not in rounding]
-        _warn(f"{where}: {what} is used anyway, although {listed(other)}")
+        rest = [difference for difference in slight if difference not in rounding]
+        _warn(f"{where}: {what} is used anyway, although {listed(rest)}")
 
 
 def listed(differences: list[PartDifference]) -> str:

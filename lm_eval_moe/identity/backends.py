@@ -16,24 +16,24 @@ _OF_BACKENDS = frozenset(
 """Parts that say how a backend runs a model: between two backends they cannot be compared."""
 
 
-def mixed_backends(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] | None:
+def mixed_backends(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the backends of two identities' parts if both are known and differ."""
-    pair = one.get(BACKEND), other.get(BACKEND)
+    pair = first.get(BACKEND), second.get(BACKEND)
     return (str(pair[0]), str(pair[1])) if None not in pair and pair[0] != pair[1] else None
 
 
-def comparable(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(parts: Mapping[str, Any], other_parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return of the first one's parts what can be compared with another backend's.
 
     Backends may need different versions of transformers, whose configs know different entries: those that both have
     count.
     """
-    kept: dict[str, Any] = {}
-    for name, value in own.items():
-        if name in _OF_BACKENDS and name in other:
+    result: dict[str, Any] = {}
+    for name, value in parts.items():
+        if name in _OF_BACKENDS and name in other_parts:
             continue
-        theirs = other.get(name)
+        theirs = other_parts.get(name)
         if name != "model.weights" and isinstance(value, Mapping) and isinstance(theirs, Mapping):
             value = {key: entry for key, entry in value.items() if key in theirs}
-        kept[name] = value
-    return kept
+        result[name] = value
+    return result

@@ -102,19 +102,19 @@ class _Memory:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._place = self._place_of(folder)
-        self._known = self._read()
+        self._entries = self._load()
         self._changed = False
 
     def hash_of(self, path: Path, progress: Callable[[int], object] | None) -> str:
         before = stamp_of(path)
-        known = self._known.get(path.name)
-        if known is not None and known.get("stamp") == before and isinstance(known.get("xxh3_128"), str):
-            return str(known["xxh3_128"])
+        entry = self._entries.get(path.name)
+        if entry is not None and entry.get("stamp") == before and isinstance(entry.get("xxh3_128"), str):
+            return str(entry["xxh3_128"])
         started = time.time()
         digest = _hash(path, progress)
         newest = max(path.stat().st_mtime, path.stat().st_ctime)
         if stamp_of(path) == before and newest < started - _SETTLED_SECONDS:
-            self._known[path.name] = {"stamp": before, "xxh3_128": digest}
+            self._entries[path.name] = {"stamp": before, "xxh3_128": digest}
             self._changed = True
         return digest
 
@@ -122,16 +122,16 @@ class _Memory:
         """Write what was learned; a folder that takes no file is not a reason to end a run."""
         if self._changed:
             try:
-                write_json(self._place, self._known, "memory of hashes")
+                write_json(self._place, self._entries, "memory of hashes")
             except UserError:
                 return
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _load(self) -> dict[str, dict[str, Any]]:
         try:
-            known = json.loads(self._place.read_bytes())
+            content = json.loads(self._place.read_bytes())
         except (OSError, ValueError):
             return {}  # hashed anew
-        entries = known.items() if isinstance(known, dict) else ()
+        entries = content.items() if isinstance(content, dict) else ()
         return {name: entry for name, entry in entries if isinstance(entry, dict)}
 
     @staticmethod

@@ -45,7 +45,7 @@ class PartDifference:
 
     def say(self, template: str) -> str:
         """Return the difference in other words: of ``{part}``, ``{old}`` and ``{new}``."""
-        return template.format(part=self.part, old=_shown(self.old), new=_shown(self.new))
+        return template.format(part=self.part, old=_short_text(self.old), new=_short_text(self.new))
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Identity:
 
     def only(self, names: Iterable[str]) -> Identity:
         """Return the identity reduced to some parts."""
-        kept = set(names)
+        part_names = set(names)
         tasks = {
-            task: {name: value for name, value in parts.items() if f"task.{name}" in kept}
+            task: {name: value for name, value in parts.items() if f"task.{name}" in part_names}
             for task, parts in self.tasks.items()
         }
         return Identity(
-            {name: value for name, value in self.parts.items() if name in kept},
+            {name: value for name, value in self.parts.items() if name in part_names},
             {task: parts for task, parts in tasks.items() if parts},
         )
 
@@ -102,22 +102,22 @@ class Identity:
             now: The other identity; its values are the new ones.
             names: The parts to compare; those of tasks in the tasks that both have.
         """
-        wanted = list(names)
+        part_names = list(names)
         return [
             difference
             for prefix, old, new in self._pairs(now)
-            for name in wanted
+            for name in part_names
             if name.startswith(prefix[1]) and (short := name.removeprefix(prefix[1])) in old and short in new
             for difference in _differences(prefix[0] + short, old[short], new[short])
         ]
 
     def unknown(self, now: Identity, names: Iterable[str]) -> list[str]:
         """Name the parts, of those wanted, that only one of two identities knows: they cannot be compared."""
-        wanted = list(names)
+        part_names = list(names)
         return [
-            shown + short
-            for (shown, prefix), old, new in self._pairs(now)
-            for name in wanted
+            label + short
+            for (label, prefix), old, new in self._pairs(now)
+            for name in part_names
             if name.startswith(prefix) and ((short := name.removeprefix(prefix)) in old or short in new)
             if (short in old) != (short in new) or _incomparable(old[short], new[short])
         ]
@@ -207,6 +207,6 @@ def _is_hash(value: object) -> bool:
     return isinstance(value, str) and len(value) in (32, 64) and not set(value) - set("0123456789abcdef")
 
 
-def _shown(value: object) -> str:
+def _short_text(value: object) -> str:
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -31,11 +31,11 @@ def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any], names
         now: Those of now.
         names: The outermost names to compare; an early release may have recorded more.
     """
-    wanted = list(names)
-    old, new = (_flat({name: settings.get(name) for name in wanted}) for settings in (before, now))
-    other = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    said = [f"{name:.60} was {old.get(name)!s:.80}, is {new.get(name)!s:.80}" for name in other[:_MOST]]
-    return [*said, f"and {len(other) - _MOST} more"] if len(other) > _MOST else said
+    outer_names = list(names)
+    old, new = (_flat({name: settings.get(name) for name in outer_names}) for settings in (before, now))
+    differences = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    lines = [f"{name:.60} was {old.get(name)!s:.80}, is {new.get(name)!s:.80}" for name in differences[:_MOST]]
+    return [*lines, f"and {len(differences) - _MOST} more"] if len(differences) > _MOST else lines
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

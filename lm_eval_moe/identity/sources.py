@@ -26,16 +26,16 @@ def source_files(file: Path) -> list[Path]:
     Raises:
         OSError: It cannot be read.
     """
-    found = {file: None}
+    files = {file: None}
     waiting = [file]
     while waiting:
-        own = waiting.pop()
-        stat = own.stat()
-        for imported in _imports(own, stat.st_mtime_ns, stat.st_size):
-            if imported not in found and _is_own(imported):
-                found[imported] = None
+        path = waiting.pop()
+        stat = path.stat()
+        for imported in _imports(path, stat.st_mtime_ns, stat.st_size):
+            if imported not in files and _is_own(imported):
+                files[imported] = None
                 waiting.append(imported)
-    return list(found)
+    return list(files)
 
 
 @lru_cache(maxsize=4096)
@@ -54,8 +54,8 @@ def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((name, 0) for alias in node.names for name in _with_packages(alias.name))
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                whole = ".".join(part for part in (node.module, alias.name) if part)
-                yield from ((name, node.level) for name in ("", *_with_packages(whole)) if name or node.level)
+                dotted_name = ".".join(part for part in (node.module, alias.name) if part)
+                yield from ((name, node.level) for name in ("", *_with_packages(dotted_name)) if name or node.level)
 
 
 def _with_packages(name: str) -> Iterator[str]:
@@ -65,9 +65,9 @@ def _with_packages(name: str) -> Iterator[str]:
 
 def _place(file: Path, name: str, level: int) -> Path | None:
     folder = file.parents[level - 1] if 0 < level <= len(file.parents) else file.parent
-    beside = _module_file(folder.joinpath(*name.split(".")) if name else folder)
-    if beside or level or not name:
-        return beside
+    module_file = _module_file(folder.joinpath(*name.split(".")) if name else folder)
+    if module_file or level or not name:
+        return module_file
     # Only the top of a package is asked of Python, which would run it to find what is below.
     top, *below = name.split(".")
     try:

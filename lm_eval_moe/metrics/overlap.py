@@ -54,6 +54,6 @@ def _top_experts(f: NDArray[np.float64], top: int, tie: ArrayLike | None, name: 
         if not np.isfinite(second).all():
             raise ValueError(f"{name} holds NaN or infinite values")
     order = np.lexsort((-second, -f), axis=-1)  # stable: what is still equal stays in the order of the index
-    chosen = np.zeros(f.shape, dtype=bool)
-    np.put_along_axis(chosen, order[..., :top], True, axis=-1)
-    return chosen & (f > 0)
+    mask = np.zeros(f.shape, dtype=bool)
+    np.put_along_axis(mask, order[..., :top], True, axis=-1)
+    return mask & (f > 0)

@@ -20,8 +20,8 @@ def shares_of(frequencies: NDArray[np.float64], top_m: int) -> NDArray[np.float6
         ``[languages, L, E]``: F / (sum of F over the languages + 1e-10).
     """
     order = np.argsort(-frequencies, axis=-1, kind="stable")[..., :top_m]
-    kept = np.zeros_like(frequencies)
-    np.put_along_axis(kept, order, np.take_along_axis(frequencies, order, -1), -1)
+    top_frequencies = np.zeros_like(frequencies)
+    np.put_along_axis(top_frequencies, order, np.take_along_axis(frequencies, order, -1), -1)
     # Each expert's sum is taken in ascending order: in which order languages are given makes no difference.
-    total = np.sort(kept, axis=0).sum(0)
-    return np.asarray(kept / (total + 1e-10))
+    total = np.sort(top_frequencies, axis=0).sum(0)
+    return np.asarray(top_frequencies / (total + 1e-10))

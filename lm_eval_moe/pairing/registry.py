@@ -157,10 +157,10 @@ def _inferred_names(entry: TaskEntry, match: re.Match[str], tag: str) -> list[st
 
 
 def _pairing_of_metadata(task_name: str, routing: object) -> TaskPairing:
-    given = YamlValue(YamlPlace(f"task {task_name}", Path(), ("metadata", "routing")), routing)
+    field = YamlValue(YamlPlace(f"task {task_name}", Path(), ("metadata", "routing")), routing)
     if isinstance(routing, Mapping) and "language_column" in routing:
-        raise (given / "language_column").error("a task is in one language", _SPLIT)
-    fields = given.keys(["language", "benchmark", "item"], ["note"])
+        raise (field / "language_column").error("a task is in one language", _SPLIT)
+    fields = field.keys(["language", "benchmark", "item"], ["note"])
     try:
         language = checked_language(fields["language"])
     except UserError as error:

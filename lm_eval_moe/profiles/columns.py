@@ -52,14 +52,14 @@ class ArrayColumn:
         Raises:
             ValueError: The parts have the wrong number of bytes as the whole.
         """
-        left, kind = self.size, self.dtype.newbyteorder("<")
+        bytes_to_come, kind = self.size, self.dtype.newbyteorder("<")
         for part in self.parts():
             data = np.ascontiguousarray(part, dtype=kind)
-            left -= data.nbytes
-            if left < 0:
+            bytes_to_come -= data.nbytes
+            if bytes_to_come < 0:
                 break
             yield data.reshape(-1).view(np.uint8).data
-        if left:
+        if bytes_to_come:
             raise ValueError(f"the parts of an array of shape {self.shape} have the wrong number of bytes")
 
 

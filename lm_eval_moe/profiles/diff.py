@@ -13,7 +13,7 @@ from lm_eval_moe.shape import BANDS
 
 __all__ = ["diff_profiles"]
 
-_NAMED = 5
+_EXAMPLES = 5
 """Items that are only in one file are named up to this many."""
 
 
@@ -39,7 +39,7 @@ def diff_profiles(path_a: Path, path_b: Path, *, experts: int) -> str:
 
 def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
     """Return a line for every layer, naming so many experts, and one for every band."""
-    shape, named = a.shape, min(experts, a.shape.experts)
+    shape, per_line = a.shape, min(experts, a.shape.experts)
     frequencies = (a.activity().pooled, b.activity().pooled)
     importances = (a.pooled_importance(), b.pooled_importance())
     change = frequencies[1] - frequencies[0]
@@ -48,9 +48,9 @@ def _by_layer_and_band(a: Profile, b: Profile, experts: int) -> tuple[str, str]:
         lambda f_a, f_b, tie_a, tie_b: expert_overlap(f_a, f_b, shape.top_k, tie_a, tie_b), *frequencies, *importances
     )
     head = f"{'layer':>5}  {'divergence':>10}  {'overlap':>7}"
-    lines = [f"{head}  frequency in B minus that in A" if named else head]
+    lines = [f"{head}  frequency in B minus that in A" if per_line else head]
     for row, layer in enumerate(shape.layers):
-        largest = np.argsort(-np.abs(change[row]), kind="stable")[:named]
+        largest = np.argsort(-np.abs(change[row]), kind="stable")[:per_line]
         changes = "  ".join(f"{expert:>4}: {change[row, expert]:+.3f}" for expert in largest)
         lines.append(f"{layer:>5}  {divergence[row]:>10.4f}  {overlap[row]:>7.3f}  {changes}".rstrip())
     bands = []
@@ -81,8 +81,8 @@ def _items(a: Profile, b: Profile) -> list[str]:
         return []
     both = len(names_a.keys() & names_b.keys())
     lines = [f"items in both: {both:,}"]
-    for label, own, other in (("A", names_a, names_b), ("B", names_b, names_a)):
-        only = [f"{benchmark} {item}" for benchmark, item in own if (benchmark, item) not in other]
-        named = f" ({', '.join(only[:_NAMED])}{', ...' if len(only) > _NAMED else ''})" if only else ""
-        lines.append(f"items only in {label}: {len(only):,}{named}")
+    for label, names, other_names in (("A", names_a, names_b), ("B", names_b, names_a)):
+        only = [f"{benchmark} {item}" for benchmark, item in names if (benchmark, item) not in other_names]
+        examples = f" ({', '.join(only[:_EXAMPLES])}{', ...' if len(only) > _EXAMPLES else ''})" if only else ""
+        lines.append(f"items only in {label}: {len(only):,}{examples}")
     return ["\n".join(lines)]

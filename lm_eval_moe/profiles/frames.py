@@ -83,13 +83,13 @@ def pack_frame(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | Non
         head: JSON-ready, without a key ``arrays``.
         arrays: Of numbers.
     """
-    kept = {
+    data_arrays = {
         name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
         for name, array in (arrays or {}).items()
     }
-    said = {**head, "arrays": {name: [array.dtype.str, array.shape] for name, array in kept.items()}}
-    text = json.dumps(said, ensure_ascii=False).encode()
-    data = [array.reshape(-1).view(np.uint8).data for array in kept.values()]
+    header = {**head, "arrays": {name: [array.dtype.str, array.shape] for name, array in data_arrays.items()}}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    data = [array.reshape(-1).view(np.uint8).data for array in data_arrays.values()]
     lengths = _LENGTHS.pack(len(text), sum(len(part) for part in data))
     checksum = zlib.crc32(text, zlib.crc32(lengths))
     for part in data:
@@ -117,10 +117,10 @@ def _read_frame(file: IO[bytes], start: int, size: int) -> Frame | None:
     if end > size:
         return None
     text = file.read(text_length)
-    found = zlib.crc32(text, zlib.crc32(lengths))
+    computed_sum = zlib.crc32(text, zlib.crc32(lengths))
     for at in range(data, end, _BLOCK):
-        found = zlib.crc32(file.read(min(_BLOCK, end - at)), found)
-    if found != checksum:
+        computed_sum = zlib.crc32(file.read(min(_BLOCK, end - at)), computed_sum)
+    if computed_sum != checksum:
         return None
     try:
         head = json.loads(text)

@@ -46,10 +46,12 @@ def merge_profiles(out: Path, paths: Sequence[Path]) -> int:
     names = (*PROFILE_ARRAYS, *_extra(profiles[0]))
     arrays = {name: np.concatenate([profile.array(name) for profile in profiles]) for name in names}
     arrays["tokens"] = np.concatenate([profile.tokens for profile in profiles])
-    known = [profile.header.identity for profile in profiles if profile.header.identity is not None]
+    identities = [profile.header.identity for profile in profiles if profile.header.identity is not None]
     identity = None
-    if len(known) == len(profiles):
-        identity = Identity(known[0].parts, {task: parts for each in known for task, parts in each.tasks.items()})
+    if len(identities) == len(profiles):
+        identity = Identity(
+            identities[0].parts, {task: parts for source in identities for task, parts in source.tasks.items()}
+        )
     sources = [
         {"file": profile.path.name, "sha256": profile.sha256, "provenance": profile.header.provenance}
         for profile in profiles
@@ -68,7 +70,7 @@ def _refuse_other(first: Profile, profile: Profile) -> None:
     before, now = first.header.identity, profile.header.identity
     models = () if before is not None and now is not None else ("model",)  # the identity says more than a name
     check_alike(first, profile, (*models, *first.shape.parts(), "span", "steering"), _FIX)
-    extras = [", ".join(_extra(each)) or "none" for each in (profile, first)]
+    extras = [", ".join(_extra(side)) or "none" for side in (profile, first)]
     if extras[0] != extras[1]:
         raise UserError(
             f"its additional arrays are {extras[0]}, those of {first.path} are {extras[1]}",

@@ -104,7 +104,7 @@ class Profile:
         Raises:
             UserError: The file has no counts, they are damaged, or there are no tokens.
         """
-        key = self._chosen(rows)
+        key = self._sorted_rows(rows)
         if key not in self._activity:
             self._activity[key] = self._count(key)
         return self._activity[key]
@@ -115,8 +115,8 @@ class Profile:
         Raises:
             UserError: The file holds none, or it is damaged.
         """
-        chosen = [row for row in self._chosen(rows) if self.tokens[row]]
-        for row, values in zip(chosen, self.rows("importance", chosen), strict=True):
+        rows_with_tokens = [row for row in self._sorted_rows(rows) if self.tokens[row]]
+        for row, values in zip(rows_with_tokens, self.rows("importance", rows_with_tokens), strict=True):
             yield row, values.astype(np.float64)
 
     def pooled_importance(self, rows: Iterable[int] | None = None) -> NDArray[np.float64]:
@@ -149,9 +149,9 @@ class Profile:
             UserError: It is of another shape.
         """
         theirs, ours = self.shape.parts(), shape.parts()
-        other = [part for part in ours if theirs[part] != ours[part]]
-        if other:
-            has, needs = (", ".join(f"{part} {side[part]}" for part in other) for side in (theirs, ours))
+        differences = [part for part in ours if theirs[part] != ours[part]]
+        if differences:
+            has, needs = (", ".join(f"{part} {side[part]}" for part in differences) for side in (theirs, ours))
             raise UserError(
                 f"is a profile of a model of another shape, {self.header.model}: {has}; this model has {needs}",
                 fix="give a profile of the model to steer",
@@ -159,7 +159,7 @@ class Profile:
             )
         return self
 
-    def _chosen(self, rows: Iterable[int] | None) -> tuple[int, ...]:
+    def _sorted_rows(self, rows: Iterable[int] | None) -> tuple[int, ...]:
         return tuple(range(len(self.items))) if rows is None else tuple(sorted(rows))
 
     def _count(self, rows: tuple[int, ...]) -> Activity:
@@ -218,8 +218,8 @@ def _why_not_counts(values: NDArray[Any], tokens: NDArray[np.int64]) -> str:
 def _why_not(name: str, values: NDArray[Any]) -> str:
     """Say why values cannot be those of an array, other than counts; empty if they can."""
     if name == "tokens":
-        whole = np.issubdtype(values.dtype, np.integer)
-        return "" if whole and (values >= 0).all() else "its tokens are not counts"
+        is_integer = np.issubdtype(values.dtype, np.integer)
+        return "" if is_integer and (values >= 0).all() else "its tokens are not counts"
     if not np.issubdtype(values.dtype, np.floating):
         return f"{name!r} is of the type {values.dtype}, not of floating-point numbers"
     # An item of one token has no overlap.
@@ -247,25 +247,27 @@ def common_shape(profiles: Sequence[Profile], fix: str) -> RoutingShape:
     Raises:
         UserError: They are of several shapes.
     """
-    said = [profile for profile in profiles if not profile.is_dump]
-    first = (said or profiles)[0]
-    experts = max(profile.shape.experts for profile in said[:1] or profiles)
+    with_shape = [profile for profile in profiles if not profile.is_dump]
+    first = (with_shape or profiles)[0]
+    experts = max(profile.shape.experts for profile in with_shape[:1] or profiles)
     shape = RoutingShape(first.shape.layers, experts, first.shape.top_k, first.shape.depth)
-    for profile in said or profiles:
-        own = profile.shape
-        if (own if said else RoutingShape(own.layers, experts, own.top_k, own.depth)) != shape:
+    for profile in with_shape or profiles:
+        candidate = profile.shape
+        if (
+            candidate if with_shape else RoutingShape(candidate.layers, experts, candidate.top_k, candidate.depth)
+        ) != shape:
             raise UserError(
-                f"has a different shape from {first.path}: {own}, not {shape}", fix=fix, where=str(profile.path)
+                f"has a different shape from {first.path}: {candidate}, not {shape}", fix=fix, where=str(profile.path)
             )
     return shape
 
 
-def check_alike(first: Profile, other: Profile, names: Iterable[str], fix: str) -> None:
+def check_alike(first: Profile, second: Profile, names: Iterable[str], fix: str) -> None:
     """Refuse profiles that were captured otherwise.
 
     Args:
         first: A profile.
-        other: Another one.
+        second: Another one.
         names: What must agree: ``model``, ``span``, ``steering`` or a size of the shape.
         fix: What to do where it does not.
 
@@ -274,9 +276,9 @@ def check_alike(first: Profile, other: Profile, names: Iterable[str], fix: str) 
     """
     theirs, ours = (
         {"model": head.model, **head.shape.parts(), "span": head.span, "steering": head.steering}
-        for head in (first.header, other.header)
+        for head in (first.header, second.header)
     )
     for name in names:
         if theirs[name] != ours[name]:
             problem = f"its {name} is {ours[name] or 'none'}, that of {first.path} is {theirs[name] or 'none'}"
-            raise UserError(problem, fix=fix, where=str(other.path))
+            raise UserError(problem, fix=fix, where=str(second.path))

@@ -13,7 +13,7 @@ from lm_eval_moe.tables import aligned
 
 __all__ = ["show_profiles"]
 
-_SAID = ("language", "span", "steering")
+_HEADER_FIELDS = ("language", "span", "steering")
 """What the provenance repeats of the header and the items."""
 
 
@@ -53,8 +53,8 @@ def _of_profile(profile: Profile) -> list[tuple[str, str]]:
     for field in ("language", "benchmark", "task"):
         for value, (items, tokens) in sorted(profile.totals_by(field).items()):
             lines.append((field, f"{value or 'not recorded'}: {items:,} {_plural('row', items)}, {tokens:,} tokens"))
-    made = {name: value for name, value in (header.provenance or {}).items() if name not in _SAID}
-    return lines + _provenance(made) + _identity(header.identity)
+    provenance = {name: value for name, value in (header.provenance or {}).items() if name not in _HEADER_FIELDS}
+    return lines + _provenance(provenance) + _identity(header.identity)
 
 
 def _identity(identity: Identity | None) -> list[tuple[str, str]]:
@@ -65,10 +65,10 @@ def _identity(identity: Identity | None) -> list[tuple[str, str]]:
     return [("identity", identity.hash), *_provenance(parts), *_provenance(identity.tasks)]
 
 
-def _provenance(made: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _provenance(entries: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Flatten whatever was recorded, so that what a later version adds is shown, too."""
     lines: list[tuple[str, str]] = []
-    for name, value in made.items():
+    for name, value in entries.items():
         if isinstance(value, Mapping):
             lines += _provenance(value, f"{prefix}{name}.")
         elif isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
@@ -81,9 +81,9 @@ def _provenance(made: Mapping[str, Any], prefix: str = "") -> list[tuple[str, st
 
 
 def _rows(profile: Profile) -> str:
-    named = sum(1 for item in profile.items if item.item)
-    pooled = len(profile.items) - named
-    parts = [f"{named:,}"] if named or not pooled else []
+    items = sum(1 for item in profile.items if item.item)
+    pooled = len(profile.items) - items
+    parts = [f"{items:,}"] if items or not pooled else []
     return " and ".join([*parts, *([f"{pooled:,} pooled {_plural('row', pooled)}"] if pooled else [])])
 
 

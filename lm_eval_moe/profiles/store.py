@@ -73,10 +73,10 @@ class ProfileSource:
     identity: Identity | None = None
 
     @classmethod
-    def of(cls, given: ProfilePath, profile: Profile) -> ProfileSource:
+    def of(cls, path: ProfilePath, profile: Profile) -> ProfileSource:
         """Return what is remembered of a profile."""
         head, items = profile.header, None if profile.is_dump else len(profile.items)
-        return cls(given.given, given.path, profile.sha256, head.model, head.span, head.steering, items, head.identity)
+        return cls(path.given, path.path, profile.sha256, head.model, head.span, head.steering, items, head.identity)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the results say of it, JSON-ready; of the identity its hash."""
@@ -126,28 +126,28 @@ class ProfileStore:
         """The files that were asked for, in the order in which they first were."""
         return tuple(self._used.values())
 
-    def load(self, given: ProfilePath) -> Profile:
+    def load(self, profile_path: ProfilePath) -> Profile:
         """Return a profile.
 
         Raises:
             UserError: The file cannot be read, is damaged, or is of another model than this one or than the profiles
                 before it.
         """
-        path = given.path.resolve()
+        path = profile_path.path.resolve()
         if path not in self._read:
-            with given.named():
-                self._read[path] = self._checked(read_profile(given.path, counts=True))
+            with profile_path.named():
+                self._read[path] = self._checked(read_profile(profile_path.path, counts=True))
         profile = self._read[path]
-        source = ProfileSource.of(given, profile)
-        for other in self._used.values():
-            stranger = source.differs_from(other.model, other.identity)
+        source = ProfileSource.of(profile_path, profile)
+        for earlier_source in self._used.values():
+            stranger = source.differs_from(earlier_source.model, earlier_source.identity)
             if stranger:
-                raise given.error(
-                    f"is a profile of a different model from {show(other.given)}: {stranger}",
+                raise profile_path.error(
+                    f"is a profile of a different model from {show(earlier_source.given)}: {stranger}",
                     "give profiles of one model, the one to steer",
                 )
-            if path not in self._used and (mixed := source.mixed_with(other.identity)):
-                warnings.warn(f"{given.given} and {other.given}: {mixed}", RoutingWarning, stacklevel=2)
+            if path not in self._used and (mixed := source.mixed_with(earlier_source.identity)):
+                warnings.warn(f"{profile_path.given} and {earlier_source.given}: {mixed}", RoutingWarning, stacklevel=2)
         self._used.setdefault(path, source)
         return profile
 

@@ -136,8 +136,8 @@ def read_unfinished(path: Path) -> Unfinished:
                 last = frame if "done" in frame.head else last
             sums = {name: last.arrays.read(file, name) for name in last.arrays.places} or None
             identity = Identity.from_dict(head["identity"])
-            done, steered = int(last.head["done"]), int(last.head["steered"])
-            return Unfinished(head["settings"], identity, done, steered, sums, last.end)
+            documents, steered = int(last.head["done"]), int(last.head["steered"])
+            return Unfinished(head["settings"], identity, documents, steered, sums, last.end)
     except StopIteration:
         raise UserError("cannot be resumed: its beginning is damaged", fix=_FIX, where=str(path)) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -171,20 +171,20 @@ class RowsOnDisk:
         """
         self._file.append(pack_frame({"item": item.to_dict()}, row))
 
-    def save(self, done: int, steered: int, *, to_disk: bool) -> None:
+    def save(self, documents: int, steered: int, *, to_disk: bool) -> None:
         """Let the rows so far outlive this process.
 
         Args:
-            done: How many documents they are of, with those that have no row.
+            documents: How many documents they are of, with those that have no row.
             steered: The (token, layer) pairs of theirs at which steering acted.
             to_disk: Whether they shall outlive the system, too.
 
         Raises:
             UserError: The file cannot be written.
         """
-        self._file.append(pack_frame({"done": done, "steered": steered}))
+        self._file.append(pack_frame({"done": documents, "steered": steered}))
         self._file.save(to_disk=to_disk)
-        self._done = done
+        self._done = documents
 
     def content(self) -> tuple[list[ProfileItem], dict[str, ArrayColumn]]:
         """Return the items of all saved rows, and their arrays, which are read as they are asked for.
@@ -194,13 +194,13 @@ class RowsOnDisk:
         """
         items: list[ProfileItem] = []
         rows: list[FrameArrays] = []
-        done = end = 0
+        documents = end = 0
         for frame in read_frames(self._file.file):
-            done, end = frame.head.get("done", -1), frame.end
+            documents, end = frame.head.get("done", -1), frame.end
             if "item" in frame.head:
                 items.append(ProfileItem(**frame.head["item"]))
                 rows.append(frame.arrays)
-        if (done, end) != (self._done, self._file.file.seek(0, 2)):
+        if (documents, end) != (self._done, self._file.file.seek(0, 2)):
             raise self._changed()
         return items, {name: self._column(name, rows) for name in (rows[0].places if rows else ())}
 

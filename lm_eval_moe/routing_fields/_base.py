@@ -96,9 +96,9 @@ class RoutingField:
     def value(self, curve: Values, shape: RoutingShape) -> float | None:
         """Return the mean of an item's curve over the field's layers, None where none of them has a value."""
         layers = shape.band(self.band or "all")
-        chosen = curve[[shape.layers.index(layer) for layer in layers]]
-        known = chosen[~np.isnan(chosen)]
-        return float(known.mean()) if known.size else None
+        layer_values = curve[[shape.layers.index(layer) for layer in layers]]
+        numbers = layer_values[~np.isnan(layer_values)]
+        return float(numbers.mean()) if numbers.size else None
 
 
 CURVES: Registry[Curve] = Registry("routing curve")
@@ -141,20 +141,20 @@ def chosen_fields(names: str | Iterable[str] | None, *, steered: bool) -> tuple[
     Raises:
         UserError: A name is unknown.
     """
-    wanted: Collection[str]
+    field_names: Collection[str]
     if names is None:
-        wanted = default_fields()
+        field_names = default_fields()
     else:
-        given = names.split(",") if isinstance(names, str) else list(names)
-        wanted = list(FIELDS) if given == ["all"] else [name.strip() for name in given if name.strip()]
-    for name in wanted:
+        name_list = names.split(",") if isinstance(names, str) else list(names)
+        field_names = list(FIELDS) if name_list == ["all"] else [name.strip() for name in name_list if name.strip()]
+    for name in field_names:
         if name not in FIELDS:
             raise UserError(
                 f"there is no routing field {name!r}{did_you_mean(name, FIELDS)}",
                 fix=f"choose among {', '.join(FIELDS)}, or all",
                 where="--routing_fields",
             )
-    return tuple(FIELDS[name] for name in FIELDS if name in wanted and (steered or not FIELDS[name].curve.steered))
+    return tuple(FIELDS[name] for name in FIELDS if name in field_names and (steered or not FIELDS[name].curve.steered))
 
 
 def known(array: NDArray[Any] | None) -> Values:

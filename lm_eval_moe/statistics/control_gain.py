@@ -119,19 +119,22 @@ def gain_over_controls(
     if not controls or not same_items([steered, *controls]):
         raise ValueError("controls need the items of the steered run")
     mean, *per_control = [_mean(run) for run in (steered, *controls)]
-    own = ClusteredValues.of([list(values.items()) for values in steered])
-    drawn = np.array([[run[lang][item] for lang, of in enumerate(steered) for item in of] for run in controls])
-    changes = replace(own, values=(own.values - drawn).sum(axis=0) / len(controls))
+    steered_values = ClusteredValues.of([list(values.items()) for values in steered])
+    control_values = np.array([[run[lang][item] for lang, of in enumerate(steered) for item in of] for run in controls])
+    changes = replace(steered_values, values=(steered_values.values - control_values).sum(axis=0) / len(controls))
     difference = changes.difference()
-    known = _means_only(mean, per_control, difference.value, higher_is_better)
+    means = _means_only(mean, per_control, difference.value, higher_is_better)
     if difference.stderr is None:
-        return known
+        return means
     if len(controls) == 1:
         low, high = judge(changes).interval or (None, None)
-        return replace(known, stderr=difference.stderr, low=low, high=high)
-    apart = [(replace(own, values=run).mean().stderr or 0.0) ** 2 for run in drawn - drawn.mean(axis=0)]
-    noise, items = math.fsum(apart) / (len(controls) - 1), difference.stderr**2
-    return _with_draws(known, lambda k: max(items - k * noise, 0.0), (difference.clusters or 1) - 1, changes)
+        return replace(means, stderr=difference.stderr, low=low, high=high)
+    variances = [
+        (replace(steered_values, values=run).mean().stderr or 0.0) ** 2
+        for run in control_values - control_values.mean(axis=0)
+    ]
+    noise, items = math.fsum(variances) / (len(controls) - 1), difference.stderr**2
+    return _with_draws(means, lambda k: max(items - k * noise, 0.0), (difference.clusters or 1) - 1, changes)
 
 
 def gain_over_means(
@@ -148,8 +151,8 @@ def gain_over_means(
         higher_is_better: The values' direction, for the rank.
     """
     gain = steered - math.fsum(per_control) / len(per_control)
-    known = replace(_means_only(steered, per_control, gain, higher_is_better), stderr=stderr)
-    return known if stderr is None else _with_draws(known, lambda _: _items(known), None, None)
+    means = replace(_means_only(steered, per_control, gain, higher_is_better), stderr=stderr)
+    return means if stderr is None else _with_draws(means, lambda _: _items(means), None, None)
 
 
 def mean_gain(gains: Sequence[ControlGain], *, higher_is_better: bool = True) -> ControlGain:
@@ -186,42 +189,42 @@ def _mean(languages: Sequence[Values]) -> float:
 def _means_only(steered: float, per_control: Sequence[float], gain: float, higher_is_better: bool) -> ControlGain:
     """Return what the means tell: the gain and the rank."""
     sign, draws = 1 if higher_is_better else -1, len(per_control)
-    as_good = sum(sign * (drawn - steered) >= -_TIE * abs(steered) for drawn in per_control)
+    as_good = sum(sign * (control_mean - steered) >= -_TIE * abs(steered) for control_mean in per_control)
     rank = {"rank_p": (1 + as_good) / (draws + 1), "least_rank_p": 1 / (draws + 1)}
     return ControlGain(steered, tuple(per_control), gain, None, None, None, draws > 1, **rank)
 
 
 def _with_draws(
-    known: ControlGain, items: Callable[[float], float], freedom: int | None, changes: ClusteredValues | None
+    means: ControlGain, items: Callable[[float], float], freedom: int | None, changes: ClusteredValues | None
 ) -> ControlGain:
     """Add the standard error and both intervals of several draws.
 
     Args:
-        known: Means and rank.
+        means: Means and rank.
         items: What the items add to k times the draws' variance.
         freedom: Degrees of freedom of that; None: many.
         changes: The items' differences, to agree with their test; None: not known.
     """
-    spread, draws = _spread(known.per_control), len(known.per_control)
+    spread, draws = _spread(means.per_control), len(means.per_control)
     parts = [((k * spread, draws - 1), (items(k), freedom)) for k in (1 / draws, 1 + 1 / draws)]
     stderr = math.sqrt(math.fsum(variance for variance, _ in parts[0]))
-    known = replace(known, stderr=stderr)
+    means = replace(means, stderr=stderr)
     if stderr == 0 and (changes is None or not changes.values.any()):
-        return known
+        return means
     if draws == 1:
         half = _half(parts[0], ALPHA)
-        return replace(known, low=known.gain - half, high=known.gain + half)
+        return replace(means, low=means.gain - half, high=means.gain + half)
     # Nothing is known better of a new draw than of the mean of all.
     halves = [_half(parts[0], ALPHA), max(_half(part, ALPHA) for part in parts)]
-    p = max(_p(part, abs(known.gain)) for part in parts)
-    intervals = [(known.gain - half, known.gain + half) for half in halves]
+    p = max(_p(part, abs(means.gain)) for part in parts)
+    intervals = [(means.gain - half, means.gain + half) for half in halves]
     if changes is not None:
         test = paired_test(changes)
         p = max(p, test.p)
         if not is_beyond_chance(test.p, ALPHA):
             intervals = [_agreeing(interval, changes, test) for interval in intervals]
     (low, high), (new_low, new_high) = intervals
-    return replace(known, low=low, high=high, new_draw_low=new_low, new_draw_high=new_high, new_draw_p=p)
+    return replace(means, low=low, high=high, new_draw_low=new_low, new_draw_high=new_high, new_draw_p=p)
 
 
 def _agreeing(interval: Interval, changes: ClusteredValues, test: PairedTest) -> Interval:

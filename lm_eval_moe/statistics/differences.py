@@ -104,8 +104,8 @@ class ClusteredValues:
     @cached_property
     def turned(self) -> tuple[int, int] | None:
         """How many right-or-wrong items of one language rose and fell; None for any other values."""
-        one = len(self.sizes) == 1 and len(self.values) == int(self.cluster.max()) + 1
-        if not one or not np.isin(self.values, (-1.0, 0.0, 1.0)).all():
+        single_group = len(self.sizes) == 1 and len(self.values) == int(self.cluster.max()) + 1
+        if not single_group or not np.isin(self.values, (-1.0, 0.0, 1.0)).all():
             return None
         return int((self.values > 0).sum()), int((self.values < 0).sum())
 
@@ -144,8 +144,10 @@ def independent_mean(estimates: Sequence[Estimate]) -> Estimate:
     """Return the mean of independent estimates; without a standard error if one of theirs is not known."""
     value = math.fsum(estimate.value for estimate in estimates) / len(estimates)
     errors = [estimate.stderr for estimate in estimates if estimate.stderr is not None]
-    known = len(errors) == len(estimates)
-    return Estimate(value, math.sqrt(math.fsum(error * error for error in errors)) / len(errors) if known else None)
+    has_errors = len(errors) == len(estimates)
+    return Estimate(
+        value, math.sqrt(math.fsum(error * error for error in errors)) / len(errors) if has_errors else None
+    )
 
 
 def unpaired(first: Sequence[Estimate], second: Sequence[Estimate]) -> Difference:

@@ -19,11 +19,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Raises:
         ValueError: A value is not a probability.
     """
-    given = np.asarray(p_values, dtype=float)
-    if not ((given >= 0) & (given <= 1)).all():
+    values = np.asarray(p_values, dtype=float)
+    if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p-values lie between 0 and 1, got {list(p_values)}")
-    order = np.argsort(given, kind="stable")
-    raised = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
-    adjusted = np.empty_like(given)
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(raised, 1.0)
     return [float(p) for p in adjusted]

@@ -96,8 +96,8 @@ def exact_test(changes: ClusteredValues) -> PairedTest | None:
         # In units of 1 / (common multiple of the group sizes) the clusters' sums are whole numbers.
         common = math.lcm(*(int(size) for size in changes.sizes))
         if common * np.abs(values).max() < 2**40:
-            whole = np.bincount(changes.cluster, weights=values * (common // changes.sizes)[changes.group])
-            exact = _whole_numbers(np.round(whole).astype(np.int64))
+            scaled_sums = np.bincount(changes.cluster, weights=values * (common // changes.sizes)[changes.group])
+            exact = _whole_numbers(np.round(scaled_sums).astype(np.int64))
             if exact is not None:
                 return PairedTest(exact, "sign flip exact")
     sums = _moved(changes.sums(values))
@@ -114,10 +114,10 @@ def sign_flip(sums: Sequence[float] | NDArray[np.float64], *, draws: int = DRAWS
     Raises:
         ValueError: A sum is not finite.
     """
-    given = np.asarray(sums, dtype=float)
-    if not np.isfinite(given).all():
+    values = np.asarray(sums, dtype=float)
+    if not np.isfinite(values).all():
         raise ValueError("clusters have finite sums")
-    moved = _moved(given)
+    moved = _moved(values)
     if not len(moved):
         return PairedTest(1.0, "identical")
     reached = abs(math.fsum(moved)) * (1 - _RELATIVE)
@@ -147,14 +147,14 @@ def max_sign_flip(sums: NDArray[np.float64], *, draws: int = DRAWS, seed: int = 
     """
     sizes = np.sqrt((sums**2).sum(axis=1, keepdims=True))
     scaled = np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0)
-    seen = np.abs(scaled.sum(axis=1)) * (1 - _RELATIVE)
+    statistic = np.abs(scaled.sum(axis=1)) * (1 - _RELATIVE)
     hits = np.zeros(len(sums), dtype=np.int64)
     for part in _patterns(sums.shape[1], draws, seed):
         largest = np.zeros(len(part))
         for begin in range(0, len(scaled), _TESTS):
             turned = np.abs((2 * part - 1) @ scaled[begin : begin + _TESTS].T)
             largest = np.maximum(largest, turned.max(axis=1))
-        hits += len(largest) - np.searchsorted(np.sort(largest), seen)
+        hits += len(largest) - np.searchsorted(np.sort(largest), statistic)
     return [float(p) for p in (1 + hits) / (1 + draws)]
 
 
@@ -246,7 +246,7 @@ def _patterns(count: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]
     """Yield random patterns of 0 and 1 in parts of some rows ``[rows, count]``, together ``draws`` rows."""
     rows = max(1, _PART // count)
     if rows >= draws:  # few items: runs are compared over the same ones, so the patterns are kept
-        yield _drawn(count, draws, seed)
+        yield _cached_bits(count, draws, seed)
         return
     generator = np.random.default_rng([seed, count])
     for begin in range(0, draws, rows):
@@ -254,11 +254,11 @@ def _patterns(count: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]
 
 
 @lru_cache(maxsize=4)
-def _drawn(count: int, draws: int, seed: int) -> NDArray[np.float64]:
+def _cached_bits(count: int, draws: int, seed: int) -> NDArray[np.float64]:
     return _random_bits(np.random.default_rng([seed, count]), draws, count)
 
 
 def _random_bits(generator: np.random.Generator, rows: int, count: int) -> NDArray[np.float64]:
     width = -(-count // 8)
-    drawn = np.frombuffer(generator.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
-    return np.unpackbits(drawn, axis=1, count=count).astype(np.float64)
+    random_bytes = np.frombuffer(generator.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
+    return np.unpackbits(random_bytes, axis=1, count=count).astype(np.float64)

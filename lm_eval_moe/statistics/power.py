@@ -75,12 +75,12 @@ def paired_power(
         rest = n - worse[:, None]
         chance = chance_worse[:, None] * stats.binom.pmf(better, rest, min(better_share / (1 - worse_share), 1.0))
     columns = worse[:, None]
-    found = columns - better > margin * n * (1 + 1e-12)
+    rejections = columns - better > margin * n * (1 + 1e-12)
     if beyond_margin and margin > 0:
-        found = found & (stats.norm.sf(score_z(columns, better, n, margin)) < alpha)
+        rejections = rejections & (stats.norm.sf(score_z(columns, better, n, margin)) < alpha)
     else:
-        found = found & (mcnemar_worse_p(columns, better) < alpha)
-    return float(min(1.0, chance[found].sum()))
+        rejections = rejections & (mcnemar_worse_p(columns, better) < alpha)
+    return float(min(1.0, chance[rejections].sum()))
 
 
 def mean_stderr(variances: Sequence[float], items: Sequence[int], between: float) -> float:
@@ -110,20 +110,20 @@ def mean_power(drop: float, stderr: float, *, alpha: float, margin: float, beyon
     from scipy import special
 
     half_width = float(special.ndtri(1 - alpha)) * stderr
-    needed = margin + half_width if beyond_margin else max(margin, half_width)
+    threshold = margin + half_width if beyond_margin else max(margin, half_width)
     if stderr == 0:
-        return float(drop > needed)
-    return float(special.ndtr((drop - needed) / stderr))
+        return float(drop > threshold)
+    return float(special.ndtr((drop - threshold) / stderr))
 
 
-def smallest_found(power: Callable[[float], float], *, wanted: float, largest: float) -> float | None:
-    """Return the smallest drop that is found with the wanted probability, to 1e-4; None if even ``largest`` is not."""
-    if power(largest) < wanted:
+def smallest_found(power: Callable[[float], float], *, probability: float, largest: float) -> float | None:
+    """Return the smallest drop that is found with ``probability``, to 1e-4; None if even ``largest`` is not."""
+    if power(largest) < probability:
         return None
     low, high = 0.0, largest
     while high - low > 1e-4:
         middle = (low + high) / 2
-        low, high = (low, middle) if power(middle) >= wanted else (middle, high)
+        low, high = (low, middle) if power(middle) >= probability else (middle, high)
     return high
 
 

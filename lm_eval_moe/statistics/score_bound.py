@@ -38,9 +38,9 @@ def score_bounds(changes: ClusteredValues, tail: float) -> tuple[float, float]:
         from scipy import special  # takes a while to import
 
         critical = -float(special.stdtrit(count - 1, tail))
-        one, whole = np.abs(changes.values - mean), np.abs(items - mean).max()
-        seen = max(whole, float(count * (one * changes.weights).max()))
-        away = max(math.sqrt(seen * one.max()), whole)
+        distances, largest_item = np.abs(changes.values - mean), np.abs(items - mean).max()
+        largest_distance = max(largest_item, float(count * (distances * changes.weights).max()))
+        away = max(math.sqrt(largest_distance * distances.max()), largest_item)
         low, high = mean - away, mean + away
     values, counts = np.unique(items, return_counts=True)
     return -score_upper_bound(-values, counts, -low, critical), score_upper_bound(values, counts, high, critical)

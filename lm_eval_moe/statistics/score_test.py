@@ -38,7 +38,7 @@ def score_z(worse: ArrayLike, better: ArrayLike, n: ArrayLike, drop: ArrayLike) 
         n: Items in all.
         drop: A drop d between -1 and 1, exclusive.
     """
-    w, b, total, d = (np.asarray(each, dtype=np.float64) for each in (worse, better, n, drop))
+    w, b, total, d = (np.asarray(values, dtype=np.float64) for values in (worse, better, n, drop))
     linear = (2 * total - w + b) * d - w - b
     root = np.sqrt(np.maximum(linear**2 + 8 * total * b * d * (1 - d), 0.0))
     share = (root - linear) / (4 * total)

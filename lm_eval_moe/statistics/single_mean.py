@@ -32,19 +32,19 @@ def score_interval(score: Estimate, items: int = 0, *, share: bool) -> Interval 
     value, stderr = score.value, score.stderr
     if stderr is None:
         return None
-    known = items > 1
+    has_count = items > 1
     if not share:
-        half = half_width(ALPHA / 2, stderr, items - 1 if known else None)
+        half = half_width(ALPHA / 2, stderr, items - 1 if has_count else None)
         return (value - half, value + half) if half else None
     spread = value * (1 - value)
     # Values from 0 to 1 spread as much as right-or-wrong ones only if they are all 0 or 1.
-    if known and math.isclose(stderr**2 * (items - 1), spread, rel_tol=_SAME, abs_tol=_SAME**2):
+    if has_count and math.isclose(stderr**2 * (items - 1), spread, rel_tol=_SAME, abs_tol=_SAME**2):
         return _wilson(value, items)
     if spread <= 0 or stderr == 0:
         return None
-    alike = 1 + spread / stderr**2 if not known else items * spread / (items - 1) / stderr**2
-    quantile = half_width(ALPHA / 2, 1.0, items - 1) if known else Z95
-    return _wilson(value, alike * (Z95 / quantile) ** 2)
+    equivalent_items = 1 + spread / stderr**2 if not has_count else items * spread / (items - 1) / stderr**2
+    quantile = half_width(ALPHA / 2, 1.0, items - 1) if has_count else Z95
+    return _wilson(value, equivalent_items * (Z95 / quantile) ** 2)
 
 
 def _wilson(share: float, items: float) -> Interval:

@@ -119,12 +119,12 @@ class Steerer:
             Which routers ``[G]``, which experts at each ``[G, E]`` (the same tensors in every pass), and at which
             tokens ``[N]``; None: at all that count.
         """
-        found = []
+        targets = []
         for active in self._active:
             table = self._table(active, positions, rows.device)
             if table is not None:
-                found.append((*table, None if active.everywhere else self._mask(active, rows)))
-        return found
+                targets.append((*table, None if active.everywhere else self._mask(active, rows)))
+        return targets
 
     def edit(self, position: int, logits: Tensor) -> Tensor:
         """Return the logits ``[N, E]`` with the interventions applied in order, each on the result of the last."""
@@ -230,7 +230,7 @@ class Steerer:
         assert self._keys is not None
         assert plan is not None
         keys = self._keys.to(logits.device)
-        kept = self._rows.fitted(len(logits)).on(keys.device).kept
-        if kept is not None:  # tokens that do not count get the noise of some key or other
-            keys = keys.new_zeros(len(logits)).index_copy(0, kept, keys)
+        token_rows = self._rows.fitted(len(logits)).on(keys.device).kept
+        if token_rows is not None:  # tokens that do not count get the noise of some key or other
+            keys = keys.new_zeros(len(logits)).index_copy(0, token_rows, keys)
         return NOISE_STD * keyed_normal(plan.seed, self._layer(active, position), keys, experts)

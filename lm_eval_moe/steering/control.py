@@ -32,7 +32,10 @@ def random_control(plan: SteeringPlan, seed: int) -> SteeringPlan:
                 fix="give the steering file whose experts the claim is about",
                 where=f"{plan.name}: interventions.{index}.experts",
             )
-    interventions = tuple(_drawn(each, seed, plan.shape.experts, place / each.index) for each in plan.interventions)
+    interventions = tuple(
+        _with_random_experts(intervention, seed, plan.shape.experts, place / intervention.index)
+        for intervention in plan.interventions
+    )
     spec = {
         **plan.spec,
         "name": f"{plan.name} (random control {seed})",
@@ -51,10 +54,14 @@ def random_control(plan: SteeringPlan, seed: int) -> SteeringPlan:
     )
 
 
-def _drawn(each: PlannedIntervention, seed: int, experts: int, place: YamlPlace) -> PlannedIntervention:
+def _with_random_experts(
+    intervention: PlannedIntervention, seed: int, experts: int, place: YamlPlace
+) -> PlannedIntervention:
     targets = {}
-    for layer, matched in each.targets.items():
+    for layer, matched in intervention.targets.items():
         coefficients = dict(zip(matched.experts, matched.coefficients, strict=True))
-        drawn = draw(seed, layer, coefficients, experts, place)
-        targets[layer] = LayerTargets.of(layer, {expert: coefficients[instead] for expert, instead in drawn.items()})
-    return replace(each, targets=targets)
+        replacements = draw(seed, layer, coefficients, experts, place)
+        targets[layer] = LayerTargets.of(
+            layer, {expert: coefficients[instead] for expert, instead in replacements.items()}
+        )
+    return replace(intervention, targets=targets)

@@ -45,11 +45,11 @@ class LayerPart:
         if isinstance(value, str) and value in NAMES:
             return cls(name=value)
         text = value if isinstance(value, str) else show(value)
-        found = None if isinstance(value, bool) else _RANGE.fullmatch(text)
-        if not found:
+        match = None if isinstance(value, bool) else _RANGE.fullmatch(text)
+        if not match:
             hint = did_you_mean(value, NAMES) if isinstance(value, str) else ""
             raise field.error(f"{show(value)} does not name layers{hint}", _FIX)
-        first, last = int(found[1]), int(found[2] or found[1])
+        first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise field.error(f"the range {text!r} runs backwards", f"write {last}-{first}")
         return cls(first, last)
@@ -113,5 +113,5 @@ class LayerExpression:
         """Return the decoder-layer indices, ascending, each once."""
         if len(self.parts) == 1:
             return self.parts[0].resolve(shape, place)
-        chosen = (part.resolve(shape, place / index) for index, part in enumerate(self.parts))
-        return tuple(sorted({layer for layers in chosen for layer in layers}))
+        layers_by_part = (part.resolve(shape, place / index) for index, part in enumerate(self.parts))
+        return tuple(sorted({layer for layers in layers_by_part for layer in layers}))

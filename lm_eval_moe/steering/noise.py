@@ -106,10 +106,10 @@ class PrefixKeys:
             return torch.from_numpy(array).to(tokens.device)
 
         order, run, runs = on_device(rows.order), on_device(rows.run), on_device(rows.runs)
-        own = tokens.long() if rows.kept.size == rows.count else tokens.long()[on_device(rows.kept)]
-        powers = own.new_full((int(rows.position.max(initial=0)) + 1,), _BASE)
+        counted_tokens = tokens.long() if rows.kept.size == rows.count else tokens.long()[on_device(rows.kept)]
+        powers = counted_tokens.new_full((int(rows.position.max(initial=0)) + 1,), _BASE)
         powers[0] = 1
-        terms = _mixed((own + 1) * _STEP) * powers.cumprod(0)[on_device(rows.position)]
+        terms = _mixed((counted_tokens + 1) * _STEP) * powers.cumprod(0)[on_device(rows.position)]
         sums = torch.empty_like(terms)
         sums[order] = terms[order].cumsum(0)  # over the runs, one after another
         last = sums[on_device(rows.run_last)]
@@ -124,8 +124,8 @@ class PrefixKeys:
             before = on_device(rows.run_after[level])
             start[on_device(level)] = start[before] + lengths[before]
         if self._ends is None or len(self._ends) < rows.capacity:
-            known = own.new_zeros(0) if self._ends is None else self._ends
-            self._ends = torch.cat([known, own.new_zeros(rows.capacity)])
+            ends = counted_tokens.new_zeros(0) if self._ends is None else self._ends
+            self._ends = torch.cat([ends, counted_tokens.new_zeros(rows.capacity)])
         self._ends[runs] = start + lengths
         return _mixed(sums + (start - offset)[run])
 
@@ -138,8 +138,8 @@ class PrefixKeys:
 
 def _levels(after: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Yield the runs that follow another one of the same pass, those first whose own predecessor is done."""
-    done = after == NONE
-    while not done.all():
-        level = np.flatnonzero(~done & done[after])
+    is_done = after == NONE
+    while not is_done.all():
+        level = np.flatnonzero(~is_done & is_done[after])
         yield level
-        done[level] = True
+        is_done[level] = True

@@ -32,26 +32,26 @@ def apply_overrides(document: Any, overrides: Iterable[str]) -> tuple[Any, tuple
                 where="--set",
             )
         value = yaml_value(text, where=f"--set {key.strip()}")
-        document, root = _put(document, path, 0, value)
+        document, root = _set_value(document, path, 0, value)
         roots.append(root)
     return document, tuple(roots)
 
 
-def _put(node: Any, path: Sequence[str], done: int, value: Any) -> tuple[Any, tuple[str, ...]]:
+def _set_value(node: Any, path: Sequence[str], depth: int, value: Any) -> tuple[Any, tuple[str, ...]]:
     """Return a copy of ``node`` with ``value`` at ``path[done:]``; copies, since YAML aliases share their values."""
-    if done == len(path):
+    if depth == len(path):
         return value, tuple(path)
-    step, where = path[done], f"--set {'.'.join(path)}"
-    here = ".".join(path[:done]) or "the file"
+    step, where = path[depth], f"--set {'.'.join(path)}"
+    here = ".".join(path[:depth]) or "the file"
     if isinstance(node, Mapping) or node is None:
         entries: dict[Any, Any] = dict(node or {})
         same = [key for key in entries if step == (key if isinstance(key, str) else show(key))]
         if same:
-            entries[same[0]], root = _put(entries[same[0]], path, done + 1, value)
+            entries[same[0]], root = _set_value(entries[same[0]], path, depth + 1, value)
             return entries, root
-        for name in reversed(path[done + 1 :]):
+        for name in reversed(path[depth + 1 :]):
             value = {key_of(name): value}
-        return {**entries, key_of(step): value}, tuple(path[: done + 1])
+        return {**entries, key_of(step): value}, tuple(path[: depth + 1])
     if isinstance(node, Sequence) and not isinstance(node, str | bytes):
         index = key_of(step)
         if not isinstance(index, int) or index >= len(node):
@@ -62,7 +62,7 @@ def _put(node: Any, path: Sequence[str], done: int, value: Any) -> tuple[Any, tu
                 where=where,
             )
         items = list(node)
-        items[index], root = _put(items[index], path, done + 1, value)
+        items[index], root = _set_value(items[index], path, depth + 1, value)
         return items, root
     raise UserError(
         f"{here} is {show(node)} and has no entry {step!r}",

@@ -108,8 +108,8 @@ class SteeringPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return what the results file records: name, hash, spec, and experts per layer."""
         experts = {str(layer): experts for layer, experts in self.experts_by_layer().items()}
-        said = {"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts}
-        return {**said, "matching": self.matching, "control_of": self.control_of}
+        record = {"name": self.name, "hash": self.hash, "spec": self.spec, "experts": experts}
+        return {**record, "matching": self.matching, "control_of": self.control_of}
 
 
 def plan_hash(seed: int | None, interventions: Sequence[PlannedIntervention]) -> str:
@@ -130,11 +130,12 @@ def _content(seed: int | None, interventions: Sequence[PlannedIntervention]) -> 
         "interventions": [
             {
                 "targets": [
-                    [layer, targets.experts, targets.coefficients] for layer, targets in sorted(each.targets.items())
+                    [layer, targets.experts, targets.coefficients]
+                    for layer, targets in sorted(intervention.targets.items())
                 ],
-                **each.dump(),
+                **intervention.dump(),
             }
-            for each in interventions
+            for intervention in interventions
         ],
     }
 
@@ -152,21 +153,21 @@ def received_plan(text: str, shape: RoutingShape) -> SteeringPlan:
     """
     content = json.loads(text)
     interventions = []
-    for index, each in enumerate(content["interventions"]):
+    for index, entry in enumerate(content["interventions"]):
         place = YamlPlace(content["name"], Path()) / "interventions" / index
-        fields = {name: YamlValue(place / name, each[name]) for name in ("action", "languages")}
-        targets = {layer: LayerTargets(layer, tuple(experts), tuple(s)) for layer, experts, s in each["targets"]}
+        fields = {name: YamlValue(place / name, entry[name]) for name in ("action", "languages")}
+        targets = {layer: LayerTargets(layer, tuple(experts), tuple(s)) for layer, experts, s in entry["targets"]}
         interventions.append(
             PlannedIntervention(
                 action=parse_action(fields["action"]),
-                guard=each["guard"],
-                tokens=each["tokens"],
+                guard=entry["guard"],
+                tokens=entry["tokens"],
                 languages=LanguageFilter.parse(fields["languages"]),
                 index=index,
                 targets=targets,
             )
         )
-    found = plan_hash(content["seed"], interventions)
-    if found != content["hash"]:
-        raise ValueError(f"the plan {content['name']!r} has the hash {found}, not {content['hash']}")
-    return SteeringPlan(content["name"], "", "", content["seed"], shape, tuple(interventions), {}, found)
+    new_hash = plan_hash(content["seed"], interventions)
+    if new_hash != content["hash"]:
+        raise ValueError(f"the plan {content['name']!r} has the hash {new_hash}, not {content['hash']}")
+    return SteeringPlan(content["name"], "", "", content["seed"], shape, tuple(interventions), {}, new_hash)

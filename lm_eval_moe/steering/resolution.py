@@ -49,15 +49,18 @@ def resolve(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
 
 
 def _all_planned(spec: SteeringSpec, store: ProfileStore) -> tuple[PlannedIntervention, ...]:
-    return tuple(_planned(index, each, scope_of(index, spec, store)) for index, each in enumerate(spec.interventions))
+    return tuple(
+        _planned(index, intervention, scope_of(index, spec, store))
+        for index, intervention in enumerate(spec.interventions)
+    )
 
 
 def _controlled(spec: SteeringSpec, store: ProfileStore) -> str | None:
     """Return what a spec that draws all of its experts at random is the control of, as `SteeringPlan.matching`."""
     matched = [
-        replace(each, experts=each.experts.like)
-        for each in spec.interventions
-        if isinstance(each.experts, RandomControl)
+        replace(intervention, experts=intervention.experts.like)
+        for intervention in spec.interventions
+        if isinstance(intervention.experts, RandomControl)
     ]
     if len(matched) < len(spec.interventions):
         return None
@@ -73,7 +76,10 @@ def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | No
         UserError: As `resolve`, but for what the actions add up to.
     """
     store = _store(spec, shape, profiles)
-    return [each.experts.explain(scope_of(index, spec, store)) for index, each in enumerate(spec.interventions)]
+    return [
+        intervention.experts.explain(scope_of(index, spec, store))
+        for index, intervention in enumerate(spec.interventions)
+    ]
 
 
 def effective(intervention: InterventionSpec, choices: Sequence[Choice]) -> list[Choice]:
@@ -91,23 +97,28 @@ def _store(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | Non
 
 def scope_of(index: int, spec: SteeringSpec, store: ProfileStore) -> Scope:
     """Return what the rule of an intervention selects from."""
-    each, place = spec.interventions[index], spec.place / "interventions" / index
-    layers = each.layers.resolve(store.shape, place / "layers")
-    return Scope(layers, store.shape, spec.seed, place / "experts" / each.experts.name, store)
+    intervention, place = spec.interventions[index], spec.place / "interventions" / index
+    layers = intervention.layers.resolve(store.shape, place / "layers")
+    return Scope(layers, store.shape, spec.seed, place / "experts" / intervention.experts.name, store)
 
 
-def _planned(index: int, each: InterventionSpec, scope: Scope) -> PlannedIntervention:
-    chosen: dict[int, dict[int, float]] = {}
-    for choice in effective(each, each.experts.explain(scope)):
-        chosen.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
-    targets = {layer: LayerTargets.of(layer, weights) for layer, weights in sorted(chosen.items())}
+def _planned(index: int, intervention: InterventionSpec, scope: Scope) -> PlannedIntervention:
+    coefficients: dict[int, dict[int, float]] = {}
+    for choice in effective(intervention, intervention.experts.explain(scope)):
+        coefficients.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
+    targets = {layer: LayerTargets.of(layer, weights) for layer, weights in sorted(coefficients.items())}
     if not targets:
         raise scope.place.error(
             f"no expert is targeted in layers {format_ranges(scope.layers)}",
             "widen `layers`, or change the selection rule",
         )
     return PlannedIntervention(
-        index, targets, action=each.action, guard=each.guard, tokens=each.tokens, languages=each.languages
+        index,
+        targets,
+        action=intervention.action,
+        guard=intervention.guard,
+        tokens=intervention.tokens,
+        languages=intervention.languages,
     )
 
 
@@ -116,23 +127,23 @@ def _check_reachable(interventions: Sequence[PlannedIntervention], shape: Routin
 
     Every language that a filter names, and one that none does, is followed through all interventions in order.
     """
-    languages: set[str | None] = {None}.union(*(each.languages.mentioned for each in interventions))
+    languages: set[str | None] = {None}.union(*(intervention.languages.mentioned for intervention in interventions))
     for language in languages:
         for phase in ("prompt", "generated"):
             masked: dict[int, set[int]] = {}
-            for each in interventions:
-                if each.tokens not in ("all", phase) or not each.languages.admits_tag(language):
+            for intervention in interventions:
+                if intervention.tokens not in ("all", phase) or not intervention.languages.admits_tag(language):
                     continue
-                for layer, targets in each.targets.items():
-                    held = masked.setdefault(layer, set())
-                    if each.action.masks or (each.guard and each.action.guards_by == "ban"):
-                        held.update(targets.experts)
-                    elif each.action.unmasks:
-                        held.difference_update(targets.experts)
-                    left = shape.experts - len(held)
-                    if left < shape.top_k:
-                        raise (place / each.index / "experts").error(
-                            f"masking leaves {left} of the {shape.experts} experts of layer {layer}, but the model "
-                            f"selects {shape.top_k}",
+                for layer, targets in intervention.targets.items():
+                    masked_experts = masked.setdefault(layer, set())
+                    if intervention.action.masks or (intervention.guard and intervention.action.guards_by == "ban"):
+                        masked_experts.update(targets.experts)
+                    elif intervention.action.unmasks:
+                        masked_experts.difference_update(targets.experts)
+                    remaining = shape.experts - len(masked_experts)
+                    if remaining < shape.top_k:
+                        raise (place / intervention.index / "experts").error(
+                            f"masking leaves {remaining} of the {shape.experts} experts of layer {layer}, but the "
+                            f"model selects {shape.top_k}",
                             f"mask at most {shape.experts - shape.top_k} experts of a layer",
                         )

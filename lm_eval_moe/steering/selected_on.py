@@ -31,9 +31,9 @@ def selected_on(plan: SteeringPlan) -> SelectedOn:
     Raises:
         UserError: A profile cannot be read.
     """
-    own = f"{plan.name}: selected_on"
-    items = {(benchmark, key): own for benchmark, keys in plan.selected_on.items() for key in keys}
-    texts = dict.fromkeys(plan.selected_on_texts, own)
+    file_key = f"{plan.name}: selected_on"
+    items = {(benchmark, key): file_key for benchmark, keys in plan.selected_on.items() for key in keys}
+    texts = dict.fromkeys(plan.selected_on_texts, file_key)
     unknown = list(plan.selected_on_unknown)
     for source in plan.profiles:
         rows = read_profile(source.path, counts=True).items

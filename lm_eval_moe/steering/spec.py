@@ -43,9 +43,9 @@ class ModelBlock:
     top_k: int | None = None
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read ``{layers: 48, experts: 128, top_k: 8}``; any of the three may be left out."""
-        fields = given.keys([], ["layers", "experts", "top_k"])
+        fields = field.keys([], ["layers", "experts", "top_k"])
         return cls(**{name: value.integer(1, 1_000_000) for name, value in fields.items()})
 
     def dump(self) -> dict[str, int]:
@@ -106,13 +106,13 @@ class InterventionSpec(Manner):
     experts: Selector
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read an entry."""
-        fields = given.keys(["layers", "experts", "action"], ["guard", "tokens", "languages"])
+        fields = field.keys(["layers", "experts", "action"], ["guard", "tokens", "languages"])
         action = parse_action(fields["action"])
         guard = fields["guard"].flag() if "guard" in fields else False
         if guard and action.guards_by is None:
-            guarded = [name for name, each in sorted(Action.registry.items()) if each.guards_by]
+            guarded = [name for name, action_class in sorted(Action.registry.items()) if action_class.guards_by]
             raise fields["guard"].error(
                 f"the action {action.name!r} neither forces nor bans experts, so it cannot be guarded",
                 f"write guard: false, or choose the action {listing(guarded)}",
@@ -120,7 +120,7 @@ class InterventionSpec(Manner):
         selector = parse_selector(fields["experts"])
         weighted = None if action.weighs else selector.weighted_at()
         if weighted is not None:
-            weighing = [name for name, each in sorted(Action.registry.items()) if each.weighs]
+            weighing = [name for name, action_class in sorted(Action.registry.items()) if action_class.weighs]
             place = fields["experts"].place / selector.name
             for key in weighted:
                 place = place / key
@@ -174,9 +174,9 @@ class SteeringSpec:
     place: YamlPlace = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Self:
+    def parse(cls, field: YamlValue) -> Self:
         """Read a whole file."""
-        fields = given.keys(
+        fields = field.keys(
             ["version", "interventions"],
             [
                 *("name", "description", "source", "model", "seed"),
@@ -184,7 +184,7 @@ class SteeringSpec:
             ],
         )
         fields["version"].version(VERSION)
-        source = given.place.source
+        source = field.place.source
         name = fields["name"].text(empty=False) if "name" in fields else _default_name(source)
         if not name.isprintable():
             raise fields["name"].error("is not one line of printable text", "give a short name; it appears in tables")
@@ -205,7 +205,7 @@ class SteeringSpec:
             selected_on_texts=_texts(fields.get("selected_on_texts"), "[0b8e27a0c911]"),
             selected_on_unknown=_texts(fields.get("selected_on_unknown"), "[pooled.safetensors]"),
             control_of=_control_of(fields["control_of"]) if "control_of" in fields else None,
-            place=given.place,
+            place=field.place,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -264,25 +264,25 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> SteeringSpec:
     return parse_spec(read_yaml(Path(path), "steering"), str(path), Path(path).parent, overrides)
 
 
-def _selected_on(given: YamlValue) -> dict[str, tuple[str, ...]]:
+def _selected_on(field: YamlValue) -> dict[str, tuple[str, ...]]:
     """Read ``{mgsm_direct: [row:0, row:1]}``."""
     like = "{mgsm_direct: [row:0, row:1]}"
-    found = {}
-    for benchmark, items in given.mapping(like).items():
+    items_by_benchmark = {}
+    for benchmark, items in field.mapping(like).items():
         if not isinstance(benchmark, str) or not benchmark:
             raise items.error(f"{show(benchmark)} is not a benchmark", f"write it like {like}")
-        found[benchmark] = tuple(item.text(empty=False) for item in items.items("[row:0, row:1]"))
-    return found
+        items_by_benchmark[benchmark] = tuple(item.text(empty=False) for item in items.items("[row:0, row:1]"))
+    return items_by_benchmark
 
 
-def _texts(given: YamlValue | None, like: str) -> tuple[str, ...]:
-    return () if given is None else tuple(entry.text(empty=False) for entry in given.items(like))
+def _texts(field: YamlValue | None, like: str) -> tuple[str, ...]:
+    return () if field is None else tuple(entry.text(empty=False) for entry in field.items(like))
 
 
-def _control_of(given: YamlValue) -> str:
-    text = given.text(empty=False)
+def _control_of(field: YamlValue) -> str:
+    text = field.text(empty=False)
     if not re.fullmatch("[0-9a-f]{64}", text):
-        raise given.error(f"{show(text)} is not the hash of a steering", "leave it as `experts --control` wrote it")
+        raise field.error(f"{show(text)} is not the hash of a steering", "leave it as `experts --control` wrote it")
     return text
 
 

@@ -69,15 +69,15 @@ def write_package(folder: Path) -> None:
 def _forgotten() -> Iterator[None]:
     """What a plug-in registers is gone afterwards."""
     before = [(dict(registry._entries), dict(registry._homes)) for registry in REGISTRIES]
-    adapters, folders, modules = dict(blocks._ADAPTERS), dict(resources._added), set(sys.modules)
+    adapters, folders, modules = dict(blocks._ADAPTERS), dict(resources._plugin_dirs), set(sys.modules)
     discovery._loaded = None
     yield
     for registry, (entries, homes) in zip(REGISTRIES, before, strict=True):
         registry._entries, registry._homes = entries, homes
     blocks._ADAPTERS.clear()
     blocks._ADAPTERS.update(adapters)
-    resources._added.clear()
-    resources._added.update(folders)
+    resources._plugin_dirs.clear()
+    resources._plugin_dirs.update(folders)
     for name in set(sys.modules) - modules:
         if name.partition(".")[0] in ("moe_extras", "broken_extras"):
             del sys.modules[name]

@@ -103,9 +103,9 @@ def test_smallest_drop_is_where_the_probability_is_reached() -> None:
     def power(drop: float) -> float:
         return mean_power(drop, 0.02, alpha=0.05, margin=0.0)
 
-    smallest = smallest_found(power, wanted=0.8, largest=0.5)
+    smallest = smallest_found(power, probability=0.8, largest=0.5)
     assert smallest == pytest.approx((stats.norm.ppf(0.95) + stats.norm.ppf(0.8)) * 0.02, abs=2e-4)
-    assert smallest_found(power, wanted=0.8, largest=0.01) is None
+    assert smallest_found(power, probability=0.8, largest=0.01) is None
 
 
 def test_a_smoothed_share_is_never_certain() -> None:

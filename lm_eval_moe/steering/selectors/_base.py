@@ -132,7 +132,7 @@ class Selector(ABC):
     def declared(cls) -> dict[str, Option]:
         """Return the declared fields, by name."""
         declared = fields(cls)  # type: ignore[arg-type]
-        return {each.name: each.metadata["option"] for each in declared if "option" in each.metadata}
+        return {field.name: field.metadata["option"] for field in declared if "option" in field.metadata}
 
     @classmethod
     def parse(cls, field: YamlValue) -> Self:
@@ -143,11 +143,11 @@ class Selector(ABC):
         """
         options = cls.declared()
         required = [name for name, option in options.items() if option.default is MISSING]
-        given = field.keys(required, [name for name in options if name not in required])
+        entries = field.keys(required, [name for name in options if name not in required])
         values: dict[str, Any] = {}
         for name, option in options.items():
-            value = given.get(name, YamlValue(field / name, option.default))
-            values[name] = option.read(value, values) if name in given or option.default is not None else None
+            value = entries.get(name, YamlValue(field / name, option.default))
+            values[name] = option.read(value, values) if name in entries or option.default is not None else None
         return cls(**values)
 
     def dump(self) -> dict[str, Any]:

@@ -43,19 +43,19 @@ def parse_profile(field: YamlValue) -> ProfilePath:
     Raises:
         UserError: It is not a safetensors or JSON file, or there is none.
     """
-    given = field.text(empty=False)
-    path = field.place.base_dir / given
+    text = field.text(empty=False)
+    path = field.place.base_dir / text
     if path.suffix not in _SUFFIXES:
-        raise field.error(f"{show(given)} is not a profile", f"give a file that ends in {' or '.join(_SUFFIXES)}")
+        raise field.error(f"{show(text)} is not a profile", f"give a file that ends in {' or '.join(_SUFFIXES)}")
     try:
-        found = path.is_file()
+        exists = path.is_file()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise field.error(f"{show(given)} cannot be read: {reason}", "give the path of a profile") from error
-    if not found:
+        raise field.error(f"{show(text)} cannot be read: {reason}", "give the path of a profile") from error
+    if not exists:
         folder = str(field.place.base_dir)
-        raise field.error(f"there is no file {show(given)}", f"relative paths start from the folder {show(folder)}")
-    return ProfilePath(given, path, field.place)
+        raise field.error(f"there is no file {show(text)}", f"relative paths start from the folder {show(folder)}")
+    return ProfilePath(text, path, field.place)
 
 
 def parse_profiles(field: YamlValue) -> Profiles:
@@ -125,35 +125,37 @@ class Sample:
         return {(item.benchmark, item.item) for item in items if item.item}
 
 
-def all_items(scope: Scope, given: ProfilePath) -> Sample:
+def all_items(scope: Scope, source: ProfilePath) -> Sample:
     """Return all items of a profile.
 
     Raises:
         UserError: The file cannot be used.
     """
-    profile = scope.profiles.load(given)
-    return Sample(given, profile, tuple(range(len(profile.items))))
+    profile = scope.profiles.load(source)
+    return Sample(source, profile, tuple(range(len(profile.items))))
 
 
-def sample_one_language(scope: Scope, given: ProfilePath, language: str | None = None) -> Sample:
+def sample_one_language(scope: Scope, source: ProfilePath, language: str | None = None) -> Sample:
     """Return the items of a profile in a language; without one, all items, which must be of one.
 
     Raises:
         UserError: The file cannot be used, has several languages and none is chosen, or lacks the one that is.
     """
-    everything = all_items(scope, given)
+    everything = all_items(scope, source)
     labels = everything.profile.languages()
     if language is None:
         if len(labels) > 1:
-            raise given.error(f"holds items in several languages: {_shown(labels)}", "choose one with `language: en`")
+            raise source.error(
+                f"holds items in several languages: {_list_labels(labels)}", "choose one with `language: en`"
+            )
         return everything
     if set(labels) == {""}:  # the file does not say: take the word of the steering file
         return everything
     same = {label for label in labels if label and _is(label, language)}
     rows = tuple(row for row, item in enumerate(everything.profile.items) if item.language in same)
     if not rows:
-        raise given.error(
-            f"holds no items in {language}, it has {_shown(labels)}",
+        raise source.error(
+            f"holds no items in {language}, it has {_list_labels(labels)}",
             f"give a profile that has some, such as one from a run with the {language} task",
         )
     return replace(everything, rows=rows)
@@ -169,7 +171,7 @@ def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
     Warns:
         RoutingWarning: The languages' items are not the same.
     """
-    samples = {language: sample_one_language(scope, given, language) for language, given in profiles.items()}
+    samples = {language: sample_one_language(scope, source, language) for language, source in profiles.items()}
     require_comparable(samples.values())
     if not any(sample.pooled for sample in samples.values()):
         items = [sample.keys for sample in samples.values()]
@@ -210,18 +212,17 @@ def require_comparable(samples: Iterable[Sample]) -> None:
             raise second.given.error(
                 f"is the same file as {show(first.given.given)}{copied}", "give two different profiles"
             )
-        one, other = first.profile.header, second.profile.header
-        if None in (one.span, other.span):
+        a, b = first.profile.header, second.profile.header
+        if None in (a.span, b.span):
             continue  # a file of pooled counts does not say
-        if one.span != other.span:
+        if a.span != b.span:
             raise second.given.error(
-                f"counts the tokens of the span {other.span!r}, but {show(first.given.given)} those of {one.span!r}",
+                f"counts the tokens of the span {b.span!r}, but {show(first.given.given)} those of {a.span!r}",
                 "give profiles of the same span (--model_args capture=…)",
             )
-        if one.steering != other.steering:
+        if a.steering != b.steering:
             raise second.given.error(
-                f"is of a model {_steered(other.steering)}, but {show(first.given.given)} of one "
-                f"{_steered(one.steering)}",
+                f"is of a model {_steered(b.steering)}, but {show(first.given.given)} of one {_steered(a.steering)}",
                 "give profiles of the same model, preferably without steering",
             )
 
@@ -230,7 +231,7 @@ def _steered(steering: str | None) -> str:
     return f"steered by {steering[:16]}" if steering else "without steering"
 
 
-def _shown(labels: dict[str, int]) -> str:
+def _list_labels(labels: dict[str, int]) -> str:
     return ", ".join(f"{label or 'unknown'} ({count})" for label, count in labels.items())
 
 

@@ -75,11 +75,11 @@ def meeting(
         below = meets is np.less
         row, expert = np.unravel_index(np.nanargmin(values) if below else np.nanargmax(values), values.shape)
         value = float(values[row, expert])
-        shown = f"{value:.4g}"
-        if float(shown) == threshold != value:
-            shown = repr(value)  # just short of it: say by how much
+        number = f"{value:.4g}"
+        if float(number) == threshold != value:
+            number = repr(value)  # just short of it: say by how much
         extreme = "smallest" if below else "largest"
-        problem += f": the {extreme} {what} is {shown} (layer {scope.layers[row]}, expert {expert})"
+        problem += f": the {extreme} {what} is {number} (layer {scope.layers[row]}, expert {expert})"
         grid = [step for step in _GRID if step > threshold] if below else [s for s in _GRID[::-1] if s < threshold]
         table: dict[int, float] = {}  # one threshold a count
         for step in grid:

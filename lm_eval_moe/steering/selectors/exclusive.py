@@ -55,5 +55,5 @@ class ExclusiveExperts(Selector):
 
     def _share(self, shares: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the group's share of every expert; NaN where it has none, which a threshold of 0 does not give it."""
-        group: NDArray[np.float64] = np.sort(np.stack([shares[each] for each in self.languages]), axis=0).sum(0)
+        group: NDArray[np.float64] = np.sort(np.stack([shares[language] for language in self.languages]), axis=0).sum(0)
         return np.where(group > 0, group, np.nan)

@@ -102,10 +102,10 @@ def _experts(field: YamlValue) -> dict[int, float]:
     """Read ``[3, 17]`` or ``{3: 0.41}`` into expert → coefficient."""
     experts: dict[int, float] = {}
     if isinstance(field.value, Mapping):
-        given = [(_expert(key, value.place), value) for key, value in field.mapping(_LIKE).items()]
+        entries = [(_expert(key, value.place), value) for key, value in field.mapping(_LIKE).items()]
     else:
-        given = [(item.integer(0, MAX_EXPERTS), item) for item in field.items(_LIKE)]
-    for expert, value in given:
+        entries = [(item.integer(0, MAX_EXPERTS), item) for item in field.items(_LIKE)]
+    for expert, value in entries:
         if expert in experts:
             raise value.error(f"expert {expert} is given twice", "give it once")
         weighted = isinstance(field.value, Mapping)

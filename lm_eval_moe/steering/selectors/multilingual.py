@@ -60,5 +60,5 @@ class MultilingualExperts(Selector):
         samples = sample_languages(scope, self.profiles)
         frequencies = {language: sample.activity.mean[scope.rows] for language, sample in samples.items()}
         reference = frequencies[self.reference]
-        others = {language: values for language, values in frequencies.items() if language != self.reference}
-        return frequencies, {language: difference(values, reference) for language, values in others.items()}
+        other_frequencies = {language: values for language, values in frequencies.items() if language != self.reference}
+        return frequencies, {language: difference(values, reference) for language, values in other_frequencies.items()}

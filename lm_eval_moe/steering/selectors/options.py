@@ -76,11 +76,11 @@ def choice(text: str, options: Sequence[str], default: Any = MISSING) -> Any:
 
 
 def _some_members(field: YamlValue, before: Mapping[str, Any]) -> tuple[str, ...]:
-    known = before["profiles"]
-    languages = tuple(sorted({parse_member(item, known) for item in field.items("[sw]")}))
-    if not 0 < len(languages) < len(known):
+    profiles = before["profiles"]
+    languages = tuple(sorted({parse_member(item, profiles) for item in field.items("[sw]")}))
+    if not 0 < len(languages) < len(profiles):
         raise field.error(
-            f"{len(languages)} of the {len(known)} languages with profiles are named",
-            f"name some of them, but not all: {', '.join(known)}",
+            f"{len(languages)} of the {len(profiles)} languages with profiles are named",
+            f"name some of them, but not all: {', '.join(profiles)}",
         )
     return languages

@@ -70,11 +70,11 @@ class RandomControl(Selector):
             selection.setdefault(choice.layer, {})[choice.expert] = choice.coefficient
         choices: list[Choice] = []
         for layer, matched in selection.items():
-            drawn = draw(seed, layer, matched, scope.shape.experts, scope.place)
-            others = scope.shape.experts - len(matched)
+            replacements = draw(seed, layer, matched, scope.shape.experts, scope.place)
+            pool = scope.shape.experts - len(matched)
             choices += [
-                Choice(layer, expert, matched[instead], f"drawn from {others} others, in place of expert {instead}")
-                for expert, instead in drawn.items()
+                Choice(layer, expert, matched[instead], f"drawn from {pool} others, in place of expert {instead}")
+                for expert, instead in replacements.items()
             ]
         return sorted(choices, key=lambda choice: (choice.layer, choice.expert))
 
@@ -92,11 +92,11 @@ def draw(seed: int, layer: int, matched: Mapping[int, object], experts: int, pla
     Raises:
         UserError: The layer has too few other experts.
     """
-    others = [expert for expert in range(experts) if expert not in matched]
-    if len(others) < len(matched):
+    candidates = [expert for expert in range(experts) if expert not in matched]
+    if len(candidates) < len(matched):
         raise place.error(
-            f"layer {layer} has {len(matched)} matched experts and only {len(others)} others to draw from",
+            f"layer {layer} has {len(matched)} matched experts and only {len(candidates)} others to draw from",
             "match a rule that selects at most half of a layer's experts, or leave the layer out",
         )
-    drawn = np.random.default_rng([seed, layer]).choice(others, len(matched), replace=False).tolist()
-    return dict(zip(drawn, matched, strict=True))
+    sample = np.random.default_rng([seed, layer]).choice(candidates, len(matched), replace=False).tolist()
+    return dict(zip(sample, matched, strict=True))

@@ -61,8 +61,8 @@ class RiskDifference(Selector):
         """Read ``{profile_a: …, profile_b: …, top: 20, direction: positive}``, or ``threshold`` instead of ``top``."""
         rule = super().parse(field)
         if (rule.top is None) == (rule.threshold is None):
-            given = "neither `top` nor `threshold`" if rule.top is None else "both `top` and `threshold` are given"
-            raise field.error(given, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a minimum |RD|")
+            problem = "neither `top` nor `threshold`" if rule.top is None else "both `top` and `threshold` are given"
+            raise field.error(problem, "give one: `top: 20`, a number of experts, or `threshold: 0.1`, a minimum |RD|")
         return rule
 
     def explain(self, scope: Scope) -> list[Choice]:
@@ -126,14 +126,14 @@ def _paired(scope: Scope, a: ProfilePath, b: ProfilePath) -> tuple[Sample, Sampl
     Warns:
         RoutingWarning: Some items have none.
     """
-    first, second = samples = [all_items(scope, given) for given in (a, b)]
+    first, second = samples = [all_items(scope, source) for source in (a, b)]
     require_comparable(samples)
     if first.pooled and second.pooled:
         return first, second
     if first.pooled or second.pooled:
-        pooled, other = (first, second) if first.pooled else (second, first)
+        pooled, itemised = (first, second) if first.pooled else (second, first)
         raise pooled.given.error(
-            f"pools its items, but {show(other.given.given)} does not: they cannot be paired",
+            f"pools its items, but {show(itemised.given.given)} does not: they cannot be paired",
             "give two profiles with items, or two of pooled counts",
         )
     # One language against another is a pair as well; where a profile has several, each has its own.

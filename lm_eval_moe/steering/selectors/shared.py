@@ -43,9 +43,9 @@ class SharedExperts(Selector):
         choices = []
         what = "share of an expert's dominant language"
         for layer, expert, most, values in selected(scope, largest, self.threshold, what, shares, np.less):
-            shown = ", ".join(f"{language} {share:.4f}" for language, share in values.items())
+            share_list = ", ".join(f"{language} {share:.4f}" for language, share in values.items())
             coefficient = most if self.source is None else values[self.source]
-            why = f"shares {shown}: all below {self.threshold:g}"
+            why = f"shares {share_list}: all below {self.threshold:g}"
             choices.append(Choice(layer, expert, coefficient, why, values))
         return choices
 
