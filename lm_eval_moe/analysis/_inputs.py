@@ -108,7 +108,7 @@ class LanguageRouting:
                 tasks = f"{self.profile.items[other].task} and {item.task}"
                 raise self.given.error(
                     f"holds the item {item.item} of {item.benchmark} twice in {self.language}: in {tasks}",
-                    "give profiles in which an item pairs with one item of another language, such as of one task each",
+                    "give profiles in which an item pairs with one item of another language: one task per language",
                 )
         return named
 

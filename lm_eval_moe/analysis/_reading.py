@@ -110,7 +110,7 @@ def _named(given: str) -> tuple[str | None, Path]:
 
 def _path(path: Path) -> ProfilePath:
     if path.suffix not in (".safetensors", ".json"):
-        raise UserError("is no profile", fix="give a file that ends in .safetensors or .json", where=str(path))
+        raise UserError("is not a profile", fix="give a file that ends in .safetensors or .json", where=str(path))
     return ProfilePath(str(path), path, YamlPlace("PROFILE", path.parent))
 
 
@@ -195,7 +195,7 @@ def _refuse_other_shape(run: Run, shape: RoutingShape) -> None:
     ):
         if theirs != ours:
             raise UserError(
-                f"is of a model of another shape than the profiles: its {title} {_said(theirs)}, not {_said(ours)}",
+                f"is from a model whose shape differs from the profiles': {title} {_said(theirs)}, not {_said(ours)}",
                 fix="give results of the profiled model",
                 where=run.label,
             )
@@ -246,7 +246,7 @@ def _accuracies(path: Path) -> dict[str, float]:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", fix="give a CSV file", where=str(path)) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"is no CSV text: {error}", fix="give a CSV file", where=str(path)) from error
+        raise UserError(f"is not CSV text: {error}", fix="give a CSV file", where=str(path)) from error
     return found
 
 
@@ -256,5 +256,5 @@ def _number(text: str | None, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"the accuracy {text!r} is no number", fix="write it like 0.764", where=where)
+        raise UserError(f"the accuracy {text!r} is not a number", fix="write it like 0.764", where=where)
     return number

@@ -25,7 +25,7 @@ __all__ = ["AccuracyCorrelation", "AccuracyCorrelations"]
 
 _MEANING = (
     "the interval, by Fisher's z, says how far r might be off for other languages of this kind, not what one language "
-    "would gain; with few languages one of them can decide it, and languages of one family are taken as independent"
+    "would gain; with few languages one of them can decide it, and it treats languages of one family as independent"
 )
 
 

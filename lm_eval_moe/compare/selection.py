@@ -99,7 +99,7 @@ def _labelled(runs: list[LabelledRun], labels: Sequence[str]) -> list[LabelledRu
     for given in labels:
         glob, equals, name = given.partition("=")
         if not equals or not glob.strip() or not name.strip():
-            raise UserError(f"{given!r} is no GLOB=NAME", fix="for example '*soft*=soft steering'", where="--label")
+            raise UserError(f"{given!r} is not GLOB=NAME", fix="for example '*soft*=soft steering'", where="--label")
         fitting = [number for number, run in enumerate(runs) if _fits(run, glob)]
         if len(fitting) != 1:
             which = "no run" if not fitting else f"{len(fitting)} runs"

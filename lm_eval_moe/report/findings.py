@@ -273,7 +273,7 @@ def notes(benchmark: Benchmark) -> list[Note]:
     if any(difference.how == "unpaired" and difference.stderr is not None for difference in differences):
         said.append(
             "Some standard errors of differences are unpaired, as the per-item scores of the same documents are not in "
-            "both runs' results or the metric is no mean over items: they are usually too large, and "
+            "both runs' results or the metric is not a mean over items: they are usually too large, and "
             "those of averages are the largest that the languages' dependence allows."
         )
     said += _averages(benchmark)
@@ -285,6 +285,6 @@ def notes(benchmark: Benchmark) -> list[Note]:
         said.append(
             f"Divergence compares the routing of each item with that of the same item in {benchmark.reference} in the "
             "same run (middle layers; 0 is the same routing). Steering that promotes the same experts in every "
-            "language lowers it by construction; that alone is no gain."
+            "language lowers it by construction; that alone is not a gain."
         )
     return said

@@ -155,7 +155,7 @@ def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path
         if is_profile(path):
             profiles.append(path)
         else:
-            notes.append(f"{path} is left aside: it is no routing profile")
+            notes.append(f"{path} is left aside: it is not a routing profile")
     has_results = _has_results(folder, sweeps)
     if not has_results and not profiles and not sweeps:
         raise UserError(
