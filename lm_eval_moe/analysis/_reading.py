@@ -195,13 +195,13 @@ def _refuse_other_shape(run: Run, shape: RoutingShape) -> None:
     ):
         if theirs != ours:
             raise UserError(
-                f"is from a model whose shape differs from the profiles': {title} {_size_text(theirs)}, not {_size_text(ours)}",
+                f"is from a model whose shape differs from the profiles': {title} {_size(theirs)}, not {_size(ours)}",
                 fix="give results of the profiled model",
                 where=run.label,
             )
 
 
-def _size_text(size: int | tuple[int, ...] | None) -> str:
+def _size(size: int | tuple[int, ...] | None) -> str:
     return format_ranges(size) if isinstance(size, tuple) else str(size)
 
 

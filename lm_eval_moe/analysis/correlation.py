@@ -138,9 +138,7 @@ class AccuracyCorrelations(Analysis):
         rows = [["accuracy of", "divergence of", "languages", "Pearson", "p", "Spearman", "p"]]
         for relation in self.correlations:
             if relation.band == "middle":
-                cells = [
-                    text for r in (relation.pearson, relation.spearman) for text in (_coefficient_text(r), f"{r.p:.3g}")
-                ]
+                cells = [text for r in (relation.pearson, relation.spearman) for text in (_text(r), f"{r.p:.3g}")]
                 without = f" (not {', '.join(relation.unmatched_languages)})" if relation.unmatched_languages else ""
                 rows.append([relation.accuracy_of, relation.divergence_of, f"{len(relation.points)}{without}", *cells])
         lines = ["accuracy against divergence in the middle layers, over languages"]
@@ -148,7 +146,7 @@ class AccuracyCorrelations(Analysis):
         return [*lines, *(f"  left out: {what}: {why}" for what, why in self.left_out.items())]
 
 
-def _coefficient_text(r: Correlation) -> str:
+def _text(r: Correlation) -> str:
     return f"{r.r:+.2f}" + (f" [{r.interval[0]:+.2f}, {r.interval[1]:+.2f}]" if r.interval else "")
 
 

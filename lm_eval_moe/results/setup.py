@@ -124,7 +124,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
         kind: str, before: Any, after: Any, *, serious: bool = True, form: Callable[[Any], object] = lambda value: value
     ) -> Iterator[Mismatch]:
         if before != after:
-            yield Mismatch(task, kind, _shown(form(before)), _shown(form(after)), serious)
+            yield Mismatch(task, kind, _text_of(form(before)), _text_of(form(after)), serious)
 
     # What one of them does not say (written by an early release) cannot be told to differ.
     versions, shots = (first.version, second.version), (first.few_shot, second.few_shot)
@@ -150,7 +150,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
     elif first.prompt_fields and second.prompt_fields:
         for key in sorted(first.prompt_fields.keys() | second.prompt_fields.keys()):
             pair = ((key, setup.prompt_fields.get(key)) for setup in (first, second))
-            yield from differ("prompts", *pair, form=lambda field: f"{field[0]} {_shown(field[1])}")
+            yield from differ("prompts", *pair, form=lambda field: f"{field[0]} {_text_of(field[1])}")
     yield from differ("generation settings", first.generation, second.generation, serious=False)
 
 
@@ -193,7 +193,7 @@ def _of_identities(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mi
                 reported.add((where, difference.part))
                 kind = difference.part.removeprefix(f"{task}.")
                 serious = any(f"task.{kind}".startswith(part) or kind.startswith(part) for part in _SERIOUS)
-                yield Mismatch(where, kind, _shown(difference.old), _shown(difference.new), serious)
+                yield Mismatch(where, kind, _text_of(difference.old), _text_of(difference.new), serious)
 
 
 def _recorded(identity: Identity | None) -> str:
@@ -227,6 +227,6 @@ def _short(value: str | None) -> str | None:
     return value[:12] if value else None
 
 
-def _shown(value: object) -> str:
+def _text_of(value: object) -> str:
     text = "none" if value is None else " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
