@@ -66,12 +66,12 @@ class Analysis(ABC):
 
 def jsonable(content: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a mapping with NaN and infinities as None at any depth, since JSON has no word for them."""
-    return {str(key): _known(value) for key, value in content.items()}
+    return {str(key): _finite_or_none(value) for key, value in content.items()}
 
 
-def _known(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return jsonable(value)
-    return [_known(part) for part in value] if isinstance(value, list | tuple) else value
+    return [_finite_or_none(part) for part in value] if isinstance(value, list | tuple) else value

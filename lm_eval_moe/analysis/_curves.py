@@ -52,11 +52,11 @@ class MeanInterval:
     @classmethod
     def of(cls, values: Values) -> MeanInterval:
         """Return the mean of values, NaN left out."""
-        known = values[~np.isnan(values)]
-        if not known.size:
+        numbers = values[~np.isnan(values)]
+        if not numbers.size:
             return cls(math.nan, None, None, None, 0)
-        stderr = float(known.std(ddof=1) / math.sqrt(known.size)) if known.size > 1 else None
-        return cls.around(Estimate(float(known.mean()), stderr), known.size)
+        stderr = float(numbers.std(ddof=1) / math.sqrt(numbers.size)) if numbers.size > 1 else None
+        return cls.around(Estimate(float(numbers.mean()), stderr), numbers.size)
 
     @classmethod
     def around(cls, estimate: Estimate, items: int) -> MeanInterval:
@@ -128,9 +128,19 @@ class LanguageCurve:
         parts: Sequence[tuple[str, Mapping[Any, MeanInterval]]]
         parts = (("layer", self.layers), ("band", self.bands), ("difference", self.contrasts))
         for part, entries in parts:
-            for at, each in entries.items():
-                mean = None if math.isnan(each.mean) else each.mean
-                yield (self.language, self.level, part, at, mean, each.stderr, each.low, each.high, each.items)
+            for at, interval in entries.items():
+                mean = None if math.isnan(interval.mean) else interval.mean
+                yield (
+                    self.language,
+                    self.level,
+                    part,
+                    at,
+                    mean,
+                    interval.stderr,
+                    interval.low,
+                    interval.high,
+                    interval.items,
+                )
 
 
 def mean_of_languages(
@@ -148,8 +158,8 @@ def mean_of_languages(
     """
     if len(values) < 2:
         return None
-    columns = {language: (names, _columns(each, shape)) for language, (names, each) in values.items()}
-    found: dict[int | str, MeanInterval] = {}
+    columns = {language: (names, _columns(item_values, shape)) for language, (names, item_values) in values.items()}
+    intervals: dict[int | str, MeanInterval] = {}
     for part in next(iter(columns.values()))[1]:
         groups = [
             [(name, float(x)) for name, x in zip(names, parts[part], strict=True) if not math.isnan(x)]
@@ -157,18 +167,18 @@ def mean_of_languages(
         ]
         clusters = len({name for group in groups for name, _ in group})
         if all(groups):
-            found[part] = MeanInterval.around(ClusteredValues.of(groups).mean(), clusters)
+            intervals[part] = MeanInterval.around(ClusteredValues.of(groups).mean(), clusters)
         else:
-            found[part] = MeanInterval(math.nan, None, None, None, 0)
+            intervals[part] = MeanInterval(math.nan, None, None, None, 0)
     items = len({name for names, _ in values.values() for name in names})
-    return LanguageCurve("mean", "items", items, tokens, *_parts(found))
+    return LanguageCurve("mean", "items", items, tokens, *_parts(intervals))
 
 
 _Means = dict[int | str, MeanInterval]
 
 
 def _means(values: Values, shape: RoutingShape) -> _Means:
-    return {name: MeanInterval.of(each) for name, each in _columns(values, shape).items()}
+    return {name: MeanInterval.of(column) for name, column in _columns(values, shape).items()}
 
 
 def _parts(means: _Means) -> tuple[dict[int, MeanInterval], dict[str, MeanInterval], dict[str, MeanInterval]]:

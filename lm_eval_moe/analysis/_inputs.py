@@ -98,19 +98,19 @@ class LanguageRouting:
         Raises:
             UserError: An item is there twice.
         """
-        named: dict[ItemName, int] = {}
+        row_of_item: dict[ItemName, int] = {}
         for row in self.rows:
             item = self.profile.items[row]
             if not item.item:
                 return {}
-            other = named.setdefault((item.benchmark, item.item), row)
-            if other != row:
-                tasks = f"{self.profile.items[other].task} and {item.task}"
+            first_row = row_of_item.setdefault((item.benchmark, item.item), row)
+            if first_row != row:
+                tasks = f"{self.profile.items[first_row].task} and {item.task}"
                 raise self.given.error(
                     f"holds the item {item.item} of {item.benchmark} twice in {self.language}: in {tasks}",
-                    "give profiles in which an item pairs with one item of another language, such as of one task each",
+                    "give profiles in which an item pairs with one item of another language: one task per language",
                 )
-        return named
+        return row_of_item
 
     @cached_property
     def tokens(self) -> dict[int, int]:
@@ -192,8 +192,8 @@ class AnalysisInputs:
         """
         if analysis not in self._done:
             self._done[analysis] = analysis.of(self)
-        found: A = self._done[analysis]
-        return found
+        result: A = self._done[analysis]
+        return result
 
     def require_languages(self, count: int) -> None:
         """Refuse fewer languages.
@@ -202,8 +202,8 @@ class AnalysisInputs:
             NotPossible: There are fewer.
         """
         if len(self.languages) < count:
-            given = ", ".join(self.languages)
+            names = ", ".join(self.languages)
             raise NotPossible(
-                f"it compares at least {count} languages, the profiles are of {len(self.languages)}: {given}",
+                f"it compares at least {count} languages, the profiles are of {len(self.languages)}: {names}",
                 "give the profiles of further languages",
             )

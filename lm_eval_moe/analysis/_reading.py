@@ -49,25 +49,25 @@ def read_inputs(
         UserError: A file cannot be read or is of another model or shape, a language is there twice or not at all, or
             no profile has items of the benchmark.
     """
-    named = [_named(given) for given in profiles]
-    if not named:
+    languages_and_paths = [_language_and_path(argument) for argument in profiles]
+    if not languages_and_paths:
         raise UserError("no profile is given", fix="give the profiles of at least one language", where="PROFILE")
-    paths = [path for _, path in named]
-    for language, path in named:
+    paths = [path for _, path in languages_and_paths]
+    for language, path in languages_and_paths:
         if path.suffix == ".json" and language is None:
             raise UserError(
                 "holds JSON counts, which do not say their language", fix=f"write en={path}", where=str(path)
             )
     read = {path: read_profile(path, counts=True) for path in dict.fromkeys([*paths, *map(Path, task or ())])}
     shape = common_shape(list(read.values()), _ALIKE)
-    said = [profile for profile in read.values() if not profile.is_dump]
-    for profile in said[1:]:
-        check_alike(said[0], profile, ("model", "span", "steering"), _ALIKE)
+    full_profiles = [profile for profile in read.values() if not profile.is_dump]
+    for profile in full_profiles[1:]:
+        check_alike(full_profiles[0], profile, ("model", "span", "steering"), _ALIKE)
     if benchmark is not None:
         _check_benchmark(benchmark, [read[path] for path in dict.fromkeys(paths)])
     store = ProfileStore(shape)
     languages: dict[str, LanguageRouting] = {}
-    for language, path in named:
+    for language, path in languages_and_paths:
         for tag, rows in _rows(language, read[path], benchmark).items():
             if tag in languages:
                 raise UserError(
@@ -75,14 +75,14 @@ def read_inputs(
                     fix="give every language once; `lm-eval-moe profile merge` puts items of one language together",
                     where=str(path),
                 )
-            given = _path(path)
-            languages[tag] = LanguageRouting(tag, given, store.load(given), rows)
+            profile_path = _path(path)
+            languages[tag] = LanguageRouting(tag, profile_path, store.load(profile_path), rows)
     tag = _tag(reference, "--reference")
     if tag not in languages:
         raise UserError(
             f"there is no profile of {tag}", fix=f"the profiles are of {', '.join(languages)}", where="--reference"
         )
-    head = (said or list(read.values()))[0].header  # JSON counts say nothing
+    head = (full_profiles or list(read.values()))[0].header  # JSON counts say nothing
     pair = (_path(Path(task[0])), _path(Path(task[1])), None) if task else None
     return AnalysisInputs(
         shape=shape,
@@ -101,16 +101,16 @@ def read_inputs(
     )
 
 
-def _named(given: str) -> tuple[str | None, Path]:
-    language, equals, path = given.partition("=")
-    if not equals or Path(given).is_file():
-        return None, Path(given)
-    return _tag(language, f"PROFILE {given}"), Path(path)
+def _language_and_path(argument: str) -> tuple[str | None, Path]:
+    language, equals, path = argument.partition("=")
+    if not equals or Path(argument).is_file():
+        return None, Path(argument)
+    return _tag(language, f"PROFILE {argument}"), Path(path)
 
 
 def _path(path: Path) -> ProfilePath:
     if path.suffix not in (".safetensors", ".json"):
-        raise UserError("is no profile", fix="give a file that ends in .safetensors or .json", where=str(path))
+        raise UserError("is not a profile", fix="give a file that ends in .safetensors or .json", where=str(path))
     return ProfilePath(str(path), path, YamlPlace("PROFILE", path.parent))
 
 
@@ -122,18 +122,18 @@ def _tag(language: str, where: str) -> str:
 
 
 def _check_benchmark(benchmark: str, profiles: Sequence[Profile]) -> None:
-    known: dict[str, None] = {}
+    benchmarks: dict[str, None] = {}
     for profile in profiles:
-        own = dict.fromkeys(item.benchmark for item in profile.items if item.benchmark)
-        if not own:
+        profile_benchmarks = dict.fromkeys(item.benchmark for item in profile.items if item.benchmark)
+        if not profile_benchmarks:
             raise UserError(
                 "does not say of which benchmark its counts are", fix="leave out --benchmark", where=str(profile.path)
             )
-        known |= own
-    if benchmark not in known:
+        benchmarks |= profile_benchmarks
+    if benchmark not in benchmarks:
         raise UserError(
-            f"no profile has items of {benchmark!r}{did_you_mean(benchmark, known)}",
-            fix=f"give one of {', '.join(known)}",
+            f"no profile has items of {benchmark!r}{did_you_mean(benchmark, benchmarks)}",
+            fix=f"give one of {', '.join(benchmarks)}",
             where="--benchmark",
         )
 
@@ -148,8 +148,8 @@ def _rows(language: str | None, profile: Profile, benchmark: str | None) -> dict
     if labels == {""}:  # the file does not say: take the user's word
         if language is None:
             raise UserError("does not say its language", fix=f"write en={profile.path}", where=str(profile.path))
-        kept = [row for row, item in enumerate(profile.items) if benchmark in (None, item.benchmark)]
-        return {language: tuple(kept)} if kept else {}
+        matching_rows = [row for row, item in enumerate(profile.items) if benchmark in (None, item.benchmark)]
+        return {language: tuple(matching_rows)} if matching_rows else {}
     rows: dict[str, list[int]] = {}
     for row, item in enumerate(profile.items):
         if item.language and benchmark in (None, item.benchmark):
@@ -168,51 +168,51 @@ def _rows(language: str | None, profile: Profile, benchmark: str | None) -> dict
 def _runs(paths: Sequence[Path], shape: RoutingShape) -> tuple[Run, ...]:
     """Read results; of tasks that one folder has of several dates the newest counts."""
     labelled, superseded = latest(read_results(paths, samples=False)) if paths else ([], [])
-    for each in superseded:
+    for notice in superseded:
         warnings.warn(
-            f"the results of {each.newer} count for {', '.join(each.tasks)}, not those of {each.older}",
+            f"the results of {notice.newer} count for {', '.join(notice.tasks)}, not those of {notice.older}",
             RoutingWarning,
             stacklevel=2,
         )
     runs: list[Run] = []
-    for given in labelled:
-        run = Run(replace(given, label=str(given.source)))
+    for labelled_run in labelled:
+        run = Run(replace(labelled_run, label=str(labelled_run.source)))
         _refuse_other_shape(run, shape)
-        for other in runs:
-            _refuse_other_run(run, other)
+        for earlier_run in runs:
+            _refuse_other_run(run, earlier_run)
         runs.append(run)
     return tuple(runs)
 
 
 def _refuse_other_shape(run: Run, shape: RoutingShape) -> None:
-    said = run.routing.model_shape
-    if said == ModelShape():
+    model_shape = run.routing.model_shape
+    if model_shape == ModelShape():
         return
     for title, theirs, ours in (
-        ("MoE layers", said.layers, shape.layers),
-        ("experts", said.experts, shape.experts),
-        ("top-k", said.top_k, shape.top_k),
+        ("MoE layers", model_shape.layers, shape.layers),
+        ("experts", model_shape.experts, shape.experts),
+        ("top-k", model_shape.top_k, shape.top_k),
     ):
         if theirs != ours:
             raise UserError(
-                f"is of a model of another shape than the profiles: its {title} {_said(theirs)}, not {_said(ours)}",
+                f"is from a model whose shape differs from the profiles': {title} {_size(theirs)}, not {_size(ours)}",
                 fix="give results of the profiled model",
                 where=run.label,
             )
 
 
-def _said(size: int | tuple[int, ...] | None) -> str:
+def _size(size: int | tuple[int, ...] | None) -> str:
     return format_ranges(size) if isinstance(size, tuple) else str(size)
 
 
 def _refuse_other_run(run: Run, first: Run) -> None:
-    for what, one, other in (
+    for what, theirs, ours in (
         ("model", first.raw.get("model_name"), run.raw.get("model_name")),
         ("steering", first.steering_hash, run.steering_hash),
     ):
-        if one != other:
+        if theirs != ours:
             raise UserError(
-                f"its {what} is {other or 'none'}, that of {first.label} is {one or 'none'}",
+                f"its {what} is {ours or 'none'}, that of {first.label} is {theirs or 'none'}",
                 fix="give results of one model, steered alike",
                 where=run.label,
             )
@@ -229,25 +229,25 @@ def _accuracies(path: Path) -> dict[str, float]:
             table = csv.DictReader(file)
             columns = [name.strip() for name in table.fieldnames or ()]
             table.fieldnames = columns
-            for needed in ("language", "accuracy"):
-                if needed not in columns:
+            for column in ("language", "accuracy"):
+                if column not in columns:
                     raise UserError(
-                        f"has no column {needed!r}{did_you_mean(needed, columns)}",
+                        f"has no column {column!r}{did_you_mean(column, columns)}",
                         fix="write a first line `language,accuracy`",
                         where=str(path),
                     )
-            found: dict[str, float] = {}
+            accuracies: dict[str, float] = {}
             for row in table:
                 where = f"{path}: line {table.line_num}"
                 language = _tag((row["language"] or "").strip(), where)
-                if language in found:
+                if language in accuracies:
                     raise UserError(f"the language {language} is given twice", fix="give it once", where=where)
-                found[language] = _number(row["accuracy"], where)
+                accuracies[language] = _number(row["accuracy"], where)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", fix="give a CSV file", where=str(path)) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"is no CSV text: {error}", fix="give a CSV file", where=str(path)) from error
-    return found
+        raise UserError(f"is not CSV text: {error}", fix="give a CSV file", where=str(path)) from error
+    return accuracies
 
 
 def _number(text: str | None, where: str) -> float:
@@ -256,5 +256,5 @@ def _number(text: str | None, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"the accuracy {text!r} is no number", fix="write it like 0.764", where=where)
+        raise UserError(f"the accuracy {text!r} is not a number", fix="write it like 0.764", where=where)
     return number

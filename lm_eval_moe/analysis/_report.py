@@ -63,7 +63,7 @@ class Findings:
 
     def tables(self) -> dict[str, str]:
         """Return the CSV tables by their file names."""
-        return {f"{name}.csv": csv_text(each.columns, each.rows()) for name, each in self.done.items()}
+        return {f"{name}.csv": csv_text(analysis.columns, analysis.rows()) for name, analysis in self.done.items()}
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``analysis.json`` and the tables; tables of analyses that were not done now are removed.
@@ -91,19 +91,21 @@ class Findings:
         ]
         counts = inputs.benchmarks
         if counts:
-            said = ", ".join(f"{name} ({count} items)" for name, count in counts.items())
+            model_counts = ", ".join(f"{name} ({count} items)" for name, count in counts.items())
             head.append(
-                f"benchmark  {said}" if len(counts) == 1 else f"benchmarks {said}: pooled, --benchmark takes one"
+                f"benchmark  {model_counts}"
+                if len(counts) == 1
+                else f"benchmarks {model_counts}: pooled, --benchmark takes one"
             )
         if inputs.steering:
             head.append(f"steering   {inputs.steering[:16]}")
         blocks = ["\n".join(head)]
-        blocks += ["\n".join(each.lines()) for each in self.done.values()]
+        blocks += ["\n".join(analysis.lines()) for analysis in self.done.values()]
         if self.not_done:
             width = max(map(len, self.not_done))
             lines = [
-                f"  {name:<{width}}  {each.reason}\n  {'':<{width}}  -> {each.fix}"
-                for name, each in self.not_done.items()
+                f"  {name:<{width}}  {obstacle.reason}\n  {'':<{width}}  -> {obstacle.fix}"
+                for name, obstacle in self.not_done.items()
             ]
             blocks.append("\n".join(["not done", *lines]))
         return "\n\n".join(blocks)
@@ -117,14 +119,14 @@ class Findings:
 
 def profiles_of(inputs: AnalysisInputs) -> list[dict[str, Any]]:
     """Return what is known of every file of profiles that was read, with the languages that are compared from it."""
-    held: dict[Path, list[str]] = {}
+    languages_of_path: dict[Path, list[str]] = {}
     for language, routing in inputs.languages.items():
-        held.setdefault(routing.given.path.resolve(), []).append(language)
+        languages_of_path.setdefault(routing.given.path.resolve(), []).append(language)
     return [
         {
             "file": Path(source.given).name,
             **source.said(),
-            "languages": held.get(source.path.resolve(), []),
+            "languages": languages_of_path.get(source.path.resolve(), []),
         }
         for source in inputs.store.used
     ]
@@ -138,7 +140,7 @@ def chosen_analyses(names: Sequence[str]) -> list[type[Analysis]]:
     """
     for name in names:
         Analysis.registry.look_up(name, "--analyses")
-    return [each for each in Analysis.ordered() if each.name in names]
+    return [analysis for analysis in Analysis.ordered() if analysis.name in names]
 
 
 def analyse(inputs: AnalysisInputs, names: Sequence[str] | None = None) -> Findings:
@@ -147,15 +149,15 @@ def analyse(inputs: AnalysisInputs, names: Sequence[str] | None = None) -> Findi
     Raises:
         UserError: A name is unknown, one that was named cannot be done, or a profile is damaged.
     """
-    done: dict[str, Analysis] = {}
+    results: dict[str, Analysis] = {}
     not_done: dict[str, NotPossible] = {}
     for analysis in Analysis.ordered() if names is None else chosen_analyses(names):
         try:
-            done[analysis.name] = inputs.result(analysis)
+            results[analysis.name] = inputs.result(analysis)
         except NotPossible as missing:
             if names is not None:
                 raise UserError(
                     f"{analysis.name} cannot be done: {missing.reason}", fix=missing.fix, where="--analyses"
                 ) from missing
             not_done[analysis.name] = missing
-    return Findings(inputs, done, not_done)
+    return Findings(inputs, results, not_done)

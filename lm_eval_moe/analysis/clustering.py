@@ -132,7 +132,7 @@ class LanguageClusters(Analysis):
                     name: vars(self.agreement[name]) if name in self.agreement else f"no two are of one {name}"
                     for name in _GROUPINGS
                 },
-                "without_family": [each for each in self.languages if each not in families],
+                "without_family": [language for language in self.languages if language not in families],
             }
         )
 
@@ -147,9 +147,9 @@ class LanguageClusters(Analysis):
     def lines(self) -> list[str]:
         """Return the order of the leaves, the tree's fidelity, and the agreement with families."""
         rows = [["leaves", " ".join(self.leaves)], ["cophenetic correlation", f"{self.cophenetic_correlation:.3f}"]]
-        for name, each in self.agreement.items():
-            means = f"within {each.within:.4f}, between {each.between:.4f} ({p_text(each.p)})"
-            rows.append([f"by {name}", f"{means}, adjusted Rand index {each.rand_index:.2f}"])
+        for name, agreement in self.agreement.items():
+            means = f"within {agreement.within:.4f}, between {agreement.between:.4f} ({p_text(agreement.p)})"
+            rows.append([f"by {name}", f"{means}, adjusted Rand index {agreement.rand_index:.2f}"])
         if not self.agreement:
             rows.append(["by family", "no two of these languages are of one family"])
         heading = f"clusters of languages ({self.distance} distance, {len(self.layers)} layers, average linkage)"
@@ -171,26 +171,26 @@ def family_agreement(
     """
     from scipy.cluster.hierarchy import cut_tree
 
-    known = [at for at, language in enumerate(languages) if language in groups]
-    names = [groups[languages[at]] for at in known]
+    places = [at for at, language in enumerate(languages) if language in groups]
+    names = [groups[languages[at]] for at in places]
     kinds = len(set(names))
     if kinds < 2 or kinds == len(names):
         return None
     labels = np.unique(names, return_inverse=True)[1]
-    first, second = np.triu_indices(len(known), 1)
-    between = distances[np.ix_(known, known)][first, second]
+    first, second = np.triu_indices(len(places), 1)
+    between = distances[np.ix_(places, places)][first, second]
     same = labels[first] == labels[second]
     observed = float(between[~same].mean() - between[same].mean())
     generator = np.random.default_rng(seed)
     shuffled = generator.permuted(np.tile(labels, (permutations, 1)), axis=1)
-    alike = shuffled[:, first] == shuffled[:, second]  # as many pairs as before: the groups keep their sizes
-    inside = alike @ between / same.sum()
-    outside = (between.sum() - alike @ between) / (~same).sum()
+    same_group = shuffled[:, first] == shuffled[:, second]  # as many pairs as before: the groups keep their sizes
+    inside = same_group @ between / same.sum()
+    outside = (between.sum() - same_group @ between) / (~same).sum()
     p = (1 + int((outside - inside >= observed - 1e-12).sum())) / (1 + permutations)
-    shown = {languages[at]: name for at, name in zip(known, names, strict=True)}
-    clusters = cut_tree(tree, n_clusters=kinds)[:, 0][known]
+    group_of = {languages[at]: name for at, name in zip(places, names, strict=True)}
+    clusters = cut_tree(tree, n_clusters=kinds)[:, 0][places]
     rand = adjusted_rand_index(clusters, labels)
-    return FamilyAgreement(shown, float(between[same].mean()), float(between[~same].mean()), p, rand)
+    return FamilyAgreement(group_of, float(between[same].mean()), float(between[~same].mean()), p, rand)
 
 
 def adjusted_rand_index(first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -212,8 +212,8 @@ def _groups(languages: Sequence[str], grouping: str) -> dict[str, str]:
     """Return the family, or the branch of a large one, of every language that the table knows."""
     from lm_eval_moe.multilingual.languages import known_languages
 
-    known = {language: info for language, info in known_languages().items() if language in languages}
+    infos = {language: info for language, info in known_languages().items() if language in languages}
     return {
         language: (info.branch or info.family) if grouping == "branch" else info.family
-        for language, info in known.items()
+        for language, info in infos.items()
     }

@@ -42,14 +42,14 @@ class ConsecutiveOverlap(Analysis):
     @classmethod
     def of(cls, inputs: AnalysisInputs) -> Self:
         """Take every language's overlaps."""
-        held = {name: each for name, each in inputs.languages.items() if cls.name in each.profile.arrays}
-        if not held:
+        routings = {name: routing for name, routing in inputs.languages.items() if cls.name in routing.profile.arrays}
+        if not routings:
             raise NotPossible(
                 "no profile holds the overlap of consecutive tokens",
                 "capture it with `lm-eval-moe profile --arrays consecutive_overlap`",
             )
-        curves = tuple(_curve(routing, inputs.shape) for routing in held.values())
-        without = tuple(language for language in inputs.languages if language not in held)
+        curves = tuple(_curve(routing, inputs.shape) for routing in routings.values())
+        without = tuple(language for language in inputs.languages if language not in routings)
         return cls(overlap_by_chance(inputs.shape), curves, without)
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,9 +90,9 @@ def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
     tokens = [routing.tokens[row] for row in routing.rows]
     if routing.items:
         return LanguageCurve.of(routing.language, values, shape, tokens=sum(tokens))
-    known = ~np.isnan(values)
-    weights = np.array(tokens)[:, None] * known
+    is_number = ~np.isnan(values)
+    weights = np.array(tokens)[:, None] * is_number
     total = weights.sum(0)
-    mean = np.where(known, values, 0.0) * weights
-    whole = np.divide(mean.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
-    return LanguageCurve.pooled(routing, whole, shape)
+    mean = np.where(is_number, values, 0.0) * weights
+    pooled = np.divide(mean.sum(0), total, out=np.full(len(total), np.nan), where=total > 0)
+    return LanguageCurve.pooled(routing, pooled, shape)

@@ -25,7 +25,7 @@ __all__ = ["AccuracyCorrelation", "AccuracyCorrelations"]
 
 _MEANING = (
     "the interval, by Fisher's z, says how far r might be off for other languages of this kind, not what one language "
-    "would gain; with few languages one of them can decide it, and languages of one family are taken as independent"
+    "would gain; with few languages one of them can decide it, and it treats languages of one family as independent"
 )
 
 
@@ -88,15 +88,15 @@ class AccuracyCorrelations(Analysis):
             for name, by_language in accuracies.items():
                 reasons = {}
                 for band in BANDS:
-                    known = divergences(name, band)
-                    found = _correlated((name, source, band), by_language, known, inputs)
-                    if isinstance(found, AccuracyCorrelation):
-                        correlations.append(found)
-                    elif not (source == "results" and not known):  # results need not have divergences
-                        reasons[band] = found
-                alike = len(reasons) == len(BANDS) and len(set(reasons.values())) == 1
+                    band_divergences = divergences(name, band)
+                    outcome = _correlation((name, source, band), by_language, band_divergences, inputs)
+                    if isinstance(outcome, AccuracyCorrelation):
+                        correlations.append(outcome)
+                    elif not (source == "results" and not band_divergences):  # results need not have divergences
+                        reasons[band] = outcome
+                same_reason = len(reasons) == len(BANDS) and len(set(reasons.values())) == 1
                 for band, reason in reasons.items():
-                    left_out[f"{name} with {source}" + ("" if alike else f", {band} layers")] = reason
+                    left_out[f"{name} with {source}" + ("" if same_reason else f", {band} layers")] = reason
         if not correlations:
             raise NotPossible(
                 "; ".join(dict.fromkeys(left_out.values())) or "no task of the results is of a known language",
@@ -111,13 +111,13 @@ class AccuracyCorrelations(Analysis):
                 "meaning": _MEANING,
                 "correlations": [
                     {
-                        **asdict(each),
+                        **asdict(correlation),
                         "points": {
                             language: {"accuracy": accuracy, "divergence": divergence}
-                            for language, (accuracy, divergence) in each.points.items()
+                            for language, (accuracy, divergence) in correlation.points.items()
                         },
                     }
-                    for each in self.correlations
+                    for correlation in self.correlations
                 ],
                 "left_out": dict(self.left_out),
             }
@@ -125,38 +125,40 @@ class AccuracyCorrelations(Analysis):
 
     def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield the points of every correlation, then both coefficients."""
-        for each in self.correlations:
-            head = (each.accuracy_of, each.divergence_of, each.band)
-            for language, point in each.points.items():
+        for relation in self.correlations:
+            head = (relation.accuracy_of, relation.divergence_of, relation.band)
+            for language, point in relation.points.items():
                 yield ("point", *head, language, *point, None, None, None, None, None)
-            for r in (each.pearson, each.spearman):
+            for r in (relation.pearson, relation.spearman):
                 low, high = r.interval or (None, None)
                 yield (r.method, *head, None, None, None, r.r, low, high, r.p, r.n)
 
     def lines(self) -> list[str]:
         """Return a line a benchmark and source, for the middle layers."""
         rows = [["accuracy of", "divergence of", "languages", "Pearson", "p", "Spearman", "p"]]
-        for each in self.correlations:
-            if each.band == "middle":
-                cells = [text for r in (each.pearson, each.spearman) for text in (_shown(r), f"{r.p:.3g}")]
-                without = f" (not {', '.join(each.unmatched_languages)})" if each.unmatched_languages else ""
-                rows.append([each.accuracy_of, each.divergence_of, f"{len(each.points)}{without}", *cells])
+        for relation in self.correlations:
+            if relation.band == "middle":
+                cells = [text for r in (relation.pearson, relation.spearman) for text in (_text(r), f"{r.p:.3g}")]
+                without = f" (not {', '.join(relation.unmatched_languages)})" if relation.unmatched_languages else ""
+                rows.append([relation.accuracy_of, relation.divergence_of, f"{len(relation.points)}{without}", *cells])
         lines = ["accuracy against divergence in the middle layers, over languages"]
         lines += aligned(rows, left=2) if len(rows) > 1 else ["  none"]
         return [*lines, *(f"  left out: {what}: {why}" for what, why in self.left_out.items())]
 
 
-def _shown(r: Correlation) -> str:
+def _text(r: Correlation) -> str:
     return f"{r.r:+.2f}" + (f" [{r.interval[0]:+.2f}, {r.interval[1]:+.2f}]" if r.interval else "")
 
 
-def _correlated(
+def _correlation(
     what: tuple[str, str, str],
     accuracies: Mapping[str, float],
     divergences: Mapping[str, float],
     inputs: AnalysisInputs,
 ) -> AccuracyCorrelation | str:
-    points = {each: (accuracies[each], divergences[each]) for each in accuracies if each in divergences}
+    points = {
+        language: (accuracies[language], divergences[language]) for language in accuracies if language in divergences
+    }
     if len(points) < LEAST_POINTS:
         there = f"{len(points)} languages ({', '.join(points)})" if points else "no language"
         return f"{there} besides the reference with both an accuracy and a divergence, at least {LEAST_POINTS} needed"
@@ -239,5 +241,5 @@ def _run_divergence(band: str, run: Run, task: str) -> float | None:
     if divergence.curve is None:
         return None
     values = [divergence.curve[run.layers.index(layer)] for layer in run.band(band)]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None

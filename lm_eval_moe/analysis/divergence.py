@@ -50,24 +50,24 @@ class DivergenceCurves(Analysis):
         """Compare every language with the reference."""
         inputs.require_languages(2)
         reference = inputs.languages[inputs.reference]
-        held = {name: values for _, name, values in _named(reference)} if reference.items else {}
+        reference_values = {name: values for _, name, values in _values_by_item(reference)} if reference.items else {}
         curves, unpaired, by_item = [], {}, {}
         for language in inputs.others:
             routing = inputs.languages[language]
-            common = [name for name in routing.items if name in held]
-            if routing.items and held:
+            common = [name for name in routing.items if name in reference_values]
+            if routing.items and reference_values:
                 unpaired[language] = (len(routing.items) - len(common), len(reference.items.keys() - set(common)))
-            found = [
-                (name, where_routed(normalized_js_divergence, values, held[name]), routing.tokens[row])
-                for row, name, values in (_named(routing) if common else ())
-                if name in held
+            pairs = [
+                (name, where_routed(normalized_js_divergence, values, reference_values[name]), routing.tokens[row])
+                for row, name, values in (_values_by_item(routing) if common else ())
+                if name in reference_values
             ]
-            if found:
-                names, values, lengths = zip(*found, strict=True)
+            if pairs:
+                names, values, lengths = zip(*pairs, strict=True)
                 by_item[language] = (names, np.stack(values))
                 curve = LanguageCurve.of(language, by_item[language][1], inputs.shape, tokens=sum(lengths))
             else:
-                both = (each.profile.pooled_importance(each.rows) for each in (routing, reference))
+                both = (one_routing.profile.pooled_importance(one_routing.rows) for one_routing in (routing, reference))
                 curve = LanguageCurve.pooled(routing, where_routed(normalized_js_divergence, *both), inputs.shape)
             curves.append(curve)
         tokens = sum(curve.tokens for curve in curves if curve.level == "items")
@@ -101,7 +101,7 @@ class DivergenceCurves(Analysis):
                 [
                     curve.language,
                     middle.text() if middle else "-",
-                    *(each.text(sign=True) if each else "-" for each in differences),
+                    *(difference.text(sign=True) if difference else "-" for difference in differences),
                     shape_of(curve),
                     (f"{curve.items} items" if curve.level == "items" else "all pooled")
                     + (f", {unpaired} unpaired" if unpaired else ""),
@@ -125,18 +125,22 @@ def shape_of(curve: LanguageCurve) -> Shape:
     intervals are each language's own: over many languages some are on the wrong side by chance.
     """
     differences = [curve.contrasts.get(name) for name in ("middle - early", "middle - late")]
-    known = [each for each in differences if each is not None and not np.isnan(each.mean)]
-    if len(known) < 2:
+    intervals = [interval for interval in differences if interval is not None and not np.isnan(interval.mean)]
+    if len(intervals) < 2:
         return "unknown"
-    ends = [(each.low, each.high) for each in known if each.low is not None and each.high is not None]
+    ends = [
+        (interval.low, interval.high)
+        for interval in intervals
+        if interval.low is not None and interval.high is not None
+    ]
     if len(ends) < 2:
-        return "U by its means" if all(each.mean < 0 for each in known) else "not U by its means"
+        return "U by its means" if all(interval.mean < 0 for interval in intervals) else "not U by its means"
     if all(high < 0 for _, high in ends):
         return "U"
     return "not U" if any(low > 0 for low, _ in ends) else "undecided"
 
 
-def _named(routing: LanguageRouting) -> Iterator[tuple[int, ItemName, Values]]:
+def _values_by_item(routing: LanguageRouting) -> Iterator[tuple[int, ItemName, Values]]:
     names = {row: name for name, row in routing.items.items()}
     for row, values in routing.profile.importance(routing.rows):
         yield row, names[row], values

@@ -42,7 +42,7 @@ class EntropyCurves(Analysis):
     @classmethod
     def of(cls, inputs: AnalysisInputs) -> Self:
         """Take every language's entropy."""
-        return cls(inputs.shape.experts, tuple(_curve(each, inputs.shape) for each in inputs.languages.values()))
+        return cls(inputs.shape.experts, tuple(_curve(routing, inputs.shape) for routing in inputs.languages.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the curves."""
@@ -68,8 +68,8 @@ class EntropyCurves(Analysis):
 
 def _curve(routing: LanguageRouting, shape: RoutingShape) -> LanguageCurve:
     if not routing.items:
-        whole = where_routed(normalized_entropy, routing.profile.pooled_importance(routing.rows))
-        return LanguageCurve.pooled(routing, whole, shape)
+        pooled = where_routed(normalized_entropy, routing.profile.pooled_importance(routing.rows))
+        return LanguageCurve.pooled(routing, pooled, shape)
     importance = routing.profile.importance(routing.rows)
     values = {row: where_routed(normalized_entropy, of_item) for row, of_item in importance}
     tokens = sum(routing.tokens[row] for row in values)

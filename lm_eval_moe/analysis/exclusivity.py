@@ -52,7 +52,7 @@ class Exclusivity(Analysis):
     def of(cls, inputs: AnalysisInputs) -> Self:
         """Count the experts."""
         inputs.require_languages(2)
-        frequencies = np.stack([each.activity.pooled for each in inputs.languages.values()])
+        frequencies = np.stack([routing.activity.pooled for routing in inputs.languages.values()])
         top_m = inputs.settings.top_m_of(inputs.shape)
         shares = shares_of(frequencies, top_m)
         sharing = (shares > 0).sum(0)  # [L, E]
@@ -104,7 +104,7 @@ class Exclusivity(Analysis):
 
     def lines(self) -> list[str]:
         """Return a line a language at one threshold, and how many languages share an expert."""
-        theta = min(self.exclusive, key=lambda each: abs(each - _SHOWN))
+        theta = min(self.exclusive, key=lambda threshold: abs(threshold - _SHOWN))
         rows = [["", *BANDS, "all"]]
         for at, language in enumerate(self.languages):
             shares = [self._share(self.exclusive[theta][at], band) for band in (*BANDS, "all")]

@@ -97,7 +97,7 @@ class TaskOverlap(Analysis):
             {
                 "largest_difference": {"task": self.largest_task, "multilingual": self.largest_multilingual},
                 "thresholds": [
-                    {"threshold": threshold, **{band: dict(vars(each)) for band, each in bands.items()}}
+                    {"threshold": threshold, **{band: dict(vars(overlap)) for band, overlap in bands.items()}}
                     for threshold, bands in self.overlaps.items()
                 ],
             }
@@ -106,20 +106,20 @@ class TaskOverlap(Analysis):
     def rows(self) -> Iterator[Sequence[TableValue]]:
         """Yield a row a threshold and band."""
         for threshold, bands in self.overlaps.items():
-            for band, each in bands.items():
-                jaccard = None if np.isnan(each.jaccard) else each.jaccard
-                counts = (each.first, each.second, each.both)
-                yield (threshold, band, *counts, jaccard, each.by_chance, each.p_fewer, each.p_more)
+            for band, overlap in bands.items():
+                jaccard = None if np.isnan(overlap.jaccard) else overlap.jaccard
+                counts = (overlap.first, overlap.second, overlap.both)
+                yield (threshold, band, *counts, jaccard, overlap.by_chance, overlap.p_fewer, overlap.p_more)
 
     def lines(self) -> list[str]:
         """Return a line a threshold, over all layers and in the middle ones."""
         rows = [["threshold", "task", "multilingual", "both", "by chance", "jaccard", "both in the middle layers"]]
         for threshold, bands in self.overlaps.items():
-            each, middle = bands["all"], bands.get("middle")
-            jaccard = "-" if np.isnan(each.jaccard) else f"{each.jaccard:.3f}"
-            counts = [str(number) for number in (each.first, each.second, each.both)]
+            overall, middle = bands["all"], bands.get("middle")
+            jaccard = "-" if np.isnan(overall.jaccard) else f"{overall.jaccard:.3f}"
+            counts = [str(number) for number in (overall.first, overall.second, overall.both)]
             inside = f"{middle.both} of {middle.first} and {middle.second}" if middle else "-"
-            rows.append([f"{threshold:g}", *counts, f"{each.by_chance:.2f}", jaccard, inside])
+            rows.append([f"{threshold:g}", *counts, f"{overall.by_chance:.2f}", jaccard, inside])
         heading = "task experts that are multilingual experts, too"
         largest = f"largest difference: task {self.largest_task:.3f}, multilingual {self.largest_multilingual:.3f}"
         return [f"{heading} ({largest})", *aligned(rows)]
@@ -136,8 +136,8 @@ def overlap_of_sets(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SetO
     either = int((first | second).sum())
     sizes = np.stack([first.sum(-1), second.sum(-1)], -1)
     likely = np.ones(1)
-    for one, other in sizes.tolist():
-        likely = np.convolve(likely, hypergeom.pmf(np.arange(min(one, other) + 1), experts, one, other))
+    for size, other_size in sizes.tolist():
+        likely = np.convolve(likely, hypergeom.pmf(np.arange(min(size, other_size) + 1), experts, size, other_size))
     return SetOverlap(
         int(first.sum()),
         int(second.sum()),

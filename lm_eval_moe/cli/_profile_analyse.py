@@ -88,7 +88,7 @@ def _analyse(args: argparse.Namespace) -> int:
 
     if names is not None:
         chosen_analyses(names)  # before anything is read
-    chosen = {name: getattr(args, name) for name in ("top_m", "distance", "layers", "seed")}
+    settings = {name: getattr(args, name) for name in ("top_m", "distance", "layers", "seed")}
     with warnings_as_lines():
         inputs = read_inputs(
             args.profiles,
@@ -97,7 +97,7 @@ def _analyse(args: argparse.Namespace) -> int:
             task=(args.task_profile, args.baseline_profile) if args.task_profile else None,
             results=args.results,
             accuracies=args.accuracy,
-            settings=AnalysisSettings(**{name: value for name, value in chosen.items() if value is not None}),
+            settings=AnalysisSettings(**{name: value for name, value in settings.items() if value is not None}),
         )
         findings = analyse(inputs, names)
     written = findings.write(args.output)

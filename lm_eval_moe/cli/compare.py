@@ -95,7 +95,7 @@ def _execute(args: argparse.Namespace) -> int:
     from lm_eval_moe.pairing.entries import checked_language
     from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
-    shown = FORMATS.look_up(args.format, "--format")
+    output_format = FORMATS.look_up(args.format, "--format")
     written = [format_of(path) for path in args.output]
     reference = None if args.reference is None else YamlValue(YamlPlace("--reference", Path()), args.reference)
     settings = BoardSettings(
@@ -107,8 +107,8 @@ def _execute(args: argparse.Namespace) -> int:
         sort=args.sort,
         allow_mismatch=args.allow_mismatch,
     )
-    tasks = [glob.strip() for given in args.tasks for glob in given.split(",") if glob.strip()]
-    chosen = choose_runs(
+    tasks = [glob.strip() for globs in args.tasks for glob in globs.split(",") if glob.strip()]
+    selection = choose_runs(
         args.paths,
         globs=args.runs,
         labels=args.label,
@@ -117,9 +117,9 @@ def _execute(args: argparse.Namespace) -> int:
         all_dates=args.all_dates,
     )
     registry = PairingRegistry.default(args.parallel) if args.parallel else None
-    board = build_board(chosen.runs, settings, registry=registry, notes=chosen.notes)
+    board = build_board(selection.runs, settings, registry=registry, notes=selection.notes)
     for path, form in zip(args.output, written, strict=True):
         write_whole(path, form.render(board, args.title), "leaderboard")
         print(f"wrote {path}", file=sys.stderr)
-    shown.print(board, args.title, intervals=args.intervals)
+    output_format.print(board, args.title, intervals=args.intervals)
     return 0

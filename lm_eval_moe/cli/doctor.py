@@ -79,21 +79,23 @@ def add_parser(subparsers: Any) -> None:
 
 def _execute(args: argparse.Namespace) -> int:
     check_at_least(args, 1, "batch_size")
-    given = model_arguments(args)
+    arguments = model_arguments(args)
     # What libraries print is not part of the answer.
     if args.against is not None:
-        return _compare(args, given)
+        return _compare(args, arguments)
     with contextlib.redirect_stdout(sys.stderr), quiet_libraries(), warnings_as_lines():
-        spec = steering_of(args, given)
-        found = _from_config(args, given, spec) if args.config_only else _with_weights(args, given, spec)
+        spec = steering_of(args, arguments)
+        examination = _from_config(args, arguments, spec) if args.config_only else _with_weights(args, arguments, spec)
     from lm_eval_moe.doctor import render_text
 
-    plain = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if args.json else None
-    print(plain or render_text(found, verbose=args.verbose))
-    return 0 if found.ok or (args.allow_unproven and not found.failed and found.refusal is None) else 1
+    plain = json.dumps(examination.to_dict(), indent=2, ensure_ascii=False) if args.json else None
+    print(plain or render_text(examination, verbose=args.verbose))
+    return (
+        0 if examination.ok or (args.allow_unproven and not examination.failed and examination.refusal is None) else 1
+    )
 
 
-def _compare(args: argparse.Namespace, given: dict[str, Any]) -> int:
+def _compare(args: argparse.Namespace, arguments: dict[str, Any]) -> int:
     for flag in ("steering", "config_only", "batch_size"):
         if vars(args)[flag]:
             raise UserError(
@@ -103,50 +105,50 @@ def _compare(args: argparse.Namespace, given: dict[str, Any]) -> int:
             )
     from lm_eval_moe.doctor.against import compare_backends, shared_arguments
 
-    other = {**shared_arguments(given), **(args.against_args or {})}
+    against_arguments = {**shared_arguments(arguments), **(args.against_args or {})}
 
     def progress(label: str) -> None:
         if not args.json and sys.stderr.isatty():
             print(f"running {label} ...", file=sys.stderr)
 
-    found = compare_backends((args.model, given), (args.against, other), progress)
-    print(json.dumps(found.to_dict(), indent=2) if args.json else found.render())
-    return 0 if found.ok else 1
+    parity = compare_backends((args.model, arguments), (args.against, against_arguments), progress)
+    print(json.dumps(parity.to_dict(), indent=2) if args.json else parity.render())
+    return 0 if parity.ok else 1
 
 
-def _from_config(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
+def _from_config(args: argparse.Namespace, arguments: dict[str, Any], spec: SteeringSpec | None) -> Examination:
     from lm_eval_moe.backends.arguments import resolve_plan
     from lm_eval_moe.backends.registry import backend
     from lm_eval_moe.doctor import Examination, anatomy_of
 
     kind = backend(args.model)
-    model = kind.modules_before_loading(given)
+    model = kind.modules_before_loading(arguments)
     anatomy = None if model is None else anatomy_of(model)
-    shape = kind.shape_before_loading(given) if anatomy is None else anatomy.shape
-    return Examination(str(given["pretrained"]), anatomy, plan=resolve_plan(spec, shape))
+    shape = kind.shape_before_loading(arguments) if anatomy is None else anatomy.shape
+    return Examination(str(arguments["pretrained"]), anatomy, plan=resolve_plan(spec, shape))
 
 
-def _with_weights(args: argparse.Namespace, given: dict[str, Any], spec: SteeringSpec | None) -> Examination:
+def _with_weights(args: argparse.Namespace, arguments: dict[str, Any], spec: SteeringSpec | None) -> Examination:
     from lm_eval_moe.doctor import Examination, examine
 
-    if args.batch_size is not None or not isinstance(given.get("batch_size"), int):
-        given["batch_size"] = args.batch_size or 4
+    if args.batch_size is not None or not isinstance(arguments.get("batch_size"), int):
+        arguments["batch_size"] = args.batch_size or 4
     try:
-        lm = loaded(args, {**given, "steering": spec})
+        lm = loaded(args, {**arguments, "steering": spec})
     except RoutingBypassedError as error:
-        return Examination(str(given["pretrained"]), None, refusal=error)
-    with _progress(lm, shown=not args.json and sys.stderr.isatty()) as progress:
+        return Examination(str(arguments["pretrained"]), None, refusal=error)
+    with _progress(lm, visible=not args.json and sys.stderr.isatty()) as progress:
         return examine(lm, steering=lm.steering, progress=progress)
 
 
 @contextmanager
-def _progress(lm: RoutedModel, *, shown: bool) -> Iterator[Callable[[str], object]]:
+def _progress(lm: RoutedModel, *, visible: bool) -> Iterator[Callable[[str], object]]:
     """Show a bar of the runs, once they have taken some seconds."""
     from tqdm import tqdm
 
     from lm_eval_moe.doctor import planned_runs
 
-    with tqdm(total=planned_runs(lm), disable=not shown, delay=2, leave=False, file=sys.stderr, unit="run") as bar:
+    with tqdm(total=planned_runs(lm), disable=not visible, delay=2, leave=False, file=sys.stderr, unit="run") as bar:
 
         def started(label: str) -> None:
             bar.set_description(label, refresh=False)

@@ -82,18 +82,18 @@ def _execute(args: argparse.Namespace) -> int:
     thresholds = () if args.thresholds is None else parse_thresholds(args.thresholds)
     with warnings_as_lines(), flags_named(args):
         spec = _spec(args)
-        found = select(spec, _shape(args, spec), thresholds)
+        selection = select(spec, _shape(args, spec), thresholds)
     written = [file for file in (args.output, args.plot, args.reasons) if file]
     if args.output:
-        write_whole(Path(args.output), explicit_yaml(found), "steering file")
+        write_whole(Path(args.output), explicit_yaml(selection), "steering file")
     if args.plot:
-        save_heat_map(found, args.plot)
+        save_heat_map(selection, args.plot)
     if args.reasons:
-        write_whole(Path(args.reasons), reasons_csv(found), "table of reasons")
+        write_whole(Path(args.reasons), reasons_csv(selection), "table of reasons")
     if args.json:
-        print(json.dumps({**found.to_dict(), "written": written}, indent=2, ensure_ascii=False))
+        print(json.dumps({**selection.to_dict(), "written": written}, indent=2, ensure_ascii=False))
         return 0
-    print(render_text(found, explain=args.explain))
+    print(render_text(selection, explain=args.explain))
     for path in written:
         print(f"\nwritten: {path}")
     return 0

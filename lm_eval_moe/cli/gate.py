@@ -241,7 +241,7 @@ def _power(args: argparse.Namespace) -> int:
         correlation, between, sources = _noise(args, policy, baseline)
         planned = planned_of(policy, baseline, correlation)
         check_margins(
-            policy, [BaselineScore(each.benchmark, each.language, each.score, each.is_share) for each in planned]
+            policy, [BaselineScore(score.benchmark, score.language, score.score, score.is_share) for score in planned]
         )
     tests = tests_of(policy, planned)
     rows = power_rows(policy, planned, tests=tests, between=between, drops=drops)

@@ -84,8 +84,8 @@ def _list_everything(args: argparse.Namespace) -> int:
     from lm_eval_moe.errors import UserError
 
     ours = {"--language": args.language, "--benchmark": args.benchmark, "languages": args.what == "languages"}
-    for name, given in ours.items():
-        if given:
+    for name, value in ours.items():
+        if value:
             raise UserError("lm-eval's own list does not show languages", fix="leave it out", where=f"ls {name}")
     folders = [] if args.include_path is None else [args.include_path]
     for folder in folders:
@@ -125,24 +125,26 @@ def _print(listing: Listing) -> None:
     widths = [
         size if header in _WHOLE else min(_FOLDED, size) for header, size in zip(listing.headers, natural, strict=True)
     ]
-    shown = next((n for n in range(len(widths), 2, -1) if sum(widths[:n]) + _GAP * n <= width), min(3, len(widths)))
-    spare = width - sum(widths[:shown]) - _GAP * shown
-    for index in range(shown):
+    column_count = next(
+        (n for n in range(len(widths), 2, -1) if sum(widths[:n]) + _GAP * n <= width), min(3, len(widths))
+    )
+    spare = width - sum(widths[:column_count]) - _GAP * column_count
+    for index in range(column_count):
         more = max(0, min(natural[index] - widths[index], spare))
         widths[index] += more
         spare -= more
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, header in enumerate(listing.headers[:shown]):
+    for index, header in enumerate(listing.headers[:column_count]):
         is_number = bool(listing.rows) and isinstance(listing.rows[0][index], int)
         table.add_column(header, justify="right" if is_number else "left", width=widths[index], overflow="fold")
-    for row in zip(*columns[:shown], strict=True):
+    for row in zip(*columns[:column_count], strict=True):
         table.add_row(*row)
-    console = Console(width=max(width, sum(widths[:shown]) + _GAP * shown), highlight=False, markup=False)
+    console = Console(width=max(width, sum(widths[:column_count]) + _GAP * column_count), highlight=False, markup=False)
     console.print(table)
     for number, note in enumerate(notes, start=1):
         console.print(f"({number}) {note}")
-    if shown < len(widths):
-        console.print(f"Too narrow for: {', '.join(listing.headers[shown:])}. --format markdown shows them.")
+    if column_count < len(widths):
+        console.print(f"Too narrow for: {', '.join(listing.headers[column_count:])}. --format markdown shows them.")
 
 
 def _cell(cell: str | int | tuple[str, ...], notes: list[str]) -> str:

@@ -74,12 +74,12 @@ def _refused(error: UserError) -> int:
 def _unknown(arguments: Sequence[str], command: str | None, parser: argparse.ArgumentParser) -> UserError:
     """Return the error for arguments that a command does not have, with those that are nearest."""
     subparsers = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    known = [
+    flags = [
         flag for flag in getattr(subparsers.choices.get(command or ""), "_option_string_actions", ()) if len(flag) > 2
     ]
-    wrong = [each for each in arguments if each.startswith("-")] or list(arguments)
-    named = ", ".join(f"{each!r}{did_you_mean(each.partition('=')[0], known)}" for each in wrong)
-    return UserError(f"{command} does not take {named}", fix=f"see lm-eval-moe {command} --help")
+    wrong = [argument for argument in arguments if argument.startswith("-")] or list(arguments)
+    suggestions = ", ".join(f"{argument!r}{did_you_mean(argument.partition('=')[0], flags)}" for argument in wrong)
+    return UserError(f"{command} does not take {suggestions}", fix=f"see lm-eval-moe {command} --help")
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:

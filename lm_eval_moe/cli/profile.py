@@ -182,12 +182,12 @@ def _run(job: Any) -> str:
         file=sys.stderr,
     ) as bar:
         rows, tokens = job.run(bar.update)
-    held = f"{job.done} documents pooled" if job.options.aggregate else f"{rows} items"
-    return f"{job.path}: {held}, {tokens} tokens"
+    extent = f"{job.done} documents pooled" if job.options.aggregate else f"{rows} items"
+    return f"{job.path}: {extent}, {tokens} tokens"
 
 
 def _check(args: argparse.Namespace) -> None:
-    given = model_arguments(args)
+    arguments = model_arguments(args)
     if args.output is None:
         raise UserError("no folder given", fix="say where to write the profiles", where="--output")
     check_folder(args.output, "--output")
@@ -195,10 +195,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(
             "give either texts or tasks to profile", fix="use --texts LANG=FILE ... or --tasks NAMES", where="profile"
         )
-    foreign, others = (_OF_TASKS, "texts") if args.texts else (_OF_TEXTS, "tasks")
+    foreign, other_kind = (_OF_TASKS, "texts") if args.texts else (_OF_TEXTS, "tasks")
     idle = [flag for flag in foreign if getattr(args, flag)]
     if idle:
-        raise UserError("has no effect on " + others, fix="leave it out", where=f"--{idle[0]}")
+        raise UserError("has no effect on " + other_kind, fix="leave it out", where=f"--{idle[0]}")
     check_at_least(args, 1, "limit", "batch_size", "max_length")
     if not args.save_every >= 0:
         raise UserError(
@@ -216,7 +216,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("a text has no continuation", fix="leave out --span", where="--span")
     _arrays(args)
     twice = [
-        name for name in ("steering", "max_length") if given.get(name) is not None and getattr(args, name) is not None
+        name
+        for name in ("steering", "max_length")
+        if arguments.get(name) is not None and getattr(args, name) is not None
     ]
     if twice:
         raise UserError(f"{twice[0]} is given twice", fix="leave it out of --model_args", where=f"--{twice[0]}")
@@ -253,12 +255,12 @@ def _task_prompts(args: argparse.Namespace, lm: RoutedModel, prompting: Promptin
 
 def _model(args: argparse.Namespace) -> RoutedModel:
     size = args.batch_size or usual_batch_size(args.model, 8)
-    given = {"batch_size": size, **model_arguments(args), "capture": args.span}
+    arguments = {"batch_size": size, **model_arguments(args), "capture": args.span}
     if args.max_length is not None:
-        given["max_length"] = args.max_length
+        arguments["max_length"] = args.max_length
     if args.parallel:
-        given["parallel"] = args.parallel
-    lm = loaded(args, given | {"steering": steering_of(args, given)})
+        arguments["parallel"] = args.parallel
+    lm = loaded(args, arguments | {"steering": steering_of(args, arguments)})
     refuse_several_processes(lm, "profile")
     return lm
 

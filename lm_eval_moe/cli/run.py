@@ -71,12 +71,12 @@ def _execute(args: argparse.Namespace) -> int:
 
 def _ours_in(config: dict[str, Any], path: str | None) -> dict[str, Any]:
     """Take our options out of those of a file."""
-    found = {flag: config.pop(flag) for flag in _OURS if flag in config}
-    for flag, value in found.items():
+    values = {flag: config.pop(flag) for flag in _OURS if flag in config}
+    for flag, value in values.items():
         usual = _OURS[flag]
         kind: type = str if usual is None else type(usual)
         if kind is list and isinstance(value, str):
-            found[flag] = value = [value]
+            values[flag] = value = [value]
         texts = value if isinstance(value, list) else []
         if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
             raise UserError(
@@ -84,7 +84,7 @@ def _ours_in(config: dict[str, Any], path: str | None) -> dict[str, Any]:
                 fix="write it as on the command line",
                 where=f"{path}: {flag}",
             )
-    return found
+    return values
 
 
 def _run(args: argparse.Namespace, config: dict[str, Any], options: dict[str, Any]) -> bool:
@@ -175,14 +175,14 @@ def _check(options: dict[str, Any], model_args: Any) -> None:
 
 def _complete(args: argparse.Namespace, config: dict[str, Any]) -> None:
     """Add the folders of our tasks and of plug-ins' before the user's, which wins, the model and its batch size."""
-    given = config | {name: value for name, value in vars(args).items() if value}
+    settings = config | {name: value for name, value in vars(args).items() if value}
     for logger in ("wandb", "trackio"):
-        if given.get(f"{logger}_args") and find_spec(logger) is None:
+        if settings.get(f"{logger}_args") and find_spec(logger) is None:
             fix = f"pip install {logger}, or leave it out"
             raise UserError(f"{logger} is not installed", fix=fix, where=f"--{logger}_args")
-    args.model = given.setdefault("model", DEFAULT)
-    folder, model = given.get("include_path"), given["model"]
+    args.model = settings.setdefault("model", DEFAULT)
+    folder, model = settings.get("include_path"), settings["model"]
     check_task_folder(folder)
     args.include_path = [*map(str, tasks_dirs()), *([str(folder)] if folder else [])]
-    if model in BACKENDS and not given.get("batch_size"):
+    if model in BACKENDS and not settings.get("batch_size"):
         args.batch_size = usual_batch_size(model, 1)

@@ -88,8 +88,8 @@ def _dry_run(sweep: SweepSpec, args: argparse.Namespace) -> int:
     for cell in cells:
         by_layer = ", ".join(f"{layer}: {experts}" for layer, experts in cell.plan.experts_by_layer().items())
         print(f"{_in_words(sweep, cell)}  {cell.experts} experts  {{{by_layer}}}")
-    for each in empty:
-        print(f"{_in_words(sweep, each)}  no expert: {each.reason}")
+    for empty_cell in empty:
+        print(f"{_in_words(sweep, empty_cell)}  no expert: {empty_cell.reason}")
     return 0
 
 
@@ -103,13 +103,13 @@ def _run(sweep: SweepSpec, args: argparse.Namespace, warned: Warned) -> int:
     from lm_eval_moe.sweep.runner import identity_of, run_sweep, settings_of
     from lm_eval_moe.sweep.store import RunStore
 
-    given = {"pretrained": "demo", **args.model_args}
+    arguments = {"pretrained": "demo", **args.model_args}
     size = args.batch_size or sweep.evaluation.batch_size or usual_batch_size(args.model, 1)
-    given.setdefault("batch_size", size)
+    arguments.setdefault("batch_size", size)
     if args.device:
-        given["device"] = args.device
+        arguments["device"] = args.device
     manager = task_manager(sweep.tasks, [args.include_path] if args.include_path else [])
-    lm = loaded(args, given)
+    lm = loaded(args, arguments)
     refuse_several_processes(lm, "sweep")
     lm.trust_files()
     identity = identity_of(sweep, lm, manager)

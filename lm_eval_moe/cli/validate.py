@@ -34,7 +34,7 @@ def _validate(args: argparse.Namespace) -> None:
     with quiet_libraries():
         manager = task_manager(names, [args.include_path] if args.include_path else [])
     kinds = {"group": manager.all_groups, "tag": manager.all_tags}
-    found = list(dict.fromkeys(each for name in names for each in manager.match_tasks([name])))
-    width = max(map(len, found))
-    for name in found:
-        print(f"{name:{width}}  {next((kind for kind, known in kinds.items() if name in known), 'task')}")
+    tasks = list(dict.fromkeys(task for name in names for task in manager.match_tasks([name])))
+    width = max(map(len, tasks))
+    for name in tasks:
+        print(f"{name:{width}}  {next((kind for kind, members in kinds.items() if name in members), 'task')}")

@@ -128,23 +128,23 @@ def build_board(
         raise UserError("there is no run to show", fix="give results files or folders")
     runs = read_runs(labelled, registry)
     baselines = baselines_of(runs, settings.baseline)
-    said = check_setups(runs, baselines, allow=settings.allow_mismatch)
+    setup_notes = check_setups(runs, baselines, allow=settings.allow_mismatch)
     benchmarks, left_out = arrange(runs, registry=registry, metric=settings.metric)
     layout, further = plans(runs, benchmarks, left_out, settings.columns, settings.reference)
     if not layout:
         raise UserError("there is nothing to show: no task has a score", fix="; ".join(further) or "give other results")
     sections = [_section(plan, runs, settings) for plan in layout]
-    shown = {number for plan in layout for number in plan.runs}
+    run_numbers = {number for plan in layout for number in plan.runs}
     further += [
         f"{run.label} stands in no table: none of its tasks has a score that could be shown"
         for number, run in enumerate(runs)
-        if number not in shown
+        if number not in run_numbers
     ]
     _check_sort(sections, settings.sort)
     return Board(
         tuple(_sorted(section, settings.sort) for section in sections),
         shared_sentence(runs),
-        (*notes, *said, *further),
+        (*notes, *setup_notes, *further),
         settings,
     )
 

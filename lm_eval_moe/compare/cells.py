@@ -98,10 +98,10 @@ def _without_marks(
     *,
     higher: bool,
 ) -> BoardCell:
-    own = benchmark.having(place, languages, of)
-    if not own:
+    run_languages = benchmark.having(place, languages, of)
+    if not run_languages:
         return BoardCell(None, None)
-    cell = BoardCell(benchmark.mean(place, own, of), None, own)
+    cell = BoardCell(benchmark.mean(place, run_languages, of), None, run_languages)
     shared = () if to is None else benchmark.shared(place, languages, of, to=to)
     judgement = benchmark.judgement(place, shared, of, to=to, alpha=alpha) if to is not None and shared else None
     if judgement is None:

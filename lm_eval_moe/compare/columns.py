@@ -77,15 +77,15 @@ def plans(
 
 
 def _with_reference(benchmark: Benchmark, reference: str | None) -> Benchmark:
-    chosen = reference or benchmark.reference or "en"
-    first = [lang for lang in benchmark.languages if lang == chosen]
-    others = sorted(lang for lang in benchmark.languages if lang != chosen)
-    return replace(benchmark, reference=chosen, languages=(*first, *others))
+    reference_language = reference or benchmark.reference or "en"
+    first = [lang for lang in benchmark.languages if lang == reference_language]
+    rest = sorted(lang for lang in benchmark.languages if lang != reference_language)
+    return replace(benchmark, reference=reference_language, languages=(*first, *rest))
 
 
-def _of_benchmark(whole: Benchmark, by: ColumnsBy) -> Plan:
-    runs = _present(whole)
-    benchmark = whole.of_runs(runs)
+def _of_benchmark(full_benchmark: Benchmark, by: ColumnsBy) -> Plan:
+    runs = _present(full_benchmark)
+    benchmark = full_benchmark.of_runs(runs)
     notes: list[Note] = [note for number in range(len(runs)) for note in _missing(benchmark, number)]
     columns = [BoardColumn(name, benchmark, langs, tested_together=False) for name, langs in benchmark.averages]
     if by == "languages":
@@ -105,8 +105,8 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[Note]:
     run, (without, lacking) = benchmark.runs[number], benchmark.missing(number)
     unscored = [task for lang, task in benchmark.tasks.items() if lang in without]
     if unscored:
-        known = dict.fromkeys(metric.key for task in unscored for metric in run.metrics(task))
-        has = f"its metrics are {listed(list(known))}" if known else "it has no metric with a number"
+        metrics = dict.fromkeys(metric.key for task in unscored for metric in run.metrics(task))
+        has = f"its metrics are {listed(list(metrics))}" if metrics else "it has no metric with a number"
         if all(run.is_unscored(task) for task in unscored):
             has = "it was run with --predict_only, and lm-eval's bypass of 999 is not a score"
         yield f"{run.label} has no {benchmark.metric.key} of {counted(unscored, 'tasks')}: {has}."
@@ -138,15 +138,15 @@ def _groups(languages: Sequence[str], by: ColumnsBy) -> dict[str, tuple[str, ...
 
 
 def _by_benchmark(wholes: Sequence[Benchmark]) -> Plan:
-    runs = tuple(sorted({number for whole in wholes for number in _present(whole)}))
+    runs = tuple(sorted({number for full_benchmark in wholes for number in _present(full_benchmark)}))
     columns, notes = [], list[Note]()
-    for whole in wholes:
-        benchmark = whole.of_runs(runs)
-        columns.append(BoardColumn(whole.name, benchmark, whole.languages))
-        if len(whole.languages) > 1:
-            few = "" if folded("", whole.languages) else f", {', '.join(whole.languages)}"
-            notes.append(f"{whole.name}: average over {len(whole.languages)} languages{few}.")
-            notes += folded(f"Languages of {whole.name}", whole.languages)
+    for full_benchmark in wholes:
+        benchmark = full_benchmark.of_runs(runs)
+        columns.append(BoardColumn(full_benchmark.name, benchmark, full_benchmark.languages))
+        if len(full_benchmark.languages) > 1:
+            few = "" if folded("", full_benchmark.languages) else f", {', '.join(full_benchmark.languages)}"
+            notes.append(f"{full_benchmark.name}: average over {len(full_benchmark.languages)} languages{few}.")
+            notes += folded(f"Languages of {full_benchmark.name}", full_benchmark.languages)
         notes += [note for number in range(len(runs)) for note in _missing(benchmark, number)]
     return Plan("benchmarks", runs, tuple(columns), (), None, tuple(notes))
 
@@ -163,20 +163,22 @@ def _present(benchmark: Benchmark) -> tuple[int, ...]:
 
 def _compared(benchmark: Benchmark) -> tuple[str, ...]:
     """Return the languages whose divergence to the reference any run knows."""
-    known = {lang for run in range(len(benchmark.runs)) for lang in benchmark.having(run, of=benchmark.divergence_of)}
-    return tuple(lang for lang in benchmark.languages if lang in known and lang != benchmark.reference)
+    with_divergence = {
+        lang for run in range(len(benchmark.runs)) for lang in benchmark.having(run, of=benchmark.divergence_of)
+    }
+    return tuple(lang for lang in benchmark.languages if lang in with_divergence and lang != benchmark.reference)
 
 
 def _single_tasks(runs: Sequence[Run], left_out: Sequence[LeftOut]) -> tuple[list[Benchmark], list[str]]:
     """Let every task of no known language be a benchmark of its own; say which tasks cannot be shown."""
-    found, notes = [], []
-    for each in left_out:
-        metric = each.metric
+    benchmarks, notes = [], []
+    for entry in left_out:
+        metric = entry.metric
         if metric is None:
-            notes.append(f"{each.task} is left out: {each.reason}")
+            notes.append(f"{entry.task} is left out: {entry.reason}")
             continue
-        cells = tuple({"": cell} if (cell := LanguageResult.of(run, each.task, metric)) else {} for run in runs)
-        higher = next(run for run in runs if each.task in run.table).higher_is_better(each.task, metric)
-        found.append(Benchmark(each.task, metric, higher, None, tuple(runs), ("",), cells, {"": each.task}))
-        notes.append(f"{each.task} stands for itself: {each.reason}")
-    return found, notes
+        cells = tuple({"": cell} if (cell := LanguageResult.of(run, entry.task, metric)) else {} for run in runs)
+        higher = next(run for run in runs if entry.task in run.table).higher_is_better(entry.task, metric)
+        benchmarks.append(Benchmark(entry.task, metric, higher, None, tuple(runs), ("",), cells, {"": entry.task}))
+        notes.append(f"{entry.task} stands for itself: {entry.reason}")
+    return benchmarks, notes

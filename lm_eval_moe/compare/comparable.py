@@ -33,18 +33,18 @@ def baselines_of(runs: Sequence[Run], label: str | None) -> list[int | None]:
                 fix=f"the runs are {', '.join(map(repr, labels))}",
                 where="--baseline",
             )
-        chosen = labels.index(label)
-        return [None if number == chosen else chosen for number in range(len(runs))]
+        baseline = labels.index(label)
+        return [None if number == baseline else baseline for number in range(len(runs))]
     plain: dict[str, list[int]] = {}
     for number, run in enumerate(runs):
         if not run.steering:
             plain.setdefault(run.model, []).append(number)
     baselines: list[int | None] = []
     for number, run in enumerate(runs):
-        own = plain.get(run.model, [])
-        if run.steering and len(own) == 1:
-            baselines.append(own[0])
-        elif own == [number] and any(other.steering and other.model == run.model for other in runs):
+        unsteered_runs = plain.get(run.model, [])
+        if run.steering and len(unsteered_runs) == 1:
+            baselines.append(unsteered_runs[0])
+        elif unsteered_runs == [number] and any(peer.steering and peer.model == run.model for peer in runs):
             baselines.append(None)
         else:
             baselines.append(None if number == 0 else 0)
@@ -66,20 +66,22 @@ def check_setups(runs: Sequence[Run], baselines: Sequence[int | None], *, allow:
     serious: list[str] = []
     slight: list[str] = []
     for number, run in enumerate(runs):
-        others: dict[int, list[str]] = {}
+        tasks_by_run: dict[int, list[str]] = {}
         for task in run.tasks:
-            for other in {first_with[task], baselines[number]} - {None, number}:
-                assert other is not None
-                others.setdefault(other, []).append(task)
-        for other, tasks in others.items():
-            found = setup_differences(runs[other], run, tasks)
-            serious += _sentences([each for each in found if each.serious], runs[other], run)
-            slight += _sentences([each for each in found if not each.serious], runs[other], run)
+            for reference_run in {first_with[task], baselines[number]} - {None, number}:
+                assert reference_run is not None
+                tasks_by_run.setdefault(reference_run, []).append(task)
+        for reference_run, tasks in tasks_by_run.items():
+            mismatches = setup_differences(runs[reference_run], run, tasks)
+            serious += _sentences([mismatch for mismatch in mismatches if mismatch.serious], runs[reference_run], run)
+            slight += _sentences(
+                [mismatch for mismatch in mismatches if not mismatch.serious], runs[reference_run], run
+            )
     slight += [
-        f"documents of {counted(chosen, 'tasks')}: {run.label} evaluated chosen ones (--samples) and does not say "
-        "which; it is not known whether the other runs evaluated the same"
+        f"documents of {counted(sampled_tasks, 'tasks')}: {run.label} evaluated chosen ones (--samples) and does not "
+        "say which; it is not known whether the other runs evaluated the same"
         for run in runs
-        if len(runs) > 1 and (chosen := [task for task in run.tasks if unrecorded_choice(run, task)])
+        if len(runs) > 1 and (sampled_tasks := [task for task in run.tasks if unrecorded_choice(run, task)])
     ]
     serious, slight = list(dict.fromkeys(serious)), list(dict.fromkeys(slight))
     if serious and not allow:
@@ -91,24 +93,28 @@ def check_setups(runs: Sequence[Run], baselines: Sequence[int | None], *, allow:
             fix="evaluate them alike, leave tasks or runs out (--tasks, --runs), or compare all the same with "
             "--allow-mismatch; the table then says so",
         )
-    shown = [f"NOT COMPARABLE: {sentence}" for sentence in serious]
-    shown += slight
-    return shown if len(shown) <= _SHOWN else [*shown[:_SHOWN], f"and {len(shown) - _SHOWN} more differences in setup"]
+    sentences = [f"NOT COMPARABLE: {sentence}" for sentence in serious]
+    sentences += slight
+    if len(sentences) <= _SHOWN:
+        return sentences
+    return [*sentences[:_SHOWN], f"and {len(sentences) - _SHOWN} more differences in setup"]
 
 
 def _sentences(mismatches: Sequence[Mismatch], first: Run, second: Run) -> list[str]:
     homes: dict[tuple[str, str, str], list[str]] = {}
-    for each in mismatches:
+    for mismatch in mismatches:
         # Hashes differ by task; they say nothing to the reader, the tasks do.
-        values = ("", "") if each.kind == "prompts" and " " not in each.first else (each.first, each.second)
-        homes.setdefault((each.kind, *values), []).append(each.task)
-    said = []
+        values = (
+            ("", "") if mismatch.kind == "prompts" and " " not in mismatch.first else (mismatch.first, mismatch.second)
+        )
+        homes.setdefault((mismatch.kind, *values), []).append(mismatch.task)
+    texts = []
     for (kind, before, after), tasks in homes.items():
-        named = [task for task in tasks if task]
-        several = f" of {len(named)} tasks ({named[0]}, ...)" if len(named) > 1 else ""
-        where = several or (f" of {named[0]}" if named else "")
+        task_names = [task for task in tasks if task]
+        several = f" of {len(task_names)} tasks ({task_names[0]}, ...)" if len(task_names) > 1 else ""
+        where = several or (f" of {task_names[0]}" if task_names else "")
         if before or after:
-            said.append(f"{kind}{where}: {before} in {first.label}, {after} in {second.label}")
+            texts.append(f"{kind}{where}: {before} in {first.label}, {after} in {second.label}")
         else:
-            said.append(f"{kind}{where}: {first.label} and {second.label} have others")
-    return said
+            texts.append(f"{kind}{where}: {first.label} and {second.label} have others")
+    return texts

@@ -36,7 +36,9 @@ def control_gains(run: Run, benchmark: Benchmark) -> ControlGains | None:
     control = run.routing.control
     if control is None:
         return None
-    cells = next((cells for each, cells in zip(benchmark.runs, benchmark.cells, strict=True) if each is run), {})
+    cells = next(
+        (cells for candidate, cells in zip(benchmark.runs, benchmark.cells, strict=True) if candidate is run), {}
+    )
     key, higher = benchmark.metric.key, benchmark.higher_is_better
     by_language = {
         lang: gain

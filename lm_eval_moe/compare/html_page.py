@@ -16,11 +16,11 @@ def render_page(template: Path, **content: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_escaped_text
     )
     return environment.from_string(template.read_text(encoding="utf-8")).render(version=__version__, **content)
 
 
-def _shown(value: Any) -> Any:
+def _escaped_text(value: Any) -> Any:
     """Write control characters as escapes; markup and numbers stay as they are."""
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value

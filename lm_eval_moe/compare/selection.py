@@ -59,31 +59,35 @@ def choose_runs(
     """
     notes: list[str] = []
     runs: list[LabelledRun] = []
-    seen: set[Path] = set()
-    named = [named_path(argument) for argument in arguments]
-    names = [name for name, _ in named if name]
+    sources: set[Path] = set()
+    names_and_paths = [named_path(argument) for argument in arguments]
+    names = [name for name, _ in names_and_paths if name]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"the name {name!r} is given to several paths", fix="give every path a name of its own")
-    for name, path in named:
-        found = read_results([path], samples=samples, tasks=tasks, warn=notes.append)
+    for name, path in names_and_paths:
+        path_runs = read_results([path], samples=samples, tasks=tasks, warn=notes.append)
         if not all_dates:
-            found, superseded = latest(found)
-            for each in superseded:
-                which = f"{len(each.tasks)} tasks" if len(each.tasks) > 3 else ", ".join(each.tasks)
-                unchecked = "" if each.checked else _UNCHECKED
+            path_runs, superseded = latest(path_runs)
+            for notice in superseded:
+                which = f"{len(notice.tasks)} tasks" if len(notice.tasks) > 3 else ", ".join(notice.tasks)
+                unchecked = "" if notice.checked else _UNCHECKED
                 notes.append(
-                    f"{each.label}: of several dates the newest counts, {each.newer}; {each.older} ({which}) is left "
-                    f"aside. Give the files themselves to have all, or compare --all-dates{unchecked}"
+                    f"{notice.label}: of several dates the newest counts, {notice.newer}; {notice.older} ({which}) is "
+                    f"left aside. Give the files themselves to have all, or compare --all-dates{unchecked}"
                 )
         if name:
-            found = [replace(run, label=name if len(found) == 1 else f"{name}: {run.label}") for run in found]
+            path_runs = [
+                replace(run, label=name if len(path_runs) == 1 else f"{name}: {run.label}") for run in path_runs
+            ]
         else:
-            found = [replace(run, label="") for run in found if run.source and run.source.resolve() not in seen]
-        seen |= {run.source.resolve() for run in found if run.source}
-        runs += found
-    runs = _labelled(unique_labels(runs), labels)
-    return Chosen(tuple(_picked(runs, globs)), tuple(dict.fromkeys(notes)))
+            path_runs = [
+                replace(run, label="") for run in path_runs if run.source and run.source.resolve() not in sources
+            ]
+        sources |= {run.source.resolve() for run in path_runs if run.source}
+        runs += path_runs
+    runs = _relabel(unique_labels(runs), labels)
+    return Chosen(tuple(_pick(runs, globs)), tuple(dict.fromkeys(notes)))
 
 
 def _fits(run: LabelledRun, glob: str) -> bool:
@@ -91,21 +95,21 @@ def _fits(run: LabelledRun, glob: str) -> bool:
     return any(fnmatch.fnmatchcase(text, glob) for text in texts)
 
 
-def _known(runs: Sequence[LabelledRun]) -> str:
+def _run_labels(runs: Sequence[LabelledRun]) -> str:
     return "the runs are " + ", ".join(repr(run.label) for run in runs)
 
 
-def _labelled(runs: list[LabelledRun], labels: Sequence[str]) -> list[LabelledRun]:
-    for given in labels:
-        glob, equals, name = given.partition("=")
+def _relabel(runs: list[LabelledRun], labels: Sequence[str]) -> list[LabelledRun]:
+    for argument in labels:
+        glob, equals, name = argument.partition("=")
         if not equals or not glob.strip() or not name.strip():
-            raise UserError(f"{given!r} is no GLOB=NAME", fix="for example '*soft*=soft steering'", where="--label")
+            raise UserError(f"{argument!r} is not GLOB=NAME", fix="for example '*soft*=soft steering'", where="--label")
         fitting = [number for number, run in enumerate(runs) if _fits(run, glob)]
         if len(fitting) != 1:
             which = "no run" if not fitting else f"{len(fitting)} runs"
-            raise UserError(f"{glob!r} fits {which}", fix=f"it has to fit one; {_known(runs)}", where="--label")
+            raise UserError(f"{glob!r} fits {which}", fix=f"it has to fit one; {_run_labels(runs)}", where="--label")
         runs[fitting[0]] = replace(runs[fitting[0]], label=name.strip())
-    repeated = {run.label for run in runs if sum(other.label == run.label for other in runs) > 1}
+    repeated = {run.label for run in runs if sum(peer.label == run.label for peer in runs) > 1}
     if repeated:
         raise UserError(
             f"the label {min(repeated)!r} is given to several runs",
@@ -115,8 +119,8 @@ def _labelled(runs: list[LabelledRun], labels: Sequence[str]) -> list[LabelledRu
     return runs
 
 
-def _picked(runs: list[LabelledRun], globs: Sequence[str]) -> list[LabelledRun]:
+def _pick(runs: list[LabelledRun], globs: Sequence[str]) -> list[LabelledRun]:
     for glob in globs:
         if not any(_fits(run, glob) for run in runs):
-            raise UserError(f"{glob!r} fits no run", fix=_known(runs), where="--runs")
+            raise UserError(f"{glob!r} fits no run", fix=_run_labels(runs), where="--runs")
     return [run for run in runs if not globs or any(_fits(run, glob) for glob in globs)]

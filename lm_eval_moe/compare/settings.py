@@ -42,11 +42,13 @@ class BoardSettings:
     def __post_init__(self) -> None:
         if self.columns not in COLUMNS:
             raise UserError(
-                f"{self.columns!r} are no columns{did_you_mean(self.columns, COLUMNS)}",
+                f"{self.columns!r} is not a choice of columns{did_you_mean(self.columns, COLUMNS)}",
                 fix=f"choose among {', '.join(COLUMNS)}",
                 where="--columns",
             )
         if not 0 < self.alpha < 0.5:
             raise UserError(
-                f"{self.alpha} is no level", fix="give one between 0 and 0.5, such as 0.05", where="--alpha"
+                f"{self.alpha} is not a valid level",
+                fix="give one between 0 and 0.5, such as 0.05",
+                where="--alpha",
             )

@@ -99,7 +99,7 @@ def corner(section: Section, board: Board) -> str:
 
 def row_detail(row: RunRow, section: Section) -> str:
     """Return what stands beside a run's label: what it leaves out, and that the run is the baseline."""
-    compared = any(other.baseline == row.label for other in section.rows) and row.label.lower() != "baseline"
+    compared = any(peer.baseline == row.label for peer in section.rows) and row.label.lower() != "baseline"
     return ", ".join(filter(None, (row.detail, "baseline" * compared)))
 
 
@@ -177,14 +177,14 @@ def _clusters(changes: Sequence[tuple[RunRow, Change]]) -> str:
         (row.label, c.difference) for row, c in changes if len(c.languages) > 1 and c.difference.how == "paired"
     ]
     # Items without a name are told apart by language: then there are as many clusters as values.
-    apart = dict.fromkeys(label for label, each in averages if each.clusters == each.values)
-    if not apart:
+    unclustered = dict.fromkeys(label for label, average in averages if average.clusters == average.values)
+    if not unclustered:
         return "; an item asked in several languages is one cluster"
-    if len(apart) == len({label for label, _ in averages}):
+    if len(unclustered) == len({label for label, _ in averages}):
         return "; languages count as independent, since it is not known which items are the same"
     return (
         "; an item asked in several languages is one cluster, but languages count as independent in "
-        f"{', '.join(apart)}, where it is not known which items are the same"
+        f"{', '.join(unclustered)}, where it is not known which items are the same"
     )
 
 
@@ -222,8 +222,8 @@ def _controls(section: Section) -> Iterator[str]:
     gains = [row.control for row in section.rows if row.control is not None]
     if not gains:
         return
-    draws = sorted({each.seeds for each in gains})
-    ranks = " or ".join(p_number(1 / (each + 1)) for each in draws)
+    draws = sorted({gain.seeds for gain in gains})
+    ranks = " or ".join(p_number(1 / (draw + 1)) for draw in draws)
     yield (
         f"vs random control: gain over the mean of {' or '.join(map(str, draws))} random draws of as many experts, "
         "with its 95 % prediction interval for a new random draw; marked where that leaves out 0. The rank p is (1 + "
@@ -231,7 +231,7 @@ def _controls(section: Section) -> Iterator[str]:
     )
     if 1 in draws:
         yield "One draw cannot tell how much the draw of experts matters: there is no interval and no mark."
-    if not all(each.clustered for each in gains):
+    if not all(gain.clustered for gain in gains):
         yield (
             "Where no group has just these tasks, the interval takes the items of the languages to be as alike as can "
             "be: it is wide."

@@ -40,8 +40,8 @@ def empty(width: float, height: float) -> Figure:
 
 def short(text: str, most: int = 16) -> str:
     """Return text for a figure: on one line, without control characters, cut where it is too long."""
-    shown = printable(text)
-    return shown if len(shown) <= most else shown[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    line = printable(text)
+    return line if len(line) <= most else line[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def boxed(axes: Axes) -> None:

@@ -157,5 +157,5 @@ def _write(axes: Axes, values: NDArray[np.float64], decimals: int, colours: Colo
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             text = f"{value:+.{decimals}f}"
-            shown = text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
-            axes.text(column, row, shown, ha="center", va="center", fontsize=size, color=colours.ink)
+            number = text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+            axes.text(column, row, number, ha="center", va="center", fontsize=size, color=colours.ink)

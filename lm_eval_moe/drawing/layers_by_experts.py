@@ -70,14 +70,16 @@ class HeatMap:
     @property
     def full(self) -> float:
         """The value with the full colour."""
-        known = [panel.values for panel in self.panels if panel.values is not None]
-        return self.limit or (limit_of(np.stack(known)) if known else 1.0)
+        arrays = [panel.values for panel in self.panels if panel.values is not None]
+        return self.limit or (limit_of(np.stack(arrays)) if arrays else 1.0)
 
     @property
     def largest(self) -> float:
         """The largest size of a value."""
-        known = [np.abs(panel.values[np.isfinite(panel.values)]) for panel in self.panels if panel.values is not None]
-        return max((float(values.max(initial=0.0)) for values in known), default=0.0)
+        magnitudes = [
+            np.abs(panel.values[np.isfinite(panel.values)]) for panel in self.panels if panel.values is not None
+        ]
+        return max((float(values.max(initial=0.0)) for values in magnitudes), default=0.0)
 
     @property
     def foot(self) -> float:

@@ -40,9 +40,9 @@ def limit_of(values: NDArray[np.float64], noise: float = 0.0) -> float:
         The size that 98 % of the values do not exceed, so that one extreme value does not take the colour of all
         others, but at least twice the noise.
     """
-    known = np.abs(values[np.isfinite(values)])
-    robust = float(np.quantile(known, _SHARE, method="higher")) if known.size else 0.0
-    return max(robust or float(known.max(initial=0.0)), 2 * noise) or 1.0
+    magnitudes = np.abs(values[np.isfinite(values)])
+    robust = float(np.quantile(magnitudes, _SHARE, method="higher")) if magnitudes.size else 0.0
+    return max(robust or float(magnitudes.max(initial=0.0)), 2 * noise) or 1.0
 
 
 def draw_grid(

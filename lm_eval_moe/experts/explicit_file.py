@@ -23,16 +23,16 @@ _WIDTH = 120
 _KEPT = "\xa0"  # a space at which no line ends
 
 
-def explicit_yaml(found: Found) -> str:
+def explicit_yaml(selection: Found) -> str:
     """Return a steering file that does what the spec does, with every expert by number.
 
     The same spec and profiles give the same bytes: no date, no folder and no version stand in it.
     """
-    document = explicit_document(found)
+    document = explicit_document(selection)
     comments = [
         "Written by `lm-eval-moe experts`: experts selected by rule, listed by number.",
-        *_origins(found, "intervention", "profile"),
-        f"steering hash: {found.plan.hash}",
+        *_origins(selection, "intervention", "profile"),
+        f"steering hash: {selection.plan.hash}",
     ]
     lines = [line for comment in comments for line in _comment(comment)]
     lines += [
@@ -49,25 +49,25 @@ def explicit_yaml(found: Found) -> str:
         "",
         "interventions:",
     ]
-    for entry, each in zip(document["interventions"], found.rules, strict=True):
-        lines += _intervention(entry, _rule_line(each, found.plan.seed))
+    for entry, rule in zip(document["interventions"], selection.rules, strict=True):
+        lines += _intervention(entry, _rule_line(rule, selection.plan.seed))
     text = "\n".join(lines) + "\n"
-    _check(text, document, found)
+    _check(text, document, selection)
     return text
 
 
-def explicit_document(found: Found) -> dict[str, Any]:
+def explicit_document(selection: Found) -> dict[str, Any]:
     """Return what the file holds."""
-    plan, shape = found.plan, found.plan.shape
+    plan, shape = selection.plan, selection.plan.shape
     selected = selected_on(plan)
-    given = plan.description.strip()
-    if given and not given.endswith((".", "!", "?")):
-        given += "."
-    sentences = [f"{origin}." for origin in _origins(found, "Experts of intervention", "Profile")]
+    description = plan.description.strip()
+    if description and not description.endswith((".", "!", "?")):
+        description += "."
+    sentences = [f"{origin}." for origin in _origins(selection, "Experts of intervention", "Profile")]
     return {
         "version": VERSION,
         "name": plan.name,
-        "description": " ".join([given, *sentences]).strip(),
+        "description": " ".join([description, *sentences]).strip(),
         "source": plan.source,
         "model": {"layers": shape.depth, "experts": shape.experts, "top_k": shape.top_k},
         "seed": plan.seed,
@@ -77,11 +77,11 @@ def explicit_document(found: Found) -> dict[str, Any]:
         **({"control_of": plan.control_of} if plan.control_of else {}),
         "interventions": [
             {
-                "layers": _layers(each),
-                "experts": {"ids": _ids(each.planned)},
-                **each.planned.dump(),
+                "layers": _layers(rule),
+                "experts": {"ids": _ids(rule.planned)},
+                **rule.planned.dump(),
             }
-            for each in found.rules
+            for rule in selection.rules
         ],
     }
 
@@ -115,8 +115,8 @@ def _names(key: str, names: Sequence[str]) -> Iterator[str]:
     yield line
 
 
-def _layers(found: FoundByRule) -> str | list[str]:
-    parts = format_ranges(found.layers).split(", ")
+def _layers(rule: FoundByRule) -> str | list[str]:
+    parts = format_ranges(rule.layers).split(", ")
     return parts[0] if len(parts) == 1 else parts
 
 
@@ -130,14 +130,18 @@ def _ids(planned: PlannedIntervention) -> dict[int, Any]:
     return ids
 
 
-def _rule_line(found: FoundByRule, seed: int) -> str:
-    return f"{rule_in_words(found.rule, seed)}; {layers_in_words(found)}; {count(len(found.choices), 'expert')}"
+def _rule_line(rule: FoundByRule, seed: int) -> str:
+    return f"{rule_in_words(rule.rule, seed)}; {layers_in_words(rule)}; {count(len(rule.choices), 'expert')}"
 
 
-def _origins(found: Found, intervention: str, profile: str) -> list[str]:
+def _origins(selection: Found, intervention: str, profile: str) -> list[str]:
     """Return where the experts come from, a text for every rule and profile, in the caller's words for the two."""
-    rules = [f"{intervention} {rule.planned.index}: {_rule_line(rule, found.plan.seed)}" for rule in found.rules]
-    return rules + [f"{profile} {file_name(each.given)}: {profile_in_words(each)}" for each in found.plan.profiles]
+    rules = [
+        f"{intervention} {rule.planned.index}: {_rule_line(rule, selection.plan.seed)}" for rule in selection.rules
+    ]
+    return rules + [
+        f"{profile} {file_name(source.given)}: {profile_in_words(source)}" for source in selection.plan.profiles
+    ]
 
 
 def _intervention(entry: dict[str, Any], rule: str) -> Iterator[str]:
@@ -169,7 +173,7 @@ def _comment(text: str, indent: str = "") -> list[str]:
 def _flow(value: Any) -> str:
     """Write plain values on one line; floats are the shortest that read back as the same."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_flow(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, str):  # a name, a range or a language: `no` is Norwegian here, but not to every reader
@@ -185,10 +189,10 @@ def _text(key: str, text: str) -> list[str]:
     return [f"{key}: >-", *hanging("  ", text, _WIDTH)]
 
 
-def _check(text: str, document: dict[str, Any], found: Found) -> None:
+def _check(text: str, document: dict[str, Any], selection: Found) -> None:
     """Read the file back: what is written must do exactly what was resolved."""
     spec = parse_spec(yaml_value(text, where="the file to write"), source="the file to write")
-    said = spec.to_dict()  # leaves out what is empty
-    same = all(said.get(key, type(value)()) == value for key, value in document.items() if key != "interventions")
-    if not same or resolve(spec, found.plan.shape).hash != found.plan.hash:
+    content = spec.to_dict()  # leaves out what is empty
+    same = all(content.get(key, type(value)()) == value for key, value in document.items() if key != "interventions")
+    if not same or resolve(spec, selection.plan.shape).hash != selection.plan.hash:
         raise AssertionError("the explicit file does not say what the rules select")

@@ -52,9 +52,9 @@ def rule_flags() -> dict[str, list[tuple[str, Option]]]:
             flags.setdefault(name, []).append((rule, option))
             first, theirs = flags[name][0]
             if name in _STEERING or theirs.flag != option.flag:
-                other = "the command itself" if name in _STEERING else f"the rule {first!r}, as {theirs.flag}"
+                owner = "the command itself" if name in _STEERING else f"the rule {first!r}, as {theirs.flag}"
                 raise UserError(
-                    f"the rule {rule!r} declares a field {name!r} ({option.flag}), which is a flag of {other}",
+                    f"the rule {rule!r} declares a field {name!r} ({option.flag}), which is a flag of {owner}",
                     fix="give the field another name",
                 )
     return flags
@@ -146,13 +146,13 @@ def flags_named(args: Namespace) -> Iterator[None]:
         raise UserError(error.problem, fix=fix, where=where) from error
 
 
-def _value(given: Any, option: Option) -> Any:
+def _value(raw_value: Any, option: Option) -> Any:
     """Read numbers as YAML does; files and languages stay text."""
     if option.flag == "pairs":
-        return _pairs(given)
+        return _pairs(raw_value)
     if option.flag == "list":
-        return [code for text in given for code in text.split(",")]
-    return _number(given) if option.flag == "number" else given
+        return [code for text in raw_value for code in text.split(",")]
+    return _number(raw_value) if option.flag == "number" else raw_value
 
 
 def _number(text: str) -> Any:

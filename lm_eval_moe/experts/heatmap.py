@@ -20,40 +20,40 @@ __all__ = ["save_heat_map"]
 _CELL = 0.085  # inches: a frame around it has to be seen
 
 
-def save_heat_map(found: Found, path: str | Path) -> None:
+def save_heat_map(selection: Found, path: str | Path) -> None:
     """Draw a panel for every intervention, one below the other.
 
     Args:
-        found: What was selected.
+        selection: What was selected.
         path: A ``.png`` or ``.svg`` file.
 
     Raises:
         UserError: Matplotlib is not installed, or the file cannot be written.
     """
     require_extra("a picture", "matplotlib", where="--plot")
-    maps = [_map(found, rule, compared(found, index)) for index, rule in enumerate(found.rules)]
-    figure = draw_layers_by_experts(maps, found.plan.shape, file_colours(), cell=_CELL)
+    maps = [_map(selection, rule, compared(selection, index)) for index, rule in enumerate(selection.rules)]
+    figure = draw_layers_by_experts(maps, selection.plan.shape, file_colours(), cell=_CELL)
     form: Literal["png", "svg"] = "svg" if Path(path).suffix == ".svg" else "png"
-    write_whole(Path(path), picture(figure, form, found.plan.name), "heat map")
+    write_whole(Path(path), picture(figure, form, selection.plan.name), "heat map")
 
 
-def _map(found: Found, rule: FoundByRule, numbers: ComparedNumber | None) -> HeatMap:
-    layers = found.plan.shape.layers
+def _map(selection: Found, rule: FoundByRule, numbers: ComparedNumber | None) -> HeatMap:
+    layers = selection.plan.shape.layers
     selected = [(layers.index(choice.layer), choice.expert) for choice in rule.choices]
     faded = [row for row, layer in enumerate(layers) if layer not in rule.layers]
     if numbers is None:
-        return HeatMap([Panel([_title(found, rule), "black: selected"], None, selected, faded)])
-    said = ["framed: selected"] + ["grey: no share"] * bool(np.isnan(numbers.values).any())
-    said += ["faded: not looked at"] * bool(faded)
-    panel = Panel([_title(found, rule), "; ".join(said)], numbers.values, selected, faded)
+        return HeatMap([Panel([_title(selection, rule), "black: selected"], None, selected, faded)])
+    legend = ["framed: selected"] + ["grey: no share"] * bool(np.isnan(numbers.values).any())
+    legend += ["faded: not looked at"] * bool(faded)
+    panel = Panel([_title(selection, rule), "; ".join(legend)], numbers.values, selected, faded)
     if numbers.signed:
         return HeatMap([panel], numbers.label, "{:+.2f}")
     return HeatMap([panel], numbers.label, "{:.2f}", limit=1.0, signed=False)
 
 
-def _title(found: Found, rule: FoundByRule) -> str:
-    counts = rule.counts(found.plan.shape)["all"]
+def _title(selection: Found, rule: FoundByRule) -> str:
+    counts = rule.counts(selection.plan.shape)["all"]
     return (
-        f"{rule_with_size(rule.rule, found.plan.seed)}: {count(counts.experts, 'expert')} in {counts.layers} of "
+        f"{rule_with_size(rule.rule, selection.plan.seed)}: {count(counts.experts, 'expert')} in {counts.layers} of "
         f"{counts.looked_at} layers ({layers_in_words(rule)})"
     )

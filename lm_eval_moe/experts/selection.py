@@ -99,7 +99,7 @@ class Found:
             "seed": plan.seed,
             "shape": plan.shape.to_dict(),
             "profiles": [{"file": source.given, **source.said()} for source in plan.profiles],
-            "interventions": [_rule_dict(each, plan.shape) for each in self.rules],
+            "interventions": [_rule_dict(rule, plan.shape) for rule in self.rules],
         }
 
 
@@ -119,20 +119,26 @@ def select(spec: SteeringSpec, shape: RoutingShape, thresholds: Sequence[float] 
     plan = resolve(spec, shape, store)
     with _said_already():
         explained = explain(spec, shape, store)
-    if thresholds and not any(_has_threshold(each.experts) for each in spec.interventions):
-        names = ", ".join(dict.fromkeys(each.experts.matched.name for each in spec.interventions))
+    if thresholds and not any(_has_threshold(rule.experts) for rule in spec.interventions):
+        names = ", ".join(dict.fromkeys(rule.experts.matched.name for rule in spec.interventions))
         raise UserError(
             f"the rule has no threshold ({names})",
             fix="leave the flag out, or choose a rule that has one",
             where="--thresholds",
         )
     rules = []
-    for index, (each, choices) in enumerate(zip(spec.interventions, explained, strict=True)):
-        layers = each.layers.resolve(shape, spec.place / "interventions" / index / "layers")
-        others = {t: _counts(_at(spec, index, t, shape, store), layers, shape) for t in thresholds}
-        others = others if _has_threshold(each.experts) else {}
+    for index, (intervention, choices) in enumerate(zip(spec.interventions, explained, strict=True)):
+        layers = intervention.layers.resolve(shape, spec.place / "interventions" / index / "layers")
+        counts_by_threshold = {t: _counts(_at(spec, index, t, shape, store), layers, shape) for t in thresholds}
+        counts_by_threshold = counts_by_threshold if _has_threshold(intervention.experts) else {}
         rules.append(
-            FoundByRule(plan.interventions[index], each.experts, layers, tuple(effective(each, choices)), others)
+            FoundByRule(
+                plan.interventions[index],
+                intervention.experts,
+                layers,
+                tuple(effective(intervention, choices)),
+                counts_by_threshold,
+            )
         )
     return Found(spec, plan, tuple(rules), store)
 
@@ -144,23 +150,23 @@ def as_random_control(spec: SteeringSpec) -> SteeringSpec:
         UserError: An intervention is a random control already.
     """
     interventions = []
-    for index, each in enumerate(spec.interventions):
-        if isinstance(each.experts, RandomControl):
+    for index, intervention in enumerate(spec.interventions):
+        if isinstance(intervention.experts, RandomControl):
             raise (spec.place / "interventions" / index / "experts").error(
                 "is a random control already", "leave --control out"
             )
-        interventions.append(replace(each, experts=RandomControl(each.experts)))
+        interventions.append(replace(intervention, experts=RandomControl(intervention.experts)))
     return replace(spec, name=f"{spec.name}-random-control", interventions=tuple(interventions))
 
 
-def compared(found: Found, index: int) -> ComparedNumber | None:
+def compared(selection: Found, index: int) -> ComparedNumber | None:
     """Return what an intervention's rule compares, over all MoE layers; None where it compares nothing.
 
     It is of every expert and not only of the chosen ones; for a random control, what the matched rule compares.
     """
-    scope = replace(scope_of(index, found.spec, found.store.reusing()), layers=found.plan.shape.layers)
+    scope = replace(scope_of(index, selection.spec, selection.store.reusing()), layers=selection.plan.shape.layers)
     with _said_already():
-        return found.rules[index].rule.compare(scope)
+        return selection.rules[index].rule.compare(scope)
 
 
 @contextmanager
@@ -194,23 +200,23 @@ def _counts(choices: Sequence[Choice], layers: Sequence[int], shape: RoutingShap
     counts = {}
     for name in (*BANDS, "all"):
         inside = set(layers).intersection(shape.band(name))
-        found = [choice.layer for choice in choices if choice.layer in inside]
-        counts[name] = Counts(len(found), len(set(found)), len(inside))
+        chosen_layers = [choice.layer for choice in choices if choice.layer in inside]
+        counts[name] = Counts(len(chosen_layers), len(set(chosen_layers)), len(inside))
     return counts
 
 
-def _rule_dict(found: FoundByRule, shape: RoutingShape) -> dict[str, Any]:
-    planned = found.planned
+def _rule_dict(rule: FoundByRule, shape: RoutingShape) -> dict[str, Any]:
+    planned = rule.planned
     return {
         "index": planned.index,
-        "rule": {found.rule.name: found.rule.dump()},
-        "layers": list(found.layers),
+        "rule": {rule.rule.name: rule.rule.dump()},
+        "layers": list(rule.layers),
         **planned.dump(),
-        "counts": {name: asdict(each) for name, each in found.counts(shape).items()},
-        "choices": [{**asdict(choice), "values": dict(choice.values)} for choice in found.choices],
+        "counts": {name: asdict(counts_of_band) for name, counts_of_band in rule.counts(shape).items()},
+        "choices": [{**asdict(choice), "values": dict(choice.values)} for choice in rule.choices],
         "thresholds": [
-            {"threshold": threshold, **{name: asdict(each) for name, each in counts.items()}}
-            for threshold, counts in found.thresholds.items()
+            {"threshold": threshold, **{name: asdict(counts_of_band) for name, counts_of_band in counts.items()}}
+            for threshold, counts in rule.thresholds.items()
         ],
     }
 

@@ -29,8 +29,8 @@ def profile_paths(rule: object) -> Iterator[ProfilePath]:
         for value in rule.values():
             yield from profile_paths(value)
     elif is_dataclass(rule):
-        for each in fields(rule):
-            yield from profile_paths(getattr(rule, each.name))
+        for field in fields(rule):
+            yield from profile_paths(getattr(rule, field.name))
 
 
 def shape_of_spec(spec: SteeringSpec) -> RoutingShape:

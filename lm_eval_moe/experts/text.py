@@ -31,44 +31,46 @@ _WHY_MOST = 240  # characters of a reason
 _HASHED = 8  # profiles; the hashes of more are for machines
 
 
-def render_text(found: Found, *, explain: bool = False) -> str:
+def render_text(selection: Found, *, explain: bool = False) -> str:
     """Return the totals by band, what is selected by layer and, if wanted, the reasons for the first experts."""
-    plan, shape = found.plan, found.plan.shape
+    plan, shape = selection.plan, selection.plan.shape
     dense = "" if len(shape.layers) == shape.depth else f", MoE layers {format_ranges(shape.layers)}"
     head = [
         f"steering: {plan.name} (hash {plan.short_hash})",
         f"shape:    {shape.depth} decoder layers{dense}, {shape.experts} experts a layer, top-{shape.top_k}",
     ]
     if len(plan.profiles) > _HASHED:
-        models = dict.fromkeys(each.model or "an unnamed model" for each in plan.profiles)
-        said = f"{len(plan.profiles)} files of {counted(list(models), 'models')}; --json and the file of --output have "
-        head.append(_wrapped("profiles: ", f"{said}the SHA-256 of each"))
+        models = dict.fromkeys(source.model or "an unnamed model" for source in plan.profiles)
+        summary = (
+            f"{len(plan.profiles)} files of {counted(list(models), 'models')}; --json and the file of --output have "
+        )
+        head.append(_wrapped("profiles: ", f"{summary}the SHA-256 of each"))
     blocks = ["\n".join(head)]
-    for each in found.rules:
-        blocks.append(_rule(each, plan.seed, shape))
-        if each.thresholds:
-            blocks.append(_thresholds(each))
+    for rule in selection.rules:
+        blocks.append(_rule(rule, plan.seed, shape))
+        if rule.thresholds:
+            blocks.append(_thresholds(rule))
         if explain:
-            blocks.append(_explained(each))
+            blocks.append(_explanation(rule))
     if 0 < len(plan.profiles) <= _HASHED:
-        sources = [f"{file_name(each.given)}: {profile_in_words(each)}" for each in plan.profiles]
+        sources = [f"{file_name(source.given)}: {profile_in_words(source)}" for source in plan.profiles]
         blocks.append("\n".join(_wrapped("profile:  ", source) for source in sources))
     return "\n\n".join(blocks)
 
 
-def _rule(found: FoundByRule, seed: int, shape: RoutingShape) -> str:
+def _rule(rule: FoundByRule, seed: int, shape: RoutingShape) -> str:
     lines = [
         _wrapped(
-            f"{found.planned.index}  rule:   ",
-            f"{rule_in_words(found.rule, seed, short=True)}; {layers_in_words(found)}",
+            f"{rule.planned.index}  rule:   ",
+            f"{rule_in_words(rule.rule, seed, short=True)}; {layers_in_words(rule)}",
         ),
-        _wrapped("   action: ", action_in_words(found.planned)),
+        _wrapped("   action: ", action_in_words(rule.planned)),
         "",
-        *_totals(found, shape),
+        *_totals(rule, shape),
         "",
     ]
-    weighted = any(choice.coefficient != 1 for choice in found.choices)
-    rows = _layer_rows(found, weighted)
+    weighted = any(choice.coefficient != 1 for choice in rule.choices)
+    rows = _layer_rows(rule, weighted)
     title = "experts (coefficient)" if weighted else "experts"
     wide = max(len("layer"), *(len(layers) for layers, _, _ in rows))
     lines.append(f"   {'layer':<{wide}}  {'n':>3}  {title}")
@@ -78,33 +80,33 @@ def _rule(found: FoundByRule, seed: int, shape: RoutingShape) -> str:
     return "\n".join(lines)
 
 
-def _layer_rows(found: FoundByRule, weighted: bool) -> list[tuple[str, int, str]]:
+def _layer_rows(rule: FoundByRule, weighted: bool) -> list[tuple[str, int, str]]:
     """Return layers, how many experts each has, and which; consecutive layers with the same share a row."""
-    by_layer: dict[int, tuple[tuple[int, float], ...]] = dict.fromkeys(found.layers, ())
-    for choice in found.choices:
+    by_layer: dict[int, tuple[tuple[int, float], ...]] = dict.fromkeys(rule.layers, ())
+    for choice in rule.choices:
         by_layer[choice.layer] += ((choice.expert, choice.coefficient),)
     rows = []
     entries = enumerate(by_layer.items())
     for (_, experts), group in groupby(entries, key=lambda entry: (entry[1][0] - entry[0], entry[1][1])):
         layers = [layer for _, (layer, _) in group]
         if not experts:
-            shown = "none selected"
+            experts_text = "none selected"
         else:
             texts = [f"{expert}" + f"\xa0({coefficient:#.3g})" * weighted for expert, coefficient in experts[:_LISTED]]
             more = len(experts) - len(texts)
-            shown = ", ".join(texts) + f" and {more} more" * bool(more)
-        rows.append((format_ranges(layers), len(experts), shown))
+            experts_text = ", ".join(texts) + f" and {more} more" * bool(more)
+        rows.append((format_ranges(layers), len(experts), experts_text))
     return rows
 
 
-def _totals(found: FoundByRule, shape: RoutingShape) -> list[str]:
-    counts = found.counts(shape)
+def _totals(rule: FoundByRule, shape: RoutingShape) -> list[str]:
+    counts = rule.counts(shape)
     rows = []
-    for name, each in counts.items():
+    for name, band_counts in counts.items():
         layers = shape.band(name)
-        if each.looked_at:
-            share = 100 * each.experts / (each.looked_at * shape.experts)
-            cells = [str(each.experts), f"{each.layers} of {each.looked_at}", f"{share:.1f} %"]
+        if band_counts.looked_at:
+            share = 100 * band_counts.experts / (band_counts.looked_at * shape.experts)
+            cells = [str(band_counts.experts), f"{band_counts.layers} of {band_counts.looked_at}", f"{share:.1f} %"]
         else:
             cells = ["-", "not looked at" if layers else "no MoE layer", "-"]
         rows.append(["in all" if name == "all" else name, format_ranges(layers), *cells])
@@ -112,7 +114,7 @@ def _totals(found: FoundByRule, shape: RoutingShape) -> list[str]:
     return aligned([head, *rows], left=2, indent=_INDENT)
 
 
-def _thresholds(found: FoundByRule) -> str:
+def _thresholds(rule: FoundByRule) -> str:
     rows = [
         [
             f"{threshold:g}",
@@ -120,15 +122,15 @@ def _thresholds(found: FoundByRule) -> str:
             str(counts["all"].experts),
             f"{counts['all'].layers} of {counts['all'].looked_at}",
         ]
-        for threshold, counts in found.thresholds.items()
+        for threshold, counts in rule.thresholds.items()
     ]
     headers = ["threshold", *BANDS, "experts", "layers with any"]
     return "\n".join(["   experts that other thresholds select", *aligned([headers, *rows], indent=_INDENT)])
 
 
-def _explained(found: FoundByRule) -> str:
+def _explanation(rule: FoundByRule) -> str:
     """Return a line an expert, with the numbers that the rule compared and the reason, and how many more there are."""
-    choices = found.choices[:_EXPLAINED]
+    choices = rule.choices[:_EXPLAINED]
     names = [] if _said_in_words(choices) else list(choices[0].values)
     headers = ["layer", "expert", "coefficient", *names]
     rows = [
@@ -141,17 +143,17 @@ def _explained(found: FoundByRule) -> str:
         for choice in choices
     ]
     head, *table = aligned([headers, *rows], left=0, indent=_INDENT)
-    beside = _WIDTH - len(head) - 2 >= _WHY_LEAST
+    fits_beside = _WIDTH - len(head) - 2 >= _WHY_LEAST
     lines = [
-        f"   why, intervention {found.planned.index}: {count(len(found.choices), 'expert')}",
-        head + ("  why" * beside),
+        f"   why, intervention {rule.planned.index}: {count(len(rule.choices), 'expert')}",
+        head + ("  why" * fits_beside),
     ]
     for row, choice in zip(table, choices, strict=True):
-        if beside:
+        if fits_beside:
             lines.append(_wrapped(f"{row:<{len(head)}}  ", _brief(choice.why)))
         else:
             lines += [row, _wrapped(" " * 9, _brief(choice.why))]
-    if more := len(found.choices) - len(choices):
+    if more := len(rule.choices) - len(choices):
         lines.append(f"   and {more:,} more experts: --reasons FILE.csv writes why each is selected")
     return "\n".join(lines)
 

@@ -38,8 +38,8 @@ def rule_in_words(rule: Selector, seed: int, *, short: bool = False) -> str:
         return f"{_control(rule, seed)} {rule_in_words(rule.like, seed, short=short)}"
     if not rule.declared():
         return rule.name
-    named = {each.given for each in profile_paths(rule)}
-    fields = (_field(name, value, named, short) for name, value in rule.dump().items())
+    paths = {path.given for path in profile_paths(rule)}
+    fields = (_field(name, value, paths, short) for name, value in rule.dump().items())
     return f"{rule.name} ({', '.join(fields)})"
 
 
@@ -59,17 +59,17 @@ def _control(rule: RandomControl, seed: int) -> str:
     return f"random control (seed {seed if rule.seed is None else rule.seed}) of"
 
 
-def action_in_words(each: PlannedIntervention) -> str:
+def action_in_words(intervention: PlannedIntervention) -> str:
     """Write the action and its limits: ``soft 0.5; without guard; tokens: all; languages: all``."""
-    dumped = each.action.dump()
+    dumped = intervention.action.dump()
     action = dumped if isinstance(dumped, str) else " ".join(f"{name} {value:g}" for name, value in dumped.items())
-    languages = each.languages.dump()
+    languages = intervention.languages.dump()
     if isinstance(languages, Mapping):
         spoken = f"all but {', '.join(languages['all_but'])}"
     else:
         spoken = languages if isinstance(languages, str) else ", ".join(languages)
-    guard = "" if each.action.guards_by is None else f"; {'with' if each.guard else 'without'} guard"
-    return f"{action}{guard}; tokens: {each.tokens}; languages: {spoken}"
+    guard = "" if intervention.action.guards_by is None else f"; {'with' if intervention.guard else 'without'} guard"
+    return f"{action}{guard}; tokens: {intervention.tokens}; languages: {spoken}"
 
 
 def profile_in_words(source: ProfileSource) -> str:
@@ -85,14 +85,14 @@ def profile_in_words(source: ProfileSource) -> str:
     return _one_line(", ".join(parts))
 
 
-def file_name(given: str) -> str:
+def file_name(path: str) -> str:
     """Return the name of a file without its folder: where it lies is no part of what was selected."""
-    return _one_line(Path(given).name)
+    return _one_line(Path(path).name)
 
 
 def _one_line(text: str) -> str:
     """Escape what would end a line or a comment: file and model names can hold anything."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def count(number: int, noun: str) -> str:
@@ -100,9 +100,9 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def layers_in_words(found: FoundByRule) -> str:
+def layers_in_words(rule: FoundByRule) -> str:
     """Write the layers that a rule is applied to."""
-    return f"{'layer' if len(found.layers) == 1 else 'layers'} {format_ranges(found.layers)}"
+    return f"{'layer' if len(rule.layers) == 1 else 'layers'} {format_ranges(rule.layers)}"
 
 
 def _field(name: str, value: Any, files: set[str], short: bool) -> str:

@@ -52,16 +52,16 @@ def gains_of(benchmark: Benchmark) -> list[RunGains]:
     A control is known by the steering that it matches: rule, action, strength, tokens, languages, layers. Results of
     early releases do not name it; there, as many experts per layer must do, and `RunGains.checked` says so.
     """
-    found = []
+    gains_by_run = []
     for number, run in enumerate(benchmark.runs):
         if not run.steering or run.is_random_control:
             continue
-        own = control_gains(run, benchmark)
-        if own is not None:
-            average = own.average if len(own.by_language) > 1 else None
-            found.append(RunGains(number, own.seeds, own.by_language, average, ()))
+        reported = control_gains(run, benchmark)
+        if reported is not None:
+            average = reported.average if len(reported.by_language) > 1 else None
+            gains_by_run.append(RunGains(number, reported.seeds, reported.by_language, average, ()))
             continue
-        sure = {control: run.is_controlled_by(other) for control, other in enumerate(benchmark.runs)}
+        sure = {control: run.is_controlled_by(candidate) for control, candidate in enumerate(benchmark.runs)}
         matched = [
             control
             for control, is_one in sure.items()
@@ -69,8 +69,8 @@ def gains_of(benchmark: Benchmark) -> list[RunGains]:
         ]
         gains = _beside(benchmark, number, matched)
         if gains is not None:
-            found.append(replace(gains, checked=all(sure[control] for control in matched)))
-    return found
+            gains_by_run.append(replace(gains, checked=all(sure[control] for control in matched)))
+    return gains_by_run
 
 
 def _sizes(run: Run) -> dict[str, int]:
@@ -94,7 +94,7 @@ def in_words(gains: RunGains, benchmark: Benchmark) -> str:
     sign = 1.0 if benchmark.higher_is_better else -1.0
     (lang, gain), *further = gains.by_language.items()
     place = f"in {lang}" if gains.average is None else f"over {len(gains.by_language)} languages"
-    said = [
+    sentences = [
         f"{label} against {plural(gains.draws, 'draw')} of random experts, {place}: "
         f"{', '.join(_parts(gains.average or gain, scale, sign))}."
     ]
@@ -104,15 +104,19 @@ def in_words(gains: RunGains, benchmark: Benchmark) -> str:
             for verdict, side in (("better", 1), ("worse", -1))
             if (languages := [lang for lang in gains.beyond if side * sign * gains.by_language[lang].gain > 0])
         ]
-        found = " and ".join(parts) + " beyond noise" if parts else "no difference beyond noise in any"
-        said.append(f"By language, against a new random draw and after Holm's correction: {found}.")
+        verdicts = " and ".join(parts) + " beyond noise" if parts else "no difference beyond noise in any"
+        sentences.append(f"By language, against a new random draw and after Holm's correction: {verdicts}.")
     if not gains.checked:
-        said.append("Whether these controls are steered in the same way could not be checked: the results do not say.")
+        sentences.append(
+            "Whether these controls are steered in the same way could not be checked: the results do not say."
+        )
     if gains.draws == 1:
-        said.append("One draw cannot tell how much the draw of experts matters; the interval covers the items only.")
+        sentences.append(
+            "One draw cannot tell how much the draw of experts matters; the interval covers the items only."
+        )
     elif gains.draws < draws_needed():
-        said.append(f"The rank p can reach {ALPHA:g} from {draws_needed()} draws on.")
-    return " ".join(said)
+        sentences.append(f"The rank p can reach {ALPHA:g} from {draws_needed()} draws on.")
+    return " ".join(sentences)
 
 
 def _parts(gain: ControlGain, scale: Scale, sign: float) -> Iterator[str]:

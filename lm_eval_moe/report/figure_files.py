@@ -32,17 +32,17 @@ def write_figures(figures: Sequence[NamedFigure], folder: Path, labels: Sequence
         UserError: A file cannot be written.
     """
     written, colours = [], file_colours()
-    for named in figures:
-        figure, table = named.figure, folder / f"{named.name}.csv"
+    for entry in figures:
+        figure, table = entry.figure, folder / f"{entry.name}.csv"
         drawings = [("", figure.title, figure.caption, figure.draw)]
-        for each in figure.folded:
-            drawings.append((f"_{each.stem}", f"{figure.title}: {each.title.lower()}", each.caption, each.draw))
+        for part in figure.folded:
+            drawings.append((f"_{part.stem}", f"{figure.title}: {part.title.lower()}", part.caption, part.draw))
         for suffix, title, caption, draw in drawings:
-            drawn = draw(colours)
+            picture = draw(colours)
             with drawing(colours):
-                put_title(drawn, title, [_handle(run, labels[run], colours) for run in figure.key])
-                put_caption(drawn, caption)
-            written += write_pictures(drawn, folder, f"{named.name}{suffix}", title)
+                put_title(picture, title, [_handle(run, labels[run], colours) for run in figure.key])
+                put_caption(picture, caption)
+            written += write_pictures(picture, folder, f"{entry.name}{suffix}", title)
         write_whole(table, figure.csv, "figure")
         written.append(table)
     return written

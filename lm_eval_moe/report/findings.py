@@ -29,7 +29,7 @@ class Finding:
 
 def findings(benchmark: Benchmark) -> list[Finding]:
     """Return what stands above a benchmark's table."""
-    said = [
+    entries = [
         _finding(benchmark.runs[0].label, [*_baseline(benchmark), *_depth(benchmark)]),
         *(
             _finding(f"{run.label} against {benchmark.runs[0].label}", _against(benchmark, number))
@@ -38,7 +38,7 @@ def findings(benchmark: Benchmark) -> list[Finding]:
         ),
         *_controls(benchmark),
     ]
-    return [finding for finding in said if finding.text]
+    return [finding for finding in entries if finding.text]
 
 
 def in_a_sentence(judgement: Judgement, scale: Scale, *, count: bool = True) -> str:
@@ -55,8 +55,8 @@ def in_a_sentence(judgement: Judgement, scale: Scale, *, count: bool = True) -> 
     return f"{text}, {judged}{changed}"
 
 
-def _finding(about: str, said: Iterable[Note]) -> Finding:
-    notes = list(said)
+def _finding(about: str, texts: Iterable[Note]) -> Finding:
+    notes = list(texts)
     sentences = " ".join(sentence_case(note) for note in notes if isinstance(note, str))
     return Finding(about, sentences, tuple(note for note in notes if isinstance(note, LongList)))
 
@@ -76,13 +76,13 @@ def _baseline(benchmark: Benchmark) -> Iterator[str]:
     worst, best = (scale.value(cells[lang].score.estimate.value) for lang in (ranked[-1], ranked[0]))
     ends = "the same in all of them" if worst == best else f"from {ranked[-1]} ({worst}) to {ranked[0]} ({best})"
     yield f"{subject} on average over {plural(len(languages), 'language')}, {ends}."
-    others = [lang for lang in languages if lang != benchmark.reference]
-    if benchmark.reference in cells and others:
-        rest = benchmark.mean(0, others, benchmark.score_of)
+    non_reference = [lang for lang in languages if lang != benchmark.reference]
+    if benchmark.reference in cells and non_reference:
+        rest = benchmark.mean(0, non_reference, benchmark.score_of)
         assert rest is not None
         gap = rest.value - cells[benchmark.reference].score.estimate.value
-        several = len(others) > 1
-        subject = f"the {len(others)} other languages" if several else "the other language"
+        several = len(non_reference) > 1
+        subject = f"the {len(non_reference)} other languages" if several else "the other language"
         size = scale.number(abs(gap))
         if size == scale.number(0.0):
             yield f"{subject} {'are on average' if several else 'is'} level with {benchmark.reference}."
@@ -100,28 +100,28 @@ def _depth(benchmark: Benchmark) -> Iterator[str]:
     by_language = []
     for curve in curves:
         means = {band: _mean([curve[i] for i in at]) for band, at in bands.items()}
-        known = {band: mean for band, mean in means.items() if mean is not None}
-        if len(known) == len(BANDS):
-            by_language.append(known)
+        depths = {band: mean for band, mean in means.items() if mean is not None}
+        if len(depths) == len(BANDS):
+            by_language.append(depths)
     if not by_language:
         return
-    overall = {band: math.fsum(known[band] for known in by_language) / len(by_language) for band in BANDS}
-    shown = {band: f"{mean:.3f}" for band, mean in overall.items()}
-    if len(set(shown.values())) == 1:
-        yield f"mean divergence to {benchmark.reference} is {shown['middle']} in early, middle and late layers alike."
+    overall = {band: math.fsum(depths[band] for depths in by_language) / len(by_language) for band in BANDS}
+    texts = {band: f"{mean:.3f}" for band, mean in overall.items()}
+    if len(set(texts.values())) == 1:
+        yield f"mean divergence to {benchmark.reference} is {texts['middle']} in early, middle and late layers alike."
         return
     lowest = min(overall, key=overall.__getitem__)
-    agreeing = sum(min(known, key=known.__getitem__) == lowest for known in by_language)
+    agreeing = sum(min(depths, key=depths.__getitem__) == lowest for depths in by_language)
     yield (
-        f"mean divergence to {benchmark.reference} is {listing([f'{shown[band]} ({band})' for band in BANDS])}, "
+        f"mean divergence to {benchmark.reference} is {listing([f'{texts[band]} ({band})' for band in BANDS])}, "
         f"lowest in the {lowest} layers; that holds in {agreeing} of {plural(len(by_language), 'language')}. Large "
         "models are reported to be lowest in the middle."
     )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None
 
 
 def _against(benchmark: Benchmark, run: int) -> Iterator[Note]:
@@ -132,9 +132,9 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[Note]:
         yield "the two runs have no score of this benchmark in common."
         return
     sentence = f"{benchmark.metric.title} over {plural(len(languages), 'language')}: {in_a_sentence(overall, scale)}"
-    others = tuple(lang for lang in languages if lang != benchmark.reference)
-    if 0 < len(others) < len(languages):
-        rest = benchmark.judgement(run, others, benchmark.score_of)
+    non_reference = tuple(lang for lang in languages if lang != benchmark.reference)
+    if 0 < len(non_reference) < len(languages):
+        rest = benchmark.judgement(run, non_reference, benchmark.score_of)
         assert rest is not None
         sentence += f"; without {benchmark.reference}: {in_a_sentence(rest, scale)}"
     yield sentence + "."
@@ -157,7 +157,7 @@ def _against(benchmark: Benchmark, run: int) -> Iterator[Note]:
 
 def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> Iterator[Note]:
     judged = benchmark.judgements(run, benchmark.score_of)
-    beyond = {lang: each.difference.value for lang, each in judged.items() if each.beyond}
+    beyond = {lang: judgement.difference.value for lang, judgement in judged.items() if judgement.beyond}
     if not beyond:
         yield f"In none of the {len(judged)} languages is the difference beyond noise."
         return
@@ -174,13 +174,13 @@ def _one_by_one(benchmark: Benchmark, run: int, scale: Scale) -> Iterator[Note]:
 
 def _divergence_against(benchmark: Benchmark, run: int) -> Iterator[str]:
     of = benchmark.divergence_of
-    others = benchmark.shared(run, of=of)
-    reasons = benchmark.why_not_compared(run, others)
+    languages = benchmark.shared(run, of=of)
+    reasons = benchmark.why_not_compared(run, languages)
     if reasons:
         yield f"their divergences are not the same quantity and are not compared: {'; '.join(reasons)}."
         return
-    before, after = (benchmark.mean(each, others, of) if others else None for each in (0, run))
-    judgement = benchmark.judgement(run, others, of) if others else None
+    before, after = (benchmark.mean(number, languages, of) if languages else None for number in (0, run))
+    judgement = benchmark.judgement(run, languages, of) if languages else None
     if before is None or after is None or judgement is None:
         return
     judged = "" if judgement.verdict == "unknown" else f": {in_a_sentence(judgement, Scale(None), count=False)}"
@@ -196,12 +196,14 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
     steered = [(n, run) for n, run in enumerate(benchmark.runs) if run.steering and not run.is_random_control]
     for number, run in steered:
         for control, control_run in controls:
-            found = benchmark.judgement(number, benchmark.shared(number, to=control), benchmark.score_of, to=control)
-            if found is not None:
+            judgement = benchmark.judgement(
+                number, benchmark.shared(number, to=control), benchmark.score_of, to=control
+            )
+            if judgement is not None:
                 yield _finding(
                     f"{run.label} against {control_run.label}, which steers random experts",
                     [
-                        f"{benchmark.metric.title}: {in_a_sentence(found, scale)}.",
+                        f"{benchmark.metric.title}: {in_a_sentence(judgement, scale)}.",
                         "This is about this one draw, not about random sets.",
                     ],
                 )
@@ -227,11 +229,15 @@ def _averages(benchmark: Benchmark) -> Iterator[str]:
         "same across languages",
         "unknown": "are not known",
     }
-    said = [
+    sentences = [
         f"their standard errors {texts[kind]}{'' if len(kinds) == 1 else f' in {listing(labels)}'}"
         for kind, labels in kinds.items()
     ]
-    yield f"Averages weigh every language alike; {'; '.join(said)}." if said else "Averages weigh every language alike."
+    yield (
+        f"Averages weigh every language alike; {'; '.join(sentences)}."
+        if sentences
+        else "Averages weigh every language alike."
+    )
 
 
 def _missing(benchmark: Benchmark, number: int) -> Iterator[Note]:
@@ -252,39 +258,39 @@ def _missing(benchmark: Benchmark, number: int) -> Iterator[Note]:
 
 def notes(benchmark: Benchmark) -> list[Note]:
     """Return what has to be known to read the table."""
-    said: list[Note] = []
+    sentences: list[Note] = []
     if len(benchmark.runs) == 1:
-        said.append("± is one standard error.")
+        sentences.append("± is one standard error.")
     else:
-        said.append(
+        sentences.append(
             "± is one standard error. A difference (Δ) is called beyond noise, and marked with an asterisk, if p is "
             f"below {per_cent(ALPHA)}: by McNemar's exact test of right-or-wrong items, else by a permutation test "
             "over items, unpaired by the standard errors. A run's languages are corrected for each other by Holm's "
             "method; an average is one test."
         )
     differences = [
-        found
+        difference
         for run in range(1, len(benchmark.runs))
         for lang in benchmark.shared(run)
-        if (found := benchmark.difference(run, [lang], benchmark.score_of)) is not None
+        if (difference := benchmark.difference(run, [lang], benchmark.score_of)) is not None
     ]
     if any(difference.how == "paired" for difference in differences):
-        said.append("Standard errors of differences are paired: each item with the same item of the baseline.")
+        sentences.append("Standard errors of differences are paired: each item with the same item of the baseline.")
     if any(difference.how == "unpaired" and difference.stderr is not None for difference in differences):
-        said.append(
+        sentences.append(
             "Some standard errors of differences are unpaired, as the per-item scores of the same documents are not in "
-            "both runs' results or the metric is no mean over items: they are usually too large, and "
+            "both runs' results or the metric is not a mean over items: they are usually too large, and "
             "those of averages are the largest that the languages' dependence allows."
         )
-    said += _averages(benchmark)
+    sentences += _averages(benchmark)
     if any(difference.stderr is None for difference in differences):
-        said.append("Where no ± is given, the results have no standard error.")
-    said += legend(marks_of(benchmark))
-    said += [text for number in range(len(benchmark.runs)) for text in _missing(benchmark, number)]
+        sentences.append("Where no ± is given, the results have no standard error.")
+    sentences += legend(marks_of(benchmark))
+    sentences += [text for number in range(len(benchmark.runs)) for text in _missing(benchmark, number)]
     if benchmark.has_divergence:
-        said.append(
+        sentences.append(
             f"Divergence compares the routing of each item with that of the same item in {benchmark.reference} in the "
             "same run (middle layers; 0 is the same routing). Steering that promotes the same experts in every "
-            "language lowers it by construction; that alone is no gain."
+            "language lowers it by construction; that alone is not a gain."
         )
-    return said
+    return sentences

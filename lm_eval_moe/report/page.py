@@ -128,12 +128,12 @@ def _render(content: _Content, title: str, notes: Sequence[str]) -> str:
 
     runs = content.runs
     script = ""
-    if any(named.figure.choices for named in content.figures):
+    if any(entry.figure.choices for entry in content.figures):
         script = (_FOLDER / "choosing.js").read_text(encoding="utf-8")
     with _quiet_fonts():
         carried = _carried(content.figures)
         placed = {
-            each.name: _place(each, number, carried.get(each.name)) for number, each in enumerate(content.figures)
+            entry.name: _place(entry, number, carried.get(entry.name)) for number, entry in enumerate(content.figures)
         }
     return render_page(
         _FOLDER / "page.html.jinja",
@@ -171,14 +171,14 @@ def _styles() -> Any:
 
 def _lead(content: _Content) -> str:
     runs = content.runs
-    said = []
+    sentences = []
     if shared := shared_sentence(runs) if runs else "":
-        said.append(shared)
+        sentences.append(shared)
     if len(runs) > 1:
-        said.append(f"{len(runs)} runs; the first, {runs[0].label}, is the baseline of every comparison.")
+        sentences.append(f"{len(runs)} runs; the first, {runs[0].label}, is the baseline of every comparison.")
     elif runs:
-        said.append(f"One run: {runs[0].label}.")
-    others = [
+        sentences.append(f"One run: {runs[0].label}.")
+    counts = [
         plural(count, noun, many)
         for count, noun, many in (
             (sum(len(section.profiles) for section in content.profiles), "routing profile", "routing profiles"),
@@ -186,26 +186,26 @@ def _lead(content: _Content) -> str:
         )
         if count
     ]
-    if others:
-        said.append(sentence_case(listing(others)) + ".")
-    return " ".join(said)
+    if counts:
+        sentences.append(sentence_case(listing(counts)) + ".")
+    return " ".join(sentences)
 
 
 def _outline(content: _Content) -> list[tuple[str, str]]:
-    sections = [(f"s{number}", each.benchmark.name) for number, each in enumerate(content.benchmarks, start=1)]
-    sections += [(f"r{number}", each.title) for number, each in enumerate(content.profiles, start=1)]
-    sections += [(f"w{number}", each.title) for number, each in enumerate(content.sweeps, start=1)]
+    sections = [(f"s{number}", section.benchmark.name) for number, section in enumerate(content.benchmarks, start=1)]
+    sections += [(f"r{number}", section.title) for number, section in enumerate(content.profiles, start=1)]
+    sections += [(f"w{number}", section.title) for number, section in enumerate(content.sweeps, start=1)]
     return [*sections, ("provenance", "Where the numbers come from")]
 
 
-def _place(named: NamedFigure, number: int, data: str | None) -> dict[str, Any]:
+def _place(entry: NamedFigure, number: int, data: str | None) -> dict[str, Any]:
     """Return a figure as the template wants it, with its data as CSV where the page carries them."""
     from markupsafe import Markup
 
     from lm_eval_moe.report.figures import language_title
     from lm_eval_moe.report.svg import to_svg
 
-    figure = named.figure
+    figure = entry.figure
     titles = [*map(language_title, figure.choices)]
 
     def drawn(draw: Callable[[Colours], Figure], suffix: str, alternative: str) -> Any:
@@ -215,11 +215,11 @@ def _place(named: NamedFigure, number: int, data: str | None) -> dict[str, Any]:
     if figure.tabulated and len(figure.rows) <= _MOST_ROWS:
         table = [[_cell(cell) for cell in row] for row in figure.rows]
     folded = [
-        (each.title, each.caption, drawn(each.draw, f"-{place}", each.alternative))
-        for place, each in enumerate(figure.folded)
+        (part.title, part.caption, drawn(part.draw, f"-{place}", part.alternative))
+        for place, part in enumerate(figure.folded)
     ]
     return {
-        "name": named.name,
+        "name": entry.name,
         "figure": figure,
         "svg": drawn(figure.draw, "", figure.alternative),
         "folded": folded,
@@ -231,12 +231,12 @@ def _place(named: NamedFigure, number: int, data: str | None) -> dict[str, Any]:
 
 def _carried(figures: Sequence[NamedFigure]) -> dict[str, str]:
     """Return the data that the page carries, the shortest first, by the figures' names."""
-    small = [named for named in figures if 2 * len(named.figure.rows) * len(named.figure.columns) <= _MOST_CSV]
+    small = [entry for entry in figures if 2 * len(entry.figure.rows) * len(entry.figure.columns) <= _MOST_CSV]
     carried, room = {}, _MOST_CSV
-    for named in sorted(small, key=lambda named: len(named.figure.csv)):
-        room -= len(named.figure.csv)
+    for entry in sorted(small, key=lambda entry: len(entry.figure.csv)):
+        room -= len(entry.figure.csv)
         if room >= 0:
-            carried[named.name] = named.figure.csv
+            carried[entry.name] = entry.figure.csv
     return carried
 
 
@@ -250,6 +250,6 @@ def _plain_row(entry: LeftOut, runs: Sequence[Run]) -> tuple[str, str, list[str]
     texts = [
         f"{value[0].key} {Scale(value[0]).estimate(value[1])}" if value is not None else "" for value in entry.values
     ]
-    shown = [run for run, value in zip(runs, entry.values, strict=True) if value is not None]
-    said = legend((mark for run in shown for mark in score_marks(run, entry.task)), signs=False)
-    return entry.task, ". ".join([entry.reason, *map(sentence_case, said)]), texts
+    scoring_runs = [run for run, value in zip(runs, entry.values, strict=True) if value is not None]
+    sentences = legend((mark for run in scoring_runs for mark in score_marks(run, entry.task)), signs=False)
+    return entry.task, ". ".join([entry.reason, *map(sentence_case, sentences)]), texts

@@ -64,7 +64,7 @@ def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
     """Return the steering of every steered run."""
-    found = []
+    entries = []
     for run in runs:
         if run.steering is None:
             continue
@@ -73,10 +73,12 @@ def steering_facts(runs: Sequence[Run]) -> list[SteeringFacts]:
             for layer, experts in sorted(run.steering.experts.items(), key=lambda entry: int(entry[0]))
         )
         spec = yaml_text(_plain(run.steering.spec))
-        profiles = tuple(f"{each.get('given')}, SHA-256 {each.get('sha256')}" for each in run.steering.profiles)
+        profiles = tuple(
+            f"{profile.get('given')}, SHA-256 {profile.get('sha256')}" for profile in run.steering.profiles
+        )
         name, digest = run.steering.name or "steering", run.steering.hash or "not said"
-        found.append(SteeringFacts(run.label, name, digest, by_experts, spec, profiles))
-    return found
+        entries.append(SteeringFacts(run.label, name, digest, by_experts, spec, profiles))
+    return entries
 
 
 def task_facts(runs: Sequence[Run]) -> list[tuple[str, str, str, list[str]]]:
@@ -104,33 +106,35 @@ def mismatches(runs: Sequence[Run]) -> list[Note]:
         "chat template": lambda run: run.raw.get("chat_template_sha") or "none",
         "reference language": lambda run: run.routing.reference,
     }
-    found: list[Note] = []
+    differences: list[Note] = []
     for name, read in readers.items():
-        said = _said(runs, read)
-        if len({str(value) for _, value in said}) > 1:
+        values = _values(runs, read)
+        if len({str(value) for _, value in values}) > 1:
             homes: dict[str, list[str]] = {}
-            for run, value in said:
+            for run, value in values:
                 homes.setdefault(str(value), []).append(run.label)
-            found.append(f"{name}: " + "; ".join(f"{value} in {counted(of, 'runs')}" for value, of in homes.items()))
+            differences.append(
+                f"{name}: " + "; ".join(f"{value} in {counted(of, 'runs')}" for value, of in homes.items())
+            )
     for name, key in (("version", "versions"), ("number of few-shot examples", "n-shot")):
         tasks = dict.fromkeys(task for run in runs for task in run.tasks)
-        differing = [task for task in tasks if len({str(value) for _, value in _said(runs, _reader(key, task))}) > 1]
+        differing = [task for task in tasks if len({str(value) for _, value in _values(runs, _reader(key, task))}) > 1]
         if differing:
-            found.append(f"{name} of {counted(differing, 'tasks')}")
-            found += folded(f"Tasks whose {name} differs", differing)
-    return found
+            differences.append(f"{name} of {counted(differing, 'tasks')}")
+            differences += folded(f"Tasks whose {name} differs", differing)
+    return differences
 
 
 def _reader(table: str, task: str) -> Callable[[Run], object]:
     return lambda run: (run.raw.get(table) or {}).get(task)
 
 
-def _said(runs: Sequence[Run], read: Callable[[Run], object]) -> list[tuple[Run, object]]:
+def _values(runs: Sequence[Run], read: Callable[[Run], object]) -> list[tuple[Run, object]]:
     return [(run, value) for run in runs if (value := read(run)) is not None]
 
 
 def _all_of(runs: Sequence[Run], read: Callable[[Run], object]) -> str:
-    return " / ".join(dict.fromkeys(str(value) for _, value in _said(runs, read)))
+    return " / ".join(dict.fromkeys(str(value) for _, value in _values(runs, read)))
 
 
 def _config(run: Run) -> Mapping[str, Any]:

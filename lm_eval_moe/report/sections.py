@@ -87,14 +87,14 @@ def benchmark_sections(
     for benchmark in benchmarks:
         covered = any(_covers(inputs, benchmark) for inputs in profile_sets)
         related = [inputs for inputs in profile_sets if _is_of(inputs, benchmark.runs[0])]
-        drawn, missing = BENCHMARK.drawn(BenchmarkSubject(benchmark, related, covered))
+        figures, missing = BENCHMARK.drawn(BenchmarkSubject(benchmark, related, covered))
         sections.append(
             BenchmarkSection(
                 benchmark,
                 findings(benchmark),
                 [*notes(benchmark), *missing],
                 score_rows(benchmark),
-                _named(drawn, benchmark.name),
+                _named_figures(figures, benchmark.name),
                 [] if covered else curve_rows(benchmark),
                 Scale(benchmark.metric).unit,
                 _items(benchmark),
@@ -125,14 +125,14 @@ def profile_sections(profile_sets: Sequence[AnalysisInputs], runs: Sequence[Run]
     """Return a section for all profiles that belong together."""
     sections = []
     for number, inputs in enumerate(profile_sets, start=1):
-        alike = [run if not run.layers or run.layers == inputs.shape.layers else None for run in runs]
-        drawn, missing = PROFILES.drawn(ProfilesSubject(inputs, alike))
+        matching_runs = [run if not run.layers or run.layers == inputs.shape.layers else None for run in runs]
+        figures, missing = PROFILES.drawn(ProfilesSubject(inputs, matching_runs))
         several = f" {number}" if len(profile_sets) > 1 else ""
         sections.append(
             ProfileSection(
                 f"Routing{_texts(inputs) if several else ''}",
                 _lead(inputs),
-                _named(drawn, f"routing{several}"),
+                _named_figures(figures, f"routing{several}"),
                 missing,
                 _profiles(inputs),
             )
@@ -150,16 +150,16 @@ def _texts(inputs: AnalysisInputs) -> str:
 def _lead(inputs: AnalysisInputs) -> str:
     shape = inputs.shape
     tokens = sum(sum(routing.tokens.values()) for routing in inputs.languages.values())
-    said = [
+    parts = [
         f"{plural(len(inputs.languages), 'language')}, {tokens} tokens{_texts(inputs)}, in "
         f"{plural(len(shape.layers), 'layer')} of {shape.experts} experts, top {shape.top_k}"
     ]
     if inputs.model:
-        said.append(f"model {inputs.model}")
+        parts.append(f"model {inputs.model}")
     if inputs.span:
-        said.append(f"captured tokens: {inputs.span}")
-    said.append(f"steered ({inputs.steering[:16]})" if inputs.steering else "unsteered")
-    return "; ".join(said) + "."
+        parts.append(f"captured tokens: {inputs.span}")
+    parts.append(f"steered ({inputs.steering[:16]})" if inputs.steering else "unsteered")
+    return "; ".join(parts) + "."
 
 
 def _profiles(inputs: AnalysisInputs) -> list[tuple[str, str, str, str, str, str, str]]:
@@ -199,19 +199,19 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
         intervals = [scale.interval(pair) or _NONE for pair in ends]
         numbers = [_NONE if p is None else p_number(p) for p in (over.rank_p if over else None, effect.corrected_p)]
         rows.append((*cell.printed, str(cell.experts), *texts, *intervals, *numbers))
-    said = [plural(len(benchmark.cells), "cell")]
+    parts = [plural(len(benchmark.cells), "cell")]
     if benchmark.cells and (effect := benchmark.cells[0].effects.get(name)) is not None:
         of = f", mean of {len(benchmark.languages)} languages" if len(benchmark.languages) > 1 else f" in {name}"
         draws = len(effect.over_control.per_control) if effect.over_control else 0
-        said.append(f"baseline {benchmark.metric.title} {scale.value(effect.baseline)}{of}")
-        said.append(f"{plural(draws, 'random control')} a cell")
+        parts.append(f"baseline {benchmark.metric.title} {scale.value(effect.baseline)}{of}")
+        parts.append(f"{plural(draws, 'random control')} a cell")
     if benchmark.waiting:
-        said.append(f"{plural(benchmark.waiting, 'cell')} not run yet")
-    drawn, missing = SWEEP.drawn(benchmark)
+        parts.append(f"{plural(benchmark.waiting, 'cell')} not run yet")
+    figures, missing = SWEEP.drawn(benchmark)
     return SweepSection(
         f"Sweep {sweep.name}: {benchmark.benchmark}",
-        " ".join(["; ".join(said) + ".", *missing]),
-        _named(drawn, f"sweep_{sweep.name}_{benchmark.benchmark}"),
+        " ".join(["; ".join(parts) + ".", *missing]),
+        _named_figures(figures, f"sweep_{sweep.name}_{benchmark.benchmark}"),
         [*names, "experts", "gain", "control", "over control", *GAIN_HEADS],
         len(names),
         rows,
@@ -221,13 +221,13 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
 
 def _setting(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_setting(each)}" for key, each in value.items() if each is not None)
+        return ", ".join(f"{key} {_setting(entry)}" for key, entry in value.items() if entry is not None)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
 
 
-def _named(figures: Mapping[str, ReportFigure], name: str) -> list[NamedFigure]:
+def _named_figures(figures: Mapping[str, ReportFigure], name: str) -> list[NamedFigure]:
     start = re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.")[:80] or "figures"
     return [NamedFigure(f"{start}_{stem}".removesuffix("_sweep"), figure) for stem, figure in figures.items()]
 

@@ -55,13 +55,13 @@ def read_sources(paths: Sequence[str], *, reference: str = "en", baseline: str |
     profiles: list[str] = []
     folders: list[Path] = []
     notes: list[str] = []
-    for given in paths:
-        name, path = named_path(given)
+    for argument in paths:
+        name, path = named_path(argument)
         if not path.exists():
             raise UserError(
                 "there is no such file or directory",
                 fix="give results files, profiles, folders of sweeps, or directories with them",
-                where=given,
+                where=argument,
             )
         if path.is_dir():
             has_results, own_profiles, own_sweeps = _inside(path, notes)
@@ -69,20 +69,20 @@ def read_sources(paths: Sequence[str], *, reference: str = "en", baseline: str |
                 raise UserError(
                     f"a name is given to a directory {'with a sweep' if own_sweeps else 'without results'}",
                     fix="give the folders of sweeps and profiles without a name",
-                    where=given,
+                    where=argument,
                 )
-            results += [given] if has_results else []
+            results += [argument] if has_results else []
             profiles += map(str, own_profiles)
             folders += own_sweeps
         elif path.suffix == ".safetensors":
-            profiles.append(given)
+            profiles.append(argument)
         elif path.name == "table.json" and is_sweep(path.parent):
             folders.append(path.parent)
         elif _is_count_dump(path):
-            profiles.append(given)
+            profiles.append(argument)
         else:
-            results.append(given)
-    sweeps = [read_sweep(folder) for folder in dict.fromkeys(each.resolve() for each in folders)]
+            results.append(argument)
+    sweeps = [read_sweep(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
     runs = _runs(results, [sweep.folder for sweep in sweeps], notes)
     return Sources(
         tuple(in_order(runs, baseline)),
@@ -122,8 +122,8 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Ana
     from lm_eval_moe.profiles import read_profile
 
     groups: list[tuple[object, set[str], list[str]]] = []
-    for given in dict.fromkeys(profiles):
-        name, path = named_path(given)
+    for argument in dict.fromkeys(profiles):
+        name, path = named_path(argument)
         profile = read_profile(path, counts=True)
         header = profile.header
         key: object = "counts"
@@ -131,13 +131,13 @@ def read_profiles(profiles: Sequence[str], *, reference: str = "en") -> list[Ana
             texts = frozenset(item.benchmark for item in profile.items)
             key = (header.model, header.shape, header.span, header.steering, texts)
         languages = {name} if name or profile.is_dump else set(profile.languages())
-        for kind, taken, members in groups:
-            if kind == key and not taken & languages:
-                taken |= languages
-                members.append(given)
+        for kind, group_languages, members in groups:
+            if kind == key and not group_languages & languages:
+                group_languages |= languages
+                members.append(argument)
                 break
         else:
-            groups.append((key, languages, [given]))
+            groups.append((key, languages, [argument]))
     return [read_inputs(members, reference=reference) for _, _, members in groups]
 
 
@@ -155,7 +155,7 @@ def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path
         if is_profile(path):
             profiles.append(path)
         else:
-            notes.append(f"{path} is left aside: it is no routing profile")
+            notes.append(f"{path} is left aside: it is not a routing profile")
     has_results = _has_results(folder, sweeps)
     if not has_results and not profiles and not sweeps:
         raise UserError(
@@ -168,23 +168,25 @@ def _inside(folder: Path, notes: list[str]) -> tuple[bool, list[Path], list[Path
 
 def _has_results(folder: Path, sweeps: Sequence[Path]) -> bool:
     try:
-        found = find_results([folder])
+        files = find_results([folder])
     except UserError:  # there are none in it
         return False
-    return any(not any(sweep in each.path.parents for sweep in sweeps) for each in found)
+    return any(not any(sweep in file.path.parents for sweep in sweeps) for file in files)
 
 
 def _runs(results: Sequence[str], sweeps: Sequence[Path], notes: list[str]) -> list[LabelledRun]:
     if not results:
         return []
-    chosen = choose_runs(results)
-    notes += chosen.notes
-    kept = [run for run in chosen.runs if not run.source or not set(sweeps) & set(run.source.resolve().parents)]
-    if len(kept) < len(chosen.runs):  # the sweeps' own runs are in their tables; labels need not tell them apart
+    selection = choose_runs(results)
+    notes += selection.notes
+    runs = [run for run in selection.runs if not run.source or not set(sweeps) & set(run.source.resolve().parents)]
+    if len(runs) < len(selection.runs):  # the sweeps' own runs are in their tables; labels need not tell them apart
         names = [name for name, _ in map(named_path, results) if name]
-        given = [run.label in names or run.label.startswith(tuple(f"{name}: " for name in names)) for run in kept]
-        kept = unique_labels([run if own else replace(run, label="") for run, own in zip(kept, given, strict=True)])
-    return [replace(run, label=printable(run.label)) for run in kept]
+        has_name = [run.label in names or run.label.startswith(tuple(f"{name}: " for name in names)) for run in runs]
+        runs = unique_labels(
+            [run if keeps_label else replace(run, label="") for run, keeps_label in zip(runs, has_name, strict=True)]
+        )
+    return [replace(run, label=printable(run.label)) for run in runs]
 
 
 def _is_count_dump(path: Path) -> bool:

@@ -36,14 +36,14 @@ def to_svg(figure: Figure, name: str, alternative: str, choices: Sequence[str] =
     text = re.sub(r'<g id="[a-zA-Z.]+[0-9]*d?_\d+">', "<g>", text)  # nothing refers to these
     text = _ALIKE.sub(_together, text)
     text = re.sub(r">\s+<", "><", text)
-    text = re.sub(r'(?<= )(d|x|y)="([^"]*)"', lambda found: f'{found[1]}="{_rounded(found[2])}"', text)
+    text = re.sub(r'(?<= )(d|x|y)="([^"]*)"', lambda match: f'{match[1]}="{_rounded(match[2])}"', text)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     pattern = rf'<g id="{name}-choice-(\d+)">'
-    text = re.sub(pattern, lambda found: f"{found[0]}<title>{escape(choices[int(found[1])])}</title>", text)
+    text = re.sub(pattern, lambda match: f"{match[0]}<title>{escape(choices[int(match[1])])}</title>", text)
     # The page's own font; Matplotlib has measured with a wider one.
     text = re.sub(r"font-family:[^;\"]*;? ?", "", text)
     text = re.sub(r"font: ((?:[\w.-]+ )*?)([\d.]+px) [^;\"]*", r"font-size: \2", text)
-    text = re.sub(r"#[0-9a-f]{6}\b", lambda found: property_of(found[0]), text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda match: property_of(match[0]), text)
     view = re.search(r'viewBox="([^"]*)"', text)
     assert view is not None
     start = (
@@ -64,4 +64,4 @@ def _together(marks: re.Match[str]) -> str:
 
 def _rounded(numbers: str) -> str:
     """Return places in a drawing to a hundredth of a point, without line breaks."""
-    return " ".join(re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", numbers).split())
+    return " ".join(re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", numbers).split())

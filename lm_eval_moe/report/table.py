@@ -77,23 +77,23 @@ def _marks(
     benchmark: Benchmark, run: int, name: str, languages: Sequence[str]
 ) -> tuple[list[Mark], list[Mark], list[Mark]]:
     """Return what has to be known of a run's score, of its change, and of its divergence in a row."""
-    label, own = benchmark.runs[run].label, benchmark.having(run, languages)
-    score, change = list(benchmark.marks(run, own)), list[Mark]()
-    if 0 < len(own) < len(languages):
-        score.append(Mark("fewer languages", label, name, len(own), len(languages)))
-    mean = benchmark.mean(run, own, benchmark.score_of)
+    label, run_languages = benchmark.runs[run].label, benchmark.having(run, languages)
+    score, change = list(benchmark.marks(run, run_languages)), list[Mark]()
+    if 0 < len(run_languages) < len(languages):
+        score.append(Mark("fewer languages", label, name, len(run_languages), len(languages)))
+    mean = benchmark.mean(run, run_languages, benchmark.score_of)
     if mean is not None and mean.kind == "languages as independent":
         score.append(Mark("independent", label, name))
     shared = benchmark.shared(run, languages) if run else ()
     if shared:
         change += benchmark.marks(0, shared)
-        if len(shared) < len(own):
+        if len(shared) < len(run_languages):
             change.append(Mark("fewer languages", label, f"the change of {name}", len(shared), len(languages)))
     compared = benchmark.having(run, languages, benchmark.divergence_of)
     divergence = list(benchmark.marks(run, compared, divergence=True))
-    wanted = [lang for lang in languages if lang != benchmark.reference]
-    if 0 < len(compared) < len(wanted):
-        divergence.append(Mark("fewer languages", label, f"the divergence of {name}", len(compared), len(wanted)))
+    targets = [lang for lang in languages if lang != benchmark.reference]
+    if 0 < len(compared) < len(targets):
+        divergence.append(Mark("fewer languages", label, f"the divergence of {name}", len(compared), len(targets)))
     return score, change, divergence
 
 
@@ -101,8 +101,8 @@ def _entry(benchmark: Benchmark, run: int, name: str, languages: Sequence[str], 
     scale = Scale(benchmark.metric)
     score = benchmark.mean(run, benchmark.having(run, languages), benchmark.score_of)
     # The reference has no divergence from itself: an average over all languages is that over the others.
-    whole = benchmark.reference not in languages
-    compared = benchmark.having(run, languages, benchmark.divergence_of) if whole else ()
+    has_divergence = benchmark.reference not in languages
+    compared = benchmark.having(run, languages, benchmark.divergence_of) if has_divergence else ()
     divergence = benchmark.mean(run, compared, benchmark.divergence_of)
     marks, change_marks, divergence_marks = _marks(benchmark, run, name, languages)
     return TableEntry(

@@ -24,9 +24,9 @@ class JsonDataclass:
     @classmethod
     def from_dict(cls, written: Mapping[str, Any] | None) -> Self:
         """Read a table; keys that are not known are left aside. Its form is checked elsewhere (`schema_of`)."""
-        said = written or {}
+        values = written or {}
         kinds = _kinds(cls)  # type: ignore[arg-type] # a class is hashable
-        return cls(**{name: _read(kind, said[name]) for name, kind in kinds.items() if said.get(name) is not None})
+        return cls(**{name: _read(kind, values[name]) for name, kind in kinds.items() if values.get(name) is not None})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table, JSON-ready, its keys in the fields' order."""
@@ -67,13 +67,13 @@ def _read(kind: Any, value: Any) -> Any:
         return tuple(value or ())
     if get_origin(kind) is Mapping and get_args(kind)[1] is not Any:
         inner = _without_none(get_args(kind)[1])
-        return {key: _read(inner, each) for key, each in (value or {}).items()}
+        return {key: _read(inner, entry) for key, entry in (value or {}).items()}
     return value
 
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
-        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+        (kind,) = (option for option in get_args(kind) if option is not NoneType)
     return kind
 
 
@@ -81,5 +81,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, JsonDataclass):
         return value.to_dict()
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -43,38 +43,38 @@ def answers_in(columns: Columns, metric: Metric, ids: Collection[int], delimiter
         ids: The documents' ``doc_id``.
         delimiter: What stands between a prompt and a choice, and belongs to neither.
     """
-    found = {}
+    answers = {}
     for doc_id, under, target, responses, arguments in zip(*(columns.values[key] for key in KEYS), strict=True):
         if doc_id in ids and under in (metric.filter, ABSENT):
-            found[doc_id] = _answer(target, responses, arguments, metric, delimiter)
-    return found
+            answers[doc_id] = _answer(target, responses, arguments, metric, delimiter)
+    return answers
 
 
 def _answer(target: Any, responses: Any, arguments: Any, metric: Metric, delimiter: str) -> Answer:
-    said = None if target is ABSENT or target is None else str(target)
-    given = list(responses) if isinstance(responses, Sequence) and not isinstance(responses, str) else []
-    if given and isinstance(given[0], str):
-        return Answer(said, given[0])
+    target_text = None if target is ABSENT or target is None else str(target)
+    rows = list(responses) if isinstance(responses, Sequence) and not isinstance(responses, str) else []
+    if rows and isinstance(rows[0], str):
+        return Answer(target_text, rows[0])
     pairs = _pairs(arguments)
-    if len(given) < 2 or len(pairs) != len(given):
-        return Answer(said, None)
+    if len(rows) < 2 or len(pairs) != len(rows):
+        return Answer(target_text, None)
     # Unconditional likelihoods, which a metric may ask for as well, have no prompt.
-    scored = [(row, text) for row, (prompt, text) in zip(given, pairs, strict=True) if prompt.strip()]
+    scored = [(row, text) for row, (prompt, text) in zip(rows, pairs, strict=True) if prompt.strip()]
     choices = [text.removeprefix(delimiter) for _, text in scored]
     if len(set(choices)) < len(choices):  # the prompts differ instead
         choices = [f"choice {number}" for number in range(len(choices))]
-    if said is not None and said.isdecimal() and int(said) < len(choices):
-        said = choices[int(said)]
+    if target_text is not None and target_text.isdecimal() and int(target_text) < len(choices):
+        target_text = choices[int(target_text)]
     if metric.name not in _LENGTHS or not choices:
-        return Answer(said, None)
+        return Answer(target_text, None)
     length = _LENGTHS[metric.name]
     try:
         likelihoods = [
             float(row[0]) / ((length(text.removeprefix(delimiter)) if length else 0) or 1) for row, text in scored
         ]
     except (TypeError, ValueError, LookupError):
-        return Answer(said, None)
-    return Answer(said, choices[int(np.argmax(likelihoods))])
+        return Answer(target_text, None)
+    return Answer(target_text, choices[int(np.argmax(likelihoods))])
 
 
 def _pairs(arguments: Any) -> list[tuple[str, str]]:

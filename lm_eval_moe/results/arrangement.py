@@ -62,12 +62,12 @@ def arrange(
         # A run that says the language itself goes before one where it is known from the task's name only.
         saying = sorted((run for run in runs if task in run.table), key=lambda run: task not in run.routing.tasks)
         pairing, problem = _pairing(task, saying, registry)
-        chosen = next((main for run in runs if (main := _metric_of(run, task, metric))), None)
-        if chosen is None:
+        task_metric = next((main for run in runs if (main := _metric_of(run, task, metric))), None)
+        if task_metric is None:
             left_out[task] = _without_metric(task, saying, metric)
         elif pairing is None:
             left_out[task] = problem
-        elif metrics.setdefault(pairing.benchmark, chosen) != chosen:
+        elif metrics.setdefault(pairing.benchmark, task_metric) != task_metric:
             left_out[task] = (
                 f"its main metric is not {metrics[pairing.benchmark].key}, which the rest of {pairing.benchmark} has"
             )
@@ -111,17 +111,17 @@ def _without_metric(task: str, runs: Sequence[Run], metric: str | None) -> str:
 def _metric_of(run: Run, task: str, name: str | None) -> Metric | None:
     if name is None:
         return run.main_metric(task)
-    return next((each for each in run.metrics(task) if name in (each.name, each.key)), None)
+    return next((candidate for candidate in run.metrics(task) if name in (candidate.name, candidate.key)), None)
 
 
 def _check_metric(runs: Sequence[Run], name: str) -> None:
-    known = dict.fromkeys(
-        text for run in runs for task in run.tasks for each in run.metrics(task) for text in (each.name, each.key)
+    names = dict.fromkeys(
+        text for run in runs for task in run.tasks for option in run.metrics(task) for text in (option.name, option.key)
     )
-    if name not in known:
+    if name not in names:
         raise UserError(
-            f"no task has the metric {name!r}{did_you_mean(name, known)}",
-            fix=f"the metrics are {', '.join(known)}",
+            f"no task has the metric {name!r}{did_you_mean(name, names)}",
+            fix=f"the metrics are {', '.join(names)}",
             where="--metric",
         )
 
@@ -152,6 +152,6 @@ def _ordered(languages: Iterable[str], cells: Sequence[dict[str, LanguageResult]
 
 
 def _plain(run: Run, task: str, metric: str | None) -> tuple[Metric, Estimate] | None:
-    chosen = _metric_of(run, task, metric)
-    score = run.score(task, chosen) if chosen else None
-    return (chosen, score.estimate) if chosen and score else None
+    main_metric = _metric_of(run, task, metric)
+    score = run.score(task, main_metric) if main_metric else None
+    return (main_metric, score.estimate) if main_metric and score else None

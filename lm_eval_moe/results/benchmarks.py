@@ -112,17 +112,21 @@ class Benchmark:
     @property
     def averages(self) -> list[tuple[str, tuple[str, ...]]]:
         """What is averaged in its tables, by name: all languages, and all but the reference."""
-        everything, others = self.languages, tuple(lang for lang in self.languages if lang != self.reference)
+        everything, non_reference = self.languages, tuple(lang for lang in self.languages if lang != self.reference)
         averages = [("average", everything)] if len(everything) > 1 else []
-        return [*averages, (f"without {self.reference}", others)] if 1 < len(others) < len(everything) else averages
+        return (
+            [*averages, (f"without {self.reference}", non_reference)]
+            if 1 < len(non_reference) < len(everything)
+            else averages
+        )
 
     def having(
         self, run: int, languages: Sequence[str] | None = None, of: ScoreGetter | None = None
     ) -> tuple[str, ...]:
         """Return the languages of which a run has a value; by default its score."""
         cells, value = self.cells[run], of or self.score_of
-        chosen = self.languages if languages is None else languages
-        return tuple(lang for lang in chosen if lang in cells and value(cells[lang]) is not None)
+        candidates = self.languages if languages is None else languages
+        return tuple(lang for lang in candidates if lang in cells and value(cells[lang]) is not None)
 
     def shared(
         self, run: int, languages: Sequence[str] | None = None, of: ScoreGetter | None = None, *, to: int = 0
@@ -206,8 +210,8 @@ class Benchmark:
     def judgements(self, run: int, of: ScoreGetter, *, to: int = 0, alpha: float = ALPHA) -> dict[str, Judgement]:
         """Return every shared language's judgement, corrected for each other."""
         judged = {lang: self.judgement(run, (lang,), of, to=to, alpha=alpha) for lang in self.shared(run, of=of, to=to)}
-        known = {lang: judgement for lang, judgement in judged.items() if judgement is not None}
-        return dict(zip(known, corrected(list(known.values())), strict=True))
+        judgements = {lang: judgement for lang, judgement in judged.items() if judgement is not None}
+        return dict(zip(judgements, corrected(list(judgements.values())), strict=True))
 
     def _unpaired(self, run: int, languages: Sequence[str], of: ScoreGetter, to: int) -> Difference | None:
         first, second = self._scores(to, languages, of), self._scores(run, languages, of)
@@ -232,10 +236,10 @@ class Benchmark:
     def gain_over(self, controls: Sequence[int], run: int, languages: Sequence[str]) -> ControlGain | None:
         """Return a run's gain over random controls; None without one, or where the runs' items are not the same."""
         values = [self.items(number, languages) for number in (run, *controls)]
-        known = [run_values for run_values in values if run_values is not None]
-        if not controls or len(known) < len(values) or not same_items(known):
+        item_scores = [run_values for run_values in values if run_values is not None]
+        if not controls or len(item_scores) < len(values) or not same_items(item_scores):
             return None
-        return gain_over_controls(known[0], known[1:], higher_is_better=self.higher_is_better)
+        return gain_over_controls(item_scores[0], item_scores[1:], higher_is_better=self.higher_is_better)
 
     def changes(self, run: int, languages: Sequence[str], of: ScoreGetter, *, to: int = 0) -> ClusteredValues | None:
         """Return the items' differences (``run`` minus ``to``), a group a language and a cluster an item.
@@ -251,15 +255,15 @@ class Benchmark:
             if before.items is None or after.items is None or not _same_documents(before, after):
                 return None
             same_order = before.ids == after.ids
-            own = after.vector if same_order else np.array([after.items[doc_id] for doc_id in before.ids])
-            changes.append(own - before.vector)
+            after_values = after.vector if same_order else np.array([after.items[doc_id] for doc_id in before.ids])
+            changes.append(after_values - before.vector)
         layout = self._layout(to, languages, first)
         return ClusteredValues(np.concatenate(changes), layout.group, layout.cluster)
 
     def _layout(self, run: int, languages: Sequence[str], scores: Sequence[Score]) -> _Layout:
         """Return whose values stand where; the same for all runs of the same items, so it is kept."""
         names = [self.cells[run][lang].item_names for lang in languages]
-        key = tuple(languages), tuple(score.ids for score in scores), tuple(id(each) for each in names)
+        key = tuple(languages), tuple(score.ids for score in scores), tuple(id(by_document) for by_document in names)
         if key not in self._layouts:
             self._layouts[key] = _layout_of(languages, [score.ids for score in scores], names)
         return self._layouts[key]
@@ -267,8 +271,8 @@ class Benchmark:
     def _scores(self, run: int, languages: Sequence[str], of: ScoreGetter) -> list[Score]:
         cells = self.cells[run]
         scores = [of(cells[lang]) for lang in languages if lang in cells]
-        known = [score for score in scores if score is not None]
-        return known if len(known) == len(languages) else []
+        language_scores = [score for score in scores if score is not None]
+        return language_scores if len(language_scores) == len(languages) else []
 
 
 def _average(estimate: Estimate, kind: ErrorKind) -> Average:
@@ -290,10 +294,10 @@ def _layout_of(
     numbers: dict[Hashable, int] = {}
     cluster: list[int] = []
     all_named = True
-    for lang, docs, known in zip(languages, ids, names, strict=True):
-        named = known is not None and all(doc_id in known for doc_id in docs)
-        all_named &= named
-        keys: list[Hashable] = [known[doc_id] if known and named else (lang, doc_id) for doc_id in docs]
+    for lang, docs, by_document in zip(languages, ids, names, strict=True):
+        has_names = by_document is not None and all(doc_id in by_document for doc_id in docs)
+        all_named &= has_names
+        keys: list[Hashable] = [by_document[doc_id] if by_document and has_names else (lang, doc_id) for doc_id in docs]
         cluster += [numbers.setdefault(key, len(numbers)) for key in keys]
     group = np.repeat(np.arange(len(ids)), [len(docs) for docs in ids])
     return _Layout(group, np.array(cluster, dtype=np.int64), all_named)

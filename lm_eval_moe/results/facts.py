@@ -57,10 +57,10 @@ class RunFacts:
     @cached_property
     def arguments(self) -> Mapping[str, Any]:
         """The model's arguments, by name."""
-        given = (self.raw.get("config") or {}).get("model_args")
-        if isinstance(given, str):
-            given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
-        return given if isinstance(given, Mapping) else {}
+        arguments = (self.raw.get("config") or {}).get("model_args")
+        if isinstance(arguments, str):
+            arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
+        return arguments if isinstance(arguments, Mapping) else {}
 
     @property
     def shown_arguments(self) -> dict[str, str]:
@@ -73,8 +73,8 @@ class RunFacts:
     def model(self) -> str:
         """The model's name: as the results say, of a local folder the last two parts."""
         # In lm-eval's order; its own model_name is a random one where the model was handed over as an object.
-        given = next((self.arguments[key] for key in _NAMING if self.arguments.get(key)), None)
-        name = str(given or self.raw.get("model_name") or self.routing.model or "unnamed model")
+        argument = next((self.arguments[key] for key in _NAMING if self.arguments.get(key)), None)
+        name = str(argument or self.raw.get("model_name") or self.routing.model or "unnamed model")
         path = Path(name)
         return "/".join(path.parts[-2:]) if path.is_absolute() and len(path.parts) > 2 else name
 
@@ -110,11 +110,11 @@ class RunFacts:
         if self.routing.is_said:
             return self.routing.steering
         config = self.raw.get("config") or {}
-        said = config.get("steering")
-        if isinstance(said, Mapping):
-            return Steering.from_dict({name: str(said[name]) for name in ("name", "hash") if said.get(name)})
-        given = None if "steering" in config else self.arguments.get("steering")
-        return Steering(PurePath(str(given)).name) if given else None
+        steering = config.get("steering")
+        if isinstance(steering, Mapping):
+            return Steering.from_dict({name: str(steering[name]) for name in ("name", "hash") if steering.get(name)})
+        path = None if "steering" in config else self.arguments.get("steering")
+        return Steering(PurePath(str(path)).name) if path else None
 
     @property
     def steering_hash(self) -> str | None:
@@ -129,7 +129,7 @@ class RunFacts:
         if self.steering.control_of:
             return True
         interventions = self.steering.spec.get("interventions") or []
-        return bool(interventions) and all("random" in (each.get("experts") or {}) for each in interventions)
+        return bool(interventions) and all("random" in (entry.get("experts") or {}) for entry in interventions)
 
     def is_controlled_by(self, other: RunFacts) -> bool | None:
         """Return whether another run is this steered run's random control; None where its results do not say."""
@@ -173,8 +173,8 @@ class RunFacts:
         """Yield a task's metrics that are not about routing, in the results' order."""
         for key, value in self.table.get(task, {}).items():
             name, comma, filtered = key.partition(",")
-            beside = name.endswith(("_stderr", GAIN_SUFFIX)) or not is_score(name) or name == _BYPASS
-            if comma and not beside and number_of(value) is not None:
+            is_extra = name.endswith(("_stderr", GAIN_SUFFIX)) or not is_score(name) or name == _BYPASS
+            if comma and not is_extra and number_of(value) is not None:
                 yield Metric(name, filtered)
 
     def is_unscored(self, task: str) -> bool:
@@ -211,8 +211,12 @@ class RunFacts:
         """
         metadata = ((self.raw.get("configs") or {}).get(task) or {}).get("metadata")
         entry = self.task_routing(task)
-        known = registry.pairing(task, metadata)
+        registry_pairing = registry.pairing(task, metadata)
         if not (entry.language and entry.benchmark):
-            return known
-        item = known.item if known is not None and known.benchmark == entry.benchmark else _UNKNOWN
+            return registry_pairing
+        item = (
+            registry_pairing.item
+            if registry_pairing is not None and registry_pairing.benchmark == entry.benchmark
+            else _UNKNOWN
+        )
         return TaskPairing(task, entry.language, entry.benchmark, item)

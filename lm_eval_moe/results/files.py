@@ -49,10 +49,10 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
     Raises:
         UserError: A path does not exist, is not JSON file, or a directory holds no results.
     """
-    found: dict[Path, ResultsFile] = {}
+    results: dict[Path, ResultsFile] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*.json") if _looks_like_results(each))
+            inside = sorted(file for file in path.rglob("*.json") if _looks_like_results(file))
             if not inside:
                 raise UserError(
                     f"no results in this directory: {contents_of(path)}",
@@ -60,7 +60,7 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
                     "folder below it",
                     where=str(path),
                 )
-            files = [(each, False) for each in inside]
+            files = [(file, False) for file in inside]
         elif path.is_file():
             if path.suffix == ".jsonl":
                 raise UserError(
@@ -69,22 +69,22 @@ def find_results(paths: Sequence[Path]) -> list[ResultsFile]:
             files = [(path, True)]
         else:
             raise UserError("there is no such file or directory", fix="give results files or folders", where=str(path))
-        for each, named in files:
-            found.setdefault(each.resolve(), _described(each, named))
-    return list(found.values())
+        for file, is_named in files:
+            results.setdefault(file.resolve(), _results_file(file, is_named))
+    return list(results.values())
 
 
 def _looks_like_results(path: Path) -> bool:
     return path.is_file() and bool(_RESULTS.fullmatch(path.name) or _DATED.fullmatch(path.name))
 
 
-def _described(path: Path, named: bool) -> ResultsFile:
+def _results_file(path: Path, is_named: bool) -> ResultsFile:
     match = _DATED.fullmatch(path.name)
     logs = list(_logs_beside(path))
     if match is None:
-        return ResultsFile(path, path.stem, "", named, {}, undated_logs=len(logs))
+        return ResultsFile(path, path.stem, "", is_named, {}, undated_logs=len(logs))
     same = {task: log for task, date, log in logs if date == match["date"]}
-    return ResultsFile(path, match["stem"], match["date"], named, same)
+    return ResultsFile(path, match["stem"], match["date"], is_named, same)
 
 
 def _logs_beside(path: Path) -> Iterable[tuple[str, str, Path]]:
@@ -96,5 +96,5 @@ def _logs_beside(path: Path) -> Iterable[tuple[str, str, Path]]:
 
 def contents_of(folder: Path) -> str:
     """Say what a directory holds, at any depth, for the message that it is not what was looked for."""
-    files = sorted(each.name for each in folder.rglob("*") if each.is_file())
+    files = sorted(file.name for file in folder.rglob("*") if file.is_file())
     return f"it has {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "it is empty"

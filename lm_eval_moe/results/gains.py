@@ -27,17 +27,17 @@ def add_gains(
         hashes: Of the controls' steering, whose seeds are 1, 2, ...
         registry: Knows how items pair across languages.
     """
-    runs = [Run(LabelledRun(str(number), dict(each))) for number, each in enumerate((results, *controls))]
+    runs = [Run(LabelledRun(str(number), dict(run_results))) for number, run_results in enumerate((results, *controls))]
     tasks = {task: dict(_task_gains(task, runs)) for task in runs[0].tasks}
     groups = {group: dict(_group_gains(group, runs, registry)) for group in results.get("groups") or {}}
     for table, gains in (("results", tasks), ("results", groups), ("groups", groups)):
-        for name, found in gains.items():
-            for metric, gain in found.items():
+        for name, by_metric in gains.items():
+            for metric, gain in by_metric.items():
                 column, error = (f"{metric.name}{GAIN_SUFFIX}{end},{metric.filter}" for end in ("", "_stderr"))
                 results[table][name][column] = gain.gain
                 results[table][name][error] = "N/A" if gain.stderr is None else gain.stderr
-    for name, found in (tasks | groups).items():
-        for metric in found:
+    for name, by_metric in (tasks | groups).items():
+        for metric in by_metric:
             better = results.setdefault("higher_is_better", {}).setdefault(name, {})
             better[metric.name + GAIN_SUFFIX] = runs[0].higher_is_better(name, metric)
     control = Control(
@@ -45,24 +45,24 @@ def add_gains(
         seeds=tuple(range(1, len(hashes) + 1)),
         hashes=tuple(hashes),
         level=0.95,
-        tasks={name: _dump(found) for name, found in tasks.items()},
-        groups={name: _dump(found) for name, found in groups.items()},
+        tasks={name: _dump(by_metric) for name, by_metric in tasks.items()},
+        groups={name: _dump(by_metric) for name, by_metric in groups.items()},
     )
     results[KEY] = replace(RoutingObject.of(results), control=control).to_dict()
 
 
-def reported_gain(said: Mapping[str, Any], *, higher_is_better: bool) -> ControlGain | None:
+def reported_gain(entry: Mapping[str, Any], *, higher_is_better: bool) -> ControlGain | None:
     """Read a gain as results or the table of a sweep hold it; None where there is none.
 
     What releases wrote that knew no interval of a new draw tells one: from the controls' means and the standard error.
     """
-    per_control = [float(each) for each in said.get("per_control") or () if is_number(each)]
-    numbers: dict[str, Any] = {name: number_of(said[name]) for name in GAIN_NUMBERS if name in said}
+    per_control = [float(value) for value in entry.get("per_control") or () if is_number(value)]
+    numbers: dict[str, Any] = {name: number_of(entry[name]) for name in GAIN_NUMBERS if name in entry}
     steered = numbers.get("steered")
     if steered is None or numbers.get("gain") is None or not per_control:
         return None
-    own = gain_over_means(steered, per_control, numbers.get("stderr"), higher_is_better=higher_is_better)
-    return replace(own, **numbers)
+    gain = gain_over_means(steered, per_control, numbers.get("stderr"), higher_is_better=higher_is_better)
+    return replace(gain, **numbers)
 
 
 def _dump(gains: Mapping[Metric, ControlGain]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _task_gains(task: str, runs: Sequence[Run]) -> Iterator[tuple[Metric, Contro
         higher = runs[0].higher_is_better(task, metric)
         items = [score.items for score in scores if score.items and score.documents == scores[0].documents]
         if len(items) == len(scores):
-            yield metric, gain_over_controls([items[0]], [[each] for each in items[1:]], higher_is_better=higher)
+            yield metric, gain_over_controls([items[0]], [[control] for control in items[1:]], higher_is_better=higher)
         else:  # no mean of items, such as a perplexity: the values tell the gain, but not its noise
             yield metric, _of_values([score.estimate.value for score in scores], higher)
 
@@ -91,9 +91,9 @@ def _group_gains(group: str, runs: Sequence[Run], registry: PairingRegistry) -> 
         higher = runs[0].higher_is_better(group, metric)
         reported = [value.estimate.value for value in values if value is not None]
         languages = [_languages(run, members, metric, registry) for run in runs]
-        known = [each for each in languages if each]
-        if len(known) == len(runs) and same_items(known):
-            gain = gain_over_controls(known[0], known[1:], higher_is_better=higher)
+        complete_languages = [run_languages for run_languages in languages if run_languages]
+        if len(complete_languages) == len(runs) and same_items(complete_languages):
+            gain = gain_over_controls(complete_languages[0], complete_languages[1:], higher_is_better=higher)
             # A group that weights its members otherwise is not the mean that was compared here.
             if math.isclose(gain.steered, reported[0], rel_tol=1e-6, abs_tol=1e-9):
                 yield metric, gain
@@ -104,7 +104,7 @@ def _group_gains(group: str, runs: Sequence[Run], registry: PairingRegistry) -> 
 def _languages(
     run: Run, members: Sequence[str], metric: Metric, registry: PairingRegistry
 ) -> list[dict[Any, float]] | None:
-    found: list[dict[Any, float]] = []
+    by_item: list[dict[Any, float]] = []
     for task in members:
         score: Score | None = run.score(task, metric)
         if score is None or not score.items:
@@ -113,8 +113,8 @@ def _languages(
         pairing = run.pairing(task, registry)
         names = run.item_names(task, pairing) or {}
         home = pairing.benchmark if pairing and names else task
-        found.append({(home, names.get(doc_id, doc_id)): value for doc_id, value in score.items.items()})
-    return found or None
+        by_item.append({(home, names.get(doc_id, doc_id)): value for doc_id, value in score.items.items()})
+    return by_item or None
 
 
 def _averaged(group: str, run: Run) -> list[str]:

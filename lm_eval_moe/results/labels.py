@@ -53,8 +53,8 @@ def shared_sentence(runs: Sequence[RunFacts]) -> str:
 def unsaid(run: RunFacts, runs: Sequence[RunFacts]) -> str:
     """Return what neither a run's label nor the sentence on all runs says of its model and steering."""
     parts = [
-        run.model if len({each.model for each in runs}) > 1 else "",
-        _steering(run) if len({_steering(each) for each in runs}) > 1 else "",
+        run.model if len({other_run.model for other_run in runs}) > 1 else "",
+        _steering(run) if len({_steering(other_run) for other_run in runs}) > 1 else "",
     ]
     return " + ".join(part for part in parts if part and part not in run.label)
 
@@ -85,20 +85,22 @@ def _joined(label: str, text: str) -> str:
 
 def _settings(runs: Sequence[RunFacts]) -> list[str]:
     """Return the settings in which runs differ, seed of the steering and arguments of the model first."""
-    said = [dict(_said(run)) for run in runs]  # the data type that a model has comes after the one that was asked for
-    names = dict.fromkeys(name for settings in said for name in settings)
-    differing = [name for name in names if len({settings.get(name) for settings in said}) > 1]
-    return [", ".join(f"{name}={settings[name]}" for name in differing if name in settings) for settings in said]
+    by_run = [
+        dict(_setting_texts(run)) for run in runs
+    ]  # the data type that a model has comes after the one that was asked for
+    names = dict.fromkeys(name for settings in by_run for name in settings)
+    differing = [name for name in names if len({settings.get(name) for settings in by_run}) > 1]
+    return [", ".join(f"{name}={settings[name]}" for name in differing if name in settings) for settings in by_run]
 
 
-def _said(run: RunFacts) -> Iterator[tuple[str, str]]:
+def _setting_texts(run: RunFacts) -> Iterator[tuple[str, str]]:
     config = run.raw.get("config") or {}
-    named = [
+    settings = [
         ("seed", run.steering.spec.get("seed") if run.steering else None),
         *((name, value) for name, value in run.shown_arguments.items() if name != "steering"),
         *((name.removeprefix("model_"), config.get(name)) for name in _SETTINGS),
     ]
-    for name, value in named:
+    for name, value in settings:
         if value is not None:
             text = str(value).removeprefix("torch.")
             yield name, text if len(text) <= _LONGEST else f"\N{HORIZONTAL ELLIPSIS}{text[1 - _LONGEST :]}"
@@ -122,7 +124,7 @@ def _folder(runs: Sequence[RunFacts]) -> list[str]:
     shortest = min(len(path) for path in paths) - start
     while end < shortest and all(path[-1 - end] == paths[0][-1 - end] for path in paths):
         end += 1
-    return [str(PurePosixPath(*own)) if (own := path[start : len(path) - end]) else "" for path in paths]
+    return [str(PurePosixPath(*middle)) if (middle := path[start : len(path) - end]) else "" for path in paths]
 
 
 def _stem(runs: Sequence[RunFacts]) -> list[str]:

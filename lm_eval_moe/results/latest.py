@@ -59,8 +59,8 @@ def latest(runs: Sequence[LabelledRun]) -> tuple[list[LabelledRun], list[Superse
             merged.append(run)
             notes.append(superseded)
     relabelled = unique_labels([replace(run, label="") for run in merged])
-    said = [replace(each, label=run.label) for run, of in zip(relabelled, notes, strict=True) for each in of]
-    return relabelled, said
+    notices = [replace(notice, label=run.label) for run, of in zip(relabelled, notes, strict=True) for notice in of]
+    return relabelled, notices
 
 
 def _rows(newest_first: Sequence[LabelledRun]) -> list[list[LabelledRun]]:
@@ -87,10 +87,10 @@ def _goes_into(run: LabelledRun, row: Sequence[LabelledRun]) -> bool:
     for newer in row:
         for task, parts in (identity_of(newer.results) or Identity()).tasks.items():
             newest.setdefault(task, parts)
-    own = (identity_of(run.results) or Identity()).tasks
-    left = own.keys() - {task for newer in row for task in newer.results["results"]}
-    changed = [task for task in own.keys() & newest.keys() if own[task] != newest[task]]
-    return not (left and changed)
+    tasks = (identity_of(run.results) or Identity()).tasks
+    remaining_tasks = tasks.keys() - {task for newer in row for task in newer.results["results"]}
+    changed = [task for task in tasks.keys() & newest.keys() if tasks[task] != newest[task]]
+    return not (remaining_tasks and changed)
 
 
 def _are_one_run(older: LabelledRun, newer: LabelledRun) -> bool:
@@ -98,7 +98,7 @@ def _are_one_run(older: LabelledRun, newer: LabelledRun) -> bool:
     if before is not None and now is not None:
         return not before.mismatch(now, ROW)
     # Not ours, or of an early release: what lm-eval itself writes down has to do.
-    if _said(older.results) != _said(newer.results):
+    if _recorded_setup(older.results) != _recorded_setup(newer.results):
         return False
     shared = older.results["results"].keys() & newer.results["results"].keys()
     return all(
@@ -108,7 +108,7 @@ def _are_one_run(older: LabelledRun, newer: LabelledRun) -> bool:
     )
 
 
-def _said(results: Mapping[str, Any]) -> tuple[object, ...]:
+def _recorded_setup(results: Mapping[str, Any]) -> tuple[object, ...]:
     config = results.get("config") or {}
     return (
         *(json.dumps(config.get(key), sort_keys=True, default=str) for key in ("limit", "samples", "gen_kwargs")),
@@ -150,7 +150,7 @@ def _merged(newest_first: Sequence[LabelledRun]) -> tuple[LabelledRun, list[Supe
         results[table] = {
             name: value for run in reversed(newest_first) for name, value in (run.results.get(table) or {}).items()
         }
-    routing = {id(run): said for run in newest_first if (said := RoutingObject.of(run.results)).is_said}
+    routing = {id(run): content for run in newest_first if (content := RoutingObject.of(run.results)).is_said}
     if routing:
         results[KEY] = _merged_routing(
             list(routing.values()), {task: routing.get(id(run), RoutingObject()) for task, run in homes.items()}
@@ -162,10 +162,12 @@ def _merged(newest_first: Sequence[LabelledRun]) -> tuple[LabelledRun, list[Supe
 
 def _merged_routing(newest_first: Sequence[RoutingObject], homes: Mapping[str, RoutingObject]) -> RoutingObject:
     """Return the newest routing object with what is said of every task where that task's result is from."""
-    tasks = {task: said.tasks[task] for task, said in homes.items() if task in said.tasks}
+    tasks = {task: content.tasks[task] for task, content in homes.items() if task in content.tasks}
     gains = {
-        task: said.control.tasks[task] for task, said in homes.items() if said.control and task in said.control.tasks
+        task: content.control.tasks[task]
+        for task, content in homes.items()
+        if content.control and task in content.control.tasks
     }
-    control = next((said.control for said in newest_first if said.control), None)
+    control = next((content.control for content in newest_first if content.control), None)
     merged = replace(newest_first[0], tasks=tasks)
     return replace(merged, control=replace(control, tasks=gains)) if control and gains else merged

@@ -121,9 +121,9 @@ def why_not_compared(first: Run, second: Run, tasks: Sequence[str]) -> list[str]
 
 
 def _reasons(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[str]:
-    def differ(what: str, one: object, other: object) -> Iterator[str]:
-        if one is not None and other is not None and one != other:
-            yield f"{what} {one} in {first.label}, {other} in {second.label}"
+    def differ(what: str, before: object, after: object) -> Iterator[str]:
+        if before is not None and after is not None and before != after:
+            yield f"{what} {before} in {first.label}, {after} in {second.label}"
 
     for task in tasks:
         yield from differ("reference language", _reference(first, task), _reference(second, task))
@@ -174,14 +174,14 @@ def legend(marks: Iterable[Mark], *, signs: bool = True) -> list[str]:
     by_kind: dict[str, dict[str, list[str]]] = {}
     for mark in dict.fromkeys(marks):
         by_kind.setdefault(mark.kind, {}).setdefault(mark.run, []).append(mark.text)
-    said = []
+    sentences = []
     for kind, (sign, meaning) in _KINDS.items():
         runs = by_kind.get(kind, {})
         most = 8 if len(runs) < 3 else 3  # of a run: many runs with many tasks each are no sentence
         if runs:
-            each = listed([f"{run} ({listed(texts, most)})" for run, texts in runs.items()])
-            said.append(f"{sign}: " * signs + f"{meaning}: {each}.")
-    return said
+            runs_text = listed([f"{run} ({listed(texts, most)})" for run, texts in runs.items()])
+            sentences.append(f"{sign}: " * signs + f"{meaning}: {runs_text}.")
+    return sentences
 
 
 def listed(texts: Sequence[str], most: int = 8) -> str:

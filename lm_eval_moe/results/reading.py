@@ -41,14 +41,14 @@ def read_results(
     tell = warn or (lambda text: warnings.warn(text, RoutingWarning, stacklevel=3))
     files = find_results(paths)
     runs = [_read(file, samples, tasks, tell) for file in files]
-    kept = [run for run in runs if run.results["results"]]
-    if not kept:
-        known = sorted({task for file in files for task in load_results(file.path)["results"]})
-        if not known:
+    matching_runs = [run for run in runs if run.results["results"]]
+    if not matching_runs:
+        all_tasks = sorted({task for file in files for task in load_results(file.path)["results"]})
+        if not all_tasks:
             raise UserError("holds no results of any task", fix=FIX, where=", ".join(str(file.path) for file in files))
-        fix = f"the results have {', '.join(known[:20])}"
+        fix = f"the results have {', '.join(all_tasks[:20])}"
         raise UserError(f"no task matches {', '.join(tasks)}", fix=fix, where="--tasks")
-    return unique_labels(kept)
+    return unique_labels(matching_runs)
 
 
 def _read(file: ResultsFile, samples: bool, tasks: Sequence[str], tell: Callable[[str], None]) -> LabelledRun:
@@ -115,8 +115,8 @@ def load_results(path: Path, tasks: Sequence[str] = ()) -> dict[str, Any]:
     check_schema(results, path)
     if tasks:
         fitting = [task for task in results["results"] if any(fnmatch.fnmatchcase(task, glob) for glob in tasks)]
-        kept = {task: results["results"][task] for task in fitting}
-        results = {**results, "results": kept}
+        scores_by_task = {task: results["results"][task] for task in fitting}
+        results = {**results, "results": scores_by_task}
     _refuse_nan(results["results"], path)
     return results
 

@@ -53,10 +53,10 @@ class Run(RunFacts):
             return None
         estimate = Estimate(value, number_of(scores.get(f"{metric.name}_stderr,{metric.filter}")))
         samples = self.samples_of(task)
-        found = _column(samples, metric) if samples else None
-        if samples is None or found is None:
+        column_and_documents = _column(samples, metric) if samples else None
+        if samples is None or column_and_documents is None:
             return Score(estimate, None, {}, metric.key)
-        column, documents = found
+        column, documents = column_and_documents
         if column.nan and samples.source:
             raise UserError(
                 f"{column.nan} as {metric.name}",
@@ -80,9 +80,9 @@ class Run(RunFacts):
 
     def _is_a_mean(self, task: str, metric: Metric) -> bool:
         listed = ((self.raw.get("configs") or {}).get(task) or {}).get("metric_list") or []
-        for each in listed:
-            if isinstance(each, Mapping) and each.get("metric") == metric.name and each.get("aggregation"):
-                return bool(each["aggregation"] == "mean")
+        for entry in listed:
+            if isinstance(entry, Mapping) and entry.get("metric") == metric.name and entry.get("aggregation"):
+                return bool(entry["aggregation"] == "mean")
         return metric.name in _MEANS
 
     def samples_of(self, task: str) -> TaskSamples | None:
@@ -123,14 +123,14 @@ class Run(RunFacts):
         names = {name for key in self.table.get(task, {}) if (name := key.partition(",")[0]) and "," in key}
         names = {name for name in names if not name.endswith("_stderr")}
         in_memory = (self.raw.get("samples") or {}).get(task)
-        found = None
+        samples = None
         if in_memory is not None:
-            found = of_list(in_memory, pairing, names, self._shared)
+            samples = of_list(in_memory, pairing, names, self._shared)
         elif task in self._run.logs:
-            found = of_log(self._run.logs[task], pairing, names, self._shared)
-            self._check_log(task, found)
-        self._read[task] = pairing, found
-        return found
+            samples = of_log(self._run.logs[task], pairing, names, self._shared)
+            self._check_log(task, samples)
+        self._read[task] = pairing, samples
+        return samples
 
     def _check_log(self, task: str, samples: TaskSamples) -> None:
         """Refuse the log of another run: its documents have to be as many, and have the hash, that the results say."""
@@ -144,8 +144,8 @@ class Run(RunFacts):
                 fix=_PUT_BACK,
                 where=str(samples.source),
             )
-        given = (self.part(task).get("task_hashes") or {}).get(task)
-        if given and samples.task_hash and given != samples.task_hash:
+        task_hash = (self.part(task).get("task_hashes") or {}).get(task)
+        if task_hash and samples.task_hash and task_hash != samples.task_hash:
             raise UserError(
                 "its documents and prompts do not have the hash that the results give (task_hashes): it is the log of "
                 "a different run, or was edited",
@@ -159,8 +159,8 @@ class Run(RunFacts):
         middle = self.score(task, Metric(DIVERGENCE.name, FILTER))
         if middle is None and curve is not None:
             at = [self.layers.index(layer) for layer in self.band("middle")]
-            known = [value for i in at if (value := curve[i]) is not None]
-            middle = Score(Estimate(sum(known) / len(known), None), None, {}) if known else None
+            values = [value for i in at if (value := curve[i]) is not None]
+            middle = Score(Estimate(sum(values) / len(values), None), None, {}) if values else None
         return Divergence(middle, curve)
 
     def item_names(self, task: str, pairing: TaskPairing | None) -> Mapping[int, str] | None:

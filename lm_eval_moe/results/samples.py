@@ -37,8 +37,8 @@ class Shared:
         """Return what was made for the key, making it the first time."""
         if key not in self._kept:
             self._kept[key] = make()
-        made: T = self._kept[key]
-        return made
+        value: T = self._kept[key]
+        return value
 
     def one(self, value: T) -> T:
         """Return the first value that was equal to this one."""
@@ -87,7 +87,7 @@ def of_list(
     samples: Sequence[Mapping[str, Any]], pairing: TaskPairing | None, metrics: Collection[str], shared: Shared
 ) -> TaskSamples:
     """Read the samples of one task as `simple_evaluate` returns them."""
-    return _gathered(columns_of(samples, _keys(pairing, metrics)), pairing, metrics, shared, None)
+    return _task_samples(columns_of(samples, _keys(pairing, metrics)), pairing, metrics, shared, None)
 
 
 def of_log(path: Path, pairing: TaskPairing | None, metrics: Collection[str], shared: Shared) -> TaskSamples:
@@ -102,7 +102,7 @@ def of_log(path: Path, pairing: TaskPairing | None, metrics: Collection[str], sh
     Raises:
         UserError: The log cannot be read, is cut off, or holds a document twice under one filter; with file and line.
     """
-    return _gathered(read_columns(path, _keys(pairing, metrics)), pairing, metrics, shared, path)
+    return _task_samples(read_columns(path, _keys(pairing, metrics)), pairing, metrics, shared, path)
 
 
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
@@ -130,27 +130,29 @@ def _keys(pairing: TaskPairing | None, metrics: Collection[str]) -> list[str]:
     return [*keys, "doc"] if pairing is not None and pairing.item else keys
 
 
-def _gathered(
+def _task_samples(
     columns: Columns, pairing: TaskPairing | None, metrics: Collection[str], shared: Shared, source: Path | None
 ) -> TaskSamples:
     filters = [str(value) if value is not ABSENT else "" for value in columns.values["filter"]]
     documents: dict[str, Mapping[int, str]] = {}
-    found: dict[tuple[str, str], MetricColumn] = {}
+    metric_columns: dict[tuple[str, str], MetricColumn] = {}
     for under in dict.fromkeys(filters):
         at = [number for number, value in enumerate(filters) if value == under]
         ids = _ids(columns, at, under, source)
-        given = columns.values["doc_hash"]
-        hashes = tuple("" if given[i] is ABSENT else str(given[i]) for i in at)
-        kept = shared.one(tuple(ids))
-        documents[under] = shared.mapping(kept, hashes)
+        doc_hashes = columns.values["doc_hash"]
+        hashes = tuple("" if doc_hashes[i] is ABSENT else str(doc_hashes[i]) for i in at)
+        doc_ids = shared.one(tuple(ids))
+        documents[under] = shared.mapping(doc_ids, hashes)
         for metric in metrics:
             values = columns.values[metric]
             there = [number for number, i in enumerate(at) if values[i] is not ABSENT]
             if there:
-                own = kept if len(there) == len(at) else shared.one(tuple(ids[number] for number in there))
+                metric_ids = doc_ids if len(there) == len(at) else shared.one(tuple(ids[number] for number in there))
                 places = [at[number] for number in there]
-                found[under, metric] = _column(own, [values[i] for i in places], places, columns, source)
-    return TaskSamples(found, documents, _names(columns, pairing, shared), _task_hash(columns), source)
+                metric_columns[under, metric] = _column(
+                    metric_ids, [values[i] for i in places], places, columns, source
+                )
+    return TaskSamples(metric_columns, documents, _names(columns, pairing, shared), _task_hash(columns), source)
 
 
 def _unit(source: Path | None) -> str:

@@ -56,17 +56,17 @@ def _check(value: object, form: Any, path: str, keys: tuple[str, ...]) -> None:
     if isinstance(form, dict):
         if not isinstance(value, dict):
             raise _wrong("a table", value, path, keys)
-        for key, each in value.items():
+        for key, entry in value.items():
             inner = form.get(key, form.get(None))
             if inner is not None:
-                _check(each, inner, path, (*keys, key))
+                _check(entry, inner, path, (*keys, key))
     elif isinstance(form, list):
         if not isinstance(value, list):
             raise _wrong("a list", value, path, keys)
-        for number, each in enumerate(value):
-            if each is None and form[0] != NUMBER:
-                raise _wrong(form[0] if isinstance(form[0], str) else "a table", each, path, (*keys, str(number)))
-            _check(each, form[0], path, (*keys, str(number)))
+        for number, entry in enumerate(value):
+            if entry is None and form[0] != NUMBER:
+                raise _wrong(form[0] if isinstance(form[0], str) else "a table", entry, path, (*keys, str(number)))
+            _check(entry, form[0], path, (*keys, str(number)))
     else:
         kind = {TEXT: str, NUMBER: Real, WHOLE: int, FLAG: bool}[form]
         too_large = isinstance(value, int | float) and abs(value) > LARGEST

@@ -113,8 +113,10 @@ def setup_differences(first: Run, second: Run, tasks: Sequence[str] | None = Non
     common = [
         task for task in (first.tasks if tasks is None else tasks) if task in first.table and task in second.table
     ]
-    found = [mismatch for task in common for mismatch in _of_task(task, setup_of(first, task), setup_of(second, task))]
-    return found + list(_of_run(first, second, common)) + list(_of_identities(first, second, common))
+    mismatches = [
+        mismatch for task in common for mismatch in _of_task(task, setup_of(first, task), setup_of(second, task))
+    ]
+    return mismatches + list(_of_run(first, second, common)) + list(_of_identities(first, second, common))
 
 
 def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
@@ -122,7 +124,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
         kind: str, before: Any, after: Any, *, serious: bool = True, form: Callable[[Any], object] = lambda value: value
     ) -> Iterator[Mismatch]:
         if before != after:
-            yield Mismatch(task, kind, _shown(form(before)), _shown(form(after)), serious)
+            yield Mismatch(task, kind, _text_of(form(before)), _text_of(form(after)), serious)
 
     # What one of them does not say (written by an early release) cannot be told to differ.
     versions, shots = (first.version, second.version), (first.few_shot, second.few_shot)
@@ -148,7 +150,7 @@ def _of_task(task: str, first: Setup, second: Setup) -> Iterator[Mismatch]:
     elif first.prompt_fields and second.prompt_fields:
         for key in sorted(first.prompt_fields.keys() | second.prompt_fields.keys()):
             pair = ((key, setup.prompt_fields.get(key)) for setup in (first, second))
-            yield from differ("prompts", *pair, form=lambda field: f"{field[0]} {_shown(field[1])}")
+            yield from differ("prompts", *pair, form=lambda field: f"{field[0]} {_text_of(field[1])}")
     yield from differ("generation settings", first.generation, second.generation, serious=False)
 
 
@@ -162,9 +164,9 @@ def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]
         ("routing reference", lambda _, routing: routing.reference),
     ]
     for kind, of in kinds:
-        said = ([_text(of(run.part(task), run.routing_of(task))) for task in tasks] for run in (first, second))
-        seen = dict.fromkeys(zip(*said, strict=True))
-        for before, after in seen:
+        texts = ([_text(of(run.part(task), run.routing_of(task))) for task in tasks] for run in (first, second))
+        pairs = dict.fromkeys(zip(*texts, strict=True))
+        for before, after in pairs:
             if before is not None and after is not None and before != after:
                 yield Mismatch("", kind, before, after, serious=False)
                 break
@@ -172,26 +174,26 @@ def _of_run(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]
 
 def _of_identities(first: Run, second: Run, tasks: Sequence[str]) -> Iterator[Mismatch]:
     """Yield what only the identities tell: other weights under one name, other data, another conversation."""
-    said: set[object] = set()
+    reported: set[object] = set()
     for task in tasks:
         before, after = (identity_of(run.part(task)) for run in (first, second))
         if before is None or after is None:
-            if (before is None) != (after is None) and "unknown" not in said:
-                said.add("unknown")
+            if (before is None) != (after is None) and "unknown" not in reported:
+                reported.add("unknown")
                 yield Mismatch("", _UNCHECKED, _recorded(before), _recorded(after), serious=False)
             continue
         examples = any(identity.tasks.get(task, {}).get("fewshot") for identity in (before, after))
         names = [*_OF_RUNS, *(["prompts.fewshot_seed"] if examples else [])]
         names += _OF_MODELS if first.model == second.model else ()
-        whole = [("", each) for each in before.differences(after, names)]
-        own = Identity(tasks={task: before.tasks.get(task, {})})
-        whole += [(task, each) for each in own.differences(after, ("task.content", "task.data"))]
-        for where, each in whole:
-            if (where, each.part) not in said:
-                said.add((where, each.part))
-                kind = each.part.removeprefix(f"{task}.")
+        differences = [("", difference) for difference in before.differences(after, names)]
+        identity = Identity(tasks={task: before.tasks.get(task, {})})
+        differences += [(task, difference) for difference in identity.differences(after, ("task.content", "task.data"))]
+        for where, difference in differences:
+            if (where, difference.part) not in reported:
+                reported.add((where, difference.part))
+                kind = difference.part.removeprefix(f"{task}.")
                 serious = any(f"task.{kind}".startswith(part) or kind.startswith(part) for part in _SERIOUS)
-                yield Mismatch(where, kind, _shown(each.old), _shown(each.new), serious)
+                yield Mismatch(where, kind, _text_of(difference.old), _text_of(difference.new), serious)
 
 
 def _recorded(identity: Identity | None) -> str:
@@ -200,9 +202,9 @@ def _recorded(identity: Identity | None) -> str:
 
 def _generation(of_run: object, of_task: object) -> str | None:
     merged: dict[str, Any] = {}
-    for each in (of_task, of_run):
-        if isinstance(each, Mapping):
-            merged |= each
+    for settings in (of_task, of_run):
+        if isinstance(settings, Mapping):
+            merged |= settings
     text = ", ".join(f"{key}={merged[key]}" for key in sorted(merged))
     return text or None
 
@@ -225,6 +227,6 @@ def _short(value: str | None) -> str | None:
     return value[:12] if value else None
 
 
-def _shown(value: object) -> str:
+def _text_of(value: object) -> str:
     text = "none" if value is None else " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -53,8 +53,8 @@ def _best(
         if low is not None and high is not None
     ]
     intervals = f"95 % intervals {', '.join(ends)}" if ends else "without an interval"
-    chosen = f", which do not allow for its being the best of {cells} cells" if ends and cells > 1 else ""
-    yield f"{text} ({intervals}{chosen})."
+    caveat = f", which do not allow for its being the best of {cells} cells" if ends and cells > 1 else ""
+    yield f"{text} ({intervals}{caveat})."
     if corrected is not None:
         yield f"Corrected over cells and languages, it differs from the mean of its controls with {p_text(corrected)}."
     elif cells > 1:

@@ -50,8 +50,8 @@ class SweepEffect:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything; JSON-ready."""
-        own = asdict(self)
-        return own | {"gain": own["gain"] | {"exact_p": own.pop("exact_p")}}
+        values = asdict(self)
+        return values | {"gain": values["gain"] | {"exact_p": values.pop("exact_p")}}
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def read_sweep(folder: Path) -> SweepReport:
             where=str(folder / "table.json"),
         )
     try:
-        benchmarks = tuple(_benchmark(each) for each in table["benchmarks"])
+        benchmarks = tuple(_benchmark(entry) for entry in table["benchmarks"])
         return SweepReport(str(table["name"]), folder, benchmarks, settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -234,14 +234,14 @@ def gains_to_draw(benchmark: SweepBenchmark) -> Gains:
 def _beyond(effects: Sequence[Sequence[SweepEffect | None]]) -> NDArray[np.bool_]:
     """Return which gains over the baseline are beyond noise, by Holm's correction over all of them."""
     tests = [
-        (row, column, each.exact_p if each.exact_p is not None else judge_unpaired(each.gain).p)
+        (row, column, effect.exact_p if effect.exact_p is not None else judge_unpaired(effect.gain).p)
         for row, of_cell in enumerate(effects)
-        for column, each in enumerate(of_cell)
-        if each is not None
+        for column, effect in enumerate(of_cell)
+        if effect is not None
     ]
-    known = [(row, column, p) for row, column, p in tests if p is not None]
+    p_values = [(row, column, p) for row, column, p in tests if p is not None]
     beyond = np.zeros((len(effects), len(effects[0]) if effects else 0), dtype=bool)
-    for (row, column, _), p in zip(known, holm([p for _, _, p in known]), strict=True):
+    for (row, column, _), p in zip(p_values, holm([p for _, _, p in p_values]), strict=True):
         beyond[row, column] = is_beyond_chance(p, ALPHA)
     return beyond
 
@@ -250,19 +250,21 @@ def heat_map_caption(benchmark: SweepBenchmark) -> str:
     """Say how to read the heat map of a sweep."""
     metric, names = benchmark.metric.title, ", ".join(benchmark.cells[0].fields)
     controls = any(effect.control is not None for cell in benchmark.cells for effect in cell.effects.values())
-    said = [
+    sentences = [
         f"{metric[:1].upper()}{metric[1:]} minus that of the unsteered model, by cell of the grid ({names}) and "
         "language"
     ]
     if controls:
-        said[0] += (
+        sentences[0] += (
             "; below it the mean of the cell's random controls: the same number of experts per layer, drawn at random "
             "and steered the same way"
         )
-    said.append("Framed: beyond noise against the baseline (Holm's correction over all cells and languages at 5 %)")
-    said.append("Crossed out: no value")
-    said.append("The colour of a gain as large as chance makes it is at most half of the full one")
-    return ". ".join(said) + "."
+    sentences.append(
+        "Framed: beyond noise against the baseline (Holm's correction over all cells and languages at 5 %)"
+    )
+    sentences.append("Crossed out: no value")
+    sentences.append("The colour of a gain as large as chance makes it is at most half of the full one")
+    return ". ".join(sentences) + "."
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -272,25 +274,25 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _benchmark(said: Mapping[str, Any]) -> SweepBenchmark:
+def _benchmark(entry: Mapping[str, Any]) -> SweepBenchmark:
     """Read a benchmark as the table holds it; errors are those of Python."""
-    name, _, filtered = str(said["metric"]).partition(",")
-    higher = bool(said["higher_is_better"])
+    name, _, filtered = str(entry["metric"]).partition(",")
+    higher = bool(entry["higher_is_better"])
     return SweepBenchmark(
-        str(said["benchmark"]),
+        str(entry["benchmark"]),
         Metric(name, filtered or "none"),
         higher,
-        said.get("reference"),
-        tuple(map(str, said["languages"])),
-        tuple(_cell(cell, higher) for cell in said["cells"]),
-        int(said["waiting"]),
+        entry.get("reference"),
+        tuple(map(str, entry["languages"])),
+        tuple(_cell(cell, higher) for cell in entry["cells"]),
+        int(entry["waiting"]),
     )
 
 
-def _cell(said: Mapping[str, Any], higher: bool) -> SweepCell:
-    effects = {str(name): _effect(effect, higher) for name, effect in said["effects"].items()}
-    hashes = tuple(said.get("control_hashes") or ())
-    return SweepCell(dict(said["settings"]), str(said["hash"]), int(said["experts"]), hashes, effects)
+def _cell(entry: Mapping[str, Any], higher: bool) -> SweepCell:
+    effects = {str(name): _effect(effect, higher) for name, effect in entry["effects"].items()}
+    hashes = tuple(entry.get("control_hashes") or ())
+    return SweepCell(dict(entry["settings"]), str(entry["hash"]), int(entry["experts"]), hashes, effects)
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
@@ -299,15 +301,15 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {key: key for key in names}
 
 
-def _effect(said: Mapping[str, Any], higher: bool) -> SweepEffect:
-    gain, over = said["gain"], said.get("over_control")
+def _effect(entry: Mapping[str, Any], higher: bool) -> SweepEffect:
+    gain, over = entry["gain"], entry.get("over_control")
     return SweepEffect(
-        _score(said["baseline"]),
+        _score(entry["baseline"]),
         Difference(_score(gain["value"]), _number(gain.get("stderr")), gain.get("how") or "unpaired"),
         _number(gain.get("exact_p")),
-        _number(said.get("control")),
+        _number(entry.get("control")),
         reported_gain(over, higher_is_better=higher) if over else None,
-        _number(said.get("corrected_p")),
+        _number(entry.get("corrected_p")),
     )
 
 

@@ -47,22 +47,22 @@ class Evaluation:
     batch_size: int | str | None = None
 
     @classmethod
-    def parse(cls, given: YamlValue) -> Evaluation:
+    def parse(cls, value: YamlValue) -> Evaluation:
         """Read ``{limit: 100, num_fewshot: 0}``; everything may be left out."""
         readers: dict[str, Callable[[YamlValue], Any]] = {
             "limit": _limit,
-            "num_fewshot": lambda each: each.integer(0, 1000),
-            "gen_kwargs": lambda each: _plain_mapping(each, "{max_gen_toks: 256}"),
+            "num_fewshot": lambda entry: entry.integer(0, 1000),
+            "gen_kwargs": lambda entry: _plain_mapping(entry, "{max_gen_toks: 256}"),
             "apply_chat_template": YamlValue.flag,
             "system_instruction": YamlValue.text,
-            "batch_size": lambda each: each.text() if isinstance(each.value, str) else each.integer(1, 1_000_000),
+            "batch_size": lambda entry: entry.text() if isinstance(entry.value, str) else entry.integer(1, 1_000_000),
         }
-        return cls(**{name: readers[name](each) for name, each in given.keys([], [*readers]).items()})
+        return cls(**{name: readers[name](entry) for name, entry in value.keys([], [*readers]).items()})
 
     def arguments(self) -> dict[str, Any]:
         """Return what is given, as keyword arguments of `simple_evaluate`."""
-        given = {name: value for name, value in vars(self).items() if name != "batch_size"}
-        return {name: value for name, value in given.items() if value is not None and value is not False}
+        arguments = {name: value for name, value in vars(self).items() if name != "batch_size"}
+        return {name: value for name, value in arguments.items() if value is not None and value is not False}
 
 
 @dataclass(frozen=True)
@@ -96,31 +96,31 @@ class SweepSpec:
     place: YamlPlace = field(compare=False, repr=False)
 
     @classmethod
-    def parse(cls, given: YamlValue) -> SweepSpec:
+    def parse(cls, value: YamlValue) -> SweepSpec:
         """Read a whole file."""
-        fields = given.keys(
+        fields = value.keys(
             ["version", "steering", "tasks", "grid"], ["name", "description", "controls", "skip_empty", "evaluation"]
         )
         fields["version"].version(VERSION)
         base = fields["steering"]
         if isinstance(base.value, str):
-            path = given.place.base_dir / base.value
+            path = value.place.base_dir / base.value
             steering, source, folder = read_yaml(path, "steering"), str(path), path.parent
             if not isinstance(steering, Mapping):
                 raise base.error(f"{show(base.value)} holds no steering spec", "give a steering file")
         else:
             steering = _plain_mapping(base, "steer.yaml")
-            source, folder = base.place.where, given.place.base_dir
-        tasks = [each.text(empty=False) for each in fields["tasks"].items("[mgsm_direct_en, mgsm_direct_sw]")]
+            source, folder = base.place.where, value.place.base_dir
+        tasks = [entry.text(empty=False) for entry in fields["tasks"].items("[mgsm_direct_en, mgsm_direct_sw]")]
         if not tasks:
             raise fields["tasks"].error("the list is empty", "name at least one task")
         grid = fields["grid"].mapping("{interventions.0.action.soft: [0.25]}")
-        values = {str(key): _values(key, each) for key, each in grid.items()}
+        values = {str(key): _values(key, entry) for key, entry in grid.items()}
         count = math.prod(map(len, values.values()))
         if count > MAX_CELLS:
             raise fields["grid"].error(f"the grid has {count} cells", f"give at most {MAX_CELLS}")
         return cls(
-            name=fields["name"].text(empty=False) if "name" in fields else Path(given.place.source).stem,
+            name=fields["name"].text(empty=False) if "name" in fields else Path(value.place.source).stem,
             description=fields["description"].text() if "description" in fields else "",
             steering=steering,
             source=source,
@@ -130,7 +130,7 @@ class SweepSpec:
             controls=fields["controls"].integer(0, 1000) if "controls" in fields else 3,
             skip_empty=fields["skip_empty"].flag() if "skip_empty" in fields else False,
             evaluation=Evaluation.parse(fields["evaluation"]) if "evaluation" in fields else Evaluation(),
-            place=given.place,
+            place=value.place,
         )
 
     def at(self, settings: Mapping[str, Any]) -> SteeringSpec:
@@ -157,21 +157,21 @@ def load_sweep(path: str | Path) -> SweepSpec:
     return SweepSpec.parse(YamlValue(YamlPlace(str(path), Path(path).parent), read_yaml(Path(path), "sweep")))
 
 
-def _limit(given: YamlValue) -> float:
-    limit = given.number(1e-9, 1e9)  # a share of the items below 1, as in lm-eval
+def _limit(value: YamlValue) -> float:
+    limit = value.number(1e-9, 1e9)  # a share of the items below 1, as in lm-eval
     return int(limit) if limit.is_integer() else limit
 
 
-def _plain_mapping(given: YamlValue, like: str) -> dict[str, Any]:
-    return {str(key): each.value for key, each in given.mapping(like).items()}
+def _plain_mapping(value: YamlValue, like: str) -> dict[str, Any]:
+    return {str(key): entry.value for key, entry in value.mapping(like).items()}
 
 
-def _values(key: object, given: YamlValue) -> tuple[Any, ...]:
+def _values(key: object, entry: YamlValue) -> tuple[Any, ...]:
     if not isinstance(key, str) or not key.strip() or all(part.isdecimal() for part in key.split(".")):
-        raise given.error(f"{show(key)} is not a path", "write for example interventions.0.action.soft: [0.25, 0.5]")
-    values = tuple(each.value for each in given.items("[0.25, 0.5]"))
+        raise entry.error(f"{show(key)} is not a path", "write for example interventions.0.action.soft: [0.25, 0.5]")
+    values = tuple(item.value for item in entry.items("[0.25, 0.5]"))
     if not values:
-        raise given.error("the list is empty", "give at least one value")
+        raise entry.error("the list is empty", "give at least one value")
     if any(values.index(value) < place for place, value in enumerate(values)):
-        raise given.error("a value is given twice", "give every value only once")
+        raise entry.error("a value is given twice", "give every value only once")
     return values

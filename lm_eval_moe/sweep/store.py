@@ -54,10 +54,10 @@ class RunStore:
         where, fix = str(self.folder), "give another --output, or the previous settings"
         if not isinstance(before, dict):
             raise UserError("its settings do not hold a JSON object", fix="give another --output", where=where)
-        other = setting_differences(before, now, now)
-        if other:
+        differences = setting_differences(before, now, now)
+        if differences:
             raise UserError(
-                "the folder holds runs with other settings:\n     " + "\n     ".join(other), fix=fix, where=where
+                "the folder holds runs with other settings:\n     " + "\n     ".join(differences), fix=fix, where=where
             )
         try:
             stored = Identity.from_dict(before["identity"]) if "identity" in before else None

@@ -45,14 +45,17 @@ def summarise(cells: Sequence[PlannedCell], empty: Sequence[EmptyCell], store: R
 
 def _cells(benchmark: Benchmark, cells: Sequence[PlannedCell], at: Mapping[str, int]) -> Iterator[SweepCell]:
     hashes = [tuple(plan.hash for plan in cell.controls) for cell in cells]
-    runs = [(at[cell.plan.hash], [at[digest] for digest in own]) for cell, own in zip(cells, hashes, strict=True)]
+    runs = [
+        (at[cell.plan.hash], [at[digest] for digest in control_hashes])
+        for cell, control_hashes in zip(cells, hashes, strict=True)
+    ]
     corrected = _corrected(benchmark, runs)
-    for cell, own, (steered, controls), p in zip(cells, hashes, runs, corrected, strict=True):
+    for cell, control_hashes, (steered, controls), p in zip(cells, hashes, runs, corrected, strict=True):
         effects = {
             name: replace(effect, corrected_p=p.get(name))
             for name, effect in _effects(benchmark, steered, controls).items()
         }
-        yield SweepCell(dict(cell.settings), cell.plan.hash, cell.experts, own, effects)
+        yield SweepCell(dict(cell.settings), cell.plan.hash, cell.experts, control_hashes, effects)
 
 
 def _sets(benchmark: Benchmark) -> dict[str, list[str]]:
@@ -72,11 +75,11 @@ def _corrected(benchmark: Benchmark, runs: Sequence[tuple[int, Sequence[int]]]) 
     sums = []
     for number, (steered, controls) in enumerate(runs):
         items = [benchmark.items(run, benchmark.common) for run in (steered, *controls)]
-        known = [of for of in items if of is not None]
-        if base is None or not controls or len(known) < len(items) or not same_items([base, *known]):
+        by_run = [of for of in items if of is not None]
+        if base is None or not controls or len(by_run) < len(items) or not same_items([base, *by_run]):
             continue
         # In the baseline's order, so that a cluster is the same item in all cells.
-        values = np.array([[of[place][item] for place, lang in enumerate(base) for item in lang] for of in known])
+        values = np.array([[of[place][item] for place, lang in enumerate(base) for item in lang] for of in by_run])
         changes = replace(ClusteredValues.of([[*lang.items()] for lang in base]), values=values[0] - values[1:].mean(0))
         for name, languages in _sets(benchmark).items():
             shares = np.array([(lang in languages) / len(languages) for lang in benchmark.common])
@@ -98,12 +101,12 @@ def _effects(benchmark: Benchmark, steered: int, controls: Sequence[int]) -> dic
         changes = benchmark.changes(steered, languages, benchmark.score_of)
         exact = None if changes is None else exact_test(changes)
         means = [benchmark.mean(run, languages, benchmark.score_of) for run in controls]
-        known = [mean.value for mean in means if mean is not None]
+        control_values = [mean.value for mean in means if mean is not None]
         effects[name] = SweepEffect(
             before.value,
             gain,
             None if exact is None else exact.p,
-            math.fsum(known) / len(known) - before.value if known else None,
+            math.fsum(control_values) / len(control_values) - before.value if control_values else None,
             benchmark.gain_over(controls, steered, languages),
         )
     return effects

@@ -20,16 +20,16 @@ def markdown(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
 
 
 def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
-    whole = summary.whole
+    overall = summary.whole
     unit = f", {_scale(summary).axis}" if summary.metric.is_share else ""
     lines = [f"### {summary.benchmark}: {summary.metric.key.removesuffix(',none')}, gain over the baseline{unit}", ""]
-    lines += [*_baseline(summary, whole), ""]
+    lines += [*_baseline(summary, overall), ""]
     axes = [axis.name for axis in sweep.axes]
     controls = ["random control", "over control", *GAIN_HEADS] * (sweep.controls > 0)
     header = [*axes, "experts", "gain", *controls]
     rows = [
-        [*map(markdown_cell, each.texts), str(each.experts), *_whole(each.effects[whole], sweep, summary)]
-        for each in summary.cells
+        [*map(markdown_cell, cell.texts), str(cell.experts), *_whole(cell.effects[overall], sweep, summary)]
+        for cell in summary.cells
     ]
     lines += markdown_table(header, rows, left=len(axes), pad=True)
     if sweep.controls and summary.cells:
@@ -40,8 +40,8 @@ def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
         tables = {"By language": _gain, **({"Random control by language": _control} if sweep.controls else {})}
         for title, of in tables.items():
             rows = [
-                [*map(markdown_cell, each.texts), *(of(each.effects.get(name), summary) for name in summary.languages)]
-                for each in summary.cells
+                [*map(markdown_cell, cell.texts), *(of(cell.effects.get(name), summary) for name in summary.languages)]
+                for cell in summary.cells
             ]
             lines += ["", f"{title}:", "", *markdown_table(header, rows, left=len(axes), pad=True)]
     lines += [f"\nSelects no expert: {', '.join(empty.texts)} ({empty.reason})." for empty in summary.empty]
@@ -50,14 +50,14 @@ def _section(sweep: SweepSpec, summary: SweepBenchmark) -> str:
     return "\n".join(lines)
 
 
-def _baseline(summary: SweepBenchmark, whole: str) -> Iterator[str]:
+def _baseline(summary: SweepBenchmark, overall: str) -> Iterator[str]:
     if not summary.cells:
         yield "No cell has been run yet."
         return
     first = summary.cells[0].effects
     scale = _scale(summary)
-    over = f", mean of {len(summary.languages)} languages" if whole == MEAN else f" in {whole}"
-    yield f"Baseline {scale.number(first[whole].baseline)}{over}."
+    over = f", mean of {len(summary.languages)} languages" if overall == MEAN else f" in {overall}"
+    yield f"Baseline {scale.number(first[overall].baseline)}{over}."
     if OTHERS in first:
         without = scale.number(first[OTHERS].baseline)
         yield f"Without {summary.reference} {without}. Gains are given with their standard errors."
@@ -104,22 +104,22 @@ def csv_table(sweep: SweepSpec, summaries: Sequence[SweepBenchmark]) -> str:
         *("new_draw_low", "new_draw_high", "new_draw_p", "rank_p", "least_rank_p", "corrected_p"),
     ]
     rows = [
-        [summary.benchmark, summary.metric.key, *_csv_row(each, language, effect)]
+        [summary.benchmark, summary.metric.key, *_csv_row(cell, language, effect)]
         for summary in summaries
-        for each in summary.cells
-        for language, effect in each.effects.items()
+        for cell in summary.cells
+        for language, effect in cell.effects.items()
     ]
     return csv_text(columns, rows)
 
 
-def _csv_row(each: SweepCell, language: str, effect: SweepEffect) -> list[TableValue]:
+def _csv_row(cell: SweepCell, language: str, effect: SweepEffect) -> list[TableValue]:
     over = effect.over_control
     numbers: list[TableValue] = [None] * 9
     if over is not None:
         numbers = [over.gain, over.stderr, over.low, over.high, over.new_draw_low, over.new_draw_high]
         numbers += [over.new_draw_p, over.rank_p, over.least_rank_p]
     return [
-        *each.texts,
-        *(each.experts, each.hash, language, effect.baseline, effect.gain.value, effect.gain.stderr),
+        *cell.texts,
+        *(cell.experts, cell.hash, language, effect.baseline, effect.gain.value, effect.gain.stderr),
         *(effect.gain.how == "paired", effect.control, *numbers, effect.corrected_p),
     ]

@@ -56,13 +56,13 @@ def test_help_imports_next_to_nothing() -> None:
         (["{empty}"], "no results in this directory: it is empty"),
         (["{empty}/nothing"], "there is no such file or directory"),
         (["{run}", "--output", "x.pdf"], "'.pdf' is of no format"),
-        (["{run}", "--alpha", "5"], "5.0 is no level"),
+        (["{run}", "--alpha", "5"], "5.0 is not a valid level"),
         (["{run}", "--metric", "exact_matsch"], "no task has the metric 'exact_matsch' (did you mean 'exact_match'?)"),
         (["{run}", "--baseline", "x"], "no run is called 'x'"),
         (["{run}", "--tasks", "belebele_*"], "no task matches belebele_*"),
         (["{run}", "--reference", "!!"], "is not a language code"),
         (["={run}"], "lacks a name"),
-        (["{cut}"], "is no JSON"),
+        (["{cut}"], "is not valid JSON"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(

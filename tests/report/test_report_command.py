@@ -74,7 +74,7 @@ def test_a_directory_is_told_apart_by_content(
 ) -> None:
     html, page = reported.html, reported.page
     assert "3 runs; the first, unsteered, is the baseline" in page.text
-    assert "model.safetensors is left aside: it is no routing profile" in page.text
+    assert "model.safetensors is left aside: it is not a routing profile" in page.text
     assert "model.safetensors is left aside" in reported.stderr
     for heading in ("sums", "Routing", "Sweep by-strength: sums", "Where the numbers come from"):
         assert f">{heading}</h2>" in html

@@ -35,7 +35,7 @@ def _in_order(values: Mapping[str, TableValue]) -> dict[str, TableValue]:
 
 
 def _record(section: Section, row: RunRow, head: Head, cell: BoardCell) -> dict[str, TableValue]:
-    values = _named(section, row) | {
+    values = _run_fields(section, row) | {
         "column": head.title,
         "kind": head.kind,
         "languages": " ".join(cell.languages),
@@ -71,7 +71,7 @@ def _kinds(marks: Sequence[Mark]) -> str | None:
     return "; ".join(dict.fromkeys(mark.kind for mark in marks)) or None
 
 
-def _named(section: Section, row: RunRow) -> dict[str, TableValue]:
+def _run_fields(section: Section, row: RunRow) -> dict[str, TableValue]:
     return {
         "table": section.title,
         "run": row.label,
@@ -90,7 +90,7 @@ def _controls(section: Section, row: RunRow) -> Iterator[dict[str, TableValue]]:
     for name, gain in (("average", control.average), *languages.items()):
         if gain is None:
             continue
-        shared = _named(section, row) | {
+        shared = _run_fields(section, row) | {
             "column": name,
             "metric": metric,
             "baseline": f"{control.seeds} random draws",
@@ -118,7 +118,7 @@ def _controls(section: Section, row: RunRow) -> Iterator[dict[str, TableValue]]:
 def render(board: Board, title: str) -> str:
     """Return the values as CSV (RFC 4180). Texts that a spreadsheet would take for a formula begin with ``'``."""
     del title
-    return csv_text(FIELDS, (each.values() for each in records(board)), end="\r\n")
+    return csv_text(FIELDS, (record.values() for record in records(board)), end="\r\n")
 
 
 register(Format("csv", render, (".csv",)))

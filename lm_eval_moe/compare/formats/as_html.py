@@ -68,7 +68,7 @@ def _table(section: Section, board: Board) -> dict[str, Any]:
     if are_languages_in_rows(section):
         table = _languages_in_rows(columns, runs, cells, by_language)
     else:
-        rows = [{**run, "cells": own} for run, own in zip(runs, cells, strict=True)]
+        rows = [{**run, "cells": run_cells} for run, run_cells in zip(runs, cells, strict=True)]
         table = {"heads": columns, "bodies": [rows]}
     languages = sum(bool(column["words"]) for column in columns)
     return {
@@ -90,7 +90,10 @@ def _languages_in_rows(
     """Turn a table of runs by languages round: averages stand above the languages, and are not sorted with them."""
     best = next(column["best"] for column in columns if column["kind"] == "value")
     heads = [{**run, "best": best} for run in runs]
-    rows = [{**column, "cells": list(own)} for column, own in zip(columns, zip(*cells, strict=True), strict=True)]
+    rows = [
+        {**column, "cells": list(column_cells)}
+        for column, column_cells in zip(columns, zip(*cells, strict=True), strict=True)
+    ]
     if by_language:
         heads.insert(0, _head("tier", best="up"))
         for row in rows:

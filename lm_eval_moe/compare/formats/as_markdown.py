@@ -30,11 +30,11 @@ def render(board: Board, title: str) -> str:
 def _table(section: Section) -> list[str]:
     heads = ["run", *(head.title for head in section.heads)]
     heads += ["vs random control"] if section.has_control else []
-    rows = [[_named(row, section), *_values(section, row)] for row in section.rows]
+    rows = [[_run_title(row, section), *_values(section, row)] for row in section.rows]
     return markdown_table([markdown_cell(head) for head in heads], rows)
 
 
-def _named(row: RunRow, section: Section) -> str:
+def _run_title(row: RunRow, section: Section) -> str:
     detail = row_detail(row, section)
     return f"{markdown_cell(row.label)} ({markdown_cell(detail)})" if detail else markdown_cell(row.label)
 

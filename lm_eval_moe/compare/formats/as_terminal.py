@@ -57,8 +57,8 @@ class _Column:
 
     def text(self, cell: Sequence[str]) -> str:
         """Return a cell's lines."""
-        first, *others = cell
-        return f"{first}{' ' if self.beside else chr(10)}{chr(10).join(others)}" if others else first
+        first, *rest = cell
+        return f"{first}{' ' if self.beside else chr(10)}{chr(10).join(rest)}" if rest else first
 
 
 def show(board: Board, console: Console, *, intervals: bool = False) -> None:
@@ -79,10 +79,10 @@ def show(board: Board, console: Console, *, intervals: bool = False) -> None:
         console.print(Text(printable(caption(section)), style="bold"))
         _tables(section, board, console, intervals)
         notes = section_notes(section, board)
-        said = [note for note in notes if isinstance(note, str)]
-        if len(said) < len(notes):
-            said.append("The lists are in full in files: --output FILE (.html, .md or .json).")
-        for note in said:
+        texts = [note for note in notes if isinstance(note, str)]
+        if len(texts) < len(notes):
+            texts.append("The lists are in full in files: --output FILE (.html, .md or .json).")
+        for note in texts:
             console.print(Padding(Text(printable(note), style="dim"), (0, 0, 0, 2)))
         console.print()
     for note in board.notes:
@@ -127,7 +127,7 @@ def _tables(section: Section, board: Board, console: Console, intervals: bool) -
     parts = _split(columns, room - label_width, gap)
     for number, part in enumerate(parts):
         if len(parts) > 1:
-            first = sum(len(each) for each in parts[:number]) + 1
+            first = sum(len(part) for part in parts[:number]) + 1
             console.print(Text(f"  columns {first} to {first + len(part) - 1} of {len(columns)}", style="dim"))
         table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), show_edge=False, header_style="bold")
         table.add_column(corner(section, board), width=label_width - gap, overflow="fold")
@@ -170,8 +170,8 @@ def _turned(
 def _label(row: RunRow, section: Section) -> tuple[str, ...]:
     """Return a run's label, and on lines of their own its steering after a model, and what the label leaves out."""
     detail = row_detail(row, section)
-    own = f"{row.model} + "
-    lines = [row.model, f"+ {row.label.removeprefix(own)}"] if row.label.startswith(own) else [row.label]
+    prefix = f"{row.model} + "
+    lines = [row.model, f"+ {row.label.removeprefix(prefix)}"] if row.label.startswith(prefix) else [row.label]
     return tuple(map(printable, [*lines, f"({detail})"] if detail else lines))
 
 

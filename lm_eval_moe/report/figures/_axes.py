@@ -117,20 +117,20 @@ def name_points(
     marks = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in at]
     names: list[tuple[float, ...]] = []
     for number, ((data_x, data_y, name), (x, y)) in enumerate(zip(points, at, strict=True)):
-        shown = short(name, 8)
-        wide = 6.2 * len(shown) / 2
-        others = [*marks[:number], *marks[number + 1 :], *names]
+        label = short(name, 8)
+        wide = 6.2 * len(label) / 2
+        boxes_to_avoid = [*marks[:number], *marks[number + 1 :], *names]
         places = [(side * (wide + 5), up) for side, up in _PLACES]
         boxes = [(x + dx - wide, y + dy - 5, x + dx + wide, y + dy + 5) for dx, dy in places]
-        covered = [sum(_overlap(box, other) for other in others) for box in boxes]
+        covered = [sum(_overlap(box, obstacle) for obstacle in boxes_to_avoid) for box in boxes]
         best = covered.index(min(covered))
         if every or not covered[best]:
             names.append(boxes[best])
             style: dict[str, Any] = {"ha": "center", "va": "center", "color": colours.ink}
-            axes.annotate(shown, (data_x, data_y), places[best], textcoords="offset points", **style)
+            axes.annotate(label, (data_x, data_y), places[best], textcoords="offset points", **style)
 
 
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+def _overlap(one: tuple[float, ...], second: tuple[float, ...]) -> float:
     """Return by how much two boxes overlap, in square points."""
-    across, down = (min(one[end], other[end]) - max(one[end - 2], other[end - 2]) for end in (2, 3))
+    across, down = (min(one[end], second[end]) - max(one[end - 2], second[end - 2]) for end in (2, 3))
     return max(across, 0.0) * max(down, 0.0)

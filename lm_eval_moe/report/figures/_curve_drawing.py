@@ -92,9 +92,9 @@ def _draw_each(axes: Axes, curves: Curves, colours: Colours) -> list[tuple[float
         number = numbers[line.language]
         colour, dashes = colours.line(number), _DASHES[(number + number // LINE_COLOURS) % len(_DASHES)]
         _draw_line(axes, line, colour, linewidth=1.4, linestyle=dashes)
-        known = [(at, low, high) for at, (_, low, high) in sorted(line.points.items()) if low is not None]
-        if known and len(curves.drawn) <= MOST_AREAS:
-            at, low, high = zip(*known, strict=True)
+        intervals = [(at, low, high) for at, (_, low, high) in sorted(line.points.items()) if low is not None]
+        if intervals and len(curves.drawn) <= MOST_AREAS:
+            at, low, high = zip(*intervals, strict=True)
             axes.fill_between(at, low, high, color=colour, alpha=0.13, linewidth=0)
         ends.append((line.points[max(line.points)][0], line.language, colour))
     return ends
@@ -109,9 +109,9 @@ def _draw_summary(axes: Axes, curves: Curves, colours: Colours) -> list[tuple[fl
         colour = tier_colour(tier_of.get(language, ""), colours)
         _draw_line(axes, line, colour, number=number, linewidth=0.6, alpha=0.3)
     for tier, members in tiers.items():
-        own, colour = [lines[language] for language in members], tier_colour(tier, colours)
-        low, median, high = (_quantiles(curves, own, percent) for percent in (10, 50, 90))
-        if len(own) >= _LEAST_OF_BAND:
+        tier_lines, colour = [lines[language] for language in members], tier_colour(tier, colours)
+        low, median, high = (_quantiles(curves, tier_lines, percent) for percent in (10, 50, 90))
+        if len(tier_lines) >= _LEAST_OF_BAND:
             axes.fill_between(curves.layers, low, high, color=colour, alpha=0.16, linewidth=0)
         axes.plot(curves.layers, median, color=colour, linewidth=2.4, zorder=3)
     ends = []
@@ -147,7 +147,7 @@ def _limit(axes: Axes, curves: Curves) -> None:
 
 def _shade(axes: Axes, steered: Sequence[SteeredLayers], colours: Colours) -> None:
     """Shade the layers that are steered, if all runs steer the same: else a shade would not say by which."""
-    if len({each.layers for each in steered}) == 1:
+    if len({run.layers for run in steered}) == 1:
         for layer in steered[0].layers:
             axes.axvspan(layer - 0.5, layer + 0.5, color=colours.band, linewidth=0, zorder=0)
 
@@ -166,22 +166,22 @@ def _draw_strips(axes: Axes, curves: Curves, colours: Colours) -> None:
     strips.set_xlim(axes.get_xlim())
     strips.set_ylim(count, 0)
     strips.axis("off")
-    for row, each in enumerate(curves.steered):
-        colour = colours.run(each.run)
+    for row, run in enumerate(curves.steered):
+        colour = colours.run(run.run)
         strips.add_patch(
             Rectangle((axes.get_xlim()[0], row + 0.7), len(curves.layers), 0.2, facecolor=colours.band, linewidth=0)
         )
-        for first, last in _stretches(each.layers):
+        for first, last in _stretches(run.layers):
             strips.add_patch(Rectangle((first - 0.5, row + 0.7), last - first + 1, 0.2, facecolor=colour, linewidth=0))
-        strips.text(axes.get_xlim()[0], row + 0.64, short(each.name, 66), color=colour, fontsize=8.5, va="bottom")
+        strips.text(axes.get_xlim()[0], row + 0.64, short(run.name, 66), color=colour, fontsize=8.5, va="bottom")
 
 
 def _stretches(layers: Sequence[int]) -> list[tuple[int, int]]:
     """Return neighbouring layers as first and last."""
-    found: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for layer in sorted(layers):
-        if found and layer == found[-1][1] + 1:
-            found[-1] = found[-1][0], layer
+        if stretches and layer == stretches[-1][1] + 1:
+            stretches[-1] = stretches[-1][0], layer
         else:
-            found.append((layer, layer))
-    return found
+            stretches.append((layer, layer))
+    return stretches

@@ -29,9 +29,9 @@ def curve_figure(curves: Curves, title: str, caption: str, what: str, *, within:
     folded: tuple[Folded, ...] = ()
     alternative = f"{plotted} {listing([line.language for line in curves.lines])}{within}."
     if curves.are_many:
-        named = listing([line.language for line in curves.extremes])
+        names = listing([line.language for line in curves.extremes])
         count = plural(len(curves.drawn), "language")
-        alternative = f"{plotted} {count}{within}, with the median of each resource tier; {named} are named."
+        alternative = f"{plotted} {count}{within}, with the median of each resource tier; {names} are named."
         folded = (
             Folded(
                 "by_family",
@@ -56,16 +56,16 @@ def curve_figure(curves: Curves, title: str, caption: str, what: str, *, within:
 
 
 def _how_to_read(curves: Curves) -> str:
-    said = ""
+    text = ""
     if curves.are_many:
-        said += (
+        text += (
             " Bold: the median over the languages of a resource tier; shaded: the middle 80 % of them; thin: every "
             "language. Named are the lowest and the highest in the middle layers, and those with the lowest and the "
             "highest value of all."
         )
     if curves.from_zero and curves.limits[0] > 0:
-        said += " The axis does not begin at 0."
+        text += " The axis does not begin at 0."
     if curves.steered:
-        alike = len({each.layers for each in curves.steered}) == 1
-        said += f" {'Shaded, and strips below' if alike else 'Strips below'}: the layers that each run steers."
-    return said
+        same_layers = len({run.layers for run in curves.steered}) == 1
+        text += f" {'Shaded, and strips below' if same_layers else 'Strips below'}: the layers that each run steers."
+    return text

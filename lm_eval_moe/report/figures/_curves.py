@@ -36,9 +36,9 @@ class Line:
 
     def mean(self, layers: Sequence[int]) -> float:
         """Return the mean over those of some layers that have a value; over all where none has."""
-        known = [self.points[layer][0] for layer in layers if layer in self.points]
-        known = known or [point[0] for point in self.points.values()]
-        return math.fsum(known) / len(known)
+        values = [self.points[layer][0] for layer in layers if layer in self.points]
+        values = values or [point[0] for point in self.points.values()]
+        return math.fsum(values) / len(values)
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ def of_profiles(inputs: AnalysisInputs, curves: Sequence[LanguageCurve], label: 
         Line(
             curve.language,
             {
-                layer: (each.mean, each.low, each.high)
-                for layer, each in curve.layers.items()
-                if not math.isnan(each.mean)
+                layer: (interval.mean, interval.low, interval.high)
+                for layer, interval in curve.layers.items()
+                if not math.isnan(interval.mean)
             },
             curve.items,
         )
@@ -154,8 +154,8 @@ def of_results(
         cell = benchmark.cells[0].get(lang)
         values = values_of(cell) if cell else None
         if cell and values and len(values) == len(run.layers):
-            known = zip(run.layers, values, strict=True)
-            points = {layer: (float(value), None, None) for layer, value in known if value is not None}
+            layer_values = zip(run.layers, values, strict=True)
+            points = {layer: (float(value), None, None) for layer, value in layer_values if value is not None}
             lines += [Line(lang, points, cell.documents or None)] if points else []
     bands = {band: run.band(band) for band in BANDS}
     return Curves(run.layers, bands, lines, list(benchmark.languages), label, **more) if lines else None

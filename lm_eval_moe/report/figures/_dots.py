@@ -91,8 +91,8 @@ def change_drawings(
     )
     sorting = " Within a resource tier languages stand by the size of their largest difference."
 
-    def draw_some(shown: Iterable[str]) -> Callable[[Colours], Figure]:
-        groups = {**grouped_rows(shown, lambda lang: -largest[lang]), **({" ": means} if means else {})}
+    def draw_some(names: Iterable[str]) -> Callable[[Colours], Figure]:
+        groups = {**grouped_rows(names, lambda lang: -largest[lang]), **({" ": means} if means else {})}
         least = 1.0 if scale.unit else 0.01
         return lambda colours: draw_columns(dots, groups, scale.factor, axis, colours, dress, around=least)
 
@@ -103,7 +103,7 @@ def drawings_of(
     languages: Sequence[str],
     draw: Callable[[Colours], Figure],
     draw_some: Callable[[Iterable[str]], Callable[[Colours], Figure]],
-    shown: Sequence[str],
+    names: Sequence[str],
     note: str,
     sorting: str,
     caption: str,
@@ -115,7 +115,7 @@ def drawings_of(
     everything = Folded(
         "all_languages", "All languages", f"{caption}{sorting}", f"All languages: {alternative}", draw_some(languages)
     )
-    return Drawings(draw_some(shown), f"{note}{sorting}", (everything,))
+    return Drawings(draw_some(names), f"{note}{sorting}", (everything,))
 
 
 def draw_columns(
@@ -172,8 +172,8 @@ def draw_columns(
                 axes.add_patch(PathPatch(Path.make_compound_path(*bands), color=colours.band, linewidth=0))
                 axes.set_xlim(low, high)
                 axes.set_ylim(tall - 0.5, -0.5)
-                named = places if column == 0 else {}
-                axes.set_yticks(list(named.values()), [short(row, 10) for row in named])
+                row_places = places if column == 0 else {}
+                axes.set_yticks(list(row_places.values()), [short(row, 10) for row in row_places])
                 axes.tick_params(axis="y", length=0, labelsize=9)
                 axes.tick_params(axis="x", labelsize=8)
                 if len(block) > 3:
@@ -256,14 +256,14 @@ def draw_dots(dots: Iterable[Dot], rows: Sequence[str], factor: float, colours: 
     """Draw values times a factor: every second row is shaded, and each run has its place within a row."""
     dots = list(dots)
     runs = sorted({dot.run for dot in dots})
-    pitch, shown = max(LINE * 1.6, 0.11 * len(runs) + 0.12), [short(name, 10) for name in rows]
-    left = 0.2 + 0.085 * max(map(len, shown))
+    pitch, labels = max(LINE * 1.6, 0.11 * len(runs) + 0.12), [short(name, 10) for name in rows]
+    left = 0.2 + 0.085 * max(map(len, labels))
     step = min(0.24, 0.72 / max(len(runs), 1))
     with drawing(colours):
         figure, axes = canvas(height=pitch * len(rows) + 0.6, top=0.1, left=max(0.45, left), right=0.3)
         for row in range(0, len(rows), 2):
             axes.axhspan(row - 0.5, row + 0.5, color=colours.band, linewidth=0)
-        axes.set_yticks(range(len(rows)), shown)
+        axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

@@ -17,21 +17,21 @@ _LINES = {"high": 0, "mid": 1, "low": 3}
 
 def grouped_rows(languages: Iterable[str], order: Callable[[str], float]) -> dict[str, list[str]]:
     """Return the languages by tier, in each from the smallest value of ``order`` to the largest; English by itself."""
-    shown = list(languages)
-    groups = {"": [ENGLISH]} if ENGLISH in shown else {}
-    return {**groups, **{tier: sorted(members, key=order) for tier, members in by_tier(shown).items()}}
+    names = list(languages)
+    groups = {"": [ENGLISH]} if ENGLISH in names else {}
+    return {**groups, **{tier: sorted(members, key=order) for tier, members in by_tier(names).items()}}
 
 
 def by_family(languages: Iterable[str], least: int) -> dict[str, list[str]]:
     """Return the languages by family, the largest first; those with fewer than ``least`` languages are together."""
-    known = known_languages()
+    infos = known_languages()
     families: dict[str, list[str]] = {}
     for language in languages:
-        families.setdefault(known[language].family if language in known else "unknown", []).append(language)
+        families.setdefault(infos[language].family if language in infos else "unknown", []).append(language)
     large = {name: members for name, members in families.items() if len(members) >= least}
-    found = dict(sorted(large.items(), key=lambda entry: (-len(entry[1]), entry[0])))
-    others = [language for name, members in families.items() if name not in large for language in members]
-    return {**found, **({"other families": others} if others else {})}
+    ordered_families = dict(sorted(large.items(), key=lambda entry: (-len(entry[1]), entry[0])))
+    rest = [language for name, members in families.items() if name not in large for language in members]
+    return {**ordered_families, **({"other families": rest} if rest else {})}
 
 
 def tier_colour(tier: str, colours: Colours) -> str:

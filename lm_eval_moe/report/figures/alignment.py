@@ -58,13 +58,13 @@ def alignment_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         f"Scatter plot of {benchmark.metric.title} against middle-layer divergence, a point per language. {says}",
         ("benchmark", "language", "divergence", "divergence_stderr", key, f"{key}_stderr"),
         [
-            (benchmark.name, each.language, *(x for e in (each.divergence, each.score) for x in (e.value, e.stderr)))
-            for each in points
+            (benchmark.name, point.language, *(x for e in (point.divergence, point.score) for x in (e.value, e.stderr)))
+            for point in points
         ],
         lambda colours: _draw(benchmark, points, reference, colours),
         finding=says,
         tabulated=False,  # both are in the table of scores
-        choices=tuple(each.language for each in points) if len(points) > MANY else (),
+        choices=tuple(point.language for point in points) if len(points) > MANY else (),
     )
 
 
@@ -93,45 +93,45 @@ def _correlation(benchmark: Benchmark, points: Sequence[_Point]) -> str:
     """Say how the two go together, and whether so few languages show it."""
     if len(points) < LEAST_POINTS:
         return f"Too few languages ({len(points)}) for a correlation."
-    found = correlation([each.divergence.value for each in points], [each.score.value for each in points])
-    if found is None:
+    result = correlation([point.divergence.value for point in points], [point.score.value for point in points])
+    if result is None:
         return "The values do not vary: there is no correlation to speak of."
-    text = f"Pearson r = {signed(found.r, 2)} over n = {found.n} languages"
-    if found.interval is not None:
-        text += f", 95 % interval {signed(found.interval[0], 2)} to {signed(found.interval[1], 2)} (Fisher's z)"
-    text += f", {p_text(found.p)} by random pairings"
-    if not is_beyond_chance(found.p, ALPHA):
+    text = f"Pearson r = {signed(result.r, 2)} over n = {result.n} languages"
+    if result.interval is not None:
+        text += f", 95 % interval {signed(result.interval[0], 2)} to {signed(result.interval[1], 2)} (Fisher's z)"
+    text += f", {p_text(result.p)} by random pairings"
+    if not is_beyond_chance(result.p, ALPHA):
         return (
             f"{text}. That is within chance: these languages do not show whether the two go together. It is no "
             "evidence that they do not."
         )
     return (
-        f"{text}. Among these languages {benchmark.metric.title} is {'higher' if found.r < 0 else 'lower'} where "
-        f"routing is closer to {benchmark.reference or 'the reference'}. This is an association over {found.n} "
+        f"{text}. Among these languages {benchmark.metric.title} is {'higher' if result.r < 0 else 'lower'} where "
+        f"routing is closer to {benchmark.reference or 'the reference'}. This is an association over {result.n} "
         "languages that were not drawn at random; the amount of training text may drive both."
     )
 
 
 def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colours: Colours) -> Figure:
     scale, many = Scale(benchmark.metric), len(points) > MANY
-    tiers = by_tier(each.language for each in points)
+    tiers = by_tier(point.language for point in points)
     tier_of = {language: tier for tier, members in tiers.items() for language in members}
     with drawing(colours):
         figure, axes = canvas(height=4.4 if many else 3.7, top=0.3 if many else 0.25)
-        for number, each in enumerate(points):
-            x, y = each.divergence, each.score
+        for number, point in enumerate(points):
+            x, y = point.divergence, point.score
             line: dict[str, Any] = {"color": colours.muted, "linewidth": 0.8, "alpha": 0.25 if many else 0.6}
-            ends = score_interval(y, each.items, share=benchmark.metric.is_share)
+            ends = score_interval(y, point.items, share=benchmark.metric.is_share)
             if ends is not None:
                 axes.plot([x.value, x.value], [end * scale.factor for end in ends], **line)
-            across = score_interval(x, each.compared, share=True)
+            across = score_interval(x, point.compared, share=True)
             if across is not None:
                 axes.plot(across, [y.value * scale.factor] * 2, **line)
             axes.plot(
                 x.value,
                 y.value * scale.factor,
                 "o",
-                color=tier_colour(tier_of.get(each.language, ""), colours) if many else colours.run(0),
+                color=tier_colour(tier_of.get(point.language, ""), colours) if many else colours.run(0),
                 markersize=5.5,
                 markeredgewidth=0,
                 gid=f"choice-{number}" if many else None,
@@ -143,9 +143,9 @@ def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colour
         if scale.unit:
             low, high = axes.get_ylim()
             axes.set_ylim(max(low, 0), min(high, 102))
-        farthest = sorted(points, key=lambda each: -_distance(each, points))
-        named = [(each.divergence.value, each.score.value * scale.factor, each.language) for each in farthest]
-        name_points(axes, named, colours, every=not many)
+        farthest = sorted(points, key=lambda point: -_distance(point, points))
+        labels = [(point.divergence.value, point.score.value * scale.factor, point.language) for point in farthest]
+        name_points(axes, labels, colours, every=not many)
         if many:
             key = [(name, tier_colour(tier, colours)) for tier, name in tier_names(tiers).items()]
             colour_key(axes, key, colours, above=8)
@@ -156,9 +156,9 @@ def _draw(benchmark: Benchmark, points: Sequence[_Point], reference: str, colour
 
 def _distance(point: _Point, points: Sequence[_Point]) -> float:
     """Return the square of how far a point is from the mean of all, in standard deviations of both axes."""
-    places = [(each.divergence.value, each.score.value) for each in points]
-    own = (point.divergence.value, point.score.value)
+    places = [(other_point.divergence.value, other_point.score.value) for other_point in points]
+    place = (point.divergence.value, point.score.value)
     return sum(
         ((value - fmean(values)) / (pstdev(values) or 1.0)) ** 2
-        for value, values in zip(own, zip(*places, strict=True), strict=True)
+        for value, values in zip(place, zip(*places, strict=True), strict=True)
     )

@@ -21,11 +21,11 @@ def overlap_figure(subject: ProfilesSubject) -> ReportFigure:
     Raises:
         NotPossible: It was not captured.
     """
-    found = subject.inputs.result(ConsecutiveOverlap)
+    overlap = subject.inputs.result(ConsecutiveOverlap)
     label = "overlap of neighbouring tokens' experts"
-    curves = of_profiles(subject.inputs, found.curves, label, level=found.chance)
-    finding, lists = _finding(found)
-    missing = f" Not captured for {counted(found.without, 'languages')}." if found.without else ""
+    curves = of_profiles(subject.inputs, overlap.curves, label, level=overlap.chance)
+    finding, lists = _finding(overlap)
+    missing = f" Not captured for {counted(overlap.without, 'languages')}." if overlap.without else ""
     return curve_figure(
         curves,
         _TITLE,
@@ -37,27 +37,29 @@ def overlap_figure(subject: ProfilesSubject) -> ReportFigure:
     )
 
 
-def _finding(found: ConsecutiveOverlap) -> tuple[str, tuple[LongList, ...]]:
-    count = plural(len(found.curves), "language")
+def _finding(overlap: ConsecutiveOverlap) -> tuple[str, tuple[LongList, ...]]:
+    count = plural(len(overlap.curves), "language")
     everywhere = [
         curve.language
-        for curve in found.curves
-        if all(each.low is not None and each.low > found.chance for each in curve.layers.values())
+        for curve in overlap.curves
+        if all(interval.low is not None and interval.low > overlap.chance for interval in curve.layers.values())
     ]
-    contrasts = {curve.language: curve.contrasts.get("middle - early") for curve in found.curves}
-    known = {lang: each for lang, each in contrasts.items() if each is not None and each.low is not None}
-    higher = [lang for lang, each in known.items() if each.low is not None and each.low > 0]
-    lower = [lang for lang, each in known.items() if each.high is not None and each.high < 0]
-    said = [
-        f"Neighbouring tokens share more experts than by chance ({found.chance:.3f}), beyond noise in every layer, in "
-        f"{len(everywhere)} of {count}."
+    contrasts = {curve.language: curve.contrasts.get("middle - early") for curve in overlap.curves}
+    intervals = {
+        lang: interval for lang, interval in contrasts.items() if interval is not None and interval.low is not None
+    }
+    higher = [lang for lang, interval in intervals.items() if interval.low is not None and interval.low > 0]
+    lower = [lang for lang, interval in intervals.items() if interval.high is not None and interval.high < 0]
+    sentences = [
+        f"Neighbouring tokens share more experts than by chance ({overlap.chance:.3f}), beyond noise in every layer, "
+        f"in {len(everywhere)} of {count}."
     ]
-    lists = folded("Languages not captured", found.without)
+    lists = folded("Languages not captured", overlap.without)
     for side, languages in (("above", higher), ("below", lower)):
         if languages:
             where = f"The middle layers lie {side} the early ones beyond noise"
-            said.append(f"{where} in {counted(languages, 'languages')}.")
+            sentences.append(f"{where} in {counted(languages, 'languages')}.")
             lists += folded(f"Languages where the middle layers lie {side} the early ones beyond noise", languages)
-    if known and not higher and not lower:
-        said.append("Middle and early layers differ beyond noise in no language.")
-    return " ".join(said), tuple(lists)
+    if intervals and not higher and not lower:
+        sentences.append("Middle and early layers differ beyond noise in no language.")
+    return " ".join(sentences), tuple(lists)

@@ -25,17 +25,24 @@ def control_gains_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     gains = gains_of(benchmark)
     if not gains:
         return None
-    labels = listing([benchmark.runs[each.run].label for each in gains])
+    labels = listing([benchmark.runs[run_gains.run].label for run_gains in gains])
     rows: list[tuple[TableValue, ...]] = [
-        (benchmark.name, name, benchmark.runs[each.run].label, benchmark.metric.key, each.draws, *_numbers(each, name))
-        for each in gains
-        for name in _rows_of(each)
+        (
+            benchmark.name,
+            name,
+            benchmark.runs[run_gains.run].label,
+            benchmark.metric.key,
+            run_gains.draws,
+            *_numbers(run_gains, name),
+        )
+        for run_gains in gains
+        for name in _rows_of(run_gains)
     ]
-    names = [lang for lang in benchmark.languages if any(lang in each.by_language for each in gains)]
+    names = [lang for lang in benchmark.languages if any(lang in run_gains.by_language for run_gains in gains)]
     dots = [
-        Dot(name, each.run, gain.gain, ends, _beyond(each, name))
-        for each in gains
-        for name, gain in _rows_of(each).items()
+        Dot(name, run_gains.run, gain.gain, ends, _beyond(run_gains, name))
+        for run_gains in gains
+        for name, gain in _rows_of(run_gains).items()
         for low, high in [(gain.new_draw_low, gain.new_draw_high)]
         for ends in [(low, high) if low is not None and high is not None else None]
     ]
@@ -58,8 +65,8 @@ def control_gains_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         _COLUMNS,
         rows,
         drawings.draw,
-        finding=" ".join(in_words(each, benchmark) for each in gains),
-        key=tuple(each.run for each in gains),
+        finding=" ".join(in_words(run_gains, benchmark) for run_gains in gains),
+        key=tuple(run_gains.run for run_gains in gains),
         folded=drawings.folded,
     )
 

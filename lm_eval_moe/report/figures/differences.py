@@ -24,15 +24,15 @@ def differences_figure(subject: BenchmarkSubject) -> ReportFigure | None:
     for run in runs if MEAN in names else ():
         if (mean := benchmark.judgement(run, benchmark.shared(run), benchmark.score_of)) is not None:
             judged[run][MEAN] = mean
-    found = {(name, run): judged[run][name] for name in names for run in runs if name in judged[run]}
-    if not found:
+    judgements = {(name, run): judged[run][name] for name in names for run in runs if name in judged[run]}
+    if not judgements:
         return None
     dots = [
         Dot(name, run, judgement.difference.value, judgement.interval, judgement.beyond)
-        for (name, run), judgement in found.items()
+        for (name, run), judgement in judgements.items()
     ]
     label = f"{sentence_case(benchmark.metric.title)} less the baseline's"
-    baseline, others = benchmark.runs[0].label, [run.label for run in benchmark.runs[1:]]
+    baseline, run_labels = benchmark.runs[0].label, [run.label for run in benchmark.runs[1:]]
     counts = sorted({len(shared) for run in range(1, len(benchmark.runs)) if (shared := benchmark.shared(run))})
     over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     averaged = f" The mean is over the {over} languages that a run shares with the baseline."
@@ -42,8 +42,8 @@ def differences_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         f"corrected for each other.{averaged}"
     )
     alternative = (
-        f"Dot plot of the difference in {benchmark.metric.title} of {listing(others)} to {baseline}, by language, with "
-        "95 % intervals. The values are in the table above."
+        f"Dot plot of the difference in {benchmark.metric.title} of {listing(run_labels)} to {baseline}, by language, "
+        "with 95 % intervals. The values are in the table above."
     )
     with_one = [name for name in benchmark.languages if any(name in of_run for of_run in judged.values())]
     drawings = change_drawings(dots, with_one, benchmark.metric, label, caption, alternative)
@@ -55,10 +55,10 @@ def differences_figure(subject: BenchmarkSubject) -> ReportFigure | None:
         [
             (
                 *(benchmark.name, name, benchmark.runs[run].label, baseline, benchmark.metric.key),
-                *(each.difference.value, each.difference.stderr, *(each.interval or (None, None))),
-                *(each.difference.how, each.verdict),
+                *(judgement.difference.value, judgement.difference.stderr, *(judgement.interval or (None, None))),
+                *(judgement.difference.how, judgement.verdict),
             )
-            for (name, run), each in found.items()
+            for (name, run), judgement in judgements.items()
         ],
         drawings.draw,
         key=tuple(range(1, len(benchmark.runs))),

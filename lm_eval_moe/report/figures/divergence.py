@@ -23,14 +23,14 @@ _TITLE = "Divergence through the layers"
 
 def steered_layers(runs: Sequence[Run | None], layers: Sequence[int]) -> list[SteeredLayers]:
     """Return the layers that runs steer, of those with a router."""
-    found = []
+    layers_of_runs = []
     for number, run in enumerate(runs):
         if run is None or not run.steering:
             continue
         steered = tuple(sorted(int(layer) for layer in run.steering.experts if int(layer) in layers))
         if steered:
-            found.append(SteeredLayers(number, run.label, steered))
-    return found
+            layers_of_runs.append(SteeredLayers(number, run.label, steered))
+    return layers_of_runs
 
 
 @BENCHMARK.figure("divergence", order=40, title=_TITLE)
@@ -61,36 +61,36 @@ def divergence_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     Raises:
         NotPossible: There is nothing to compare with the reference.
     """
-    inputs, found = subject.inputs, subject.inputs.result(DivergenceCurves)
-    label = f"divergence to {found.reference} (0 = same routing)"
-    curves = of_profiles(inputs, found.curves, label, steered=steered_layers(subject.runs, inputs.shape.layers))
-    finding, lists = _finding(found)
-    pooled = [curve.language for curve in found.curves if curve.level == "pooled"]
+    inputs, result = subject.inputs, subject.inputs.result(DivergenceCurves)
+    label = f"divergence to {result.reference} (0 = same routing)"
+    curves = of_profiles(inputs, result.curves, label, steered=steered_layers(subject.runs, inputs.shape.layers))
+    finding, lists = _finding(result)
+    pooled = [curve.language for curve in result.curves if curve.level == "pooled"]
     level = (
         " Pooled over items, where they cancel out: lower than item by item, and without intervals." if pooled else ""
     )
     return curve_figure(
         curves,
         _TITLE,
-        f"Divergence to {found.reference}, mean over items{curves.intervals}: {_WHAT}.{level}",
-        f"the entropy-normalised Jensen-Shannon divergence to {found.reference}",
+        f"Divergence to {result.reference}, mean over items{curves.intervals}: {_WHAT}.{level}",
+        f"the entropy-normalised Jensen-Shannon divergence to {result.reference}",
         finding=finding,
         lists=lists,
     )
 
 
-def _finding(found: DivergenceCurves) -> tuple[str, tuple[LongList, ...]]:
-    middles = [(curve.bands["middle"].mean, curve.language) for curve in found.curves if "middle" in curve.bands]
-    middles = sorted(each for each in middles if not math.isnan(each[0]))
-    said, lists = [], list[LongList]()
+def _finding(result: DivergenceCurves) -> tuple[str, tuple[LongList, ...]]:
+    middles = [(curve.bands["middle"].mean, curve.language) for curve in result.curves if "middle" in curve.bands]
+    middles = sorted(middle for middle in middles if not math.isnan(middle[0]))
+    sentences, lists = [], list[LongList]()
     if len(middles) > 1:
         (low, nearest), (high, farthest) = middles[0], middles[-1]
-        said.append(
-            f"In the middle layers {nearest} is routed most like {found.reference} ({low:.3f}) and {farthest} least "
+        sentences.append(
+            f"In the middle layers {nearest} is routed most like {result.reference} ({low:.3f}) and {farthest} least "
             f"({high:.3f})."
         )
     by_shape: dict[str, list[str]] = {}
-    for curve in found.curves:
+    for curve in result.curves:
         by_shape.setdefault(shape_of(curve), []).append(curve.language)
     texts = {
         "U": "U-shaped, the middle layers below both the early and the late ones beyond noise",
@@ -105,20 +105,20 @@ def _finding(found: DivergenceCurves) -> tuple[str, tuple[LongList, ...]]:
             brief = text.partition(":")[0].partition(",")[0]
             of_this = folded(f"The {count} languages that are {brief}", by_shape[shape])
             which = "" if of_this else f" ({listing(by_shape[shape])})"
-            said.append(
-                f"{count} of {plural(len(found.curves), 'language')} {'is' if count == 1 else 'are'} {text}{which}."
+            sentences.append(
+                f"{count} of {plural(len(result.curves), 'language')} {'is' if count == 1 else 'are'} {text}{which}."
             )
             lists += of_this
-    said += _differences(found.mean)
-    return " ".join(said), tuple(lists)
+    sentences += _differences(result.mean)
+    return " ".join(sentences), tuple(lists)
 
 
 def _differences(mean: LanguageCurve | None) -> list[str]:
     if mean is None:
         return []
-    shown = [
-        f"{name.replace(' - ', ' less ')} {minus(each.text(sign=True))}"
+    texts = [
+        f"{name.replace(' - ', ' less ')} {minus(interval.text(sign=True))}"
         for name in ("middle - early", "middle - late")
-        if (each := mean.contrasts.get(name)) is not None and not math.isnan(each.mean)
+        if (interval := mean.contrasts.get(name)) is not None and not math.isnan(interval.mean)
     ]
-    return [f"Mean over languages, in brackets its 95 % interval: {listing(shown)}."] if shown else []
+    return [f"Mean over languages, in brackets its 95 % interval: {listing(texts)}."] if texts else []

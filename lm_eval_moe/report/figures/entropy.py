@@ -37,23 +37,23 @@ def entropy_of_results(subject: BenchmarkSubject) -> ReportFigure | None:
         band: [point[0] for line in curves.lines for layer, point in line.points.items() if layer in layers]
         for band, layers in curves.bands.items()
     }
-    shown = [f"{math.fsum(values) / len(values):.3f} ({band})" for band, values in means.items() if values]
+    texts = [f"{math.fsum(values) / len(values):.3f} ({band})" for band, values in means.items() if values]
     return curve_figure(
         curves,
         _TITLE,
         f"Routing in {run.label}: {_WHAT}.",
         "the routing entropy",
         within=f" in {run.label}",
-        finding=f"Mean entropy over {plural(len(curves.lines), 'language')}: {listing(shown)}.",
+        finding=f"Mean entropy over {plural(len(curves.lines), 'language')}: {listing(texts)}.",
     )
 
 
 @PROFILES.figure("entropy", order=20, title=_TITLE)
 def entropy_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     """Draw the curves of profiles with their intervals."""
-    found = subject.inputs.result(EntropyCurves)
-    finding, lists = _finding(found)
-    curves = of_profiles(subject.inputs, found.curves, _LABEL, from_zero=False)
+    result = subject.inputs.result(EntropyCurves)
+    finding, lists = _finding(result)
+    curves = of_profiles(subject.inputs, result.curves, _LABEL, from_zero=False)
     return curve_figure(
         curves,
         _TITLE,
@@ -65,9 +65,9 @@ def entropy_of_profiles(subject: ProfilesSubject) -> ReportFigure:
     )
 
 
-def _finding(found: EntropyCurves) -> tuple[str, tuple[LongList, ...]]:
+def _finding(result: EntropyCurves) -> tuple[str, tuple[LongList, ...]]:
     falls, rises, level, unknown = [], [], [], []
-    for curve in found.curves:
+    for curve in result.curves:
         change = curve.contrasts.get("late - early")
         if change is None or change.low is None or change.high is None:
             unknown.append(curve.language)
@@ -77,27 +77,27 @@ def _finding(found: EntropyCurves) -> tuple[str, tuple[LongList, ...]]:
             rises.append(curve.language)
         else:
             level.append(curve.language)
-    count = plural(len(found.curves), "language")
+    count = plural(len(result.curves), "language")
     groups = (
         ("The late layers are less even than the early ones, beyond noise,", falls),
         ("the late layers are more even than the early ones, beyond noise,", rises),
         ("there is no difference beyond noise between early and late layers", level),
     )
-    said, lists = [], list[LongList]()
+    sentences, lists = [], list[LongList]()
     for text, languages in groups:
         if languages:
             where = text[:1].lower() + text[1:].rstrip(",")
             of_this = folded(f"The {len(languages)} languages where {where}", languages)
-            said.append(f"{text} in {len(languages)} of {count}" + ("" if of_this else f" ({listing(languages)})"))
+            sentences.append(f"{text} in {len(languages)} of {count}" + ("" if of_this else f" ({listing(languages)})"))
             lists += of_this
-    if not said:
-        means = sorted((curve.bands["all"].mean, curve.language) for curve in found.curves if "all" in curve.bands)
-        shown = [f"{language} {mean:.3f}" for mean, language in means]
-        lists = folded("Mean over all layers by language", shown)
-        which = f"from {shown[0]} to {shown[-1]}" if lists else listing(shown)
+    if not sentences:
+        means = sorted((curve.bands["all"].mean, curve.language) for curve in result.curves if "all" in curve.bands)
+        texts = [f"{language} {mean:.3f}" for mean, language in means]
+        lists = folded("Mean over all layers by language", texts)
+        which = f"from {texts[0]} to {texts[-1]}" if lists else listing(texts)
         return f"Mean over all layers, without intervals: {which}.", tuple(lists)
-    whole = "; ".join(said)
-    finding = whole[:1].upper() + whole[1:] + "."
+    joined = "; ".join(sentences)
+    finding = joined[:1].upper() + joined[1:] + "."
     if unknown:
         finding += f" No interval: {counted(unknown, 'languages')}."
         lists += folded("Languages without an interval", unknown)

@@ -49,15 +49,22 @@ def expert_heat_map(subject: ProfilesSubject) -> ReportFigure | None:
     inputs = subject.inputs
     if len(inputs.languages) < 2:
         return None
-    found = expert_differences(inputs)
-    drawn = _chosen(found, 8 if inputs.shape.experts <= FEW_EXPERTS else 4)
+    differences = expert_differences(inputs)
+    panel_differences = _evenly_spaced(differences, 8 if inputs.shape.experts <= FEW_EXPERTS else 4)
     some = (
-        f" Drawn are {len(drawn)} of {len(found)} languages, from the nearest to the farthest."
-        if len(drawn) < len(found)
+        f" Drawn are {len(panel_differences)} of {len(differences)} languages, from the nearest to the farthest."
+        if len(panel_differences) < len(differences)
         else ""
     )
-    grey = " Coloured: beyond noise; grey: not." if any(each.beyond is not None for each in drawn) else ""
-    panels = [Panel([short(each.language, 20)], each.change, beyond=each.beyond) for each in drawn]
+    grey = (
+        " Coloured: beyond noise; grey: not."
+        if any(difference.beyond is not None for difference in panel_differences)
+        else ""
+    )
+    panels = [
+        Panel([short(difference.language, 20)], difference.change, beyond=difference.beyond)
+        for difference in panel_differences
+    ]
     heat_map = HeatMap(panels, f"percentage points against {short(inputs.reference, 8)}", factor=100)
     return ReportFigure(
         _TITLE,
@@ -65,11 +72,11 @@ def expert_heat_map(subject: ProfilesSubject) -> ReportFigure | None:
         f"decoder layers, columns experts.{grey}{some} In the data every "
         "expert is a column: the difference, to five decimals, and 1 where it is beyond noise.",
         f"Heat maps of layers by experts, the activation frequency less that in {inputs.reference}, for "
-        f"{listing([each.language for each in drawn])}.",
+        f"{listing([difference.language for difference in panel_differences])}.",
         ("language", "layer", "quantity", *(f"expert_{number}" for number in range(inputs.shape.experts))),
-        _rows(inputs, found),
+        _rows(inputs, differences),
         lambda colours: draw_layers_by_experts([heat_map], inputs.shape, colours),
-        finding=_finding(inputs, found),
+        finding=_finding(inputs, differences),
         tabulated=False,
     )
 
@@ -91,17 +98,23 @@ def _difference(routing: LanguageRouting, reference: LanguageRouting) -> _Differ
         if routing.tokens[routing.items[name]] and reference.tokens[reference.items[name]]
     ]
     if len(pairs) < 2:
-        own, other = routing.activity.mean, reference.activity.mean
-        return _Difference(routing.language, own, other, None, 0)
+        language_mean, reference_mean = routing.activity.mean, reference.activity.mean
+        return _Difference(routing.language, language_mean, reference_mean, None, 0)
     sums = np.zeros((3, len(routing.shape.layers), routing.shape.experts))
     first = routing.profile.rows("counts", [row for row, _ in pairs])
     second = reference.profile.rows("counts", [row for _, row in pairs])
-    for (row, other_row), counts, others in zip(pairs, first, second, strict=True):
-        a, b = counts / routing.tokens[row], others / reference.tokens[other_row]
+    for (row, other_row), counts, reference_counts in zip(pairs, first, second, strict=True):
+        a, b = counts / routing.tokens[row], reference_counts / reference.tokens[other_row]
         sums += np.stack([a, b, (a - b) ** 2])
-    own, other, squares = sums / len(pairs)
-    variance = np.maximum(squares - (own - other) ** 2, 0.0)
-    return _Difference(routing.language, own, other, _beyond(own - other, variance, len(pairs)), len(pairs))
+    language_mean, reference_mean, squares = sums / len(pairs)
+    variance = np.maximum(squares - (language_mean - reference_mean) ** 2, 0.0)
+    return _Difference(
+        routing.language,
+        language_mean,
+        reference_mean,
+        _beyond(language_mean - reference_mean, variance, len(pairs)),
+        len(pairs),
+    )
 
 
 def _beyond(mean: Values, variance: Values, n: int) -> NDArray[np.bool_]:
@@ -113,25 +126,25 @@ def _beyond(mean: Values, variance: Values, n: int) -> NDArray[np.bool_]:
     # The same difference in every item has no spread to test against; by turning signs its p is 2 of 2^n.
     p[(stderr <= 1e-9) & (np.abs(mean) > 1e-9)] = 2.0 ** (1 - n)
     corrected = np.asarray(holm(p.ravel().tolist()))
-    found: NDArray[np.bool_] = (corrected < _LEVEL).reshape(mean.shape)
-    return found
+    is_beyond: NDArray[np.bool_] = (corrected < _LEVEL).reshape(mean.shape)
+    return is_beyond
 
 
-def _chosen(found: Sequence[_Difference], most: int) -> list[_Difference]:
-    ordered = sorted(found, key=lambda each: (float(np.abs(each.change).mean()), each.language))
+def _evenly_spaced(differences: Sequence[_Difference], most: int) -> list[_Difference]:
+    ordered = sorted(differences, key=lambda difference: (float(np.abs(difference.change).mean()), difference.language))
     if len(ordered) <= most:
         return ordered
     return [ordered[round(step * (len(ordered) - 1) / (most - 1))] for step in range(most)]
 
 
-def _rows(inputs: AnalysisInputs, found: Sequence[_Difference]) -> list[tuple[TableValue, ...]]:
+def _rows(inputs: AnalysisInputs, differences: Sequence[_Difference]) -> list[tuple[TableValue, ...]]:
     """Return the data with a column per expert, so that those of a large model stay a few megabytes."""
     reference = inputs.languages[inputs.reference]
     tables: list[tuple[str, str, NDArray[Any]]] = [(inputs.reference, "frequency", reference.activity.mean)]
-    for each in found:
-        tables.append((each.language, "difference", each.change))
-        if each.beyond is not None:
-            tables.append((each.language, "beyond_noise", each.beyond.astype(int)))
+    for difference in differences:
+        tables.append((difference.language, "difference", difference.change))
+        if difference.beyond is not None:
+            tables.append((difference.language, "beyond_noise", difference.beyond.astype(int)))
     return [
         (language, layer, quantity, *of_layer)
         for language, quantity, table in tables
@@ -139,29 +152,31 @@ def _rows(inputs: AnalysisInputs, found: Sequence[_Difference]) -> list[tuple[Ta
     ]
 
 
-def _finding(inputs: AnalysisInputs, found: Sequence[_Difference]) -> str:
+def _finding(inputs: AnalysisInputs, differences: Sequence[_Difference]) -> str:
     shape = inputs.shape
     total = len(shape.layers) * shape.experts
-    tested = {each.language: int(each.beyond.sum()) for each in found if each.beyond is not None}
-    said = []
+    tested = {
+        difference.language: int(difference.beyond.sum()) for difference in differences if difference.beyond is not None
+    }
+    sentences = []
     if tested:
         most, least = max(tested, key=tested.__getitem__), min(tested, key=tested.__getitem__)
         low, high = f"{tested[least]} ({least})", f"{tested[most]} ({most})"
-        said.append(
+        sentences.append(
             f"{low if least == most else f'Between {low} and {high}'} of {total} experts ({shape.experts} in each of "
             f"{plural(len(shape.layers), 'layer')}) are selected more or less often than in {inputs.reference} "
             "beyond noise (paired by item, Holm's correction over the experts at 5 %)."
         )
-    extreme = max(found, key=lambda each: float(np.abs(each.change).max()))
+    extreme = max(differences, key=lambda difference: float(np.abs(difference.change).max()))
     at, expert = np.unravel_index(int(np.abs(extreme.change).argmax()), extreme.change.shape)
     value = float(extreme.change[at, expert])
     if not math.isclose(value, 0.0, abs_tol=1e-12):
-        said.append(
+        sentences.append(
             f"The largest difference is that of expert {expert} in layer {shape.layers[at]}: {signed(100 * value, 1)} "
             f"percentage points of the tokens in {extreme.language}."
         )
     else:
-        said.append(f"No language differs from {inputs.reference} in any expert.")
+        sentences.append(f"No language differs from {inputs.reference} in any expert.")
     if not tested:
-        said.append("Pooled counts: it cannot be told what of it is noise.")
-    return " ".join(said)
+        sentences.append("Pooled counts: it cannot be told what of it is noise.")
+    return " ".join(sentences)

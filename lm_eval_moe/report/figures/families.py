@@ -28,34 +28,34 @@ def families_figure(subject: ProfilesSubject) -> ReportFigure:
     Raises:
         NotPossible: There are too few languages.
     """
-    found = subject.inputs.result(LanguageClusters)
-    distance = "Jensen-Shannon distance" if found.distance == "jensenshannon" else "1 less the correlation"
+    clusters = subject.inputs.result(LanguageClusters)
+    distance = "Jensen-Shannon distance" if clusters.distance == "jensenshannon" else "1 less the correlation"
     return ReportFigure(
         "Languages by the experts they use",
-        f"Average-linkage clustering of the activation frequencies in layers {format_ranges(found.layers)} by "
+        f"Average-linkage clustering of the activation frequencies in layers {format_ranges(clusters.layers)} by "
         f"{distance} (arXiv:2601.14050); the farther right two languages meet, the more alike they are routed. Every "
         "language family has a mark of its own.",
-        f"Dendrogram of {len(found.languages)} languages: {', '.join(found.leaves)}, as its leaves stand.",
-        found.columns,
-        list(found.rows()),
-        lambda colours: _draw(found, distance, colours),
-        finding=_finding(found),
+        f"Dendrogram of {len(clusters.languages)} languages: {', '.join(clusters.leaves)}, as its leaves stand.",
+        clusters.columns,
+        list(clusters.rows()),
+        lambda colours: _draw(clusters, distance, colours),
+        finding=_finding(clusters),
     )
 
 
-def _finding(found: LanguageClusters) -> str:
-    first = found.linkage[0]
-    pair = [found.languages[int(leaf)] for leaf in first[:2]]
-    said = [f"{listing(pair)} are routed most alike (distance {first[2]:.3f})."]
-    agreement = found.agreement.get("family")
+def _finding(clusters: LanguageClusters) -> str:
+    first = clusters.linkage[0]
+    pair = [clusters.languages[int(leaf)] for leaf in first[:2]]
+    sentences = [f"{listing(pair)} are routed most alike (distance {first[2]:.3f})."]
+    agreement = clusters.agreement.get("family")
     if agreement is None:
-        said.append("No two of these languages are of one family, or all are: nothing can be said of families.")
+        sentences.append("No two of these languages are of one family, or all are: nothing can be said of families.")
     else:
-        said.append(_of_families(agreement, "family"))
-    branches = found.agreement.get("branch")
+        sentences.append(_of_families(agreement, "family"))
+    branches = clusters.agreement.get("branch")
     if branches is not None and (agreement is None or dict(branches.groups) != dict(agreement.groups)):
-        said.append(_of_families(branches, "branch of a family"))
-    return " ".join(said)
+        sentences.append(_of_families(branches, "branch of a family"))
+    return " ".join(sentences)
 
 
 def _of_families(agreement: FamilyAgreement, what: str) -> str:
@@ -66,24 +66,24 @@ def _of_families(agreement: FamilyAgreement, what: str) -> str:
     return f"Languages of one {what} are routed more alike beyond chance ({means})."
 
 
-def _draw(found: LanguageClusters, distance: str, colours: Colours) -> Figure:
+def _draw(clusters: LanguageClusters, distance: str, colours: Colours) -> Figure:
     from matplotlib.transforms import offset_copy
     from scipy.cluster.hierarchy import dendrogram
 
-    count = len(found.leaves)
-    tree = dendrogram(found.linkage, no_plot=True)
-    known = known_languages()
-    families = sorted({known[lang].family for lang in found.languages if lang in known})
+    count = len(clusters.leaves)
+    tree = dendrogram(clusters.linkage, no_plot=True)
+    infos = known_languages()
+    families = sorted({infos[lang].family for lang in clusters.languages if lang in infos})
     with drawing(colours):
         figure, axes = canvas(height=(0.24 if count <= MANY else 0.175) * count + 0.62, top=0.08, left=0.2, right=1.9)
         for xs, ys in zip(tree["icoord"], tree["dcoord"], strict=True):
             axes.plot(ys, xs, color=colours.ink, linewidth=1.0, solid_joinstyle="miter", solid_capstyle="butt")
         # SciPy puts leaves at 5, 15, 25, ...
-        top = float(found.linkage[:, 2].max()) or 1.0
+        top = float(clusters.linkage[:, 2].max()) or 1.0
         axes.set_xlim(top * 1.03, -0.015 * top)
         axes.set_ylim(10 * count, 0)
-        for place, language in enumerate(found.leaves):
-            info = known.get(language)
+        for place, language in enumerate(clusters.leaves):
+            info = infos.get(language)
             y = 10 * place + 5
             if info:
                 number = families.index(info.family)

@@ -77,8 +77,8 @@ def _drawings(benchmark: Benchmark, caption: str, alternative: str) -> Drawings:
         axes.set_xlabel(label)
         return figure
 
-    def draw_some(shown: Iterable[str]) -> Callable[[Colours], Figure]:
-        groups = grouped_rows(shown, order)
+    def draw_some(names: Iterable[str]) -> Callable[[Colours], Figure]:
+        groups = grouped_rows(names, order)
         return lambda colours: draw_columns(dots, groups, scale.factor, label, colours, limits=limits)
 
     ends = {

@@ -47,9 +47,9 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
         f"Heat map of the gain in {benchmark.metric.title} over the baseline for {len(benchmark.cells)} cells and "
         f"{plural(len(benchmark.languages), 'language')}, with that of random controls. The values are in the table."
     )
-    shown, folded = gains, tuple[Folded, ...]()
+    panel, folded = gains, tuple[Folded, ...]()
     if len(benchmark.languages) > MANY:
-        shown = _by_tier(benchmark, gains)
+        panel = _by_tier(benchmark, gains)
         every = Folded(
             "all_languages",
             "All languages",
@@ -64,7 +64,7 @@ def sweep_heat_map(benchmark: SweepBenchmark) -> ReportFigure | None:
         alternative,
         ("benchmark", *names, "experts", *_COLUMNS),
         rows,
-        lambda colours: draw_cells_by_languages(shown, colours),
+        lambda colours: draw_cells_by_languages(panel, colours),
         finding=sweep_finding(benchmark, Scale(benchmark.metric)),
         tabulated=False,
         folded=folded,
@@ -77,22 +77,22 @@ def _by_tier(benchmark: SweepBenchmark, gains: Gains) -> Gains:
     places = {language: place for place, language in enumerate(gains.languages)}
     largest = np.nanmax(np.abs(np.where(np.isfinite(steered), steered, 0.0)), axis=0)
     ordered = sorted(benchmark.languages, key=lambda language: -largest[places[language]])
-    named = [language for language in benchmark.languages if language in ordered[:_NAMED]]
+    extremes = [language for language in benchmark.languages if language in ordered[:_NAMED]]
     tiers = by_tier(benchmark.languages)
-    singles = [places[name] for name in (*named, MEAN)]
+    singles = [places[name] for name in (*extremes, MEAN)]
     kinds = {}
     for kind, values in gains.kinds.items():
         means = [_means(values[:, [places[language] for language in members]]) for members in tiers.values()]
         kinds[kind] = np.column_stack([*means, values[:, singles]])
     unknown = np.zeros((len(gains.cells), len(tiers)), dtype=bool)
     beyond = None if gains.beyond is None else np.hstack([unknown, gains.beyond[:, singles]])
-    return replace(gains, languages=[*tiers, *named, MEAN], kinds=kinds, beyond=beyond)
+    return replace(gains, languages=[*tiers, *extremes, MEAN], kinds=kinds, beyond=beyond)
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the means of rows over what is known; NaN where nothing is."""
-    known = np.isfinite(values)
-    total, count = np.where(known, values, 0.0).sum(1), known.sum(1)
+    is_number = np.isfinite(values)
+    total, count = np.where(is_number, values, 0.0).sum(1), is_number.sum(1)
     means: NDArray[np.float64] = np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
     return means
 
