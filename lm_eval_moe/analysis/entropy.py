@@ -61,7 +61,7 @@ class EntropyCurves(Analysis):
         """Return a line a language: the bands, and whether it falls with depth."""
         rows = [["", "early", "middle", "late", "late - early", "tokens"]]
         for curve in self.curves:
-            per_item = f"{curve.tokens / curve.items:.1f} an item" if curve.level == "items" else f"{curve.tokens:,}"
+            per_item = f"{curve.tokens / curve.items:.1f} per item" if curve.level == "items" else f"{curve.tokens:,}"
             rows.append([*curve.cells("late - early"), per_item])
         return ["entropy of expert importance, of ln E (1: all experts alike)", *aligned(rows)]
 

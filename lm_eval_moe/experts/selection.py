@@ -14,7 +14,7 @@ from lm_eval_moe.errors import RoutingWarning, UserError
 from lm_eval_moe.shape import BANDS, RoutingShape
 from lm_eval_moe.steering import Choice, ProfileStore, SteeringPlan, SteeringSpec, explain, resolve
 from lm_eval_moe.steering.plan import PlannedIntervention
-from lm_eval_moe.steering.resolve import effective, scope_of
+from lm_eval_moe.steering.resolution import effective, scope_of
 from lm_eval_moe.steering.selectors import ComparedNumber, Selector
 from lm_eval_moe.steering.selectors.random_control import RandomControl
 from lm_eval_moe.yaml_values import YamlPlace, YamlValue

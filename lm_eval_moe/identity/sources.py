@@ -65,18 +65,26 @@ def _with_packages(name: str) -> Iterator[str]:
 
 def _place(file: Path, name: str, level: int) -> Path | None:
     folder = file.parents[level - 1] if 0 < level <= len(file.parents) else file.parent
-    beside = folder.joinpath(*name.split(".")) if name else folder
-    for candidate in (beside.with_suffix(".py"), beside / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    if level or not name:
-        return None
+    beside = _module_file(folder.joinpath(*name.split(".")) if name else folder)
+    if beside or level or not name:
+        return beside
+    # Only the top of a package is asked of Python, which would run it to find what is below.
+    top, *below = name.split(".")
     try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # a name within a module, or a module that is not there
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):  # a module without a spec
         return None
-    origin = spec.origin if spec is not None else None
-    return Path(origin) if origin and origin.endswith(".py") else None
+    if spec is None:
+        return None
+    if not below:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    places = (_module_file(Path(location).joinpath(*below)) for location in spec.submodule_search_locations or ())
+    return next((place for place in places if place), None)
+
+
+def _module_file(path: Path) -> Path | None:
+    """Return the file of the module or package at a path without suffix; None if there is none."""
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 def _is_own(file: Path) -> bool:

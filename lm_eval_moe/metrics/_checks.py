@@ -37,11 +37,11 @@ def as_distributions(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return probability distributions over experts as float64, each row scaled to sum to exactly 1.
 
     Args:
-        values: Array of shape ``[..., E]`` whose rows sum to 1 within :data:`SUM_TOLERANCE`.
+        values: Array of shape ``[..., E]`` whose rows sum to 1 within `SUM_TOLERANCE`.
         name: What the argument is called, for the message.
 
     Raises:
-        ValueError: As :func:`as_expert_values`, or a row does not sum to 1.
+        ValueError: As `as_expert_values`, or a row does not sum to 1.
     """
     array = as_expert_values(values, name)
     total = array.sum(axis=-1, keepdims=True)

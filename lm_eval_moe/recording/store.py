@@ -21,7 +21,7 @@ _HELD_BYTES = 8 * 2**20
 class RecordStore(Mapping[K, list[RoutingRecord]]):
     """The records of every key, in the order in which they were added.
 
-    A key's list is made again each time it is asked for; :meth:`add` is what adds to it.
+    A key's list is made again each time it is asked for; `add` is what adds to it.
 
     Args:
         held_bytes: How much the records may take in memory. Further ones go to the file, which the system removes

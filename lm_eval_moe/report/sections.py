@@ -204,7 +204,7 @@ def _sweep(sweep: SweepReport, benchmark: SweepBenchmark) -> SweepSection:
         of = f", mean of {len(benchmark.languages)} languages" if len(benchmark.languages) > 1 else f" in {name}"
         draws = len(effect.over_control.per_control) if effect.over_control else 0
         parts.append(f"baseline {benchmark.metric.title} {scale.value(effect.baseline)}{of}")
-        parts.append(f"{plural(draws, 'random control')} a cell")
+        parts.append(f"{plural(draws, 'random control')} per cell")
     if benchmark.waiting:
         parts.append(f"{plural(benchmark.waiting, 'cell')} not run yet")
     figures, missing = SWEEP.drawn(benchmark)

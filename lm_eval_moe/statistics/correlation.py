@@ -74,7 +74,7 @@ def correlation(
         None where r is not defined, since the values of one side do not vary.
 
     Raises:
-        ValueError: Fewer than :data:`LEAST_POINTS` points, as many x as y are not given, or a value is not finite.
+        ValueError: Fewer than `LEAST_POINTS` points, as many x as y are not given, or a value is not finite.
     """
     points = np.array(sorted(zip(x, y, strict=True)), dtype=np.float64)
     n = len(points)

@@ -109,8 +109,8 @@ def mean_power(drop: float, stderr: float, *, alpha: float, margin: float, beyon
     """
     from scipy import special
 
-    reach = float(special.ndtri(1 - alpha)) * stderr
-    needed = margin + reach if beyond_margin else max(margin, reach)
+    half_width = float(special.ndtri(1 - alpha)) * stderr
+    needed = margin + half_width if beyond_margin else max(margin, half_width)
     if stderr == 0:
         return float(drop > needed)
     return float(special.ndtr((drop - needed) / stderr))

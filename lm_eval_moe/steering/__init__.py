@@ -9,7 +9,7 @@ from lm_eval_moe.profiles import ProfileSource, ProfileStore
 from lm_eval_moe.steering.actions import Action, ActionTargets
 from lm_eval_moe.steering.language_filter import LanguageFilter
 from lm_eval_moe.steering.plan import LayerTargets, SteeringPlan
-from lm_eval_moe.steering.resolve import explain, resolve
+from lm_eval_moe.steering.resolution import explain, resolve
 from lm_eval_moe.steering.selectors import Choice
 from lm_eval_moe.steering.spec import SteeringSpec, load_spec, parse_spec
 

@@ -209,7 +209,7 @@ class SteeringSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as given, defaults included; JSON-ready, and what :func:`parse_spec` reads."""
+        """Return the spec as given, defaults included; JSON-ready, and what `parse_spec` reads."""
         selected = {
             "selected_on": {name: list(keys) for name, keys in self.selected_on.items()},
             "selected_on_texts": list(self.selected_on_texts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lm_eval_moe.compare import Board, BoardSettings, Section, build_board, choo
 from lm_eval_moe.compare.board import RunRow
 from lm_eval_moe.compare.cells import BoardCell
 from lm_eval_moe.compare.formats.as_csv import records
-from lm_eval_moe.compare.wording import section_notes
+from lm_eval_moe.compare.wording import control_text, section_notes
 from lm_eval_moe.errors import UserError
 
 LANGUAGES = ("en", "de", "sw", "th", "zh")
@@ -169,6 +170,8 @@ def test_divergence_is_a_column_and_closer_is_better(tmp_path: Path) -> None:
     assert found.change is not None
     assert found.change.difference.value == pytest.approx(-0.05)
     assert (found.change.beyond, found.change.better) == (True, True)
+    (section,) = board_of(f"base={paths[0]}", f"soft={paths[1]}", sort="routing divergence").sections
+    assert [row.label for row in section.rows] == ["soft", "base"]  # the closer one first
 
 
 def test_default_baseline_is_the_unsteered_run_of_the_same_model(tmp_path: Path) -> None:
@@ -344,6 +347,18 @@ def test_a_language_differs_from_random_experts_only_after_holms_correction(tmp_
         assert (each["p"], each["p_holm"]) == (pytest.approx(p, rel=1e-3), pytest.approx(5 * p, rel=1e-3))
         assert p < 0.05 < 5 * p
         assert each["beyond_chance"] is False
+
+
+@pytest.mark.parametrize(("higher_is_better", "mark"), [(True, "▲"), (False, "▼")])
+def test_a_gain_over_random_experts_is_marked_in_the_direction_of_the_metric(
+    higher_is_better: bool, mark: str, tmp_path: Path
+) -> None:
+    entry = {"steered": 0.6, "per_control": [0.5, 0.51] * 10, "gain": 0.095, "stderr": 0.01, "low": 0.0, "high": 0.2}
+    section = controlled(tmp_path, entry)
+    (row,) = (row for row in section.rows if row.control)
+    text, more = control_text(row, replace(section.heads[0], higher_is_better=higher_is_better))
+    assert text == f"+9.5{mark}"
+    assert more.startswith("[+")
 
 
 def test_the_gain_over_random_controls_is_shown(tmp_path: Path) -> None:

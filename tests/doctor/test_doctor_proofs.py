@@ -28,9 +28,8 @@ from support.small_models import FAMILIES
 
 from lm_eval_moe import HFMoE
 from lm_eval_moe.backends.hf import likelihood
-from lm_eval_moe.backends.stopping import RowReading
 from lm_eval_moe.doctor import Examination, ProofOutcome, examine, render_text
-from lm_eval_moe.recording import Forest, Recorder
+from lm_eval_moe.recording import Forest, GenerationTracker, Recorder
 from lm_eval_moe.steering.actions.soft import Soft
 from lm_eval_moe.steering.apply import Steerer
 
@@ -343,7 +342,7 @@ def test_a_mask_that_does_nothing_is_found_out(tokenizer: Any, monkeypatch: pyte
 
 
 def test_generated_tokens_that_are_not_counted_are_found_out(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RowReading, "add", lambda self, token: setattr(self, "ended", True))
+    monkeypatch.setattr(GenerationTracker, "_read", lambda self, row, token: self._readings[row].add(token))
     found = examine(build("qwen3_moe", tokenizer))
     assert failed(found) == ["generation"]
     assert "tokens were counted" in finding(found, "generation").summary

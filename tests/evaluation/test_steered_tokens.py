@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from support import demo_runs
 
 from lm_eval_moe import HFMoE, parse_spec
 from lm_eval_moe.cli import main
 from lm_eval_moe.errors import RoutingWarning
+from lm_eval_moe.harness.requests import make_request
 from lm_eval_moe.recording import RequestKey
 
 TASKS = ["demo_arith_en", "demo_arith_sw"]
@@ -79,9 +79,7 @@ def test_generation_counts_what_the_recorder_sees_on_the_device(lm: HFMoE, chang
     """Rows of one batch stop at different lengths."""
     lm.set_steering(spec(changes))
     requests = [
-        Instance(
-            "generate_until", {}, (prompt, {"until": until, "max_gen_toks": size}), 0, ("demo_arith_en", number, 1)
-        )
+        make_request("generate_until", (prompt, {"until": until, "max_gen_toks": size}), "demo_arith_en", number)
         for number, (prompt, until, size) in enumerate(
             [("3 + 4 =", ["\n"], 9), ("Anna has nine bottles.", ["e"], 9), ("One", [], 1), ("Sara", [], 7)]
         )
@@ -101,7 +99,7 @@ def test_long_texts_count_no_token_twice(lm: HFMoE, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lm, "_max_length", 16)
     lm.set_steering(spec())
     text = "Anna has nine bottles. Sara has ten bottles. " * 6
-    request = Instance("loglikelihood_rolling", {}, (text,), 0, ("demo_text_en", 0, 1))
+    request = make_request("loglikelihood_rolling", (text,), "demo_text_en", 0)
     lm.captured.clear()
     lm.loglikelihood_rolling([request], disable_tqdm=True)
     record = lm.captured.record(RequestKey("demo_text_en", 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -44,6 +45,21 @@ def test_a_drop_beyond_chance_but_within_the_margin_is_none() -> None:
     assert line_of(verdict, "sw").status == "inconclusive"
     assert "beyond chance but not more than the margin of 20.0 percentage points" in line_of(verdict, "sw").sentence
     assert verdict.exit_code == 0
+
+
+def test_a_drop_of_just_the_margin_is_none_and_an_item_more_is() -> None:
+    for worse, status in ((10, "inconclusive"), (11, "regression")):
+        line = line_of(verdict_of(policy(language=0.05), evidence("sw", changes(worse, 0, 200))), "sw")
+        assert line.beyond_chance
+        assert (line.drop, line.status) == (worse / 200, status)
+
+
+def test_a_bound_of_just_the_margin_is_within_it() -> None:
+    losses = changes(10, 10, 1000)
+    upper = line_of(verdict_of(policy(), evidence("sw", losses)), "sw").upper
+    assert upper is not None
+    for margin, status in ((upper, "held"), (math.nextafter(upper, 0), "inconclusive")):
+        assert line_of(verdict_of(policy(language=margin), evidence("sw", losses)), "sw").status == status
 
 
 def test_a_large_drop_that_may_be_chance_is_inconclusive_and_the_policy_says_what_that_means() -> None:
@@ -148,6 +164,20 @@ def test_what_cannot_be_judged_is_said(fields: dict[str, Any], settings: dict[st
     assert line_of(verdict, "macro").sentence == "the average lacks sw"
     assert line_of(verdict, "de").status == "held"
     assert verdict.exit_code == 2
+
+
+def test_just_as_many_items_as_are_asked_for_are_judged() -> None:
+    for items, status in ((9, "unjudged"), (10, "held")):
+        assert line_of(verdict_of(policy(), evidence("sw", [0.0] * items)), "sw").status == status
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_without_items_a_loss_goes_by_the_direction_of_the_metric(higher_is_better: bool) -> None:
+    """Two standard errors of 0.02 each: a loss of 0.1 is 3.5 of them."""
+    found = evidence("sw", changes(20, 0, 200), losses=None, items=200, higher_is_better=higher_is_better)
+    line = line_of(verdict_of(policy(samples="preferred"), found), "sw")
+    assert (line.drop, line.status) == (pytest.approx(0.1), "regression")
+    assert line.upper == pytest.approx(0.1 + stats.norm.ppf(0.95) * 0.02 * 2**0.5)
 
 
 def test_a_regression_counts_more_than_what_cannot_be_judged() -> None:

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
-from support.gate.evidence_of import changes, evidence, policy, verdict_of
+from support.gate.evidence_of import changes, evidence, line_of, policy, verdict_of
 
+from lm_eval_moe.gate.cells import tables_of
 from lm_eval_moe.gate.evidence import DriftEvidence, NamedSide
 from lm_eval_moe.gate.flips import Flip, Flips
 from lm_eval_moe.gate.junit import junit_xml
@@ -119,6 +120,15 @@ def test_where_lower_is_better_a_loss_is_a_rise() -> None:
     given = evidence("sw", [0.25] * 30 + [0.35] * 30, score=2.0, is_share=False, higher_is_better=False)
     text = verdict_table(verdict_of(policy(), given))
     assert re.search(r"^sw +regression +2\.000 +2\.300 +\+0\.3 +\+0\.311 +0\.05 ", text, re.MULTILINE)
+
+
+def test_of_a_run_that_is_better_for_sure_nothing_is_lost_at_worst() -> None:
+    given = evidence("sw", changes(0, 60, 200), score=0.6)
+    line = line_of(verdict_of(policy(), given), "sw")
+    assert line.upper is not None
+    assert line.upper < 0
+    ((_, ((_, cells),), _), _) = tables_of(verdict_of(policy(), given))
+    assert cells[2:4] == ["+30.0", "0.0"]
 
 
 def test_json_says_the_same(mixed: Verdict) -> None:

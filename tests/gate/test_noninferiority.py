@@ -84,6 +84,18 @@ def test_average_over_languages_is_clustered_by_item_as_in_statsmodels() -> None
     assert drop.upper == pytest.approx(fit.params[0] + stats.t.ppf(0.9, 29) * fit.bse[0], abs=0.1 * fit.bse[0])
 
 
+def test_a_tolerated_drop_over_languages_has_as_many_degrees_of_freedom_as_items() -> None:
+    shared = np.random.default_rng(2).normal(0.4, 1.0, 9)
+    drop = paired_drop([list(enumerate(shared))] * 3, alpha=0.05, tolerance=0.05)
+    assert drop.p == pytest.approx(stats.ttest_1samp(shared, 0.05, alternative="greater").pvalue, rel=1e-9)
+
+
+def test_a_tolerated_drop_without_items_is_tested_beyond_it_and_bounded_from_0() -> None:
+    drop = unpaired_drop([Estimate(0.8, 0.03)], [Estimate(0.7, 0.04)], alpha=0.05, tolerance=0.06)
+    assert drop.p == pytest.approx(stats.norm.sf(0.04 / 0.05), rel=1e-9)
+    assert drop.upper == pytest.approx(0.1 + stats.norm.ppf(0.95) * 0.05, rel=1e-9)
+
+
 def test_a_tolerated_drop_of_right_or_wrong_items_is_tested_by_its_score() -> None:
     losses = [(i, value) for i, value in enumerate([1.0] * 20 + [-1.0] * 5 + [0.0] * 75)]
     drop = paired_drop([losses], alpha=0.05, tolerance=0.05)

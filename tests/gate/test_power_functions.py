@@ -70,6 +70,10 @@ def test_power_of_a_mean_is_normal() -> None:
         stats.norm.sf(stats.norm.ppf(0.95) - 2.5), rel=1e-9
     )
     assert mean_power(0.05, 0.02, alpha=0.05, margin=0.04) == pytest.approx(stats.norm.cdf(0.5), rel=1e-9)
+    # Whichever asks for more: here the margin, below the test.
+    assert mean_power(0.05, 0.02, alpha=0.05, margin=0.01) == pytest.approx(
+        stats.norm.sf(stats.norm.ppf(0.95) - 2.5), rel=1e-9
+    )
     assert mean_power(0.05, 0.02, alpha=0.05, margin=0.01, beyond_margin=True) == pytest.approx(
         stats.norm.sf(stats.norm.ppf(0.95) - 2.0), rel=1e-9
     )
@@ -81,6 +85,18 @@ def test_standard_error_of_a_mean_counts_what_languages_share() -> None:
     means = rng.multivariate_normal(np.zeros(3), covariance, size=(20000, 50)).mean(axis=(1, 2))
     assert mean_stderr([0.25] * 3, [50] * 3, 0.3) == pytest.approx(means.std(), rel=0.02)
     assert mean_stderr([0.25] * 3, [50] * 3, 0.0) == pytest.approx(math.sqrt(0.25 / 150))
+
+
+def test_languages_of_different_sizes_share_the_items_of_the_smaller() -> None:
+    rng = np.random.default_rng(1)
+    draws = rng.multivariate_normal(np.zeros(2), 0.25 * (0.6 + 0.4 * np.eye(2)), size=(20000, 40))
+    means = (draws[:, :, 0].mean(axis=1) + draws[:, :10, 1].mean(axis=1)) / 2
+    assert mean_stderr([0.25, 0.25], [40, 10], 0.6) == pytest.approx(means.std(), rel=0.02)
+
+
+def test_without_noise_a_drop_is_found_if_it_exceeds_the_margin() -> None:
+    assert mean_power(0.05, 0.0, alpha=0.05, margin=0.05) == 0.0
+    assert mean_power(0.051, 0.0, alpha=0.05, margin=0.05) == 1.0
 
 
 def test_smallest_drop_is_where_the_probability_is_reached() -> None:

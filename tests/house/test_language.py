@@ -17,7 +17,7 @@ PER = "rows?|lines?|columns?|files?|profiles?|figures?|texts?|items?|sentences?|
 EACH = "language|run|batch|item|line|benchmark|group|document|layer|token|cell|task|filter|process|pass|subject|count"
 INSTEAD = {
     rf"(?<!here )\b(?:is|are) no (?!(?:{COMPARED})\b)[\w{{]": "'is not a folder', not 'is no folder'",
-    rf"\b(?:{PER}) an? (?:{EACH})\b(?!'s| that)": "'one row per language', not 'a row a language'",
+    rf"(?:\b(?:{PER})|\}}\}}?) an? (?:{EACH})\b(?!'s| that)": "'one row per language', not 'a row a language'",
     r"\b(?:goes|go|going) on where\b|\bgone on with\b|\bnot go on\b": "'resumes where it stopped', 'cannot be resumed'",
     r"\bover all 1 tests?\b": "'in the one test'",
     r"\b(?:says?|said|tells?|known?|knows|speaks?) (?:nothing|anything) of\b": "'nothing about'",
@@ -70,6 +70,8 @@ def test_strings_of_the_package_are_plain_english() -> None:
         for line, text in user_strings(path):
             strings += 1
             wrong += [f"{path.relative_to(ROOT)}:{line}: {finding}" for finding in findings(text)]
+    for path in sorted(package.rglob("*.jinja")):
+        wrong += [f"{path.relative_to(ROOT)}: {finding}" for finding in findings(path.read_text(encoding="utf-8"))]
     assert strings > 2000
     assert not wrong, "\n".join(wrong)
 

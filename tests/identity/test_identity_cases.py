@@ -34,7 +34,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Evaluation
 IN_OTHER_WORDS = {
     "model.config": "the profile's routing shape is .*top 2",
     "capture.span": "captured span is prompt, but this run's is all",
-    "task.fewshot": "fewshot of the profile's own_choice is 0, of own_choice_sw 1",
+    "task.fewshot": "fewshot of the profile's own_choice is 0, but that of own_choice_sw is 1",
 }
 
 

@@ -176,3 +176,13 @@ def test_what_is_not_a_pair_of_distributions_is_refused(measure, p, q, message) 
 def test_entropy_of_what_is_not_a_distribution_is_refused(measure, q) -> None:
     with pytest.raises(ValueError, match=r"^q (has|is|holds)"):
         measure(q)
+
+
+@pytest.mark.parametrize(("off", "refused"), [(9e-4, False), (-9e-4, False), (1.1e-3, True), (-1.1e-3, True)])
+def test_a_row_may_be_off_by_a_thousandth_and_is_then_scaled(off: float, refused: bool) -> None:
+    row = np.array([0.25, 0.75]) * (1 + off)
+    if refused:
+        with pytest.raises(ValueError, match="is not a distribution"):
+            js_divergence(row, HALF)
+    else:
+        assert js_divergence(row, HALF) == pytest.approx(js_divergence([0.25, 0.75], HALF), rel=1e-12)

@@ -69,6 +69,24 @@ def test_an_interval_leaves_out_0_exactly_if_p_is_below_its_level(of: Groups, al
         assert leaves_out_0(judgement) == (judgement.p < alpha) == judgement.beyond
 
 
+def test_the_level_is_five_per_cent_where_nobody_asks_for_another() -> None:
+    """The normal quantile is 1.960: a difference of 1.95 standard errors is noise, one of 1.97 is not."""
+    for errors, beyond in ((1.95, False), (1.97, True)):
+        judgement = judge_unpaired(unpaired([Estimate(0.0, 0.6)], [Estimate(errors, 0.8)]))  # together 1
+        assert judgement.beyond == beyond
+        assert judgement.interval == pytest.approx(stats.norm.interval(0.95, errors, 1.0), abs=1e-9)
+    for better, beyond in ((9, False), (10, True)):  # against 2: p is 0.065, and 0.039
+        judgement = judged(changes(better, 2, 60))
+        assert judgement.beyond == beyond
+        assert judgement.p == pytest.approx(stats.binomtest(2, better + 2).pvalue)
+
+
+def test_a_p_that_is_the_level_is_not_below_it() -> None:
+    assert not is_beyond_chance(0.05, 0.05)
+    assert is_beyond_chance(np.nextafter(0.05, 0), 0.05)
+    assert not is_beyond_chance(None, 0.05)
+
+
 @pytest.mark.parametrize("alpha", [0.001, 0.01, 0.05, 0.1, 0.25])
 def test_every_number_of_changed_items_on_either_side_of_the_level(alpha: float) -> None:
     sides = set()

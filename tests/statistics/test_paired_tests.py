@@ -125,6 +125,11 @@ def test_sampled_test_is_scipys_within_its_error_and_the_same_for_a_seed() -> No
     assert found.p == pytest.approx(stats.ttest_1samp(changes, 0).pvalue, abs=0.03)
 
 
+def test_a_sampled_p_counts_the_data_as_one_more_pattern_and_is_never_0() -> None:
+    """No random pattern turns sixty items to one side."""
+    assert sign_flip(np.linspace(1.0, 1.1, 60), draws=999).p == 1 / 1000
+
+
 def test_many_items_take_little_memory_and_agree_with_the_t_test() -> None:
     changes = np.random.default_rng(9).normal(0.02, 1.0, size=14_000)
     tracemalloc.start()

@@ -1,6 +1,6 @@
 """The figures of the report, one module each: what it draws, its data, what the data say, and where it stands.
 
-A new figure is one new module here, or in a plug-in: a function that makes a :class:`ReportFigure`, declared with
+A new figure is one new module here, or in a plug-in: a function that makes a `ReportFigure`, declared with
 ``@BENCHMARK.figure(...)``, ``@PROFILES.figure(...)`` or ``@SWEEP.figure(...)``; see docs/extending.md.
 """
 

@@ -51,7 +51,7 @@ class Action(ABC):
 
     Attributes:
         name: What the action is called in a steering file.
-        needs_noise: Whether :class:`ActionTargets` must carry noise.
+        needs_noise: Whether `ActionTargets` must carry noise.
         masks: Whether the targeted experts can no longer be selected afterwards.
         unmasks: Whether the action brings back experts that an earlier ``mask`` took out. All others leave those as
             they are.

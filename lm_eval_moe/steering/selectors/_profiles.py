@@ -188,7 +188,7 @@ def sample_languages(scope: Scope, profiles: Profiles) -> dict[str, Sample]:
 def language_shares(scope: Scope, profiles: Profiles, top_m: int) -> dict[str, NDArray[np.float64]]:
     """Return every language's share of every expert, ``[layers, E]``: steps 1 and 2 of arXiv 2601.14050.
 
-    They are of the activation frequency a_k / T, pooled over a language's items (see :func:`shares_of`).
+    They are of the activation frequency a_k / T, pooled over a language's items (see `shares_of`).
 
     Raises:
         UserError: A profile cannot be used.

@@ -65,12 +65,12 @@ def _controlled(spec: SteeringSpec, store: ProfileStore) -> str | None:
 
 
 def explain(spec: SteeringSpec, shape: RoutingShape, profiles: ProfileStore | None = None) -> list[list[Choice]]:
-    """Return the experts that each intervention targets, with the reasons: those of :func:`resolve`.
+    """Return the experts that each intervention targets, with the reasons: those of `resolve`.
 
     Their coefficients are the rule's, whether the action heeds them or not.
 
     Raises:
-        UserError: As :func:`resolve`, but for what the actions add up to.
+        UserError: As `resolve`, but for what the actions add up to.
     """
     store = _store(spec, shape, profiles)
     return [each.experts.explain(scope_of(index, spec, store)) for index, each in enumerate(spec.interventions)]
