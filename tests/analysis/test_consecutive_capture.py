@@ -167,7 +167,7 @@ def test_a_run_that_broke_off_goes_on_with_it(aggregate: bool, tokenizer: Any, t
     job = ProfileJob(lm, texts, path, options, lm.identity())
     with pytest.raises(KeyboardInterrupt):
         job.run(stop)
-    with pytest.raises(UserError, match=r"other settings: arrays was \['consecutive_overlap'\], is None"):
+    with pytest.raises(UserError, match=r"different settings: arrays was \['consecutive_overlap'\], is None"):
         ProfileJob(lm, texts, path, CaptureOptions(aggregate=aggregate), lm.identity())
     job = ProfileJob(lm, texts, path, options, lm.identity())
     assert job.done == 8

@@ -273,7 +273,7 @@ def test_a_warning_is_one_line_said_once(capsys: pytest.CaptureFixture[str]) -> 
     assert experts(*arguments, "--thresholds", "0.6,0.8", "--top_m", "2") == 0
     said = capsys.readouterr().err
     assert said.count("lm-eval-moe: warning:") == 1
-    assert "not of the same items" in said
+    assert "do not hold the same items" in said
 
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
@@ -319,7 +319,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "nothing left of a layer": (
         ["shared", "--profiles", "en=en.json", "sw=sw.json", "--top_m", "4", "--threshold", "0.99", "--action", "mask",
          "--shape", "layers=3,experts=4,top_k=2,moe_layers=1-2"],
-        ["error: experts shared: 1 experts of layer 1 are left"],
+        ["error: experts shared: masking leaves 1 of the 4 experts of layer 1"],
     ),
     "reasons of another kind": ([*STEERED, "--reasons", "x.txt"], ["--reasons", ".csv"]),
     "a picture of another kind": ([*STEERED, "--plot", "x.jpg"], ["--plot", ".png"]),

@@ -288,7 +288,7 @@ def test_a_sweep_within_noise_is_called_that(tmp_path: Path) -> None:
     figure = sweep_figure(tmp_path / "s", some_cells()[:1])
     said = (
         "Largest gain over random controls: early, -0.5, -1.0 percentage points (95 % intervals -4.0 to +2.0 against "
-        "the mean of random sets). Whether it is better than a random set cannot be told from 1 draw. Of 1 cell none "
+        "the mean of random sets). Whether it is better than a random set cannot be told from 1 draw. Of 1 cell, none "
         "differs from a random set beyond noise."
     )
     assert figure.finding == said.replace("-", "\N{MINUS SIGN}")
@@ -305,8 +305,10 @@ def test_a_sweep_counts_the_cells_beyond_their_controls(tmp_path: Path) -> None:
     assert "+5.0 to +13.0 against the mean of random sets" in figure.finding
     assert "which do not allow for its being the best of 3 cells" in figure.finding
     assert "The table has no p of that difference corrected over the cells" in figure.finding
-    assert "after Holm's correction over the cells; its rank p = 0.25, which can reach 0.05 from 19" in figure.finding
-    assert "Of 3 cells 1 is better and 1 worse than a random set beyond noise" in figure.finding
+    assert (
+        "after Holm's correction over the cells; its rank p = 0.25, which can reach 0.05 only with 19" in figure.finding
+    )
+    assert "Of 3 cells, 1 is better and 1 worse than a random set beyond noise" in figure.finding
     rows = data(figure)
     assert [(row["layers"], row["soft"], row["language"]) for row in rows[:2]] == [
         ("early", "-0.5", "en"),

@@ -274,8 +274,8 @@ def test_tasks_without_language_or_the_benchmarks_metric_are_listed_plainly(tmp_
     thin = "\N{NARROW NO-BREAK SPACE}"
     assert rows["riddles"] == [f"acc,none 25.0{thin}%", "its language is not known"]
     assert rows["lines"] == ["–", "it has no metric with a number"]
-    assert rows["again"] == [f"acc,none 75.0{thin}% ± 5.0", "sums_sw already is sums in sw"]
-    assert rows["other"] == ["f1,none 0.500", "its main metric is not acc,none, as in sums"]
+    assert rows["again"] == [f"acc,none 75.0{thin}% ± 5.0", "sums_sw is already sums in sw"]
+    assert rows["other"] == ["f1,none 0.500", "its main metric is not acc,none, which the rest of sums has"]
     assert rows["nowhere"][-1].startswith("'nonsense' is not a language code")
     assert "sums" not in rows
 
