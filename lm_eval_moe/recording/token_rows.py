@@ -102,9 +102,9 @@ class TokenRows:
                     fix="capture and steering need a router that sees every token of the pass exactly once, in order",
                 )
             row, column = np.divmod(self.kept, width)
-            kept = row * wide + (wide - width) + column
+            counted = row * wide + (wide - width) + column
             self._fitted[count] = replace(
-                self, count=count, batch=(rows, wide), kept=kept, _fitted={}, _devices={}, _links={}
+                self, count=count, batch=(rows, wide), kept=counted, _fitted={}, _devices={}, _links={}
             )
         return self._fitted[count]
 
