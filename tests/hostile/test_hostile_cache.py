@@ -148,7 +148,7 @@ def test_damage_gives_no_wrong_answer_and_ends_no_run(sound: Sound, wrong: Any, 
     texts = [str(warning.message) for warning in raised if warning.category is RoutingWarning]
     assert len(texts) == len(raised)
     assert all(str(sound.copy) in text for text in texts)
-    assert sound.aside.exists() == any(f"kept as {sound.aside.name}" in text for text in texts)
+    assert sound.aside.exists() == any(f"renamed to {sound.aside.name}" in text for text in texts)
 
 
 @pytest.mark.parametrize("column", COLUMNS[1:])
