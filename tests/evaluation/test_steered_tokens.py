@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_long_texts_count_no_token_twice(lm: HFMoE, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lm, "_max_length", 16)
     lm.set_steering(spec())
     text = "Anna has nine bottles. Sara has ten bottles. " * 6
-    request = make_request("loglikelihood_rolling", (text,), "demo_text_en", 0)
+    arguments = ("", text) if version("lm_eval").startswith("0.5") else (text,)
+    request = make_request("loglikelihood_rolling", arguments, "demo_text_en", 0)
     lm.captured.clear()
     lm.loglikelihood_rolling([request], disable_tqdm=True)
     record = lm.captured.record(RequestKey("demo_text_en", 0, 0))

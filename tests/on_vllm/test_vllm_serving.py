@@ -200,7 +200,7 @@ def test_a_conversation_whose_answers_are_steered_otherwise_than_its_prompts_goe
 @pytest.mark.parametrize(
     ("steering", "changes", "message"),
     [
-        ("other_shape.yaml", {}, "the file is for a model with layers: 99, this model has 4"),
+        ("other_shape.yaml", {}, "the file is for a model with layers: 99, but this model has 4"),
         (None, {}, "RoutedWorker was given no steering"),
         ("by_phase.yaml", {"VLLM_PLUGINS": "another"}, "has not loaded the plug-in lm_eval_moe"),
         (
