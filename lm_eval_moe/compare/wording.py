@@ -137,7 +137,7 @@ def _how_compared(section: Section, board: Board) -> Iterator[str]:
     corrected = f", after Holm's correction over the row's {together} columns" if together > 1 else ""
     averages = "; each average is one test" if any(head.kind == "average" for head in section.heads) else ""
     yield (
-        f"Signed numbers: change to {to}. {_BETTER} better, {_WORSE} worse beyond chance at {alpha}"
+        f"Signed numbers: change from {to}. {_BETTER} better, {_WORSE} worse beyond chance at {alpha}"
         f"{corrected}{averages}." + (" Rows are not corrected for each other." if len(compared) > 1 else "")
     )
     changes = [cell.change for row in compared for cell in row.cells if cell.change is not None]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_moe.backends.arguments import resolve_plan
+from lm_eval_moe.errors import UserError
+from lm_eval_moe.languages import canonical_language
 from lm_eval_moe.library.routing import Routing, RowRecords
 from lm_eval_moe.library.session import session_of
 from lm_eval_moe.steering import SteeringPlan, SteeringSpec, parse_spec
@@ -37,14 +39,36 @@ def steer(
         The plan: which experts of which layer are steered how.
 
     Raises:
-        UserError: The steering does not fit the model, or the model's routing cannot be intercepted.
+        UserError: The steering does not fit the model or the language, or the model's routing cannot be intercepted.
         RoutingBypassedError: A pass went around a router.
     """
     session = session_of(model)
+    if not isinstance(steering, str | Path | Mapping | SteeringSpec | SteeringPlan):
+        raise UserError(
+            f"expected a steering file, got {type(steering).__name__}", fix="give its path, its content or a plan"
+        )
     plan = resolve_plan(parse_spec(dict(steering)) if isinstance(steering, Mapping) else steering, session.shape)
     assert plan is not None
+    _check_language(plan, language)
     with session.steering(plan, language):
         yield plan
+
+
+def _check_language(plan: SteeringPlan, language: str | None) -> None:
+    """Refuse what is not a language, and a plan of which nothing would be in force."""
+    if language is not None:
+        try:
+            canonical_language(language)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"language={language!r} is not a language code", fix="give one code for all rows, such as sw"
+            ) from error
+    elif plan.interventions and not any(planned.languages.admits(None) for planned in plan.interventions):
+        raise UserError(
+            "every intervention is limited to some languages, and the language of the rows is not given: nothing "
+            "would be steered",
+            fix="give language=..., or remove `languages` from the steering file",
+        )
 
 
 @contextmanager

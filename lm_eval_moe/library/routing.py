@@ -40,6 +40,12 @@ class Routing:
     rows: Sequence[RowRecords]
     span: str = "all"
 
+    def __repr__(self) -> str:
+        """Return the sizes, not the arrays."""
+        shape = self.shape
+        sizes = f"{len(shape.layers)} layers, {shape.experts} experts, top {shape.top_k}"
+        return f"Routing({len(self)} rows, {sizes}, span {self.span!r})"
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -129,6 +135,8 @@ class Routing:
 
     def frame(self) -> DataFrame:
         """Return a pandas table, a line for each row, span, layer and expert that was ever selected.
+
+        It has every span, whatever this one is over: ``all`` is the sum of the other two.
 
         Columns: ``row``, ``span``, ``tokens``, ``layer`` (the decoder layer), ``expert``, ``count``, ``gate_mass``,
         ``importance``.

@@ -41,9 +41,14 @@ def session_of(model: Any) -> Session:
     """Return the session of a model, a new one if no block is around it.
 
     Raises:
-        UserError: It routes nowhere, or in a way that cannot be intercepted.
+        UserError: It is not a model of transformers, routes nowhere, or in a way that cannot be intercepted.
     """
     core = generating_module(model)
+    if not isinstance(core, torch.nn.Module) or not hasattr(core, "config"):
+        raise UserError(
+            f"expected a model of transformers, got {type(model).__name__}",
+            fix="give the loaded model itself, first; that of an HFMoE is its attribute `model`",
+        )
     # Only while a block is around it: a model may be altered between two, and its routers be others.
     session = _SESSIONS.get(core)
     return Session(core) if session is None else session

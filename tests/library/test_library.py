@@ -270,7 +270,7 @@ def test_phases_and_languages_are_steered_as_by_the_file() -> None:
     assert not routing.over("prompt").steered.any()
     assert routing.over("continuation").steered[:, 1:].tolist() == [[3, 3]] * 3
     swahili = steering({**SOFT, "languages": ["sw"]})
-    for language, reached in {"sw": True, "en": False, None: False}.items():
+    for language, reached in {"sw": True, "en": False}.items():
         with lm_eval_moe.steer(model, swahili, language=language), lm_eval_moe.capture(model) as routing:
             model(**given)
         assert routing.steered.any() == reached
@@ -399,3 +399,34 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
 def test_a_model_in_hand_needs_no_lm_eval() -> None:
     seen = "import sys; from lm_eval_moe import capture, steer; print('lm_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("wrong", [None, "path", torch.nn.Linear(2, 2), 3])
+def test_what_is_not_a_model_is_refused_in_one_message(wrong: Any) -> None:
+    with pytest.raises(UserError, match="expected a model of transformers"), lm_eval_moe.capture(wrong):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("steering", "language", "message"),
+    [
+        (None, None, "expected a steering file, got NoneType"),
+        ([1], None, "expected a steering file, got list"),
+        ("limited", "swahili", "language='swahili' is not a language code"),
+        ("limited", ["en", "sw"], "is not a language code"),
+        ("limited", None, "nothing would be steered"),
+    ],
+)
+def test_a_mistake_in_steering_is_one_message(steering: Any, language: Any, message: str) -> None:
+    model = make_model("qwen3_moe")
+    if steering == "limited":
+        acting = {"layers": "all", "experts": {"ids": {"all": [1]}}, "action": "activate", "languages": ["sw"]}
+        steering = {"version": 1, "interventions": [acting]}
+    with (
+        pytest.raises(UserError, match=message),
+        lm_eval_moe.steer(model, steering, language=language),
+    ):
+        pass
+    with lm_eval_moe.capture(model) as routing:  # nothing is left of the attempt
+        model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert repr(routing).startswith("Routing(1 rows, ")
