@@ -96,7 +96,7 @@ def _of_benchmark(full_benchmark: Benchmark, by: ColumnsBy) -> Plan:
         for name, langs in groups.items():
             notes += [f"{name}: {counted(langs, 'languages')}.", *folded(name, langs)]
         if by == "tiers" and len(benchmark.languages) > sum(map(len, groups.values())):
-            notes.append("English counts to no tier, as in the groups of tasks.")
+            notes.append("English belongs to no tier, as in the groups of tasks.")
     return Plan(benchmark.name, runs, tuple(columns), _compared(benchmark), benchmark, tuple(notes))
 
 

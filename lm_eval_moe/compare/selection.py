@@ -122,5 +122,5 @@ def _relabel(runs: list[LabelledRun], labels: Sequence[str]) -> list[LabelledRun
 def _pick(runs: list[LabelledRun], globs: Sequence[str]) -> list[LabelledRun]:
     for glob in globs:
         if not any(_fits(run, glob) for run in runs):
-            raise UserError(f"{glob!r} fits no run", fix=_run_labels(runs), where="--runs")
+            raise UserError(f"{glob!r} matches no run", fix=_run_labels(runs), where="--runs")
     return [run for run in runs if not globs or any(_fits(run, glob) for glob in globs)]

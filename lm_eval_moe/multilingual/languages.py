@@ -83,7 +83,7 @@ def known_languages() -> Mapping[str, LanguageInfo]:
 def by_tier(languages: Iterable[str]) -> dict[str, list[str]]:
     """Return canonical tags by resource tier, richest first; languages that the table does not have are ``unknown``.
 
-    English counts to no tier: what most models are trained on would hide how the other rich languages fare.
+    English belongs to no tier: what most models are trained on would hide how the other rich languages fare.
     """
     table = known_languages()
     tiers: dict[str, list[str]] = {tier: [] for tier in TIERS}

@@ -210,7 +210,7 @@ def _controls(benchmark: Benchmark) -> Iterator[Finding]:
     if steered and not controls and not any(run.routing.control for _, run in steered):
         yield Finding(
             "Control",
-            "No run steers random experts: without that control nothing can be said for the choice of experts.",
+            "No run steers random experts: without that control nothing can be said about the choice of experts.",
         )
 
 

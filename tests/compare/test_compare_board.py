@@ -282,7 +282,7 @@ def test_languages_are_grouped(two: list[str], columns: Any, expected: dict[str,
 
 def test_english_counts_to_no_tier_unless_it_is_alone(two: list[str], tmp_path: Path) -> None:
     (section,) = board_of(*two, columns="tiers").sections
-    assert "English counts to no tier, as in the groups of tasks." in section.notes
+    assert "English belongs to no tier, as in the groups of tasks." in section.notes
     (alone,) = board_of(write_run(tmp_path / "alone", {"en": BASE["en"]}), columns="tiers").sections
     assert [head.languages for head in alone.heads if head.kind == "value"] == [("en",)]
 
@@ -407,7 +407,7 @@ def test_runs_are_labelled_and_picked(tmp_path: Path) -> None:
     assert [run.label for run in chosen.runs] == ["unsteered", "gentle"]
     with pytest.raises(UserError, match=r"'\*' fits 3 runs"):
         choose_runs([str(tmp_path)], labels=["*=x"])
-    with pytest.raises(UserError, match="'nothing' fits no run"):
+    with pytest.raises(UserError, match="'nothing' matches no run"):
         choose_runs([str(tmp_path)], globs=["nothing"])
     with pytest.raises(UserError, match="the name 'a' is given to several paths"):
         choose_runs([f"a={tmp_path / 'x' / 'a'}", f"a={tmp_path / 'x' / 'b'}"])

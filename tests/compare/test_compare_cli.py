@@ -55,7 +55,7 @@ def test_help_imports_next_to_nothing() -> None:
     [
         (["{empty}"], "no results in this directory: it is empty"),
         (["{empty}/nothing"], "there is no such file or directory"),
-        (["{run}", "--output", "x.pdf"], "'.pdf' is of no format"),
+        (["{run}", "--output", "x.pdf"], "'.pdf' belongs to no format"),
         (["{run}", "--alpha", "5"], "5.0 is not a valid level"),
         (["{run}", "--metric", "exact_matsch"], "no task has the metric 'exact_matsch' (did you mean 'exact_match'?)"),
         (["{run}", "--baseline", "x"], "no run is called 'x'"),

@@ -265,7 +265,7 @@ def test_a_files_suffix_says_its_format() -> None:
         "json",
         "html",
     ]
-    with pytest.raises(UserError, match=r"'.xlsx' is of no format"):
+    with pytest.raises(UserError, match=r"'.xlsx' belongs to no format"):
         format_of(Path("a.xlsx"))
 
 

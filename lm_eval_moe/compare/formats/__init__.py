@@ -28,7 +28,7 @@ def format_of(path: Path) -> Format:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(
-            f"the suffix {suffix or 'of a name without one'!r} is of no format{did_you_mean(suffix, SUFFIXES)}",
+            f"the suffix {suffix or 'of a name without one'!r} belongs to no format{did_you_mean(suffix, SUFFIXES)}",
             fix=f"end the name in {', '.join(SUFFIXES)}",
             where=f"--output {path}",
         )
