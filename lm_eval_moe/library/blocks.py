@@ -58,8 +58,8 @@ def _check_language(plan: SteeringPlan, language: str | None) -> None:
     """Refuse what is not a language, and a plan of which nothing would be in force."""
     if language is not None:
         try:
-            canonical_language(language)
-        except (TypeError, ValueError, AttributeError) as error:
+            canonical_language(str(language))
+        except ValueError as error:
             raise UserError(
                 f"language={language!r} is not a language code", fix="give one code for all rows, such as sw"
             ) from error

@@ -164,6 +164,17 @@ def test_code_is_known_with_all_that_it_imports(code: str, helper: str, tmp_path
     assert all(file.is_relative_to(tmp_path) for file in files)
 
 
+def test_imports_are_found_without_running_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "elsewhere" / "not_to_be_run"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('it was run')\n", encoding="utf-8")
+    (package / "bank.py").write_text("TEMPLATE = 1\n", encoding="utf-8")
+    (tmp_path / "utils.py").write_text("from not_to_be_run.bank import TEMPLATE\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(package.parent)
+    files = source_files(tmp_path / "utils.py")
+    assert set(files) == {tmp_path / "utils.py", package / "__init__.py", package / "bank.py"}
+
+
 def test_parameters_that_were_changed_in_memory_are_told_apart(tokenizer: Any) -> None:
     """One element of one row, written past autograd's version counters."""
     lm = HFMoE(pretrained=make_model("qwen3_moe"), tokenizer=tokenizer)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import CHROMIUM, Browser, open_browser
-from support.large_study import LANGUAGES, large_study
-
-from lm_eval_moe.report import write_report
+from support.browser import CHROMIUM, Browser
+from support.large_study import LANGUAGES
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path")]
 
@@ -32,30 +29,8 @@ SMALLEST = f"""Math.min(...{DRAWINGS}.flatMap(svg => [...svg.querySelectorAll('t
 SHOWN = f"""{DRAWINGS}.map(svg => [...svg.querySelectorAll('text.chosen')].map(text => text.textContent))"""
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("large")
-    study = large_study(folder)
-    path = folder / "report.html"
-    write_report(study.runs, path, title="A large study", profile_sets=study.profile_sets, sweeps=study.sweeps)
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
-
-
-@pytest.fixture(params=[1200, 390])
-def tab(request: pytest.FixtureRequest, browser: Browser, page: Path) -> Iterator[Browser]:
-    browser.open(page, request.param)
-    yield browser
-    assert browser.complaints == []
-
-
-def test_the_page_is_under_two_megabytes(page: Path) -> None:
-    assert page.stat().st_size < 2_000_000
+def test_the_page_is_under_two_megabytes(large_page: Path) -> None:
+    assert large_page.stat().st_size < 2_000_000
 
 
 def test_every_figure_can_be_read_also_those_that_are_folded(tab: Browser) -> None:
@@ -119,7 +94,7 @@ def test_pointing_at_a_line_brings_it_out_until_the_pointer_leaves(tab: Browser)
     assert not any(tab.ask(SHOWN))
 
 
-def test_without_scripts_there_is_no_list_to_choose_from_and_the_figures_stand(page: Path) -> None:
-    html = page.read_text(encoding="utf-8")
+def test_without_scripts_there_is_no_list_to_choose_from_and_the_figures_stand(large_page: Path) -> None:
+    html = large_page.read_text(encoding="utf-8")
     assert html.count('<p class="choose" hidden>') == 4
     assert html.count("<script>") == 1

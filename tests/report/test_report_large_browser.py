@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import CHROMIUM, Browser, open_browser
+from support.browser import CHROMIUM, Browser
 from support.large_study import large_runs
 from support.written_results import PageReader
 
@@ -38,26 +37,6 @@ SCROLLED = """(() => {
 })()"""
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(large_runs(), path, title="A large study")
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
-
-
-@pytest.fixture(params=[1200, 390])
-def tab(request: pytest.FixtureRequest, browser: Browser, page: Path) -> Iterator[Browser]:
-    browser.open(page, request.param)
-    yield browser
-    assert browser.complaints == []
-
-
 def test_nothing_sticks_out_of_the_page(tab: Browser) -> None:
     assert tab.ask("document.documentElement.scrollWidth") <= tab.ask("innerWidth")
     assert tab.ask(OUTSIDE) == []
@@ -83,8 +62,10 @@ def test_the_keyboard_scrolls_the_table(tab: Browser) -> None:
     assert tab.ask("new Promise(done => setTimeout(() => done(document.querySelector('.scroll').scrollLeft), 400))") > 0
 
 
-def test_the_page_says_the_shared_model_once_before_its_provenance(page: Path) -> None:
-    html = page.read_text(encoding="utf-8")
+def test_the_page_says_the_shared_model_once_before_its_provenance(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(large_runs(), path, title="A large study")
+    html = path.read_text(encoding="utf-8")
     above, provenance = html.split('<section aria-labelledby="provenance">')
     assert above.count("some-moe-model-name") == 1
     assert "some-moe-model-name" in provenance
