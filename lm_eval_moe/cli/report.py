@@ -55,12 +55,19 @@ def _execute(args: argparse.Namespace) -> int:
         raise UserError(
             "is a folder", fix="give the name of a file, such as report.html", where=f"--output {args.output}"
         )
+    if args.output.suffix.lower() not in {".html", ".htm"}:
+        raise UserError(
+            "the report is an HTML page", fix="give a file name that ends in .html", where=f"--output {args.output}"
+        )
     check_folder(args.figures, "--figures")
+    from lm_eval_moe.pairing.entries import checked_language
     from lm_eval_moe.report.page import write_report
     from lm_eval_moe.report.sources import read_sources
+    from lm_eval_moe.yaml_values import YamlPlace, YamlValue
 
+    reference = checked_language(YamlValue(YamlPlace("--reference", Path()), args.reference))
     with warnings_as_lines():
-        sources = read_sources(args.paths, reference=args.reference, baseline=args.baseline)
+        sources = read_sources(args.paths, reference=reference, baseline=args.baseline)
         for note in sources.notes:
             print(f"lm-eval-moe: warning: {note}", file=sys.stderr)
         written = write_report(

@@ -335,3 +335,17 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "page.pdf"], "--output page.pdf: the report is an HTML page"),
+        (["--reference", "qqq"], "--reference: 'qqq' is not a language code"),
+    ],
+)
+def test_an_option_that_cannot_apply_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "nowhere", *arguments]) == 2
+    assert message in capsys.readouterr().err
