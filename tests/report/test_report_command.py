@@ -341,7 +341,7 @@ def test_help_imports_nothing_heavy() -> None:
     ("arguments", "message"),
     [
         (["--output", "page.pdf"], "--output page.pdf: the report is an HTML page"),
-        (["--reference", "qqq"], "--reference: 'qqq' is not a language code"),
+        (["--reference", "swahili"], "--reference: 'swahili' is not a language code"),
     ],
 )
 def test_an_option_that_cannot_apply_is_refused(
